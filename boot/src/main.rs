@@ -1,0 +1,4 @@
+//! The bootable binary.
+#![allow(unsafe_code, reason = "entry, statics and allocator; see Cargo.toml")]
+
+fn main() {}

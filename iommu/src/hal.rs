@@ -1,0 +1,68 @@
+//! All of the machine that this crate sees. The implementors carry the proofs; the traits are safe.
+
+use crate::addr::{Gpa, Hpa};
+
+/// The register page(s) of one device; `offset` is in bytes from its base.
+///
+/// An access outside the region, or not naturally aligned, is a bug of the caller: implementors panic.
+pub trait Mmio: Send {
+    /// 32-bit read.
+    fn read32(&self, offset: usize) -> u32;
+    /// 32-bit write.
+    fn write32(&self, offset: usize, value: u32);
+    /// 64-bit read, single-copy atomic where the bus allows.
+    fn read64(&self, offset: usize) -> u64;
+    /// 64-bit write, single-copy atomic where the bus allows.
+    fn write64(&self, offset: usize, value: u64);
+}
+
+/// One owned, zeroed, physically contiguous allocation, naturally aligned to its power-of-two size, that a device
+/// reads or writes. Accesses are single-copy atomic 64-bit words; ordering comes from [`Platform`].
+///
+/// Dropping it frees the memory: the owner first proves that no device can reach it any more.
+pub trait DmaBuffer: Send {
+    /// Where the device finds it.
+    fn hpa(&self) -> Hpa;
+    /// Size in bytes.
+    fn len(&self) -> usize;
+    /// Whether it has no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Reads the 64-bit word at byte `offset`.
+    fn read64(&self, offset: usize) -> u64;
+    /// Writes the 64-bit word at byte `offset` with one store.
+    fn write64(&mut self, offset: usize, value: u64);
+    /// Makes `[offset, offset + len)` visible to a device that does not snoop CPU caches.
+    fn clean(&self, offset: usize, len: usize);
+}
+
+/// What the machine offers beside registers.
+pub trait Platform: Send + Sync {
+    /// The memory it hands out.
+    type Buffer: DmaBuffer;
+
+    /// `len` zeroed bytes, `len` a power of two ≥ 4096, aligned to `len`; `None` if there are none left.
+    fn allocate(&self, len: usize) -> Option<Self::Buffer>;
+    /// All earlier stores to DMA memory are visible to devices before any later store (to memory or a register).
+    fn write_barrier(&self);
+    /// All earlier loads (of a register or of memory) complete before any later load.
+    fn read_barrier(&self);
+    /// Nanoseconds of a monotonic clock, for deadlines.
+    fn now_ns(&self) -> u64;
+}
+
+/// An access outside what the partition owns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GuestMemoryError(
+    /// The first address that is not the guest's.
+    pub Gpa,
+);
+
+/// Bounds-checked access to one partition's memory. The guest may change it at any time: read once, decide on the copy.
+pub trait GuestMemory {
+    /// Copies `bytes.len()` bytes from `at`.
+    fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError>;
+    /// Copies `bytes` to `at`.
+    fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError>;
+}

@@ -1,0 +1,20 @@
+//! IOMMU drivers, page tables and the words they share, for any hypervisor.
+//!
+//! No CPU, no global, no `unsafe`: all of the machine that this crate sees is behind the traits of
+//! [`hal`]. A walk through it:
+//!
+//! 1. [`addr`] and [`id`]: the types that keep host, guest and DMA addresses, and physical and
+//!    virtual device identities, apart.
+//! 2. [`hal`]: what the caller lends us: registers, DMA memory, barriers, a clock.
+//! 3. [`physical`]: the one seam to a physical IOMMU, and the values that cross it.
+//! 4. [`fault`]: one decoded event, before anybody decides whose it is.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod fault;
+pub mod hal;
+pub mod id;
+pub mod physical;

@@ -1,0 +1,195 @@
+//! What firmware says of the machine, in one form for device trees and ACPI. Nothing else describes hardware to us.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use iommu::addr::{Hpa, Span};
+
+/// The machine.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BootInfo {
+    /// `model` or `compatible` of the machine, for the first line on the console.
+    pub model: String,
+    /// All RAM, sorted, not overlapping.
+    pub memory: Vec<Span<Hpa>>,
+    /// Parts of RAM that are not ours to use (reserved-memory, /memreserve/, the firmware tables themselves).
+    pub reserved: Vec<Span<Hpa>>,
+    /// CPUs in firmware order; the index is the CPU number used everywhere else.
+    pub cpus: Vec<Cpu>,
+    /// How to call PSCI, if the machine has it.
+    pub psci: Option<PsciConduit>,
+    /// The console, `stdout-path` first, else the first enabled PL011.
+    pub uart: Option<Uart>,
+    /// The GICv3.
+    pub gic: Option<Gic>,
+    /// Interrupts of the generic timer.
+    pub timer: Option<Timer>,
+    /// PCIe host bridges that offer ECAM.
+    pub pcie: Vec<PcieHost>,
+    /// SMMUv3 instances.
+    pub smmus: Vec<Smmu>,
+}
+
+/// One CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cpu {
+    /// `MPIDR_EL1` affinity fields.
+    pub mpidr: u64,
+}
+
+/// The instruction that reaches PSCI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PsciConduit {
+    /// Secure monitor call.
+    Smc,
+    /// Hypervisor call: firmware above us does not exist, so we cannot use it.
+    Hvc,
+}
+
+/// One interrupt of the GIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Irq {
+    /// INTID: 16..32 for PPIs, 32.. for SPIs.
+    pub intid: u32,
+    /// Edge-triggered; level otherwise.
+    pub edge: bool,
+}
+
+/// A PL011.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Uart {
+    /// Registers.
+    pub registers: Span<Hpa>,
+    /// Receive interrupt, if wired.
+    pub irq: Option<Irq>,
+}
+
+/// The GICv3 and its ITSs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gic {
+    /// Distributor.
+    pub distributor: Span<Hpa>,
+    /// Redistributor regions.
+    pub redistributors: Vec<Span<Hpa>>,
+    /// Maintenance interrupt of the virtual CPU interface.
+    pub maintenance: Option<Irq>,
+    /// ITS instances.
+    pub its: Vec<Its>,
+}
+
+/// One ITS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Its {
+    /// Control and translation frames (128 KiB).
+    pub registers: Span<Hpa>,
+    /// Device tree phandle, to match `msi-map`.
+    pub phandle: u32,
+}
+
+/// Interrupts of the generic timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timer {
+    /// EL1 virtual timer.
+    pub virt: Irq,
+    /// EL1 physical timer.
+    pub phys: Irq,
+    /// EL2 physical timer.
+    pub hyp: Irq,
+}
+
+/// One range of an `iommu-map` or `msi-map`: requester IDs → identities at the target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdMap {
+    /// First requester ID.
+    pub rid_base: u32,
+    /// phandle of the IOMMU or ITS.
+    pub target: u32,
+    /// First identity at the target.
+    pub output_base: u32,
+    /// How many.
+    pub len: u32,
+    /// Applied to the requester ID first (`iommu-map-mask`, `msi-map-mask`).
+    pub mask: u32,
+}
+
+/// What a PCI window of a host bridge carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WindowKind {
+    /// I/O space.
+    Io,
+    /// 32-bit non-prefetchable memory.
+    Memory32,
+    /// 64-bit memory.
+    Memory64,
+}
+
+/// One window of a host bridge (`ranges`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Window {
+    /// What it carries.
+    pub kind: WindowKind,
+    /// First address on the PCI side.
+    pub pci: u64,
+    /// Where the CPU finds it.
+    pub cpu: Span<Hpa>,
+}
+
+/// One entry of `interrupt-map`, for INTx.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IntxRoute {
+    /// Device number on the root bus.
+    pub device: u8,
+    /// 0 = INTA .. 3 = INTD.
+    pub pin: u8,
+    /// Where it goes.
+    pub irq: Irq,
+}
+
+/// One PCIe host bridge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PcieHost {
+    /// Path in the device tree, for messages.
+    pub path: String,
+    /// PCI segment (domain) number.
+    pub segment: u16,
+    /// First and last bus number.
+    pub buses: (u8, u8),
+    /// ECAM, starting at the first bus.
+    pub ecam: Span<Hpa>,
+    /// Windows.
+    pub windows: Vec<Window>,
+    /// Requester ID → SMMU StreamID.
+    pub iommu_map: Vec<IdMap>,
+    /// Requester ID → ITS DeviceID.
+    pub msi_map: Vec<IdMap>,
+    /// INTx, with `interrupt-map-mask` applied.
+    pub intx: Vec<IntxRoute>,
+    /// Devices snoop CPU caches.
+    pub dma_coherent: bool,
+}
+
+/// One SMMUv3.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Smmu {
+    /// Register pages.
+    pub registers: Span<Hpa>,
+    /// Device tree phandle, to match `iommu-map`.
+    pub phandle: u32,
+    /// Event queue interrupt, or the combined one.
+    pub event_irq: Option<Irq>,
+    /// Global error interrupt.
+    pub gerror_irq: Option<Irq>,
+    /// Table walks snoop CPU caches.
+    pub dma_coherent: bool,
+}
+
+impl IdMap {
+    /// The identity of `rid` at the target, if this range holds it.
+    pub fn translate(&self, rid: u32) -> Option<u32> {
+        let offset = (rid & self.mask).checked_sub(self.rid_base)?;
+        if offset < self.len {
+            self.output_base.checked_add(offset)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! `cargo xtask`: setup, build, check, image, run, test and bench.
+
+fn main() {}
