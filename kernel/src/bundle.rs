@@ -1,0 +1,1 @@
+//! What follows the hypervisor in its image: configuration, guest files, symbols.

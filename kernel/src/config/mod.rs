@@ -1,0 +1,1 @@
+//! Partition configuration: its form, and every rule it has to meet.

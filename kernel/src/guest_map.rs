@@ -1,0 +1,42 @@
+//! Where things are in a partition's physical address space: the same places as on QEMU's `virt` where that can be.
+
+use iommu::addr::{Gpa, Span};
+
+/// Width of the intermediate physical address space: three levels of 4 KiB tables, no concatenation.
+pub const IPA_BITS: u8 = 39;
+
+const fn at(base: u64, len: u64) -> Span<Gpa> {
+    Span {
+        base: Gpa(base),
+        len,
+    }
+}
+
+/// GICv3 distributor.
+pub const GICD: Span<Gpa> = at(0x0800_0000, 0x1_0000);
+/// ITS control frame.
+pub const ITS: Span<Gpa> = at(0x0808_0000, 0x1_0000);
+/// ITS translation frame: `GITS_TRANSLATER` is at offset 0x40.
+pub const ITS_TRANSLATION: Span<Gpa> = at(0x0809_0000, 0x1_0000);
+/// First redistributor; each vCPU has 128 KiB.
+pub const GICR: Span<Gpa> = at(0x080a_0000, 64 * GICR_STRIDE);
+/// Size of one redistributor: RD and SGI frames.
+pub const GICR_STRIDE: u64 = 0x2_0000;
+/// PL011.
+pub const UART: Span<Gpa> = at(0x0900_0000, 0x1000);
+/// Interrupt of the PL011 (SPI 1).
+pub const UART_INTID: u32 = 33;
+/// Non-prefetchable memory window of the PCIe host.
+pub const PCI_WINDOW: Span<Gpa> = at(0x1000_0000, 0x2000_0000);
+/// ECAM: 16 buses.
+pub const ECAM: Span<Gpa> = at(0x3f00_0000, 0x0100_0000);
+/// INTA of the PCIe host (SPI 3); INTB to INTD follow.
+pub const INTX_INTID: u32 = 35;
+/// RAM starts here.
+pub const RAM: Gpa = Gpa(0x4000_0000);
+/// EL1 virtual timer (PPI).
+pub const VIRTUAL_TIMER_INTID: u32 = 27;
+/// EL1 physical timer (PPI).
+pub const PHYSICAL_TIMER_INTID: u32 = 30;
+/// SPIs that a partition's distributor has: INTID 32 up to this, exclusive.
+pub const SPI_END: u32 = 128;

@@ -1,0 +1,1 @@
+//! The device tree that a partition gets.

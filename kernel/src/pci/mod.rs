@@ -1,0 +1,1 @@
+//! The physical PCIe buses: enumeration, BAR assignment, capabilities, reset.

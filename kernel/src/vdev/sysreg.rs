@@ -1,0 +1,1 @@
+//! System registers that trap: identification registers with only what works, SMCCC.

@@ -1,0 +1,1 @@
+//! Virtual GICv3 (IHI 0069): distributor, redistributors, list registers.

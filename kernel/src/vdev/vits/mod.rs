@@ -1,0 +1,1 @@
+//! Virtual ITS (IHI 0069, chapter 5): the guest's commands, on top of the physical ITS.

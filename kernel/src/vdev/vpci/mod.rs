@@ -1,0 +1,1 @@
+//! Virtual PCIe host: ECAM with only the assigned functions, under the guest's own numbers.

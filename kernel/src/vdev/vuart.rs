@@ -1,0 +1,1 @@
+//! Virtual PL011 (DDI 0183).
