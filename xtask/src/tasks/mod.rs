@@ -1,0 +1,12 @@
+//! The tasks, one file each. A task returns the exit code, or an error that is printed as one line.
+
+pub mod bench;
+pub mod build;
+pub mod check;
+pub mod image;
+pub mod run;
+pub mod setup;
+pub mod test;
+
+/// What a task ends with.
+pub type Outcome = anyhow::Result<std::process::ExitCode>;
