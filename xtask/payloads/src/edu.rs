@@ -1,0 +1,74 @@
+//! QEMU's `edu` device: a DMA engine that goes where it is told (QEMU docs/specs/edu.rst).
+
+use crate::pci::{Function, register};
+use crate::runtime::now_ns;
+use crate::tree::Tree;
+
+const IDENTIFICATION: u64 = 0x00;
+const DMA_SOURCE: u64 = 0x80;
+const DMA_DESTINATION: u64 = 0x88;
+const DMA_COUNT: u64 = 0x90;
+const DMA_COMMAND: u64 = 0x98;
+/// The device's own 4 KiB buffer, in its address space.
+const BUFFER: u64 = 0x4_0000;
+const COMMAND_START: u32 = 1;
+const COMMAND_TO_MEMORY: u32 = 2;
+/// A DMA takes 100 ms of the machine's time.
+const DEADLINE_NS: u64 = 5_000_000_000;
+
+/// The device.
+pub struct Edu {
+    registers: u64,
+}
+
+impl Edu {
+    /// Finds and enables it; `None` if this guest does not own one.
+    pub fn find(tree: &Tree<'_>) -> Option<Self> {
+        let registers = Function::find(tree, 0x1234, 0x11e8)?.enable();
+        let edu = Self { registers };
+        // Low byte 0xed, then the version.
+        (register(edu.registers + IDENTIFICATION).read() & 0xff == 0xed).then_some(edu)
+    }
+
+    /// Copies `len` bytes from the device's buffer to `address`, as the device sees addresses. Whether it arrived, the
+    /// device does not know.
+    pub fn write_memory(&self, address: u64, len: u32) -> bool {
+        self.transfer(BUFFER, address, len, COMMAND_START | COMMAND_TO_MEMORY)
+    }
+
+    /// Copies `len` bytes from `address` to the device's buffer.
+    pub fn read_memory(&self, address: u64, len: u32) -> bool {
+        self.transfer(address, BUFFER, len, COMMAND_START)
+    }
+
+    /// Whether the device said that it was done in time.
+    fn transfer(&self, source: u64, destination: u64, len: u32, command: u32) -> bool {
+        // Past its buffer the device would overrun it.
+        assert!(len <= 4096);
+        self.write64(DMA_SOURCE, source);
+        self.write64(DMA_DESTINATION, destination);
+        self.write64(DMA_COUNT, u64::from(len));
+        // What we wrote to memory must be there before the device looks.
+        // SAFETY: a barrier.
+        unsafe { core::arch::asm!("dsb sy") };
+        register(self.registers + DMA_COMMAND).write(command);
+        let end = now_ns() + DEADLINE_NS;
+        while register(self.registers + DMA_COMMAND).read() & COMMAND_START != 0 {
+            if now_ns() > end {
+                return false;
+            }
+        }
+        // SAFETY: a barrier; what the device wrote is read after its status.
+        unsafe { core::arch::asm!("dsb sy") };
+        true
+    }
+
+    fn write64(&self, offset: u64, value: u64) {
+        let pointer = core::ptr::NonNull::new(
+            (self.registers + offset) as *mut safe_mmio::fields::ReadPureWrite<u64>,
+        )
+        .expect("not at address 0");
+        // SAFETY: as in `pci::register`; the DMA registers are 8 bytes wide and aligned.
+        unsafe { safe_mmio::UniqueMmioPointer::new(pointer) }.write(value);
+    }
+}

@@ -1,0 +1,20 @@
+//! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
+//! [`pci`] (the functions they own), [`edu`] (QEMU's DMA test device) and [`checks`] (what a scenario prints).
+//!
+//! Each file in `bin/` is one scenario, linked as flat code for the start of a partition's RAM. It prints `check` lines
+//! and, last, `result: passed` or `result: failed`, then powers its partition off.
+#![no_std]
+#![allow(
+    unsafe_code,
+    reason = "guests map and touch their own devices; nothing of this runs at EL2"
+)]
+
+pub mod checks;
+pub mod tree;
+
+#[cfg(target_os = "none")]
+pub mod edu;
+#[cfg(target_os = "none")]
+pub mod pci;
+#[cfg(target_os = "none")]
+pub mod runtime;

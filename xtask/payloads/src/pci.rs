@@ -1,0 +1,54 @@
+//! The functions a guest owns, found in the ECAM of its device tree.
+
+use crate::tree::{Region, Tree};
+use core::ptr::NonNull;
+use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
+
+/// First address of the window for BARs (kernel::guest_map::PCI_WINDOW).
+const WINDOW: u64 = 0x1000_0000;
+
+/// One register of a device, 32 bits.
+pub fn register(address: u64) -> UniqueMmioPointer<'static, ReadPureWrite<u32>> {
+    let pointer = NonNull::new(address as *mut ReadPureWrite<u32>).expect("not at address 0");
+    // SAFETY: payloads run on one CPU and call this only for 4-byte aligned registers in the device half of the map
+    // ([`crate::runtime`] maps it as device memory); registers are not Rust objects, so no reference aliases them.
+    unsafe { UniqueMmioPointer::new(pointer) }
+}
+
+/// A function on bus 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Function {
+    config: u64,
+    /// Device number.
+    pub device: u8,
+}
+
+impl Function {
+    /// The first function with this vendor and device ID.
+    pub fn find(tree: &Tree<'_>, vendor: u16, device_id: u16) -> Option<Self> {
+        let Region { base, .. } = tree.ecam?;
+        (0..32u8)
+            .map(|device| Self {
+                config: base + (u64::from(device) << 15),
+                device,
+            })
+            .find(|function| function.read(0) == u32::from(device_id) << 16 | u32::from(vendor))
+    }
+
+    /// Reads a word of configuration space.
+    pub fn read(&self, offset: u64) -> u32 {
+        register(self.config + offset).read()
+    }
+
+    /// Writes a word of configuration space.
+    pub fn write(&self, offset: u64, value: u32) {
+        register(self.config + offset).write(value);
+    }
+
+    /// Puts BAR 0 at the start of the window, enables memory and bus mastering; returns where BAR 0 is.
+    pub fn enable(&self) -> u64 {
+        self.write(0x10, WINDOW as u32);
+        self.write(0x04, 0x6);
+        WINDOW
+    }
+}

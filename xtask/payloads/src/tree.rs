@@ -1,0 +1,80 @@
+//! The device tree a guest was given: where its devices are, and what it was asked to do.
+
+use dtoolkit::fdt::Fdt;
+use dtoolkit::{Node, Property};
+
+/// The parts of the tree that payloads use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tree<'a> {
+    /// PL011 registers.
+    pub uart: Option<u64>,
+    /// ECAM of the PCIe host.
+    pub ecam: Option<Region>,
+    /// RAM.
+    pub memory: Option<Region>,
+    /// `/chosen/bootargs`: what the configuration asks of the scenario.
+    pub arguments: &'a str,
+}
+
+/// A range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl<'a> Tree<'a> {
+    /// Reads the tree; `None` if it is not one.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let fdt = Fdt::new(bytes).ok()?;
+        let mut tree = Self {
+            uart: None,
+            ecam: None,
+            memory: None,
+            arguments: "",
+        };
+        for node in fdt.root().children() {
+            let is = |name: &str| {
+                node.compatible()
+                    .is_some_and(|mut all| all.any(|one| one == name))
+            };
+            let region = || {
+                let reg = node.reg().ok()??.next()?;
+                Some(Region {
+                    base: reg.address().ok()?,
+                    len: reg.size().ok()?,
+                })
+            };
+            if is("arm,pl011") {
+                tree.uart = region().map(|region| region.base);
+            } else if is("pci-host-ecam-generic") {
+                tree.ecam = region();
+            } else if node.name_without_address() == "memory" {
+                tree.memory = region();
+            } else if node.name() == "chosen" {
+                tree.arguments = node
+                    .property("bootargs")
+                    .and_then(|value| value.value_as::<&str>().ok())
+                    .unwrap_or("");
+            }
+        }
+        Some(tree)
+    }
+
+    /// The value of `key=value` in the arguments.
+    pub fn argument(&self, key: &str) -> Option<&'a str> {
+        self.arguments
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+}
+
+/// Reads a decimal or `0x` number.
+pub fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
