@@ -14,5 +14,6 @@ pub mod config;
 pub mod console;
 pub mod guest_map;
 pub mod guest_tree;
+pub mod life;
 pub mod pci;
 pub mod vdev;
