@@ -6,6 +6,7 @@
 
 mod progress;
 mod project;
+mod setup;
 mod tasks;
 
 use clap::{Parser, Subcommand};

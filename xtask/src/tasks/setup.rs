@@ -1,14 +1,33 @@
-//! `cargo xtask setup`.
+//! `cargo xtask setup`: everything that runs and tests need, fetched once. `run` and `test` fetch the same by themselves.
 
 use super::Outcome;
+use crate::setup::{kit, toolchain};
+use std::process::ExitCode;
 
 /// Arguments of `cargo xtask setup`.
 #[derive(clap::Args)]
 pub struct Setup {}
 
 impl Setup {
-    /// Does it.
+    /// Says each step; quick when there is nothing to do.
     pub fn run(self) -> Outcome {
-        anyhow::bail!("`setup` is not there yet")
+        let bare = match toolchain::bare()? {
+            toolchain::Bare::Prebuilt => "prebuilt core and alloc",
+            toolchain::Bare::FromSource => "core and alloc from source",
+        };
+        println!("{}: {bare}", toolchain::TARGET);
+        println!("qemu: {}", kit::qemu()?.version()?);
+        let linux = kit::linux()?;
+        println!(
+            "linux: {} ({} modules for the initrd)",
+            linux.image.display(),
+            linux.modules.len()
+        );
+        println!("busybox: {}", linux.busybox.display());
+        let firmware = kit::firmware()?;
+        println!("u-boot: {}", firmware.u_boot.display());
+        println!("edk2: {}", firmware.edk2.display());
+        println!("ready: `cargo xtask run` boots, `cargo xtask test` tests");
+        Ok(ExitCode::SUCCESS)
     }
 }

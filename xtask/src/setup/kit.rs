@@ -1,0 +1,304 @@
+//! The tools and images that runs and tests use: QEMU, Debian's arm64 kernel and busybox, U-Boot and EDK2, valgrind.
+//! Each is taken from an environment variable, from the machine where it has a good one, or from Debian's packages.
+
+use super::apt::{self, Apt, Packages};
+use anyhow::{Context, Result, bail, ensure};
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Older ones lack events and devices that the tests rely on.
+const QEMU_OLDEST: (u32, u32) = (11, 1);
+
+const QEMU: Packages = Packages {
+    name: "qemu",
+    names: &["qemu-system-arm"],
+    closure: true,
+    members: &[],
+};
+const KERNEL: Packages = Packages {
+    name: "linux-arm64",
+    names: &["linux-image-arm64:arm64"],
+    closure: false,
+    members: &[
+        "./boot/vmlinuz-*",
+        "./usr/lib/modules/*/kernel/drivers/nvme/*",
+    ],
+};
+const BUSYBOX: Packages = Packages {
+    name: "busybox-arm64",
+    names: &["busybox-static:arm64"],
+    closure: false,
+    members: &[],
+};
+const FIRMWARE: Packages = Packages {
+    name: "firmware",
+    names: &["u-boot-qemu", "qemu-efi-aarch64"],
+    closure: false,
+    members: &["./usr/*qemu*"],
+};
+const VALGRIND: Packages = Packages {
+    name: "valgrind",
+    names: &["valgrind"],
+    closure: true,
+    members: &[],
+};
+
+/// A program, and what has to stand before its own arguments.
+#[derive(Clone, Debug)]
+pub struct Tool {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(&'static str, OsString)>,
+}
+
+impl Tool {
+    fn plain(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+
+    /// A program of an unpacked root, run by that root's own loader and libraries: the machine's libc may be older.
+    fn of_root(root: &Path, name: &str) -> Result<Self> {
+        let (loader, libraries) = match env::consts::ARCH {
+            "x86_64" => ("usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"),
+            "aarch64" => ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu"),
+            other => bail!("no packages for {other}: install {name} and put it on PATH"),
+        };
+        let program = root.join(loader);
+        ensure!(
+            program.exists(),
+            "{} is missing: remove {} and run `cargo xtask setup`",
+            program.display(),
+            root.display()
+        );
+        Ok(Self {
+            program,
+            args: vec![
+                "--library-path".into(),
+                root.join(libraries).into(),
+                root.join("usr/bin").join(name).into(),
+            ],
+            env: Vec::new(),
+        })
+    }
+
+    /// To run it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.args).envs(self.env.iter().cloned());
+        command
+    }
+
+    /// What it answers to `--version`, first line.
+    pub fn version(&self) -> Result<String> {
+        let out = self.command().arg("--version").output();
+        let out = out.with_context(|| format!("cannot run {}", self.program.display()))?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let line = text.lines().next().filter(|_| out.status.success());
+        Ok(line
+            .with_context(|| format!("{} --version says nothing", self.program.display()))?
+            .to_owned())
+    }
+}
+
+/// QEMU for AArch64: `SLUICE_QEMU`, or the one on PATH if new enough, or Debian's.
+pub fn qemu() -> Result<Tool> {
+    if let Some(path) = env::var_os("SLUICE_QEMU") {
+        let tool = Tool::plain(PathBuf::from(path));
+        let found = tool.version().context("SLUICE_QEMU")?;
+        ensure!(
+            new_enough(&found),
+            "SLUICE_QEMU: {found} is too old: {}.{} is needed",
+            QEMU_OLDEST.0,
+            QEMU_OLDEST.1
+        );
+        return Ok(tool);
+    }
+    let tool = Tool::plain("qemu-system-aarch64");
+    let found = tool.version().ok();
+    if found.as_deref().is_some_and(new_enough) {
+        return Ok(tool);
+    }
+    let root = fetch(&QEMU, || {
+        format!(
+            "QEMU {}.{} or newer is missing ({}): install qemu-system-aarch64, or name it in SLUICE_QEMU",
+            QEMU_OLDEST.0,
+            QEMU_OLDEST.1,
+            found.as_deref().unwrap_or("there is none on PATH")
+        )
+    })?;
+    let mut tool = Tool::of_root(&root, "qemu-system-aarch64")?;
+    tool.args
+        .extend(["-L".into(), root.join("usr/share/qemu").into()]);
+    let version = tool.version()?;
+    ensure!(
+        new_enough(&version),
+        "{version} of Debian's backports is too old; name a newer one in SLUICE_QEMU"
+    );
+    Ok(tool)
+}
+
+fn new_enough(version: &str) -> bool {
+    let number = version
+        .split_whitespace()
+        .find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    let mut parts = number
+        .unwrap_or_default()
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= QEMU_OLDEST
+}
+
+/// What a Linux guest is made of.
+#[derive(Clone, Debug)]
+pub struct Linux {
+    /// arm64 `Image`.
+    pub image: PathBuf,
+    /// Static busybox for arm64.
+    pub busybox: PathBuf,
+    /// Modules for an NVMe disk, in the order of loading.
+    pub modules: Vec<PathBuf>,
+}
+
+/// Debian's kernel for arm64 with its NVMe modules, and busybox. `SLUICE_LINUX_IMAGE`, `SLUICE_BUSYBOX` and
+/// `SLUICE_MODULES` (a folder; may be empty when NVMe is built in) name others.
+pub fn linux() -> Result<Linux> {
+    let missing =
+        |what: &str, variable: &str| format!("{what} for arm64 is missing: name one in {variable}");
+    let from_env = env::var_os("SLUICE_LINUX_IMAGE").map(PathBuf::from);
+    let (image, modules) = match from_env {
+        Some(image) => (image, env::var_os("SLUICE_MODULES").map(PathBuf::from)),
+        None => {
+            let root = fetch(&KERNEL, || missing("a Linux kernel", "SLUICE_LINUX_IMAGE"))?;
+            let image = only_entry(&root.join("boot"), "vmlinuz-")?;
+            let modules = only_entry(&root.join("usr/lib/modules"), "")?;
+            (image, Some(modules.join("kernel/drivers/nvme")))
+        }
+    };
+    ensure!(
+        image.exists(),
+        "SLUICE_LINUX_IMAGE: {} does not exist",
+        image.display()
+    );
+    let busybox = match env::var_os("SLUICE_BUSYBOX").map(PathBuf::from) {
+        Some(path) => path,
+        None => fetch(&BUSYBOX, || missing("a static busybox", "SLUICE_BUSYBOX"))?
+            .join("usr/bin/busybox"),
+    };
+    ensure!(
+        busybox.exists(),
+        "busybox: {} does not exist",
+        busybox.display()
+    );
+    let mut found = Vec::new();
+    if let Some(dir) = modules {
+        for name in [
+            "common/nvme-keyring",
+            "common/nvme-auth",
+            "host/nvme-core",
+            "host/nvme",
+        ] {
+            let ends =
+                ["ko", "ko.xz", "ko.zst", "ko.gz"].map(|end| dir.join(format!("{name}.{end}")));
+            found.extend(ends.into_iter().find(|path| path.exists()));
+        }
+    }
+    Ok(Linux {
+        image,
+        busybox,
+        modules: found,
+    })
+}
+
+/// Boot firmware for QEMU's `virt`.
+#[derive(Clone, Debug)]
+pub struct Firmware {
+    /// U-Boot, for `-bios`.
+    pub u_boot: PathBuf,
+    /// EDK2, for `-bios`.
+    pub edk2: PathBuf,
+}
+
+/// U-Boot and EDK2: `SLUICE_UBOOT` and `SLUICE_EDK2`, or Debian's.
+pub fn firmware() -> Result<Firmware> {
+    let named = |variable: &str| env::var_os(variable).map(PathBuf::from);
+    let (u_boot, edk2) = match (named("SLUICE_UBOOT"), named("SLUICE_EDK2")) {
+        (Some(u_boot), Some(edk2)) => (u_boot, edk2),
+        (u_boot, edk2) => {
+            let root = fetch(&FIRMWARE, || {
+                "U-Boot and EDK2 for arm64 are missing: name them in SLUICE_UBOOT and SLUICE_EDK2"
+                    .into()
+            })?;
+            (
+                u_boot.unwrap_or_else(|| root.join("usr/lib/u-boot/qemu_arm64/u-boot.bin")),
+                edk2.unwrap_or_else(|| root.join("usr/share/qemu-efi-aarch64/QEMU_EFI.fd")),
+            )
+        }
+    };
+    for path in [&u_boot, &edk2] {
+        ensure!(path.exists(), "firmware: {} does not exist", path.display());
+    }
+    Ok(Firmware { u_boot, edk2 })
+}
+
+/// Valgrind, which counts instructions for `bench`.
+pub fn valgrind() -> Result<Tool> {
+    let tool = Tool::plain("valgrind");
+    if tool.version().is_ok() {
+        return Ok(tool);
+    }
+    let root = fetch(&VALGRIND, || "valgrind is missing: install valgrind".into())?;
+    let mut tool = Tool::of_root(&root, "valgrind")?;
+    tool.env
+        .push(("VALGRIND_LIB", root.join("usr/libexec/valgrind").into()));
+    Ok(tool)
+}
+
+fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut found = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
+    let entry = found
+        .next()
+        .with_context(|| format!("nothing named {prefix}* in {}", dir.display()))?;
+    Ok(entry.path())
+}
+
+/// The packages unpacked, or on a machine that is not Debian the line that says what is missing.
+fn fetch(packages: &Packages, missing: impl FnOnce() -> String) -> Result<PathBuf> {
+    if let Some(root) = apt::unpacked(packages)? {
+        return Ok(root);
+    }
+    ensure!(apt::available(), "{}", missing());
+    let _lock = super::lock()?;
+    // Another set-up may have fetched it meanwhile.
+    if let Some(root) = apt::unpacked(packages)? {
+        return Ok(root);
+    }
+    Apt::open()?.unpack(packages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_enough;
+
+    #[test]
+    fn qemu_version_is_read_from_its_own_words() {
+        assert!(new_enough(
+            "QEMU emulator version 11.1.3 (Debian 1:11.1.3+ds-1~bpo13+1)"
+        ));
+        assert!(new_enough("QEMU emulator version 12.0.0"));
+        assert!(!new_enough("QEMU emulator version 11.0.9"));
+        assert!(!new_enough(
+            "QEMU emulator version 7.2.15 (Debian 1:7.2+dfsg-7)"
+        ));
+        assert!(!new_enough("nothing of the kind"));
+    }
+}
