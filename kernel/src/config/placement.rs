@@ -1,0 +1,170 @@
+//! Where things go: a guest's files in its RAM, a partition's RAM in the machine's, its devices on the guest's bus.
+
+use super::{Device, ImageHeader, MEMORY_BLOCK, Machine, MachineFacts, PciAddress};
+use crate::guest_map;
+use alloc::vec::Vec;
+use iommu::addr::{Gpa, Hpa, Span};
+
+/// Room for a guest device tree: the most that the arm64 boot protocol allows.
+pub const DTB_LEN: u64 = 2 << 20;
+
+/// Where the boot files of a guest lie in its RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// The `Image`, BSS included; the entry is its first instruction.
+    pub kernel: Span<Gpa>,
+    /// The device tree.
+    pub dtb: Span<Gpa>,
+    /// The initial RAM disk; empty if there is none.
+    pub initrd: Span<Gpa>,
+}
+
+/// A guest's boot files do not fit its RAM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom {
+    /// How much RAM they need, in bytes.
+    pub needed: u64,
+}
+
+/// Places a guest's boot files in `memory` bytes of RAM from [`guest_map::RAM`] on: kernel, device tree, initrd, each
+/// at the next 2 MiB boundary (`booting.rst`: the device tree must not cross one; the initrd lies within 32 GiB).
+pub fn place(memory: u64, image: ImageHeader, initrd: u64) -> Result<Placement, NoRoom> {
+    let room = || -> Option<[u64; 5]> {
+        let kernel = image.text_offset;
+        let kernel_end = kernel.checked_add(image.image_size)?;
+        let dtb = kernel_end.checked_next_multiple_of(MEMORY_BLOCK)?;
+        let dtb_end = dtb.checked_add(DTB_LEN)?;
+        Some([
+            kernel,
+            image.image_size,
+            dtb,
+            dtb_end,
+            dtb_end.checked_add(initrd)?,
+        ])
+    };
+    let Some([kernel, kernel_len, dtb, initrd_at, end]) = room() else {
+        return Err(NoRoom { needed: u64::MAX });
+    };
+    if end > memory || guest_map::RAM.checked_add(end).is_none() {
+        return Err(NoRoom { needed: end });
+    }
+    let span = |offset, len| Span {
+        base: guest_map::RAM + offset,
+        len,
+    };
+    Ok(Placement {
+        kernel: span(kernel, kernel_len),
+        dtb: span(dtb, DTB_LEN),
+        initrd: span(initrd_at, initrd),
+    })
+}
+
+/// Where the guest sees each of `devices`: what the configuration says, else the next free device number on bus 0 from
+/// 1 on. `None`: no number is left.
+pub fn guest_addresses(devices: &[Device]) -> Vec<Option<PciAddress>> {
+    let mut taken: u32 = 1;
+    for guest in devices.iter().filter_map(|d| d.guest) {
+        if guest.bus == 0 {
+            taken |= 1 << (guest.device & 0x1f);
+        }
+    }
+    let choose = |device: &Device| {
+        device.guest.or_else(|| {
+            let free = taken.trailing_ones();
+            (free < 32).then(|| {
+                taken |= 1 << free;
+                PciAddress::new(0, free as u8, 0)
+            })
+        })
+    };
+    devices.iter().map(choose).collect()
+}
+
+/// Where each partition's RAM lies in the machine's: fixed bases first, then first fit in order, 2 MiB aligned.
+/// `Err`: the largest free range, for a partition that finds none, or whose fixed base is not free.
+pub fn place_memory(machine: &Machine, facts: &MachineFacts) -> Vec<Result<Span<Hpa>, u64>> {
+    let mut free = free_ranges(facts);
+    let mut placed: Vec<Option<Result<Span<Hpa>, u64>>> = machine
+        .partitions
+        .iter()
+        .map(|partition| {
+            let base = Hpa(partition.base?.get());
+            let wanted = Span::<Hpa>::new(base, partition.memory.get());
+            let wanted = wanted.filter(|span| take(&mut free, span));
+            Some(wanted.ok_or_else(|| largest(&free)))
+        })
+        .collect();
+    for (partition, place) in machine.partitions.iter().zip(&mut placed) {
+        if place.is_none() {
+            let len = partition.memory.get();
+            let found = free.iter().find_map(|range| first_fit(range, len));
+            *place = Some(match found {
+                Some(span) if take(&mut free, &span) => Ok(span),
+                _ => Err(largest(&free)),
+            });
+        }
+    }
+    placed.into_iter().flatten().collect()
+}
+
+/// RAM less what is reserved, whole [`MEMORY_BLOCK`]s only.
+fn free_ranges(facts: &MachineFacts) -> Vec<Span<Hpa>> {
+    let mut free = facts.memory.clone();
+    for reserved in &facts.reserved {
+        cut(&mut free, reserved);
+    }
+    free.iter()
+        .filter_map(|range| {
+            let base = range.base.0.checked_next_multiple_of(MEMORY_BLOCK)?;
+            let end = range.end().align_down(MEMORY_BLOCK).0;
+            (base < end).then(|| Span {
+                base: Hpa(base),
+                len: end - base,
+            })
+        })
+        .collect()
+}
+
+fn first_fit(range: &Span<Hpa>, len: u64) -> Option<Span<Hpa>> {
+    (0 < len && len <= range.len).then_some(Span {
+        base: range.base,
+        len: len.checked_next_multiple_of(MEMORY_BLOCK)?.min(range.len),
+    })
+}
+
+/// Takes `wanted` out of `free`, if all of it is there.
+fn take(free: &mut Vec<Span<Hpa>>, wanted: &Span<Hpa>) -> bool {
+    let there = free.iter().any(|range| range.covers(wanted));
+    if there {
+        cut(free, wanted);
+    }
+    there
+}
+
+/// Removes `hole` from `free`.
+fn cut(free: &mut Vec<Span<Hpa>>, hole: &Span<Hpa>) {
+    let mut left = Vec::new();
+    for range in free.iter() {
+        if !range.overlaps(hole) {
+            left.push(*range);
+            continue;
+        }
+        if range.base < hole.base {
+            left.push(Span {
+                base: range.base,
+                len: hole.base - range.base,
+            });
+        }
+        if hole.end() < range.end() {
+            left.push(Span {
+                base: hole.end(),
+                len: range.end() - hole.end(),
+            });
+        }
+    }
+    *free = left;
+}
+
+fn largest(free: &[Span<Hpa>]) -> u64 {
+    free.iter().map(|range| range.len).max().unwrap_or(0)
+}

@@ -1,0 +1,320 @@
+//! What is wrong with a configuration, and where.
+
+use super::{Bytes, ImageError, MAX_CMDLINE, MAX_DMA_WINDOWS, MAX_NAME, MAX_PARTITIONS, MAX_VCPUS};
+use super::{DTB_LEN, PciAddress, Stream};
+use core::fmt;
+use iommu::addr::Hpa;
+
+/// One rule that a configuration breaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Which, with the offending values.
+    pub rule: Rule,
+    /// The value that is wrong.
+    pub at: Path,
+    /// The other place, where two collide.
+    pub other: Option<Path>,
+}
+
+/// One step into a configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A key of a table.
+    Key(&'static str),
+    /// An element of an array.
+    Index(usize),
+}
+
+/// A place in a configuration, such as `partition[1].device[0].guest`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Path {
+    steps: [Step; Path::DEPTH],
+    len: usize,
+}
+
+impl Path {
+    const DEPTH: usize = 6;
+
+    /// The whole file.
+    pub const ROOT: Self = Self {
+        steps: [Step::Index(0); Self::DEPTH],
+        len: 0,
+    };
+
+    /// Partition `index`.
+    pub const fn partition(index: usize) -> Self {
+        Self::ROOT.key("partition").index(index)
+    }
+
+    /// The value of `name` in here. No configuration is as deep as the limit, which panics.
+    pub const fn key(self, name: &'static str) -> Self {
+        self.step(Step::Key(name))
+    }
+
+    /// Element `index` of here.
+    pub const fn index(self, index: usize) -> Self {
+        self.step(Step::Index(index))
+    }
+
+    const fn step(mut self, step: Step) -> Self {
+        self.steps[self.len] = step;
+        self.len += 1;
+        self
+    }
+
+    /// The steps from the root.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps[..self.len]
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.len == 0 {
+            return f.write_str("configuration");
+        }
+        for (i, step) in self.steps().iter().enumerate() {
+            match step {
+                Step::Key(name) if i == 0 => f.write_str(name)?,
+                Step::Key(name) => write!(f, ".{name}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.rule)?;
+        if let Some(other) = self.other {
+            write!(f, " (see {other})")?;
+        }
+        Ok(())
+    }
+}
+
+/// A rule, with the values that break it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the fields are what the messages below print")]
+pub enum Rule {
+    /// Nothing to run.
+    NoPartition,
+    /// More than [`MAX_PARTITIONS`].
+    TooManyPartitions { count: usize },
+    /// A name of no characters.
+    NameEmpty,
+    /// A name of more than [`MAX_NAME`] bytes.
+    NameTooLong { len: usize },
+    /// A name with a character that is not allowed.
+    NameIllFormed { character: char },
+    /// Two partitions of one name.
+    NameTwice,
+
+    /// A partition without a CPU.
+    NoCpu,
+    /// More than [`MAX_VCPUS`].
+    TooManyCpus { count: usize },
+    /// A CPU that the machine does not have.
+    CpuUnknown { cpu: u16, count: usize },
+    /// A CPU given twice.
+    CpuTwice { cpu: u16 },
+
+    /// A partition without RAM.
+    MemoryZero,
+    /// RAM that is not whole 2 MiB blocks.
+    MemoryUnaligned { size: Bytes },
+    /// RAM past the guest's address space.
+    MemoryBeyondMap { size: Bytes, max: Bytes },
+    /// All partitions together want more than the machine has.
+    MemoryShort { wanted: Bytes, have: Bytes },
+    /// There is no free range as large.
+    MemoryScattered { size: Bytes, largest: Bytes },
+    /// A fixed base that is not 2 MiB aligned.
+    BaseUnaligned { base: Hpa },
+    /// A fixed base where there is no RAM.
+    BaseNotRam { base: Hpa, end: Hpa },
+    /// A fixed base in what the firmware or the hypervisor keeps.
+    BaseReserved { base: Hpa, end: Hpa },
+    /// Two fixed ranges that overlap.
+    BaseOverlap { base: Hpa, end: Hpa },
+
+    /// Neither `kernel` nor `payload`.
+    NoGuest,
+    /// Both.
+    TwoGuests,
+    /// An initrd without a kernel.
+    InitrdWithoutKernel,
+    /// A command line of more than [`MAX_CMDLINE`] bytes.
+    CmdlineTooLong { len: usize },
+    /// A command line with a control character.
+    CmdlineIllFormed { character: char },
+    /// A file that is not there.
+    FileMissing,
+    /// A file of no bytes.
+    FileEmpty,
+    /// A kernel or payload that is no arm64 Image.
+    NotAnImage { error: ImageError },
+    /// Kernel, device tree and initrd need more RAM than there is.
+    GuestTooLarge { needed: Bytes, memory: Bytes },
+
+    /// A device given twice.
+    DeviceTwice,
+    /// A device that the machine does not have.
+    DeviceUnknown,
+    /// A bridge.
+    DeviceIsBridge,
+    /// A device behind no SMMU.
+    DeviceBehindNoSmmu,
+    /// A device whose StreamID another partition's device has too.
+    DeviceSharesStream { stream: Stream },
+    /// A device that cannot be isolated from another partition's.
+    DeviceSharesGroup { group: u32 },
+    /// A device that cannot be reset, though that is required.
+    DeviceCannotReset,
+
+    /// Two devices at one guest address.
+    GuestAddressTwice { address: PciAddress },
+    /// A guest address that the guest would not find.
+    GuestAddressOutOfRange { address: PciAddress },
+    /// Function 1 to 7 without function 0: no enumeration would find it.
+    GuestFunctionAlone { address: PciAddress },
+    /// No device number is left on the guest's bus.
+    GuestBusFull,
+
+    /// More than [`MAX_DMA_WINDOWS`].
+    TooManyWindows { count: usize },
+    /// A window of no bytes.
+    WindowZero,
+    /// A window that is not whole 4 KiB pages.
+    WindowUnaligned { value: Bytes },
+    /// A window that is not all in the partition's RAM.
+    WindowOutsideRam { base: u64, end: u64, ram_end: u64 },
+    /// Two windows that overlap.
+    WindowOverlap,
+
+    /// A fault policy that acts after no fault.
+    ThresholdZero,
+    /// A fault policy that restarts a partition which does not restart.
+    RestartForbidden,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoPartition => f.write_str("there is no partition"),
+            Self::TooManyPartitions { count } => {
+                write!(
+                    f,
+                    "{count} partitions, at most {MAX_PARTITIONS} are possible"
+                )
+            }
+            Self::NameEmpty => f.write_str("the name is empty"),
+            Self::NameTooLong { len } => {
+                write!(
+                    f,
+                    "the name has {len} bytes, at most {MAX_NAME} are possible"
+                )
+            }
+            Self::NameIllFormed { character } => {
+                write!(f, "the name contains {character:?}")
+            }
+            Self::NameTwice => f.write_str("two partitions have one name"),
+            Self::NoCpu => f.write_str("the partition has no CPU"),
+            Self::TooManyCpus { count } => {
+                write!(f, "{count} CPUs, at most {MAX_VCPUS} are possible")
+            }
+            Self::CpuUnknown { cpu, count } => {
+                write!(f, "CPU {cpu} does not exist, the machine has {count}")
+            }
+            Self::CpuTwice { cpu } => write!(f, "CPU {cpu} is given twice"),
+            Self::MemoryZero => f.write_str("the partition has no memory"),
+            Self::MemoryUnaligned { size } => {
+                write!(f, "{size} of memory is not a multiple of 2 MiB")
+            }
+            Self::MemoryBeyondMap { size, max } => {
+                write!(f, "{size} of memory, a guest can have at most {max}")
+            }
+            Self::MemoryShort { wanted, have } => write!(
+                f,
+                "the partitions need {wanted} of memory, the machine has {have} to give"
+            ),
+            Self::MemoryScattered { size, largest } => write!(
+                f,
+                "no free range of memory has {size}, the largest has {largest}"
+            ),
+            Self::BaseUnaligned { base } => write!(f, "base {base} is not 2 MiB aligned"),
+            Self::BaseNotRam { base, end } => {
+                write!(f, "{base}..{end} is not all RAM of the machine")
+            }
+            Self::BaseReserved { base, end } => {
+                write!(f, "the memory overlaps the reserved range {base}..{end}")
+            }
+            Self::BaseOverlap { base, end } => {
+                write!(f, "the memory {base}..{end} overlaps another partition's")
+            }
+            Self::NoGuest => f.write_str("the partition has neither `kernel` nor `payload`"),
+            Self::TwoGuests => f.write_str("the partition has both `kernel` and `payload`"),
+            Self::InitrdWithoutKernel => f.write_str("`initrd` without `kernel`"),
+            Self::CmdlineTooLong { len } => write!(
+                f,
+                "the command line has {len} bytes, at most {MAX_CMDLINE} are possible"
+            ),
+            Self::CmdlineIllFormed { character } => {
+                write!(f, "the command line contains {character:?}")
+            }
+            Self::FileMissing => f.write_str("there is no such file"),
+            Self::FileEmpty => f.write_str("the file is empty"),
+            Self::NotAnImage { error } => write!(f, "the file is {error}"),
+            Self::GuestTooLarge { needed, memory } => write!(
+                f,
+                "kernel, initrd and {} for the device tree need {needed}, the partition has {memory}",
+                Bytes(DTB_LEN)
+            ),
+            Self::DeviceTwice => f.write_str("the device is given twice"),
+            Self::DeviceUnknown => f.write_str("the machine has no such device"),
+            Self::DeviceIsBridge => f.write_str("the device is a bridge"),
+            Self::DeviceBehindNoSmmu => f.write_str("the device stands behind no SMMU"),
+            Self::DeviceSharesStream { stream } => write!(
+                f,
+                "the device shares StreamID {} of SMMU {} with another partition's",
+                stream.id, stream.smmu.0
+            ),
+            Self::DeviceSharesGroup { group } => write!(
+                f,
+                "the device shares isolation group {group} (ACS) with another partition's"
+            ),
+            Self::DeviceCannotReset => f.write_str("the device cannot be reset"),
+            Self::GuestAddressTwice { address } => {
+                write!(f, "guest address {address} is given twice")
+            }
+            Self::GuestAddressOutOfRange { address } => {
+                write!(f, "guest address {address} is not on bus 0 of segment 0")
+            }
+            Self::GuestFunctionAlone { address } => {
+                write!(f, "guest address {address} has no function 0 beside it")
+            }
+            Self::GuestBusFull => f.write_str("no device number is left on the guest's bus"),
+            Self::TooManyWindows { count } => {
+                write!(
+                    f,
+                    "{count} DMA windows, at most {MAX_DMA_WINDOWS} are possible"
+                )
+            }
+            Self::WindowZero => f.write_str("the DMA window is empty"),
+            Self::WindowUnaligned { value } => {
+                write!(f, "{:#x} is not a multiple of 4 KiB", value.get())
+            }
+            Self::WindowOutsideRam { base, end, ram_end } => write!(
+                f,
+                "DMA window {base:#x}..{end:#x} is not all in the partition's RAM, {}..{ram_end:#x}",
+                crate::guest_map::RAM
+            ),
+            Self::WindowOverlap => f.write_str("two DMA windows overlap"),
+            Self::ThresholdZero => f.write_str("a threshold of 0 faults acts without a fault"),
+            Self::RestartForbidden => {
+                f.write_str("`on_fault` restarts a partition that has `restart = false`")
+            }
+        }
+    }
+}

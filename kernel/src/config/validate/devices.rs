@@ -1,0 +1,107 @@
+//! Rules on devices: as the machine has them, and as the guest sees them.
+
+use super::super::placement::guest_addresses;
+use super::super::{
+    Device, Function, Machine, MachineFacts, Partition, Path, PciAddress, ResetPolicy, Rule, Stream,
+};
+use super::Problems;
+use alloc::vec::Vec;
+
+/// A device that is known and could be assigned, with what must not be shared.
+struct Owned {
+    partition: usize,
+    at: Path,
+    stream: Stream,
+    group: u32,
+}
+
+pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
+    let mut seen: Vec<(&Device, Path)> = Vec::new();
+    let mut owned: Vec<Owned> = Vec::new();
+    for (partition, p) in machine.partitions.iter().enumerate() {
+        for (i, device) in p.devices.iter().enumerate() {
+            let place = Path::partition(partition).key("device").index(i);
+            let at = place.key("address");
+            if let Some((_, first)) = seen.iter().find(|(d, _)| d.address == device.address) {
+                out.add_two(Rule::DeviceTwice, at, Some(*first));
+                continue;
+            }
+            seen.push((device, at));
+            let Some(function) = facts.function(&device.address) else {
+                out.add(Rule::DeviceUnknown, at);
+                continue;
+            };
+            let Some(stream) = assignable(device, function, at, out) else {
+                continue;
+            };
+            let group = function.group;
+            let device = Owned {
+                partition,
+                at,
+                stream,
+                group,
+            };
+            shared(&device, &owned, out);
+            owned.push(device);
+        }
+    }
+}
+
+/// The stream of a function that could be given to a partition.
+fn assignable(
+    device: &Device,
+    function: &Function,
+    at: Path,
+    out: &mut Problems,
+) -> Option<Stream> {
+    if function.bridge {
+        out.add(Rule::DeviceIsBridge, at);
+        return None;
+    }
+    if function.resettable == Some(false) && device.reset == ResetPolicy::Required {
+        out.add(Rule::DeviceCannotReset, at);
+    }
+    if function.stream.is_none() {
+        out.add(Rule::DeviceBehindNoSmmu, at);
+    }
+    function.stream
+}
+
+/// A StreamID or isolation group belongs to one partition. One message a device: a shared stream says more.
+fn shared(device: &Owned, owned: &[Owned], out: &mut Problems) {
+    let others = || owned.iter().filter(|o| o.partition != device.partition);
+    let stream = device.stream;
+    let group = device.group;
+    if let Some(other) = others().find(|o| o.stream == stream) {
+        let rule = Rule::DeviceSharesStream { stream };
+        out.add_two(rule, device.at, Some(other.at));
+    } else if let Some(other) = others().find(|o| o.group == group) {
+        let rule = Rule::DeviceSharesGroup { group };
+        out.add_two(rule, device.at, Some(other.at));
+    }
+}
+
+pub fn guest_side(partition: &Partition, at: Path, out: &mut Problems) {
+    let addresses = guest_addresses(&partition.devices);
+    let at = |i: usize| at.key("device").index(i).key("guest");
+    for (i, address) in addresses.iter().enumerate() {
+        let Some(address) = *address else {
+            out.add(Rule::GuestBusFull, at(i));
+            continue;
+        };
+        if address.bus != 0 || address.segment != 0 {
+            out.add(Rule::GuestAddressOutOfRange { address }, at(i));
+        }
+        if let Some(first) = addresses[..i].iter().position(|&a| a == Some(address)) {
+            let other = Some(at(first));
+            out.add_two(Rule::GuestAddressTwice { address }, at(i), other);
+        }
+        let zero = PciAddress {
+            function: 0,
+            ..address
+        };
+        if address.function != 0 && !addresses.contains(&Some(zero)) {
+            out.add(Rule::GuestFunctionAlone { address }, at(i));
+        }
+    }
+}
