@@ -1,0 +1,22 @@
+//! AArch64 at EL2. What needs the CPU is there in the image only; the rest is compiled and tested on the host as well.
+
+#[cfg(target_os = "none")]
+mod sysreg;
+
+#[cfg(target_os = "none")]
+pub mod area;
+#[cfg(target_os = "none")]
+pub mod barrier;
+#[cfg(target_os = "none")]
+pub mod clock;
+#[cfg(target_os = "none")]
+pub mod cpu;
+pub mod features;
+#[cfg(target_os = "none")]
+pub mod memory;
+#[cfg(target_os = "none")]
+pub mod mmio;
+#[cfg(target_os = "none")]
+pub mod mmu;
+#[cfg(target_os = "none")]
+pub mod power;

@@ -1,0 +1,309 @@
+//! Physical memory: who owns which part of RAM.
+//!
+//! [`FramePool`] holds what is free. [`Frames`] is a part that is owned, zeroed when it was handed out, and goes back
+//! when it is dropped. Guests and devices may write to it at any moment, so there are no references into it: only
+//! single-copy atomic loads and stores, and copies made of them.
+
+use crate::machine::memory::Window;
+use alloc::vec::Vec;
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use spin::mutex::SpinMutex;
+
+/// The granule of every allocation, in bytes.
+pub const FRAME: u64 = 4096;
+
+/// Free RAM, as sorted ranges that do not touch; first fit.
+///
+/// Meant for start-up and configuration: a search is linear in the number of free ranges, zeroing in the length.
+pub struct FramePool {
+    free: SpinMutex<Vec<Range<u64>>>,
+    window: Window,
+}
+
+impl FramePool {
+    /// A pool without memory, whose frames the CPU reaches through `window`.
+    pub const fn new(window: Window) -> Self {
+        Self {
+            free: SpinMutex::new(Vec::new()),
+            window,
+        }
+    }
+
+    /// Puts `range` into the pool, less the partial pages at its ends. What overlaps free memory is ignored.
+    ///
+    /// # Safety
+    /// The range is RAM that `window` maps for reading and writing, and nothing else in the image uses it.
+    pub unsafe fn add(&self, range: Range<u64>) {
+        let start = range.start.next_multiple_of(FRAME);
+        let end = range.end & !(FRAME - 1);
+        let mut free = self.free.lock();
+        let mut at = start;
+        while at < end {
+            // The first free range that ends after `at`: either `at` is inside of it, or there is a hole before it.
+            match free.iter().find(|part| part.end > at).cloned() {
+                Some(part) if part.start <= at => at = part.end,
+                next => {
+                    let hole = next.map_or(end, |part| part.start.min(end));
+                    give_back(&mut free, at..hole);
+                    at = hole;
+                }
+            }
+        }
+    }
+
+    /// `len` bytes (rounded up to 4 KiB), zeroed, at a multiple of `align` (a power of two, at least 4 KiB).
+    pub fn allocate(&'static self, len: u64, align: u64) -> Option<Frames> {
+        let len = round_up(len)?;
+        let align = align.max(FRAME);
+        if !align.is_power_of_two() {
+            return None;
+        }
+        let mut free = self.free.lock();
+        let (index, base) = free.iter().enumerate().find_map(|(index, part)| {
+            let base = part.start.checked_next_multiple_of(align)?;
+            (base.checked_add(len)? <= part.end).then_some((index, base))
+        })?;
+        carve(&mut free, index, base..base + len);
+        drop(free);
+        Some(self.hand_out(base, len))
+    }
+
+    /// The frames of `[base, base + len)`, if all of it is free. `base` must be 4 KiB aligned; `len` is rounded up.
+    pub fn reserve_exact(&'static self, base: u64, len: u64) -> Option<Frames> {
+        let len = round_up(len)?;
+        let end = base.checked_add(len)?;
+        let mut free = self.free.lock();
+        let index = free
+            .iter()
+            .position(|part| part.start <= base && end <= part.end)
+            .filter(|_| base.is_multiple_of(FRAME))?;
+        carve(&mut free, index, base..end);
+        drop(free);
+        Some(self.hand_out(base, len))
+    }
+
+    /// How much is free, in bytes.
+    pub fn free_bytes(&self) -> u64 {
+        self.free.lock().iter().map(|r| r.end - r.start).sum()
+    }
+
+    /// The longest free range, in bytes: what one allocation can have at most.
+    pub fn largest_free(&self) -> u64 {
+        let free = self.free.lock();
+        free.iter().map(|r| r.end - r.start).max().unwrap_or(0)
+    }
+
+    fn hand_out(&'static self, base: u64, len: u64) -> Frames {
+        let frames = Frames {
+            base,
+            len,
+            pool: self,
+        };
+        frames.zero(0, len as usize);
+        frames
+    }
+}
+
+impl fmt::Debug for FramePool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.free.lock().iter()).finish()
+    }
+}
+
+fn round_up(len: u64) -> Option<u64> {
+    len.max(1).checked_next_multiple_of(FRAME)
+}
+
+/// Removes `part` from `free[index]`, which contains it.
+fn carve(free: &mut Vec<Range<u64>>, index: usize, part: Range<u64>) {
+    let whole = free[index].clone();
+    let before = whole.start..part.start;
+    let after = part.end..whole.end;
+    match (before.is_empty(), after.is_empty()) {
+        (true, true) => drop(free.remove(index)),
+        (true, false) => free[index] = after,
+        (false, true) => free[index] = before,
+        (false, false) => {
+            free[index] = before;
+            free.insert(index + 1, after);
+        }
+    }
+}
+
+/// Adds `part`, which overlaps nothing in `free`, and joins it with its neighbours.
+fn give_back(free: &mut Vec<Range<u64>>, part: Range<u64>) {
+    let index = free.partition_point(|other| other.start < part.start);
+    let joins_next = free.get(index).is_some_and(|next| next.start == part.end);
+    let joins_last = index > 0 && free[index - 1].end == part.start;
+    match (joins_last, joins_next) {
+        (true, true) => {
+            free[index - 1].end = free[index].end;
+            free.remove(index);
+        }
+        (true, false) => free[index - 1].end = part.end,
+        (false, true) => free[index].start = part.start,
+        (false, false) => free.insert(index, part),
+    }
+}
+
+/// Owned RAM: physically contiguous, zeroed when it was handed out, given back on drop.
+///
+/// Whoever owns it lets guests and devices at it, and drops it only after they cannot reach it any more. Offsets are in
+/// bytes; an access outside, or a word that is not naturally aligned, is the caller's bug and panics.
+#[derive(Debug)]
+pub struct Frames {
+    base: u64,
+    len: u64,
+    pool: &'static FramePool,
+}
+
+macro_rules! words {
+    ($read:ident, $write:ident, $word:ty, $atomic:ty) => {
+        #[doc = concat!("Loads the `", stringify!($word), "` at `offset`.")]
+        #[track_caller]
+        pub fn $read(&self, offset: usize) -> $word {
+            let pointer = self.pointer(offset, size_of::<$word>()).cast();
+            // SAFETY: 1. `pointer` checked that the word is inside of these frames and aligned.
+            //         2. They are RAM mapped for writing (`FramePool::add`) and only accessed atomically.
+            unsafe { <$atomic>::from_ptr(pointer) }.load(Ordering::Relaxed)
+        }
+
+        #[doc = concat!("Stores the `", stringify!($word), "` at `offset`.")]
+        #[track_caller]
+        pub fn $write(&self, offset: usize, value: $word) {
+            let pointer = self.pointer(offset, size_of::<$word>()).cast();
+            // SAFETY: as for the load.
+            unsafe { <$atomic>::from_ptr(pointer) }.store(value, Ordering::Relaxed);
+        }
+    };
+}
+
+impl Frames {
+    /// Physical address of the first byte.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Size in bytes, a multiple of 4 KiB.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Never: the smallest is one page.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    words!(read8, write8, u8, AtomicU8);
+    words!(read16, write16, u16, AtomicU16);
+    words!(read32, write32, u32, AtomicU32);
+    words!(read64, write64, u64, AtomicU64);
+
+    /// Copies out, starting at `offset`. Bytes may change meanwhile: each is read once.
+    #[track_caller]
+    pub fn read_bytes(&self, offset: usize, bytes: &mut [u8]) {
+        self.check(offset, bytes.len());
+        let (head, words) = split(offset, bytes.len());
+        let (first, rest) = bytes.split_at_mut(head);
+        let (middle, last) = rest.as_chunks_mut::<8>();
+        for (index, byte) in first.iter_mut().enumerate() {
+            *byte = self.read8(offset + index);
+        }
+        for (index, word) in middle.iter_mut().enumerate() {
+            *word = self.read64(offset + head + index * 8).to_ne_bytes();
+        }
+        for (index, byte) in last.iter_mut().enumerate() {
+            *byte = self.read8(offset + head + words * 8 + index);
+        }
+    }
+
+    /// Copies in, starting at `offset`.
+    #[track_caller]
+    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) {
+        self.check(offset, bytes.len());
+        let (head, words) = split(offset, bytes.len());
+        let (first, rest) = bytes.split_at(head);
+        let (middle, last) = rest.as_chunks::<8>();
+        for (index, &byte) in first.iter().enumerate() {
+            self.write8(offset + index, byte);
+        }
+        for (index, &word) in middle.iter().enumerate() {
+            self.write64(offset + head + index * 8, u64::from_ne_bytes(word));
+        }
+        for (index, &byte) in last.iter().enumerate() {
+            self.write8(offset + head + words * 8 + index, byte);
+        }
+    }
+
+    /// Zeroes `len` bytes at `offset`.
+    #[track_caller]
+    pub fn zero(&self, offset: usize, len: usize) {
+        let pointer = self.range(offset, len);
+        self.pool.window.zero(pointer, len);
+    }
+
+    /// Cleans `len` bytes at `offset` to the point of coherency (DC CVAC), for an observer that does not snoop.
+    #[track_caller]
+    pub fn clean(&self, offset: usize, len: usize) {
+        let pointer = self.range(offset, len);
+        self.pool.window.clean(pointer, len);
+    }
+
+    /// Cleans and invalidates (DC CIVAC): what such an observer wrote is read from memory next.
+    #[track_caller]
+    pub fn clean_invalidate(&self, offset: usize, len: usize) {
+        let pointer = self.range(offset, len);
+        self.pool.window.clean_invalidate(pointer, len);
+    }
+
+    /// Makes instructions written at `offset` visible to instruction fetch on every CPU.
+    #[track_caller]
+    pub fn sync_icache(&self, offset: usize, len: usize) {
+        let pointer = self.range(offset, len);
+        self.pool.window.sync_icache(pointer, len);
+    }
+
+    #[track_caller]
+    fn pointer(&self, offset: usize, size: usize) -> *mut u8 {
+        assert!(
+            offset.is_multiple_of(size),
+            "misaligned access at {offset:#x}"
+        );
+        self.range(offset, size)
+    }
+
+    #[track_caller]
+    fn range(&self, offset: usize, len: usize) -> *mut u8 {
+        self.check(offset, len);
+        self.pool.window.pointer(self.base + offset as u64)
+    }
+
+    #[track_caller]
+    fn check(&self, offset: usize, len: usize) {
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end as u64 <= self.len);
+        assert!(
+            inside,
+            "access outside of the frames: {offset:#x} + {len:#x}"
+        );
+    }
+}
+
+/// Of `len` bytes at `offset`: bytes before the first aligned word, and the whole words after them.
+fn split(offset: usize, len: usize) -> (usize, usize) {
+    let head = (offset.next_multiple_of(8) - offset).min(len);
+    (head, (len - head) / 8)
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        let part = self.base..self.base + self.len;
+        give_back(&mut self.pool.free.lock(), part);
+    }
+}
+
+#[cfg(test)]
+mod tests;

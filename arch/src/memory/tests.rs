@@ -1,0 +1,111 @@
+//! The pool gives each byte once, takes it back, and hands it out as zeros.
+
+use super::FramePool;
+use crate::host::memory::pool;
+
+const MIB: u64 = 1 << 20;
+
+fn ranges(pool: &FramePool) -> Vec<(u64, u64)> {
+    let free = pool.free.lock();
+    free.iter().map(|r| (r.start, r.end)).collect()
+}
+
+#[test]
+fn first_fit_respects_alignment_and_gives_back() {
+    let pool = pool(0x4000_1000, 4 * MIB);
+    let small = pool.allocate(100, 1).unwrap();
+    assert_eq!((small.base(), small.len()), (0x4000_1000, 0x1000));
+    let big = pool.allocate(MIB, MIB).unwrap();
+    assert_eq!(big.base(), 0x4010_0000);
+    assert_eq!(pool.free_bytes(), 3 * MIB - 0x1000);
+    let next = pool.allocate(0x2000, 0x1000).unwrap();
+    assert_eq!(next.base(), 0x4000_2000);
+    drop(small);
+    drop(big);
+    drop(next);
+    assert_eq!(ranges(pool), [(0x4000_1000, 0x4040_1000)]);
+}
+
+#[test]
+fn what_is_handed_out_again_holds_zeros() {
+    let pool = pool(0x8000_0000, MIB);
+    let frames = pool.allocate(0x3000, 0x1000).unwrap();
+    frames.write_bytes(0, &[0xa5; 0x3000]);
+    let base = frames.base();
+    drop(frames);
+    let again = pool.reserve_exact(base, 0x3000).unwrap();
+    let mut bytes = [1; 0x3000];
+    again.read_bytes(0, &mut bytes);
+    assert!(bytes.iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn an_exact_range_is_had_once() {
+    let pool = pool(0x4000_0000, MIB);
+    let frames = pool.reserve_exact(0x4001_0000, 0x1000).unwrap();
+    assert!(pool.reserve_exact(0x4001_0000, 0x1000).is_none());
+    assert!(pool.reserve_exact(0x4000_f000, 0x2000).is_none());
+    assert!(pool.reserve_exact(0x400f_f000, 0x2000).is_none());
+    assert!(pool.reserve_exact(0x4002_0800, 0x1000).is_none());
+    assert!(pool.reserve_exact(u64::MAX - 0xfff, 0x2000).is_none());
+    drop(frames);
+    assert_eq!(ranges(pool), [(0x4000_0000, 0x4010_0000)]);
+}
+
+#[test]
+fn what_does_not_fit_is_none() {
+    let pool = pool(0x4000_0000, MIB);
+    assert!(pool.allocate(MIB + 1, 1).is_none());
+    assert!(pool.allocate(u64::MAX, 1).is_none());
+    assert!(pool.allocate(0x1000, 0x3000).is_none());
+    assert!(pool.allocate(0x1000, 1 << 63).is_none());
+    assert_eq!(pool.free_bytes(), MIB);
+}
+
+#[test]
+fn memory_added_twice_is_there_once() {
+    let pool = pool(0x4000_0000, MIB);
+    // SAFETY: inside of what the fake pool is backed by; nothing is handed out.
+    unsafe { pool.add(0x3fff_ffff..0x4010_0fff) };
+    assert_eq!(ranges(pool), [(0x4000_0000, 0x4010_0000)]);
+}
+
+#[test]
+fn copies_keep_every_byte_at_every_alignment() {
+    let pool = pool(0x4000_0000, MIB);
+    let frames = pool.allocate(0x1000, 1).unwrap();
+    for offset in 0..9 {
+        for len in 0..33 {
+            let bytes: Vec<u8> = (0..len).map(|i| (i + offset + 1) as u8).collect();
+            frames.zero(0, 64);
+            frames.write_bytes(offset, &bytes);
+            let mut back = vec![0; len];
+            frames.read_bytes(offset, &mut back);
+            assert_eq!(back, bytes);
+            assert_eq!(frames.read8(offset + len), 0);
+        }
+    }
+}
+
+#[test]
+fn words_are_little_endian_bytes() {
+    let frames = pool(0x4000_0000, MIB).allocate(1, 1).unwrap();
+    frames.write64(8, 0x1122_3344_5566_7788);
+    assert_eq!(frames.read32(12), 0x1122_3344);
+    assert_eq!(frames.read16(8), 0x7788);
+    assert_eq!(frames.read8(15), 0x11);
+}
+
+#[test]
+#[should_panic(expected = "outside of the frames")]
+fn the_end_is_the_end() {
+    let frames = pool(0x4000_0000, MIB).allocate(1, 1).unwrap();
+    frames.read64(0x1000);
+}
+
+#[test]
+#[should_panic(expected = "misaligned")]
+fn words_are_aligned() {
+    let frames = pool(0x4000_0000, MIB).allocate(1, 1).unwrap();
+    frames.write32(2, 0);
+}
