@@ -12,11 +12,15 @@ pub mod clock;
 #[cfg(target_os = "none")]
 pub mod cpu;
 pub mod features;
+pub mod gic;
+pub mod ich;
+pub mod its;
 #[cfg(target_os = "none")]
 pub mod memory;
 #[cfg(target_os = "none")]
 pub mod mmio;
 #[cfg(target_os = "none")]
 pub mod mmu;
+pub mod pl011;
 #[cfg(target_os = "none")]
 pub mod power;
