@@ -4,8 +4,12 @@
 //! `run(self)` that does the work. What several tasks share stands beside `tasks/`: [`project`] (where things lie) and
 //! [`progress`] (how a step is shown).
 
+mod cases;
+mod host_tests;
+mod initrd;
 mod progress;
 mod project;
+mod qemu;
 mod setup;
 mod tasks;
 

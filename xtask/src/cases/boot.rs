@@ -1,0 +1,65 @@
+//! How the hypervisor is entered, and where it refuses to run.
+
+use super::{Case, Context, case};
+use crate::qemu::{Boot, Machine};
+use crate::setup::kit;
+use anyhow::{Result, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub const CASES: &[Case] = &[
+    case("boot::boots_at_el2", boots_at_el2),
+    case("boot::refuses_el1", refuses_el1),
+    case("boot::boots_through_uboot", boots_through_uboot),
+];
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+fn by_kernel(image: PathBuf) -> Boot {
+    Boot::Kernel {
+        image,
+        initrd: None,
+        append: None,
+    }
+}
+
+/// QEMU's `-kernel`: the arm64 boot protocol with x0 = device tree, at EL2.
+fn boots_at_el2(context: &Context) -> Result<()> {
+    let mut guest = context.start(&Machine::new(by_kernel(context.hypervisor()?.flat)))?;
+    let line = guest.wait_line("Sluice", START_LIMIT)?;
+    ensure!(
+        line.contains("EL2"),
+        "the first line does not say EL2: {line}"
+    );
+    Ok(())
+}
+
+/// A machine without EL2 gets a readable line and nothing else.
+fn refuses_el1(context: &Context) -> Result<()> {
+    let mut machine = Machine::new(by_kernel(context.hypervisor()?.flat));
+    machine.el2 = false;
+    let mut guest = context.start(&machine)?;
+    guest.wait_line("EL2", START_LIMIT)?;
+    ensure!(!guest.console().contains("panic"), "it went on");
+    Ok(())
+}
+
+/// U-Boot's `booti`, with U-Boot's own device tree.
+fn boots_through_uboot(context: &Context) -> Result<()> {
+    let machine = Machine::new(Boot::Firmware {
+        bios: kit::firmware()?.u_boot,
+        files: vec![(context.hypervisor()?.flat, 0x5000_0000)],
+    });
+    let mut guest = context.start(&machine)?;
+    guest.wait_for("stop autoboot", START_LIMIT)?;
+    guest.send("\n")?;
+    guest.wait_for("=> ", START_LIMIT)?;
+    guest.send("booti 0x50000000 - ${fdtcontroladdr}\n")?;
+    guest.wait_for("Starting kernel", START_LIMIT)?;
+    let line = guest.wait_line("Sluice", START_LIMIT)?;
+    ensure!(
+        line.contains("EL2"),
+        "the first line does not say EL2: {line}"
+    );
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! The machine tests: one file a subject, each with its list of [`Case`]s. A case that cannot run has failed.
+
+mod baseline;
+mod boot;
+
+use crate::qemu::{Guest, Machine};
+use crate::setup::kit::{self, Tool};
+use crate::tasks::build::{self, Profile, Program};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One machine test.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// `subject::behaviour`.
+    pub name: &'static str,
+    /// Only with `--long`.
+    pub long: bool,
+    /// The test.
+    pub run: fn(&Context) -> Result<()>,
+}
+
+/// All of them, in the order in which they run.
+pub fn all() -> Vec<Case> {
+    [baseline::CASES, boot::CASES].concat()
+}
+
+/// What a case has to work with.
+pub struct Context {
+    folder: PathBuf,
+}
+
+/// No case runs longer than this, whatever it waits for.
+const CASE_LIMIT: Duration = Duration::from_secs(300);
+
+impl Context {
+    /// Evidence goes to `folder`.
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Where the case may write.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// QEMU.
+    pub fn qemu(&self) -> Result<Tool> {
+        kit::qemu()
+    }
+
+    /// The hypervisor without a bundle.
+    pub fn hypervisor(&self) -> Result<Program> {
+        build::hypervisor(Profile::Release)
+    }
+
+    /// Starts `machine`.
+    pub fn start(&self, machine: &Machine) -> Result<Guest> {
+        Guest::start(&self.qemu()?, machine, &self.folder, CASE_LIMIT)
+    }
+
+    /// Writes a file into the case's folder.
+    pub fn file(&self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        std::fs::create_dir_all(&self.folder)?;
+        std::fs::write(&path, bytes)?;
+        Ok(path)
+    }
+}
+
+/// A case of this module's files.
+const fn case(name: &'static str, run: fn(&Context) -> Result<()>) -> Case {
+    Case {
+        name,
+        long: false,
+        run,
+    }
+}

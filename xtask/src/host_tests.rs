@@ -1,0 +1,321 @@
+//! What `cargo xtask test` runs on the host: checks of the sources, and each crate's own tests, counted one by one as
+//! libtest prints them.
+
+use crate::project;
+use crate::setup::toolchain;
+use crate::tasks::test::{Kind, Selection, Verdict};
+use anyhow::{Context, Result, ensure};
+use duct::Expression;
+use std::env;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::time::Instant;
+
+/// A check of the sources: passes when its command does.
+struct Check {
+    name: &'static str,
+    command: fn() -> Result<Expression>,
+}
+
+const CHECKS: &[Check] = &[
+    Check {
+        name: "source::is_formatted",
+        command: || Ok(cargo(&["fmt", "--all", "--check"])),
+    },
+    Check {
+        name: "source::has_no_lints_on_the_host",
+        command: || {
+            Ok(cargo(&[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]))
+        },
+    },
+    Check {
+        name: "source::has_no_lints_on_the_bare_machine",
+        command: || {
+            let bare = toolchain::bare()?;
+            let mut args = toolchain::cargo(bare, "clippy");
+            args.extend(
+                [
+                    "--quiet", "-p", "boot", "-p", "payloads", "--", "-D", "warnings",
+                ]
+                .map(OsString::from),
+            );
+            Ok(toolchain::expression(bare, &args))
+        },
+    },
+    Check {
+        name: "source::is_documented",
+        command: || {
+            let doc = cargo(&[
+                "doc",
+                "--quiet",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+            ]);
+            Ok(doc.env("RUSTDOCFLAGS", "-D warnings"))
+        },
+    },
+];
+
+fn cargo(args: &[&str]) -> Expression {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    duct::cmd(cargo, args).dir(project::root())
+}
+
+/// Runs what is selected.
+pub fn run(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<()> {
+    for check in CHECKS.iter().filter(|check| selection.takes(check.name)) {
+        report(run_check(check));
+    }
+    if selection.is_everything() {
+        let args: &[&str] = &["test", "--workspace", "--no-fail-fast"];
+        return run_libtest("host::builds", cargo(args), selection, report);
+    }
+    // Compile and ask first: a pattern may name none of them.
+    let names = names(selection)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut args = vec!["test", "--workspace", "--no-fail-fast", "--", "--exact"];
+    args.extend(names.iter().map(|name| name.own.as_str()));
+    run_libtest("host::builds", cargo(&args), selection, report)
+}
+
+/// Names of what is selected.
+pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
+    let checks = CHECKS
+        .iter()
+        .map(|check| (check.name.to_owned(), Kind::Source));
+    let mut all: Vec<_> = checks.filter(|(name, _)| selection.takes(name)).collect();
+    all.extend(
+        names(selection)?
+            .into_iter()
+            .map(|name| (name.full, Kind::Host)),
+    );
+    Ok(all)
+}
+
+fn run_check(check: &Check) -> Verdict {
+    let start = Instant::now();
+    let run = || -> Result<Option<String>> {
+        let out = (check.command)()?
+            .stderr_to_stdout()
+            .stdout_capture()
+            .unchecked()
+            .run()?;
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        Ok((!out.status.success()).then(|| tail(&text)))
+    };
+    Verdict {
+        name: check.name.to_owned(),
+        kind: Kind::Source,
+        failure: run().unwrap_or_else(|error| Some(format!("{error:#}"))),
+        time: Some(start.elapsed()),
+        folder: None,
+    }
+}
+
+/// Lines of a failed command that are shown.
+const TAIL: usize = 40;
+
+fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL)..].join("\n")
+}
+
+/// A test of a crate.
+struct Name {
+    /// With its crate before it.
+    full: String,
+    /// As libtest knows it.
+    own: String,
+}
+
+/// The selected ones, without running any.
+fn names(selection: &Selection) -> Result<Vec<Name>> {
+    let list = cargo(&["test", "--workspace", "--", "--list", "--format", "terse"]);
+    let out = list
+        .stderr_to_stdout()
+        .stdout_capture()
+        .unchecked()
+        .run()
+        .context("cannot run cargo")?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    ensure!(
+        out.status.success(),
+        "the tests do not build:\n{}",
+        tail(&text)
+    );
+    let mut parser = Parser::default();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        parser.heading(line);
+        if let Some(own) = line.strip_suffix(": test") {
+            let full = parser.full(own);
+            if selection.takes(&full) {
+                let own = own.to_owned();
+                found.push(Name { full, own });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Runs `cargo test` and reports each test when its line comes. What fails to build or dies on the way is a failed case
+/// of its own, called `whole`.
+fn run_libtest(
+    whole: &str,
+    command: Expression,
+    selection: &Selection,
+    report: &mut dyn FnMut(Verdict),
+) -> Result<()> {
+    let start = Instant::now();
+    let reader = command
+        .stderr_to_stdout()
+        .unchecked()
+        .reader()
+        .context("cannot run cargo")?;
+    let mut parser = Parser::default();
+    let mut text = String::new();
+    // Why a test failed comes after all of its neighbours: keep the failed ones until then.
+    let mut failed = Vec::new();
+    for line in BufReader::new(&reader).lines() {
+        let line = line?;
+        parser.heading(&line);
+        if let Some((name, passed)) = result(&line) {
+            let name = parser.full(name);
+            if !selection.takes(&name) {
+                continue;
+            }
+            match passed {
+                true => report(verdict(name, None)),
+                false => failed.push(name),
+            }
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    let success = reader.try_wait()?.is_none_or(|out| out.status.success());
+    if !success && failed.is_empty() {
+        let mut all = verdict(whole.to_owned(), Some(tail(&text)));
+        all.time = Some(start.elapsed());
+        report(all);
+    }
+    for name in failed {
+        let why = reason(&text, &name);
+        report(verdict(name, Some(why)));
+    }
+    Ok(())
+}
+
+fn verdict(name: String, failure: Option<String>) -> Verdict {
+    Verdict {
+        name,
+        kind: Kind::Host,
+        failure,
+        time: None,
+        folder: None,
+    }
+}
+
+/// Follows cargo's headings, which tell whose tests come next.
+#[derive(Default)]
+struct Parser {
+    package: String,
+}
+
+impl Parser {
+    fn heading(&mut self, line: &str) {
+        let line = line.trim_start();
+        if let Some(name) = line.strip_prefix("Doc-tests ") {
+            self.package = name.to_owned();
+        } else if line.starts_with("Running ") {
+            // `Running unittests src/lib.rs (target/debug/deps/kernel-0123456789abcdef)`
+            let file = line.rsplit(['/', '(']).next().unwrap_or_default();
+            if let Some((name, _)) = file.trim_end_matches(')').rsplit_once('-') {
+                self.package = name.to_owned();
+            }
+        }
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}::{name}", self.package)
+    }
+}
+
+/// `test NAME ... ok`: its name and whether it passed; ignored ones are none.
+fn result(line: &str) -> Option<(&str, bool)> {
+    let (name, end) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    let name = name.trim_end_matches(" - should panic");
+    match end {
+        "ok" => Some((name, true)),
+        "FAILED" => Some((name, false)),
+        _ => None,
+    }
+}
+
+/// What libtest says of a failed test: the part below `---- NAME stdout ----`.
+fn reason(text: &str, full: &str) -> String {
+    let own = |line: &&str| {
+        let name = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"));
+        name.is_some_and(|name| full.ends_with(name))
+    };
+    let lines = text.lines().skip_while(|line| !own(line)).skip(1);
+    let part: Vec<_> = lines
+        .take_while(|line| !line.starts_with("---- ") && *line != "failures:")
+        .collect();
+    tail(part.join("\n").trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_libtest_are_read() {
+        assert_eq!(result("test a::b ... ok"), Some(("a::b", true)));
+        assert_eq!(
+            result("test a::b - should panic ... ok"),
+            Some(("a::b", true))
+        );
+        assert_eq!(result("test a::b ... FAILED"), Some(("a::b", false)));
+        assert_eq!(
+            result("test src/lib.rs - x (line 3) ... ok"),
+            Some(("src/lib.rs - x (line 3)", true))
+        );
+        assert_eq!(result("test a::b ... ignored, needs time"), None);
+        assert_eq!(result("test result: ok. 7 passed; 0 failed"), None);
+    }
+
+    #[test]
+    fn headings_name_the_package() {
+        let mut parser = Parser::default();
+        parser.heading(
+            "     Running unittests src/lib.rs (target/debug/deps/kernel-0123456789abcdef)",
+        );
+        assert_eq!(parser.full("x"), "kernel::x");
+        parser.heading(
+            "     Running tests/golden.rs (/a b/target/debug/deps/golden-0123456789abcdef)",
+        );
+        assert_eq!(parser.full("x"), "golden::x");
+        parser.heading("   Doc-tests iommu");
+        assert_eq!(parser.full("x"), "iommu::x");
+    }
+
+    #[test]
+    fn reason_of_a_failure_is_its_own_part() {
+        let text = "---- a stdout ----\nfirst\n\n---- b stdout ----\nsecond\nmore\n\n\nfailures:\n    a\n    b\n";
+        assert_eq!(reason(text, "kernel::a"), "first");
+        assert_eq!(reason(text, "kernel::b"), "second\nmore");
+    }
+}

@@ -1,0 +1,203 @@
+//! QEMU as our machine: what it is made of ([`Machine`]), one that runs ([`Guest`]), and its control socket
+//! ([`monitor::Monitor`]).
+
+mod console;
+mod guest;
+mod monitor;
+
+pub use guest::Guest;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// A `virt` machine, and what it boots.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// RAM in bytes.
+    pub memory: u64,
+    /// Number of CPUs.
+    pub cpus: u16,
+    /// `-cpu`.
+    pub cpu: String,
+    /// EL2 exists.
+    pub el2: bool,
+    /// An SMMUv3 stands before PCIe.
+    pub smmu: bool,
+    /// Disk images that devices name as `drive=ID`.
+    pub disks: Vec<(String, PathBuf)>,
+    /// One `-device` each.
+    pub devices: Vec<String>,
+    /// What is loaded, and who starts it.
+    pub boot: Boot,
+    /// One instruction takes one nanosecond of the machine's time, always.
+    pub icount: bool,
+    /// Patterns of trace events that go to a file, with what guests do wrong.
+    pub trace: Vec<String>,
+}
+
+/// What is loaded, and who starts it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Boot {
+    /// QEMU itself, by the arm64 boot protocol.
+    Kernel {
+        /// arm64 `Image`.
+        image: PathBuf,
+        /// Initial RAM disk.
+        initrd: Option<PathBuf>,
+        /// Command line.
+        append: Option<String>,
+    },
+    /// Firmware in flash.
+    Firmware {
+        /// For `-bios`.
+        bios: PathBuf,
+        /// Files that lie in RAM at these addresses when it starts.
+        files: Vec<(PathBuf, u64)>,
+    },
+}
+
+impl Machine {
+    /// EL2, an SMMUv3, two CPUs and 1 GiB; no device.
+    pub fn new(boot: Boot) -> Self {
+        Self {
+            memory: 1 << 30,
+            cpus: 2,
+            cpu: "max".into(),
+            el2: true,
+            smmu: true,
+            disks: Vec::new(),
+            devices: Vec::new(),
+            boot,
+            icount: false,
+            trace: Vec::new(),
+        }
+    }
+
+    /// The arguments that describe it; console, control socket and trace file are the caller's.
+    fn args(&self) -> Vec<OsString> {
+        let on = |yes: bool| if yes { "on" } else { "off" };
+        let mut machine = format!(
+            "virt,virtualization={},gic-version=3,dtb-randomness=off",
+            on(self.el2)
+        );
+        if self.smmu {
+            machine += ",iommu=smmuv3";
+        }
+        let mut args = Args::default();
+        args.pair("-machine", machine);
+        args.pair("-cpu", &self.cpu);
+        args.pair("-smp", self.cpus.to_string());
+        args.pair("-m", format!("{}M", self.memory >> 20));
+        // Without it, a network card appears that the SMMU does not see.
+        args.flag("-nodefaults");
+        args.flag("-no-reboot");
+        args.pair("-display", "none");
+        if self.icount {
+            args.pair("-icount", "shift=0,sleep=off");
+        }
+        for (id, path) in &self.disks {
+            let mut drive = OsString::from(format!("if=none,format=raw,id={id},file="));
+            drive.push(escape(path));
+            args.pair("-drive", drive);
+        }
+        for device in &self.devices {
+            args.pair("-device", device);
+        }
+        match &self.boot {
+            Boot::Kernel {
+                image,
+                initrd,
+                append,
+            } => {
+                args.pair("-kernel", image);
+                if let Some(path) = initrd {
+                    args.pair("-initrd", path);
+                }
+                if let Some(line) = append {
+                    args.pair("-append", line);
+                }
+            }
+            Boot::Firmware { bios, files } => {
+                args.pair("-bios", bios);
+                for (path, address) in files {
+                    let mut loader =
+                        OsString::from(format!("loader,force-raw=on,addr={address:#x},file="));
+                    loader.push(escape(path));
+                    args.pair("-device", loader);
+                }
+            }
+        }
+        args.0
+    }
+}
+
+/// In a list of options a comma of a path is written twice.
+fn escape(path: &std::path::Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn flag(&mut self, name: &str) {
+        self.0.push(name.into());
+    }
+
+    fn pair(&mut self, name: &str, value: impl Into<OsString>) {
+        self.flag(name);
+        self.0.push(value.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(machine: &Machine) -> String {
+        let words: Vec<_> = machine
+            .args()
+            .iter()
+            .map(|arg| arg.to_string_lossy().into_owned())
+            .collect();
+        words.join(" ")
+    }
+
+    fn kernel() -> Boot {
+        Boot::Kernel {
+            image: "Image".into(),
+            initrd: None,
+            append: None,
+        }
+    }
+
+    #[test]
+    fn machine_has_el2_an_smmu_and_nothing_by_default() {
+        let text = line(&Machine::new(kernel()));
+        assert!(text.starts_with(
+            "-machine virt,virtualization=on,gic-version=3,dtb-randomness=off,iommu=smmuv3 "
+        ));
+        assert!(text.contains(" -nodefaults "));
+        assert!(!text.contains("-device"));
+    }
+
+    #[test]
+    fn disk_with_a_comma_in_its_path_stays_one_value() {
+        let mut machine = Machine::new(kernel());
+        machine.disks.push(("d".into(), "/tmp/a,b.img".into()));
+        assert!(line(&machine).contains("-drive if=none,format=raw,id=d,file=/tmp/a,,b.img"));
+    }
+
+    #[test]
+    fn firmware_finds_its_files_in_memory() {
+        let machine = Machine::new(Boot::Firmware {
+            bios: "u-boot.bin".into(),
+            files: vec![("Image".into(), 0x5000_0000)],
+        });
+        assert!(
+            line(&machine).ends_with(
+                "-bios u-boot.bin -device loader,force-raw=on,addr=0x50000000,file=Image"
+            )
+        );
+    }
+}
