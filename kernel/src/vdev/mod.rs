@@ -37,3 +37,32 @@ impl CpuSet {
         (0..64).filter(move |&cpu| self.contains(cpu))
     }
 }
+
+/// Affinity of a vCPU, as in `VMPIDR_EL2` (DDI 0487, D24.2.192): 16 to a cluster, so that one SGI's target list holds it.
+pub const fn affinity(vcpu: usize) -> u64 {
+    (vcpu as u64 % 16) | ((vcpu as u64 / 16) << 8)
+}
+
+/// The vCPU that would have this affinity; whether it exists is another matter.
+pub const fn vcpu_at(affinity: u64) -> Option<usize> {
+    let vcpu = ((affinity >> 8) & 0xff) * 16 + (affinity & 0xf);
+    if affinity & !0xff0f == 0 {
+        Some(vcpu as usize)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn affinities_name_one_vcpu_each() {
+        for vcpu in 0..64 {
+            assert_eq!(super::vcpu_at(super::affinity(vcpu)), Some(vcpu));
+        }
+        assert_eq!(super::affinity(33), 0x201);
+        assert_eq!(super::vcpu_at(0x10), None);
+        assert_eq!(super::vcpu_at(0x1_0000), None);
+        assert_eq!(super::vcpu_at(1 << 32), None);
+    }
+}
