@@ -5,6 +5,7 @@
 //! [`progress`] (how a step is shown).
 
 mod cases;
+mod config;
 mod host_tests;
 mod initrd;
 mod progress;

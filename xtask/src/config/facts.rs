@@ -1,0 +1,228 @@
+//! What the host knows of a machine: QEMU's `virt` with its devices, or a board as its configuration describes it; and
+//! what can be wrong with such a description.
+
+use super::files;
+use super::parse::Parsed;
+use super::qemu;
+use super::report::Finding;
+use iommu::addr::{Hpa, Span};
+use iommu::id::{DeviceId, IommuIndex};
+use kernel::config::{
+    Board, BoardRange, Bytes, Content, Function, Identity, MachineFacts, Path, Qemu, Rule, Stream,
+};
+use std::path::Path as FilePath;
+
+/// RAM of QEMU's `virt` starts here.
+const QEMU_RAM: Hpa = Hpa(0x4000_0000);
+/// Room for the hypervisor itself, its tables and heap, and the device tree, at the start of RAM.
+const HYPERVISOR: u64 = 32 << 20;
+
+/// The hardware of a machine, as far as it was described.
+pub struct Hardware {
+    /// Without files.
+    pub facts: MachineFacts,
+    /// Rules that would only repeat that the description is wrong.
+    pub unknown: fn(&Rule) -> bool,
+}
+
+/// Reads the description of the machine; what is wrong with it goes to `findings`.
+pub fn hardware(
+    machine: &Identity,
+    parsed: &Parsed<'_>,
+    folder: &FilePath,
+    findings: &mut Vec<Finding>,
+) -> Hardware {
+    let at = Path::ROOT.key("machine");
+    let mut add = |message: String, at: Path, other: Option<Path>, help: &str| {
+        findings.push(Finding {
+            message,
+            span: parsed.span(&at),
+            other: other.map(|other| (parsed.span(&other), "first here".to_owned())),
+            help: (!help.is_empty()).then(|| help.to_owned()),
+            ..Finding::default()
+        });
+    };
+    match (&machine.qemu, &machine.board) {
+        (Some(machine), None) => qemu_machine(machine, at.key("qemu"), folder, &mut add),
+        (None, Some(board)) => board_machine(board, at.key("board"), &mut add),
+        (Some(_), Some(_)) => {
+            let message = "the machine is described twice: as `qemu` and as `board`".to_owned();
+            let other = Some(at.key("qemu"));
+            add(message, at.key("board"), other, "keep one of the two");
+            Hardware::unknown()
+        }
+        (None, None) => {
+            let help = "add [machine.qemu], or [machine.board] with what the board has";
+            add("the machine is not described".to_owned(), at, None, help);
+            Hardware::unknown()
+        }
+    }
+}
+
+type Add<'a> = &'a mut dyn FnMut(String, Path, Option<Path>, &str);
+
+impl Hardware {
+    fn unknown() -> Self {
+        let facts = MachineFacts::default();
+        let unknown = |rule: &Rule| {
+            matches!(
+                rule,
+                Rule::CpuUnknown { .. }
+                    | Rule::MemoryShort { .. }
+                    | Rule::MemoryScattered { .. }
+                    | Rule::BaseNotRam { .. }
+                    | Rule::DeviceUnknown
+            )
+        };
+        Self { facts, unknown }
+    }
+}
+
+fn qemu_machine(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) -> Hardware {
+    let memory = machine.memory;
+    if memory.get() == 0 || !memory.get().is_multiple_of(1 << 20) {
+        let message = format!("QEMU cannot have {memory} of memory");
+        add(message, at.key("memory"), None, "use whole MiB");
+    }
+    if machine.cpus == 0 {
+        add("a machine without a CPU".into(), at.key("cpus"), None, "");
+    }
+    disks(machine, at, folder, add);
+    let (functions, unknown): (_, fn(&Rule) -> bool) =
+        match qemu::functions(&machine.devices, machine.smmu) {
+            Ok(functions) => (functions, |_| false),
+            Err(bad) => {
+                for bad in bad {
+                    let device = |index| at.key("devices").index(index);
+                    let message = format!("QEMU would refuse this device: {}", bad.message);
+                    add(message, device(bad.index), bad.other.map(device), "");
+                }
+                (Vec::new(), |rule| matches!(rule, Rule::DeviceUnknown))
+            }
+        };
+    let facts = MachineFacts {
+        memory: Span::<Hpa>::new(QEMU_RAM, memory.get())
+            .into_iter()
+            .collect(),
+        reserved: Vec::new(),
+        cpus: machine.cpus.into(),
+        functions,
+        files: Vec::new(),
+    };
+    Hardware { facts, unknown }
+}
+
+fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
+    for (i, disk) in machine.disks.iter().enumerate() {
+        let at = at.key("disk");
+        if let Some(first) = machine.disks[..i].iter().position(|d| d.id == disk.id) {
+            let other = Some(at.index(first).key("id"));
+            let message = format!("two disks have the id `{}`", disk.id);
+            add(message, at.index(i).key("id"), other, "");
+        }
+        match (&disk.file, disk.size) {
+            (Some(file), None) => {
+                if !files::on_disk(folder, file).is_file() {
+                    let message = format!("the disk image `{file}` does not exist");
+                    add(message, at.index(i).key("file"), None, "");
+                }
+            }
+            (None, Some(size)) => {
+                if size.get() == 0 || !size.get().is_multiple_of(512) {
+                    let message = format!("a disk cannot have {size}");
+                    let help = "use whole sectors of 512 bytes";
+                    add(message, at.index(i).key("size"), None, help);
+                }
+            }
+            _ => {
+                let help = "give exactly one of the two";
+                let message = "a disk needs `file` or `size`".to_owned();
+                add(message, at.index(i), None, help);
+            }
+        }
+    }
+    for (i, device) in machine.devices.iter().enumerate() {
+        let drive = device.split(',').find_map(|p| p.strip_prefix("drive="));
+        if let Some(drive) = drive.filter(|id| machine.disks.iter().all(|disk| disk.id != **id)) {
+            let message = format!("there is no disk `{drive}`");
+            let help = format!("add [[machine.qemu.disk]] with id = \"{drive}\"");
+            add(message, at.key("devices").index(i), None, &help);
+        }
+    }
+}
+
+fn board_machine(board: &Board, at: Path, add: Add<'_>) -> Hardware {
+    let mut ranges = |ranges: &[BoardRange], at: Path| {
+        let mut spans: Vec<Span<Hpa>> = Vec::new();
+        for (i, range) in ranges.iter().enumerate() {
+            match Span::<Hpa>::new(Hpa(range.base.get()), range.size.get()) {
+                Some(span) if span.len != 0 => {
+                    if let Some(first) = spans.iter().position(|other| other.overlaps(&span)) {
+                        let other = Some(at.index(first));
+                        add("two ranges overlap".into(), at.index(i), other, "");
+                    }
+                    spans.push(span);
+                }
+                _ => add("a range of no addresses".into(), at.index(i), None, ""),
+            }
+        }
+        spans
+    };
+    let memory = ranges(&board.memory, at.key("memory"));
+    let reserved = ranges(&board.reserved, at.key("reserved"));
+    for (i, function) in board.functions.iter().enumerate() {
+        let earlier = &board.functions[..i];
+        let at = at.key("function");
+        if let Some(first) = earlier.iter().position(|f| f.address == function.address) {
+            let other = Some(at.index(first).key("address"));
+            let message = format!("{} is described twice", function.address);
+            add(message, at.index(i).key("address"), other, "");
+        }
+    }
+    let alone = |index: usize| u32::MAX - u32::try_from(index).unwrap_or(0);
+    let functions = board.functions.iter().enumerate();
+    let functions = functions.map(|(i, function)| Function {
+        address: function.address.clone(),
+        stream: function.stream.map(|id| Stream {
+            smmu: IommuIndex(function.smmu),
+            id: DeviceId(id),
+        }),
+        group: function.group.unwrap_or(alone(i)),
+        bridge: function.bridge,
+        resettable: function.resettable,
+    });
+    let facts = MachineFacts {
+        memory,
+        reserved,
+        cpus: board.cpus.into(),
+        functions: functions.collect(),
+        files: Vec::new(),
+    };
+    Hardware {
+        facts,
+        unknown: |_| false,
+    }
+}
+
+/// Reserves what the hypervisor and the files behind it take, on machines where it is loaded at the start of RAM.
+pub fn reserve_image(facts: &mut MachineFacts) {
+    let files = facts.files.iter().map(|file| match file.content {
+        Content::Bytes { len, .. } => len,
+        Content::NotBuilt => 0,
+    });
+    let len = files
+        .fold(HYPERVISOR, u64::saturating_add)
+        .checked_next_multiple_of(2 << 20);
+    if let (Some(ram), Some(len)) = (facts.memory.first(), len) {
+        let len = len.min(ram.len);
+        facts.reserved.push(Span {
+            base: ram.base,
+            len,
+        });
+    }
+}
+
+/// What the hypervisor itself is thought to take of the memory, for messages.
+pub const fn hypervisor_memory() -> Bytes {
+    Bytes(HYPERVISOR)
+}

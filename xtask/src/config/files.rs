@@ -1,0 +1,95 @@
+//! The files that a configuration names: small guests that the build makes, Debian's kernel, and files on disk.
+
+use crate::project;
+use kernel::config::{Content, File, ImageHeader, Machine, Partition};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Debian's kernel for arm64, as `kernel =` names it.
+pub const DEBIAN_KERNEL: &str = "debian:kernel";
+/// An initial RAM disk with busybox, the modules of an NVMe disk, and a shell, as `initrd =` names it.
+pub const DEBIAN_SHELL: &str = "debian:shell";
+
+/// Where the files that we make ourselves lie, by the name that a configuration uses, once they are made.
+pub type Made = BTreeMap<String, PathBuf>;
+
+/// The names of all small guests: one file each.
+pub fn payloads() -> BTreeSet<String> {
+    let dir = project::root().join("xtask/payloads/src/bin");
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let stem = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+    entries.filter_map(|entry| stem(entry.path())).collect()
+}
+
+/// Whether `partition` names `file` as a small guest that the build makes, not as a path.
+pub fn is_payload_name(partition: &Partition, file: &str) -> bool {
+    partition.payload.as_deref() == Some(file) && !file.contains(['/', '.'])
+}
+
+/// Whether `file` is one that set-up fetches.
+pub fn is_debian(file: &str) -> bool {
+    [DEBIAN_KERNEL, DEBIAN_SHELL].contains(&file)
+}
+
+/// Where `file` lies on disk, seen from a configuration in `folder`.
+pub fn on_disk(folder: &Path, file: &str) -> PathBuf {
+    folder.join(file)
+}
+
+/// What is known of every file that `machine` names.
+pub fn facts(machine: &Machine, folder: &Path, made: &Made) -> Vec<File> {
+    let payloads = payloads();
+    let mut files: BTreeMap<&str, Content> = BTreeMap::new();
+    for partition in &machine.partitions {
+        for name in partition.files() {
+            let ours = match is_payload_name(partition, name) {
+                true => payloads.contains(name),
+                false => is_debian(name),
+            };
+            let content = match (made.get(name), ours) {
+                (Some(path), _) => content(path),
+                (None, true) => Some(Content::NotBuilt),
+                (None, false) => content(&on_disk(folder, name)),
+            };
+            if let Some(content) = content {
+                files.insert(name, content);
+            }
+        }
+    }
+    files
+        .into_iter()
+        .map(|(name, content)| File {
+            name: name.to_owned(),
+            content,
+        })
+        .collect()
+}
+
+/// What is known of the file at `path`; `None` if it cannot be read.
+fn content(path: &Path) -> Option<Content> {
+    let file = fs::File::open(path).ok()?;
+    let metadata = file.metadata().ok().filter(fs::Metadata::is_file)?;
+    let mut head = Vec::new();
+    file.take(ImageHeader::LEN as u64)
+        .read_to_end(&mut head)
+        .ok()?;
+    if head.starts_with(b"\x7fELF") {
+        let image = super::payload::image(&fs::read(path).ok()?).ok();
+        return Some(match image {
+            Some(image) => Content::Bytes {
+                len: image.len() as u64,
+                image: ImageHeader::parse(&image),
+            },
+            None => Content::Bytes {
+                len: metadata.len(),
+                image: ImageHeader::parse(&head),
+            },
+        });
+    }
+    Some(Content::Bytes {
+        len: metadata.len(),
+        image: ImageHeader::parse(&head),
+    })
+}

@@ -1,0 +1,228 @@
+//! What to do about a problem, and what to write beside the places that it names.
+
+use super::facts::hypervisor_memory;
+use super::parse::nearest;
+use super::report::Finding;
+use super::{files, parse::Parsed};
+use kernel::config::{
+    DeviceAddress, ImageError, Machine, MachineFacts, Problem, Rule, Step, guest_addresses,
+};
+
+/// The finding for a problem.
+pub fn finding(
+    problem: &Problem,
+    machine: &Machine,
+    facts: &MachineFacts,
+    parsed: &Parsed<'_>,
+) -> Finding {
+    let (label, other) = labels(&problem.rule);
+    Finding {
+        message: match (problem.rule, file(problem, machine)) {
+            (Rule::FileMissing, Some((name, "payload"))) if !name.contains('/') => {
+                format!("there is no small guest `{name}`")
+            }
+            (Rule::FileMissing, Some((name, _))) => format!("there is no file `{name}`"),
+            (rule, _) => rule.to_string(),
+        },
+        span: parsed.span(&problem.at),
+        label: label.to_owned(),
+        other: problem
+            .other
+            .map(|path| (parsed.span(&path), other.to_owned())),
+        help: help(problem, machine, facts),
+    }
+}
+
+/// What stands beside the place of a problem, and beside the other one.
+fn labels(rule: &Rule) -> (&'static str, &'static str) {
+    match rule {
+        Rule::CpuTwice { .. } | Rule::DeviceTwice | Rule::GuestAddressTwice { .. } => {
+            ("given again here", "given here first")
+        }
+        Rule::NameTwice => ("and here", "used here first"),
+        Rule::BaseOverlap { .. } | Rule::WindowOverlap => ("overlaps", "this one"),
+        Rule::DeviceSharesStream { .. } => ("the same StreamID", "is another partition's"),
+        Rule::DeviceSharesGroup { .. } => ("cannot be isolated from", "this one"),
+        Rule::TwoGuests => ("and this", "either this"),
+        Rule::RestartForbidden => ("would restart it", "forbids it"),
+        _ => ("", ""),
+    }
+}
+
+fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<String> {
+    let text = match problem.rule {
+        Rule::NoPartition => "add a [[partition]]",
+        Rule::TooManyPartitions { .. } => "split the work over fewer partitions",
+        Rule::NameEmpty | Rule::NameIllFormed { .. } => "use letters, digits, `-`, `_` and `.`",
+        Rule::NameTooLong { .. } => "the name stands before each console line: keep it short",
+        Rule::NameTwice => "every partition needs a name of its own",
+        Rule::NoCpu => "list physical CPUs, such as `cpus = [0]`",
+        Rule::TooManyCpus { .. } => return None,
+        Rule::CpuUnknown { count, .. } => {
+            let last = count.checked_sub(1)?;
+            return Some(format!("CPUs are numbered 0 to {last}"));
+        }
+        Rule::CpuTwice { .. } => return Some(free_cpus(machine, facts)),
+        Rule::MemoryZero => "give a size, such as \"512M\"",
+        Rule::MemoryUnaligned { size } => {
+            let lower = size.get() >> 21;
+            return Some(format!("use \"{}M\" or \"{}M\"", lower * 2, lower * 2 + 2));
+        }
+        Rule::MemoryBeyondMap { .. } => return None,
+        Rule::MemoryShort { .. } => {
+            return Some(format!(
+                "{} and the length of all files stay with the hypervisor",
+                hypervisor_memory()
+            ));
+        }
+        Rule::MemoryScattered { .. } => "a partition's RAM is one range of the machine's",
+        Rule::BaseUnaligned { .. } => "use a multiple of 0x200000",
+        Rule::BaseNotRam { .. } => return Some(ranges("RAM is at", facts)),
+        Rule::BaseReserved { .. } => "leave `base` out, and a free range is chosen",
+        Rule::BaseOverlap { .. } => "leave one `base` out, and a free range is chosen",
+        Rule::NoGuest => {
+            return Some(format!(
+                "add `kernel = \"PATH\"`, or `payload =` one of {}",
+                payloads()
+            ));
+        }
+        Rule::TwoGuests => "keep one of the two",
+        Rule::InitrdWithoutKernel => "only a `kernel` takes an initrd",
+        Rule::CmdlineTooLong { .. } => "Linux would cut it",
+        Rule::CmdlineIllFormed { .. } => "write it on one line",
+        Rule::FileMissing => return Some(missing_file(problem)),
+        Rule::FileEmpty => return None,
+        Rule::NotAnImage { error } => match error {
+            ImageError::Gzip => "unpack it with gunzip",
+            ImageError::Zboot => "build the kernel with CONFIG_EFI_ZBOOT=n, or use its `Image`",
+            ImageError::NoSize => "use a kernel of version 3.17 or later",
+            ImageError::BigEndian => "use a little-endian kernel",
+            ImageError::Short | ImageError::Magic => {
+                "use arch/arm64/boot/Image, Debian's vmlinuz-*-arm64, or an ELF file as `payload`"
+            }
+        },
+        Rule::GuestTooLarge { .. } => "give the partition more memory",
+        Rule::DeviceTwice => "a device belongs to one partition",
+        Rule::DeviceUnknown => return Some(known_devices(problem, machine, facts)),
+        Rule::DeviceIsBridge => "give the functions behind it",
+        Rule::DeviceBehindNoSmmu => {
+            "its DMA could not be confined; QEMU's virtio devices need iommu_platform=on,disable-legacy=on"
+        }
+        Rule::DeviceSharesStream { .. } => "give both to one partition, or move one to another bus",
+        Rule::DeviceSharesGroup { .. } => {
+            "give both to one partition, or put one behind a port of its own"
+        }
+        Rule::DeviceCannotReset => {
+            "`reset = \"best-effort\"` hands it over with the state that it has"
+        }
+        Rule::GuestAddressTwice { .. } | Rule::GuestBusFull => {
+            return free_guest_address(problem, machine);
+        }
+        Rule::GuestAddressOutOfRange { .. } => "use an address such as \"00:01.0\"",
+        Rule::GuestFunctionAlone { .. } => "use function 0, or give another device that function",
+        Rule::TooManyWindows { .. } => "join windows that touch",
+        Rule::WindowZero => "leave the window out",
+        Rule::WindowUnaligned { .. } => "use a multiple of 0x1000",
+        Rule::WindowOutsideRam { .. } => "windows are guest physical; RAM starts at 0x40000000",
+        Rule::WindowOverlap => "join them",
+        Rule::ThresholdZero => "use 1 to act on the first fault",
+        Rule::RestartForbidden => "use action = \"stop\", or restart = true",
+    };
+    Some(text.to_owned())
+}
+
+fn free_cpus(machine: &Machine, facts: &MachineFacts) -> String {
+    let taken = |cpu: &usize| {
+        let all = machine.partitions.iter().flat_map(|p| &p.cpus);
+        all.into_iter().any(|given| usize::from(*given) == *cpu)
+    };
+    let free: Vec<_> = (0..facts.cpus).filter(|cpu| !taken(cpu)).collect();
+    let list: Vec<_> = free.iter().take(8).map(usize::to_string).collect();
+    match list.is_empty() {
+        true => "each CPU runs one vCPU, and none is free".to_owned(),
+        false => format!("each CPU runs one vCPU; free: {}", list.join(", ")),
+    }
+}
+
+fn ranges(start: &str, facts: &MachineFacts) -> String {
+    let list: Vec<_> = facts
+        .memory
+        .iter()
+        .map(|range| format!("{}..{}", range.base, range.end()))
+        .collect();
+    format!("{start} {}", list.join(", "))
+}
+
+fn payloads() -> String {
+    let names: Vec<_> = files::payloads().into_iter().collect();
+    names.join(", ")
+}
+
+fn missing_file(problem: &Problem) -> String {
+    match problem.at.steps().last() {
+        Some(Step::Key("payload")) => {
+            format!("small guests are {}; a path has a `/`", payloads())
+        }
+        _ => format!(
+            "paths count from the configuration's folder; `{}` and `{}` are what set-up fetches",
+            files::DEBIAN_KERNEL,
+            files::DEBIAN_SHELL
+        ),
+    }
+}
+
+fn known_devices(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> String {
+    let usable: Vec<String> = facts
+        .functions
+        .iter()
+        .filter(|function| !function.bridge)
+        .map(|function| function.address.to_string())
+        .collect();
+    let wanted = device(problem, machine).map(DeviceAddress::to_string);
+    let near = wanted.and_then(|w| nearest(&w, usable.iter().map(String::as_str)));
+    match (near, usable.is_empty()) {
+        (Some(near), _) if usable.len() > 6 => format!("did you mean {near}?"),
+        (_, false) => format!("the machine has {}", usable.join(", ")),
+        (_, true) => "the machine has no device that can be assigned".to_owned(),
+    }
+}
+
+/// The file that a problem is about, and its key.
+fn file<'m>(problem: &Problem, machine: &'m Machine) -> Option<(&'m str, &'static str)> {
+    let [_, Step::Index(partition), Step::Key(key)] = *problem.at.steps() else {
+        return None;
+    };
+    let partition = machine.partitions.get(partition)?;
+    let name = match key {
+        "kernel" => &partition.kernel,
+        "payload" => &partition.payload,
+        "initrd" => &partition.initrd,
+        _ => return None,
+    };
+    Some((name.as_deref()?, key))
+}
+
+/// The address of the device that a problem is about.
+fn device<'m>(problem: &Problem, machine: &'m Machine) -> Option<&'m DeviceAddress> {
+    match problem.at.steps() {
+        [_, Step::Index(partition), _, Step::Index(device), ..] => {
+            let partition = machine.partitions.get(*partition)?;
+            Some(&partition.devices.get(*device)?.address)
+        }
+        _ => None,
+    }
+}
+
+fn free_guest_address(problem: &Problem, machine: &Machine) -> Option<String> {
+    let Some(Step::Index(partition)) = problem.at.steps().get(1) else {
+        return None;
+    };
+    let devices = &machine.partitions.get(*partition)?.devices;
+    let taken = guest_addresses(devices);
+    let mut numbers = 1..32;
+    let is_taken = |number: u8| taken.iter().flatten().any(|a| a.device == number);
+    Some(match numbers.find(|number| !is_taken(*number)) {
+        Some(free) => format!("00:{free:02x}.0 is free"),
+        None => "use functions 1 to 7 of a device number".to_owned(),
+    })
+}

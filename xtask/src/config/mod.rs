@@ -1,0 +1,77 @@
+//! A configuration on the host: read with every error of form, checked with every rule, shown with its places.
+//!
+//! [`check`] is the way in. [`parse`] keeps what was written where; [`facts`] and [`qemu`] say what the machine has,
+//! [`files`] and [`payload`] what the guests are made of; the rules themselves are `kernel::config`'s, the same that run
+//! at boot. [`hints`] and [`report`] put words and places to what they find.
+
+mod facts;
+pub mod files;
+mod hints;
+mod parse;
+pub mod payload;
+mod qemu;
+mod report;
+
+pub use files::Made;
+pub use report::Report;
+
+use anyhow::{Context, Result};
+use kernel::config::{Machine, MachineFacts, validate};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A configuration that breaks no rule.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What it says.
+    pub machine: Machine,
+    /// What it was checked against.
+    pub facts: MachineFacts,
+    /// The folder that its paths count from.
+    pub folder: PathBuf,
+}
+
+/// Reads and checks the configuration at `path`. Files in `made` are looked into; others of ours only have to have a
+/// known name.
+pub fn check(path: &Path, made: &Made) -> Result<Result<Checked, Report>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let shown = path.display().to_string();
+    Ok(check_text(&shown, text, &folder, made))
+}
+
+/// [`check`] on a text.
+pub fn check_text(path: &str, text: String, folder: &Path, made: &Made) -> Result<Checked, Report> {
+    let mut parsed = parse::parse(&text);
+    let mut findings = std::mem::take(&mut parsed.findings);
+    let mut checked = None;
+    if let (Some(machine), true) = (parsed.machine.take(), parsed.complete) {
+        let hardware = facts::hardware(&machine.machine, &parsed, folder, &mut findings);
+        let mut facts = hardware.facts;
+        facts.files = files::facts(&machine, folder, made);
+        if machine.machine.qemu.is_some() {
+            facts::reserve_image(&mut facts);
+        }
+        let problems = validate(&machine, &facts);
+        let told = problems.iter().filter(|p| !(hardware.unknown)(&p.rule));
+        findings.extend(told.map(|p| hints::finding(p, &machine, &facts, &parsed)));
+        checked = Some(Checked {
+            machine,
+            facts,
+            folder: folder.to_owned(),
+        });
+    }
+    match checked {
+        Some(checked) if findings.is_empty() => Ok(checked),
+        _ => {
+            findings.sort_by_key(|finding| finding.span.start);
+            drop(parsed);
+            Err(Report {
+                path: path.to_owned(),
+                text,
+                findings,
+            })
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The PCI topology that a list of QEMU `-device` arguments makes on `virt`: bus numbers as enumeration gives them,
+//! StreamIDs, isolation groups. It follows QEMU's own rules for free slots, conventional bridges and bypass.
+
+use iommu::id::{DeviceId, IommuIndex};
+use kernel::config::{DeviceAddress, Function, PciAddress, Stream};
+use std::collections::BTreeMap;
+
+/// Why an argument list makes no machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadDevice {
+    /// Which argument.
+    pub index: usize,
+    /// What is wrong with it.
+    pub message: String,
+    /// The other argument, where two collide.
+    pub other: Option<usize>,
+}
+
+/// One `-device` argument.
+struct Argument<'a> {
+    driver: &'a str,
+    properties: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Argument<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let driver = parts.next().unwrap_or_default().trim();
+        if driver.is_empty() || driver.contains(['=', ' ']) {
+            return Err("does not start with the name of a device".into());
+        }
+        let mut properties = BTreeMap::new();
+        for part in parts {
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("`{part}` is not of the form property=value"))?;
+            properties.insert(key, value);
+        }
+        Ok(Self { driver, properties })
+    }
+
+    fn is_on(&self, property: &str) -> bool {
+        matches!(
+            self.properties.get(property),
+            Some(&("on" | "true" | "yes"))
+        )
+    }
+}
+
+/// What a bus hangs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Port {
+    /// `pcie.0`, or a `pxb-pcie` with its bus number.
+    Root { number: u8, bypass: bool },
+    /// A PCIe port with ACS: only slot 0.
+    Isolating,
+    /// A PCIe switch port without ACS.
+    Switch,
+    /// A PCIe-to-PCI bridge: what is below appears as function 0 of the secondary bus.
+    ToConventional,
+    /// A conventional bridge: what is below appears as the bridge.
+    Conventional,
+}
+
+/// Which bridge a driver is, if it is one.
+fn port(argument: &Argument<'_>) -> Option<Port> {
+    Some(match argument.driver {
+        "pcie-root-port" | "ioh3420" => Port::Isolating,
+        "x3130-upstream" | "xio3130-downstream" => Port::Switch,
+        "pcie-pci-bridge" => Port::ToConventional,
+        "pci-bridge" | "i82801b11-bridge" => Port::Conventional,
+        "pxb-pcie" => Port::Root {
+            number: argument
+                .properties
+                .get("bus_nr")
+                .and_then(|number| number.parse().ok())
+                .unwrap_or(0x80),
+            bypass: argument.is_on("bypass_iommu"),
+        },
+        _ => return None,
+    })
+}
+
+/// Devices that are no PCI function.
+fn is_function(driver: &str) -> bool {
+    const OTHERS: [&str; 8] = [
+        "loader",
+        "guest-loader",
+        "nvme-ns",
+        "nvme-subsys",
+        "virtconsole",
+        "virtserialport",
+        "arm-smmuv3",
+        "pvpanic",
+    ];
+    const FAMILIES: [&str; 4] = ["usb-", "scsi-", "ide-", "sd-"];
+    let other = OTHERS.contains(&driver)
+        || FAMILIES.iter().any(|family| driver.starts_with(family))
+        || (driver.starts_with("virtio-") && driver.ends_with("-device"));
+    !other
+}
+
+/// Whether a driver's functions can be reset alone, where we know.
+fn resettable(driver: &str) -> Option<bool> {
+    match driver {
+        "nvme" | "igb" => Some(true),
+        "edu" | "pci-testdev" => Some(false),
+        _ => None,
+    }
+}
+
+struct Node {
+    bus: usize,
+    slot: (u8, u8),
+    /// The bus behind it, if it is a bridge.
+    behind: Option<usize>,
+    argument: usize,
+    driver: String,
+    /// Its DMA goes around the SMMU.
+    bypass: bool,
+}
+
+struct Bus {
+    port: Port,
+    /// The node that it is behind; `None` for root buses.
+    bridge: Option<usize>,
+    number: u8,
+}
+
+/// The functions of a `virt` machine with these devices.
+pub fn functions(devices: &[String], smmu: bool) -> Result<Vec<Function>, Vec<BadDevice>> {
+    let mut topology = Topology::new();
+    let mut bad = Vec::new();
+    for (index, text) in devices.iter().enumerate() {
+        let added = Argument::parse(text)
+            .map_err(|message| (message, None))
+            .and_then(|argument| topology.add(index, &argument));
+        if let Err((message, other)) = added {
+            bad.push(BadDevice {
+                index,
+                message,
+                other,
+            });
+        }
+    }
+    if !bad.is_empty() {
+        return Err(bad);
+    }
+    topology.number_all();
+    Ok(topology.functions(smmu))
+}
+
+struct Topology {
+    buses: Vec<Bus>,
+    /// Buses by their QEMU name.
+    names: BTreeMap<String, usize>,
+    nodes: Vec<Node>,
+}
+
+impl Topology {
+    fn new() -> Self {
+        let number = 0;
+        Self {
+            buses: vec![Bus {
+                port: Port::Root {
+                    number,
+                    bypass: false,
+                },
+                bridge: None,
+                number,
+            }],
+            names: BTreeMap::from([("pcie.0".into(), 0)]),
+            nodes: Vec::new(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        index: usize,
+        argument: &Argument<'_>,
+    ) -> Result<(), (String, Option<usize>)> {
+        if !is_function(argument.driver) {
+            return Ok(());
+        }
+        let bus = match argument.properties.get("bus") {
+            None => 0,
+            Some(name) => *self
+                .names
+                .get(*name)
+                .ok_or_else(|| (format!("no earlier device makes the bus `{name}`"), None))?,
+        };
+        let slot = match argument.properties.get("addr") {
+            Some(text) => slot(text).ok_or_else(|| (format!("`addr={text}` is no slot"), None))?,
+            None => self
+                .free_slot(bus)
+                .ok_or_else(|| ("no slot is free on its bus".to_owned(), None))?,
+        };
+        if bus == 0 && slot == (0, 0) {
+            return Err(("slot 0 of pcie.0 holds the host bridge".into(), None));
+        }
+        if let Some(other) = self.nodes.iter().find(|n| (n.bus, n.slot) == (bus, slot)) {
+            return Err((
+                format!("slot {:x}.{:x} of its bus is taken", slot.0, slot.1),
+                Some(other.argument),
+            ));
+        }
+        let port = port(argument);
+        let behind = port.map(|port| {
+            let root = matches!(port, Port::Root { .. });
+            self.buses.push(Bus {
+                port,
+                bridge: (!root).then_some(self.nodes.len()),
+                number: 0,
+            });
+            let new = self.buses.len() - 1;
+            if let Some(id) = argument.properties.get("id") {
+                self.names.insert((*id).to_owned(), new);
+            }
+            new
+        });
+        self.nodes.push(Node {
+            bus,
+            slot,
+            behind,
+            argument: index,
+            driver: argument.driver.to_owned(),
+            bypass: argument.driver.starts_with("virtio-") && !argument.is_on("iommu_platform"),
+        });
+        Ok(())
+    }
+
+    fn free_slot(&self, bus: usize) -> Option<(u8, u8)> {
+        let slots = match self.buses[bus].port {
+            Port::Isolating => 0..=0,
+            Port::Root { number: 0, .. } | Port::ToConventional | Port::Conventional => 1..=31,
+            _ => 0..=31,
+        };
+        let taken = |slot| self.nodes.iter().any(|n| n.bus == bus && n.slot.0 == slot);
+        slots.into_iter().find(|slot| !taken(*slot)).map(|s| (s, 0))
+    }
+
+    /// Depth first, in the order of slots, as every enumeration does.
+    fn number_all(&mut self) {
+        for bus in 0..self.buses.len() {
+            if let Port::Root { number, .. } = self.buses[bus].port {
+                self.buses[bus].number = number;
+                self.number_below(bus, number);
+            }
+        }
+    }
+
+    /// Numbers all below `bus`; returns the last number used.
+    fn number_below(&mut self, bus: usize, mut last: u8) -> u8 {
+        let on_bus = self.nodes.iter().filter(|n| n.bus == bus);
+        let mut bridges: Vec<_> = on_bus.filter_map(|n| Some((n.slot, n.behind?))).collect();
+        bridges.sort_unstable();
+        for (_, behind) in bridges {
+            if self.buses[behind].bridge.is_some() {
+                last = last.wrapping_add(1);
+                self.buses[behind].number = last;
+                last = self.number_below(behind, last);
+            }
+        }
+        last
+    }
+
+    fn address(&self, node: &Node) -> PciAddress {
+        PciAddress::new(self.buses[node.bus].number, node.slot.0, node.slot.1)
+    }
+
+    fn functions(&self, smmu: bool) -> Vec<Function> {
+        let host_bridge = Function {
+            address: DeviceAddress::Pci(PciAddress::new(0, 0, 0)),
+            stream: None,
+            group: 0,
+            bridge: true,
+            resettable: None,
+        };
+        let mut functions = vec![host_bridge];
+        functions.extend(self.nodes.iter().map(|node| Function {
+            address: DeviceAddress::Pci(self.address(node)),
+            stream: self.stream(node).filter(|_| smmu),
+            group: self.group(node),
+            bridge: node.behind.is_some(),
+            resettable: resettable(&node.driver),
+        }));
+        functions
+    }
+
+    fn stream(&self, node: &Node) -> Option<Stream> {
+        let mut id = self.address(node).requester_id();
+        let mut bus = &self.buses[node.bus];
+        loop {
+            let bridge = match bus.port {
+                Port::Root { bypass: true, .. } => return None,
+                _ if node.bypass => return None,
+                _ => match bus.bridge {
+                    Some(bridge) => &self.nodes[bridge],
+                    None => break,
+                },
+            };
+            id = match bus.port {
+                Port::ToConventional => PciAddress::new(bus.number, 0, 0).requester_id(),
+                Port::Conventional => self.address(bridge).requester_id(),
+                _ => id,
+            };
+            bus = &self.buses[bridge.bus];
+        }
+        Some(Stream {
+            smmu: IommuIndex(0),
+            id: DeviceId(id.into()),
+        })
+    }
+
+    /// The group is named by the requester ID of its topmost member's function 0: what shares a slot without ACS, and
+    /// all below a bridge without ACS.
+    fn group(&self, node: &Node) -> u32 {
+        let mut top = node;
+        let mut bus = &self.buses[node.bus];
+        while let Some(bridge) = bus.bridge {
+            if bus.port != Port::Isolating {
+                top = &self.nodes[bridge];
+            }
+            bus = &self.buses[self.nodes[bridge].bus];
+        }
+        let address = self.address(top);
+        // Root ports have ACS: functions of one slot stay apart.
+        let isolated = top
+            .behind
+            .is_some_and(|b| self.buses[b].port == Port::Isolating);
+        let function = if isolated { address.function } else { 0 };
+        PciAddress {
+            function,
+            ..address
+        }
+        .requester_id()
+        .into()
+    }
+}
+
+/// `addr=`: hexadecimal slot, and function after a dot.
+fn slot(text: &str) -> Option<(u8, u8)> {
+    let (device, function) = text.split_once('.').unwrap_or((text, "0"));
+    let device = u8::from_str_radix(device.trim_start_matches("0x"), 16).ok()?;
+    let function = u8::from_str_radix(function, 16).ok()?;
+    (device < 32 && function < 8).then_some((device, function))
+}
