@@ -7,8 +7,11 @@ mod monitor;
 
 pub use guest::Guest;
 
+use anyhow::{Context, Result, bail};
+use kernel::config::Qemu;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// A `virt` machine, and what it boots.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,6 +76,36 @@ impl Machine {
         }
     }
 
+    /// The machine that a configuration describes, started with `image`. Files of disks are relative to `folder`; disks
+    /// without a file are made in `work`, filled with zeros.
+    pub fn of_config(qemu: &Qemu, image: PathBuf, folder: &Path, work: &Path) -> Result<Self> {
+        let mut machine = Self::new(Boot::Kernel {
+            image,
+            initrd: None,
+            append: None,
+        });
+        machine.memory = qemu.memory.0;
+        machine.cpus = qemu.cpus;
+        machine.cpu.clone_from(&qemu.cpu);
+        machine.smmu = qemu.smmu;
+        machine.devices.clone_from(&qemu.devices);
+        for disk in &qemu.disks {
+            let path = match (&disk.file, disk.size) {
+                (Some(file), _) => folder.join(file),
+                (None, Some(size)) => {
+                    let path = work.join(format!("{}.img", disk.id));
+                    let made = fs::create_dir_all(work)
+                        .and_then(|()| fs::File::create(&path)?.set_len(size.0));
+                    made.with_context(|| format!("cannot make {}", path.display()))?;
+                    path
+                }
+                (None, None) => bail!("disk `{}` has neither a file nor a size", disk.id),
+            };
+            machine.disks.push((disk.id.clone(), path));
+        }
+        Ok(machine)
+    }
+
     /// The arguments that describe it; console, control socket and trace file are the caller's.
     fn args(&self) -> Vec<OsString> {
         let on = |yes: bool| if yes { "on" } else { "off" };
@@ -132,7 +165,7 @@ impl Machine {
 }
 
 /// In a list of options a comma of a path is written twice.
-fn escape(path: &std::path::Path) -> String {
+fn escape(path: &Path) -> String {
     path.to_string_lossy().replace(',', ",,")
 }
 

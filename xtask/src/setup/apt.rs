@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The suites that everything comes from. QEMU of the backports is the oldest with all that the tests use.
@@ -57,6 +58,9 @@ pub fn unpacked(packages: &Packages) -> Result<Option<PathBuf>> {
     Ok((stamp == packages.stamp()).then_some(root))
 }
 
+/// Once a process is enough.
+static UPDATED: AtomicBool = AtomicBool::new(false);
+
 const STAMP: &str = ".unpacked";
 
 impl Packages {
@@ -81,9 +85,11 @@ impl Apt {
         let config = dir.join("apt.conf");
         fs::write(&config, configuration(&dir)?)?;
         let apt = Self { dir, config };
-        let step = Step::start(format!("package lists of {}", SUITES.join(" and ")));
-        apt.run("apt-get", &["update".into()], UPDATE_LIMIT)?;
-        step.done();
+        if !UPDATED.swap(true, Ordering::Relaxed) {
+            let step = Step::start(format!("package lists of {}", SUITES.join(" and ")));
+            apt.run("apt-get", &["update".into()], UPDATE_LIMIT)?;
+            step.done();
+        }
         Ok(apt)
     }
 
