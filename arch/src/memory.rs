@@ -84,6 +84,12 @@ impl FramePool {
         Some(self.hand_out(base, len))
     }
 
+    /// The way to RAM that a fake device takes: past the owners of frames, as the hardware does.
+    #[cfg(not(target_os = "none"))]
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
     /// How much is free, in bytes.
     pub fn free_bytes(&self) -> u64 {
         self.free.lock().iter().map(|r| r.end - r.start).sum()

@@ -3,11 +3,13 @@
 use crate::memory::FramePool;
 use alloc::boxed::Box;
 use alloc::vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the fake RAM is in the process.
 #[derive(Debug)]
 pub struct Window {
     base: u64,
+    len: u64,
     memory: *mut u8,
 }
 
@@ -19,6 +21,30 @@ unsafe impl Sync for Window {}
 impl Window {
     pub(crate) fn pointer(&self, address: u64) -> *mut u8 {
         self.memory.wrapping_add((address - self.base) as usize)
+    }
+
+    /// What a fake device reads at the physical address `address`, whoever owns it. Panics outside of RAM.
+    #[track_caller]
+    pub fn read64(&self, address: u64) -> u64 {
+        self.word(address).load(Ordering::Relaxed)
+    }
+
+    /// What a fake device writes.
+    #[track_caller]
+    pub fn write64(&self, address: u64, value: u64) {
+        self.word(address).store(value, Ordering::Relaxed);
+    }
+
+    #[track_caller]
+    fn word(&self, address: u64) -> &AtomicU64 {
+        let inside = address >= self.base && address - self.base <= self.len - 8;
+        assert!(
+            inside && address.is_multiple_of(8),
+            "no RAM at {address:#x}"
+        );
+        // SAFETY: 1. the word is inside of the leaked memory and aligned, just checked.
+        //         2. that memory is accessed atomically only.
+        unsafe { AtomicU64::from_ptr(self.pointer(address).cast()) }
     }
 
     pub(crate) fn zero(&self, pointer: *mut u8, len: usize) {
@@ -38,6 +64,7 @@ pub fn pool(base: u64, len: u64) -> &'static FramePool {
     let memory: &'static mut [u64] = Box::leak(vec![0; len as usize / 8].into_boxed_slice());
     let pool: &'static FramePool = Box::leak(Box::new(FramePool::new(Window {
         base,
+        len,
         memory: memory.as_mut_ptr().cast(),
     })));
     // SAFETY: the window maps exactly this range to memory that was just allocated for it.

@@ -5,38 +5,38 @@
 //! [`unmap_device`](Its::unmap_device) takes all of it back: events are discarded, with what is pending of them, the
 //! table is unmapped, and only when the ITS has said that this is done is its memory free.
 //!
-//! `spec` has the layouts, `table` the ITS's own memory, `queue` the ring of commands. Every method waits until the ITS
-//! has executed what it sent, or one second. Any number of CPUs may call; they take turns.
+//! `spec` has the layouts, `setup` turns it on and off, `table` is its own memory, `queue` the ring of commands. Every
+//! method waits until the ITS has executed what it sent, or one second. Any number of CPUs may call; they take turns.
 
+mod error;
+#[cfg(test)]
+mod fake;
 mod queue;
+mod setup;
 mod spec;
 mod table;
+#[cfg(test)]
+mod tests;
 
-use super::gic::spec::{FIRST_LPI, INNER_SHAREABLE, InnerCache, PIDR2, PeripheralId2};
-use super::gic::{Intid, wait};
+pub use error::ItsError;
+
+use super::gic::Intid;
+use super::gic::spec::{FIRST_LPI, INNER_SHAREABLE, InnerCache};
 use crate::memory::{FramePool, Frames};
 use crate::mmio::MmioRegion;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use queue::CommandQueue;
-use spec::{
-    Baser, Command, Control, GITS_BASER, GITS_BASER_COUNT, GITS_CTLR, GITS_LEN, GITS_TYPER,
-    TRANSLATION_PAGE, Type,
-};
+use spec::{Command, TRANSLATION_PAGE};
 use spin::mutex::TicketMutex;
 use table::Table;
-use tock_registers::LocalRegisterCopy;
 
 /// Bits of an EventID at most: MSI-X has 2,048 vectors a function (PCIe 7.7.2).
 pub const MAX_EVENT_BITS: u8 = 11;
 /// Devices at most.
 pub const MAX_DEVICES: usize = 1024;
-/// Bits of a DeviceID at most: 16 for the requester, 8 for the segment that `msi-map` may add.
-const MAX_DEVICE_BITS: u32 = 24;
-/// Turning off waits for translations under way; past this the ITS is broken.
-const QUIESCENT_LIMIT_NS: u64 = 1_000_000_000;
-/// Commands that one turn on the queue takes at most, so that CPUs wait for each other a bounded time.
+/// Discards that are sent together.
 const BATCH: usize = 32;
 
 /// How an ITS names the CPU of a collection.
@@ -46,53 +46,6 @@ pub struct Target {
     pub redistributor: u64,
     /// GICR_TYPER.Processor_Number (GITS_TYPER.PTA = 0).
     pub processor: u16,
-}
-
-/// What can go wrong with an ITS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ItsError {
-    /// This PIDR2 is not that of a GICv3 or GICv4.
-    NotGicV3(u32),
-    /// The register region is shorter than an ITS.
-    RegionTooShort(u64),
-    /// It has no physical LPIs.
-    NoPhysicalLpis,
-    /// It does not become quiescent.
-    NotQuiescent,
-    /// GITS_BASER of this number takes no page size.
-    TablePageSize(usize),
-    /// A table at this address is out of its reach.
-    Address(u64),
-    /// No memory for a table or queue.
-    NoMemory,
-    /// It has no room for this many CPUs.
-    Cpus(usize),
-    /// There is no such CPU.
-    Cpu(usize),
-    /// The tables have no room for this DeviceID.
-    TableRange(u32),
-    /// As many devices as there can be are mapped.
-    TooManyDevices(u32),
-    /// This device is mapped already.
-    DeviceMapped(u32),
-    /// This device is not mapped.
-    DeviceUnmapped(u32),
-    /// It cannot have events of this many bits.
-    EventBits(u8),
-    /// The device was mapped with fewer events.
-    EventRange(u32),
-    /// This event is mapped already.
-    EventMapped(u32),
-    /// This event is not mapped.
-    EventUnmapped(u32),
-    /// This is no LPI, or one that the Redistributors' tables do not have.
-    Lpi(Intid),
-    /// It refused a command with this opcode.
-    Rejected(u8),
-    /// It did not execute a command within a second.
-    Timeout,
-    /// It timed out before, and is not asked again.
-    Dead,
 }
 
 /// How the ITS reaches memory.
@@ -158,91 +111,6 @@ struct Event {
 }
 
 impl Its {
-    /// Turns an ITS on, with nothing mapped but a collection for each of `targets`: the CPUs by index, from
-    /// [`Gic::its_target`](super::gic::Gic::its_target). `lpis` is how many LPIs the Redistributors' tables have, from
-    /// 8192 on; those must be on.
-    pub fn new(
-        registers: MmioRegion,
-        pool: &'static FramePool,
-        targets: &[Target],
-        lpis: u32,
-    ) -> Result<Self, ItsError> {
-        if registers.len() < GITS_LEN {
-            return Err(ItsError::RegionTooShort(registers.len()));
-        }
-        let id = registers.read32(PIDR2);
-        if !matches!(
-            LocalRegisterCopy::<u32, PeripheralId2::Register>::new(id).read(PeripheralId2::ArchRev),
-            3 | 4
-        ) {
-            return Err(ItsError::NotGicV3(id));
-        }
-        let typer = LocalRegisterCopy::<u64, Type::Register>::new(registers.read64(GITS_TYPER));
-        if !typer.is_set(Type::Physical) {
-            return Err(ItsError::NoPhysicalLpis);
-        }
-        turn_off(&registers)?;
-        let collection_bits = if typer.is_set(Type::Cil) {
-            typer.read(Type::Cidbits) + 1
-        } else {
-            16
-        };
-        if targets.is_empty() || targets.len() > 1 << collection_bits {
-            return Err(ItsError::Cpus(targets.len()));
-        }
-        let device_bits = (typer.read(Type::Devbits) as u32 + 1).min(MAX_DEVICE_BITS);
-        let device_table = table(
-            &registers,
-            pool,
-            Baser::Type::Value::Devices,
-            1 << device_bits,
-        )?;
-        let collection_table = table(
-            &registers,
-            pool,
-            Baser::Type::Value::Collections,
-            targets.len() as u64,
-        )?;
-        if collection_table.is_none() && targets.len() as u64 > typer.read(Type::Hcc) {
-            return Err(ItsError::Cpus(targets.len()));
-        }
-        let name = |target: &Target| match typer.is_set(Type::Pta) {
-            true => target.redistributor >> 16,
-            false => u64::from(target.processor),
-        };
-        let its = Self {
-            targets: targets.iter().map(name).collect(),
-            lpis,
-            event_bits: (typer.read(Type::IdBits) as u8 + 1).min(MAX_EVENT_BITS),
-            device_ids: 1 << device_bits,
-            itt_entry_len: typer.read(Type::IttEntrySize) + 1,
-            state: TicketMutex::new(State {
-                queue: CommandQueue::new(&registers, pool)?,
-                devices: BTreeMap::new(),
-                device_table,
-                _collection_table: collection_table,
-            }),
-            registers,
-            pool,
-        };
-        its.registers
-            .write32(GITS_CTLR, Control::Enabled::SET.value);
-        let mut state = its.state.lock();
-        for (cpu, target) in its.targets.iter().enumerate() {
-            let cpu = cpu as u16;
-            its.run(
-                &mut state,
-                &[
-                    Command::mapc(cpu, *target),
-                    Command::invall(cpu),
-                    Command::sync(*target),
-                ],
-            )?;
-        }
-        drop(state);
-        Ok(its)
-    }
-
     /// Physical address of the page with GITS_TRANSLATER (at 0x40 in it), which devices write their EventID to.
     pub fn translater(&self) -> u64 {
         self.registers.base() + TRANSLATION_PAGE
@@ -305,20 +173,20 @@ impl Its {
             .get_mut(&device)
             .ok_or(ItsError::DeviceUnmapped(device))?;
         let filler = self.filler();
-        let mut batch = [filler; BATCH];
-        let mut filled = 0;
-        for (event, mapping) in entry.events.iter_mut().enumerate() {
-            if mapping.is_none() {
-                continue;
+        for (index, chunk) in entry.events.chunks_mut(BATCH).enumerate() {
+            let mut batch = [filler; BATCH];
+            let mut filled = 0;
+            for (offset, _) in chunk
+                .iter()
+                .enumerate()
+                .filter(|(_, event)| event.is_some())
+            {
+                batch[filled] = Command::discard(device, (index * BATCH + offset) as u32);
+                filled += 1;
             }
-            batch[filled] = Command::discard(device, event as u32);
-            filled += 1;
-            if filled == BATCH {
-                queue.run(&self.registers, &batch, filler)?;
-                filled = 0;
-            }
+            queue.run(&self.registers, &batch[..filled], filler)?;
+            chunk.fill(None);
         }
-        queue.run(&self.registers, &batch[..filled], filler)?;
         // Discarded events are gone at the Redistributors, too, before the table is.
         for target in &self.targets {
             queue.run(&self.registers, &[Command::sync(*target)], filler)?;
@@ -452,7 +320,7 @@ impl Drop for Its {
     /// Turns it off before its tables are memory like any other. Panics if it does not stop: they would be written to.
     fn drop(&mut self) {
         assert!(
-            turn_off(&self.registers).is_ok(),
+            setup::turn_off(&self.registers).is_ok(),
             "the ITS at {:#x} does not stop",
             self.registers.base()
         );
@@ -469,35 +337,4 @@ fn slot(state: &mut State, device: u32, event: u32) -> Result<&mut Option<Event>
         .events
         .get_mut(event as usize)
         .ok_or(ItsError::EventRange(event))
-}
-
-/// Stops it and waits until nothing is under way.
-fn turn_off(registers: &MmioRegion) -> Result<(), ItsError> {
-    registers.write32(GITS_CTLR, 0);
-    let quiescent = wait::until(QUIESCENT_LIMIT_NS, || {
-        registers.read32(GITS_CTLR) & Control::Quiescent::SET.value != 0
-    });
-    if quiescent {
-        Ok(())
-    } else {
-        Err(ItsError::NotQuiescent)
-    }
-}
-
-/// Memory for the tables of type `wanted`, room for `ids`; `None` if the ITS asks for none.
-fn table(
-    registers: &MmioRegion,
-    pool: &'static FramePool,
-    wanted: Baser::Type::Value,
-    ids: u64,
-) -> Result<Option<Table>, ItsError> {
-    let has_type = |n: &usize| {
-        let baser =
-            LocalRegisterCopy::<u64, Baser::Register>::new(registers.read64(GITS_BASER + 8 * n));
-        baser.read(Baser::Type) == wanted as u64
-    };
-    match (0..GITS_BASER_COUNT).find(has_type) {
-        Some(n) => Table::new(registers, pool, n, ids).map(Some),
-        None => Ok(None),
-    }
 }
