@@ -25,7 +25,7 @@ pub const MAX_SIZE: usize = 2 << 20;
 /// First bytes of a tree, enough for [`total_size`].
 pub const HEADER_SIZE: usize = 8;
 
-/// Affinity fields of `MPIDR_EL1` (DDI 0487, D24.2.130): Aff3 and Aff2 to Aff0.
+/// Affinity fields of `MPIDR_EL1` (DDI 0487, D24.2): Aff3 and Aff2 to Aff0.
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 
 /// Why a tree is refused.

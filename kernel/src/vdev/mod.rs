@@ -38,7 +38,7 @@ impl CpuSet {
     }
 }
 
-/// Affinity of a vCPU, as in `VMPIDR_EL2` (DDI 0487, D24.2.192): 16 to a cluster, so that one SGI's target list holds it.
+/// Affinity of a vCPU, as in `VMPIDR_EL2` (DDI 0487, D24.2): 16 to a cluster, so that one SGI's target list holds it.
 pub const fn affinity(vcpu: usize) -> u64 {
     (vcpu as u64 % 16) | ((vcpu as u64 / 16) << 8)
 }

@@ -1,1 +1,0 @@
-//! System registers that trap: identification registers with only what works, SMCCC.
