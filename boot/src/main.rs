@@ -1,12 +1,33 @@
-//! The bootable binary.
+//! The bootable binary: from the first instruction to [`kernel::start`].
+//!
+//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; [`fdt`] reads what firmware says,
+//! [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine needs.
+//! On a host it is an ordinary program that does nothing: its pure modules are tested there.
+#![cfg_attr(target_os = "none", no_std, no_main)]
 #![allow(unsafe_code, reason = "entry, statics and allocator; see Cargo.toml")]
-
-extern crate alloc;
-
-#[cfg_attr(
+#![cfg_attr(
     not(target_os = "none"),
     allow(dead_code, reason = "the host only tests it")
 )]
-mod fdt;
 
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod aarch64;
+#[cfg(target_os = "none")]
+mod backtrace;
+#[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
+mod early_map;
+mod fdt;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+mod image;
+mod layout;
+#[cfg(target_os = "none")]
+mod panic;
+
+#[cfg(not(target_os = "none"))]
 fn main() {}

@@ -1,6 +1,7 @@
 //! The memory that belongs to one CPU: two stacks, a guard page under each, and what the CPU knows of itself.
 
-use super::sysreg::read;
+#[cfg(target_os = "none")]
+use super::{exceptions::ExceptionFrame, sysreg::read};
 use core::ops::Range;
 
 /// Size and alignment of an area, in bytes.
@@ -18,10 +19,13 @@ pub const GUARD: u64 = 0x1000;
 /// What a CPU knows of itself, at [`EMERGENCY_END`] of its area; `TPIDR_EL2` points here.
 ///
 /// The assembly code relies on this layout: it finds the end of the exception stack in `TPIDR_EL2` itself.
+#[cfg(target_os = "none")]
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) index: u64,
+    /// The exception that this CPU ends with, or null.
+    pub(crate) in_exception: *const ExceptionFrame,
 }
 
 /// The parts of the area at `base` that stay unmapped.
@@ -41,11 +45,13 @@ pub fn stacks(base: u64) -> [Range<u64>; 2] {
 }
 
 /// The area of this CPU.
+#[cfg(target_os = "none")]
 pub fn current() -> u64 {
     read!("TPIDR_EL2") & !(SIZE - 1)
 }
 
 /// What this CPU knows of itself.
+#[cfg(target_os = "none")]
 pub(crate) fn local() -> *mut Local {
     core::ptr::with_exposed_provenance_mut(read!("TPIDR_EL2") as usize)
 }

@@ -64,6 +64,11 @@ pub fn features() -> Features {
     Features::new(read!("MIDR_EL1"), read!("REVIDR_EL1"), read!("CTR_EL0"), id)
 }
 
+/// Whether this is EL2: anywhere else, nothing in this crate works but [`halt`].
+pub fn at_el2() -> bool {
+    read!("CurrentEL") == 2 << 2
+}
+
 /// Affinity of this CPU: what firmware calls it.
 pub fn mpidr() -> u64 {
     read!("MPIDR_EL1") & 0xff_00ff_ffff
@@ -128,7 +133,12 @@ pub fn start(index: usize, mpidr: u64, entry: fn(usize) -> !) -> Result<(), Star
     };
     let local: *mut Local = core::ptr::with_exposed_provenance_mut(local as usize);
     // SAFETY: the area is that of a CPU that does not run yet (`provide_areas`), and mapped here.
-    unsafe { (*local).index = index as u64 };
+    unsafe {
+        local.write(Local {
+            index: index as u64,
+            in_exception: core::ptr::null(),
+        })
+    };
     let record: *mut Launch =
         core::ptr::with_exposed_provenance_mut((area + area::STACK_END + area::GUARD) as usize);
     // SAFETY: as above: the lowest bytes of its stack for exceptions, which it has not used yet.

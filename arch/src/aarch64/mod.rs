@@ -3,7 +3,6 @@
 #[cfg(target_os = "none")]
 mod sysreg;
 
-#[cfg(target_os = "none")]
 pub mod area;
 #[cfg(target_os = "none")]
 pub mod barrier;
@@ -11,6 +10,9 @@ pub mod barrier;
 pub mod clock;
 #[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
+pub mod exceptions;
+pub mod exit;
 pub mod features;
 pub mod gic;
 pub mod ich;

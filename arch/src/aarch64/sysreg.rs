@@ -1,4 +1,4 @@
-//! Reading and writing system registers by name or by `S<op0>_<op1>_C<n>_C<m>_<op2>`.
+//! Reading system registers by name or by `S<op0>_<op1>_C<n>_C<m>_<op2>`.
 
 /// Reads a system register whose reading has no side effects.
 macro_rules! read {
@@ -12,12 +12,4 @@ macro_rules! read {
     }};
 }
 
-/// Writes a system register. Unsafe: the caller states why its effect is sound.
-macro_rules! write {
-    ($name:expr, $value:expr) => {{
-        let value: u64 = $value;
-        core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags));
-    }};
-}
-
-pub(crate) use {read, write};
+pub(crate) use read;

@@ -1,0 +1,255 @@
+//! Why a guest stopped: the syndrome of an exception to EL2, decoded (Arm ARM D24.2.40, ESR_EL2).
+//!
+//! Pure: words in, [`Exit`] out. What needs the CPU to be asked again is marked as such in [`Decoded`].
+
+/// Why [`run`](crate::vcpu::Vcpu::run) came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// A physical interrupt is pending.
+    Interrupt,
+    /// A load or store that stage 2 does not allow, and that can be carried out from its syndrome.
+    Mmio(MmioAccess),
+    /// A stage-2 fault that cannot be carried out: an instruction fetch, a table walk, an instruction without syndrome.
+    Abort(AbortInfo),
+    /// HVC. The program counter is already past it.
+    Hypercall {
+        /// Its immediate.
+        imm: u16,
+    },
+    /// SMC. The program counter is still at it.
+    Smc {
+        /// Its immediate.
+        imm: u16,
+    },
+    /// A trapped MRS, MSR or system instruction. The program counter is still at it.
+    SystemRegister(SysregAccess),
+    /// WFI (or WFE). The program counter is still at it.
+    Wait {
+        /// WFE or WFET, rather than WFI or WFIT.
+        event: bool,
+    },
+    /// A system error that the guest caused, or that a device reports; the syndrome.
+    SError(u64),
+    /// Anything else: an instruction that this guest does not have; the syndrome.
+    Unknown(u64),
+}
+
+/// A load or store of a guest to a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MmioAccess {
+    /// Intermediate physical address.
+    pub ipa: u64,
+    /// 1, 2, 4 or 8 bytes.
+    pub size: u8,
+    /// A store.
+    pub write: bool,
+    /// The general register, 31 for XZR.
+    pub reg: u8,
+    /// A load extends its sign.
+    pub sign_extend: bool,
+    /// The register is an X register; a W register otherwise.
+    pub sixty_four: bool,
+}
+
+impl MmioAccess {
+    /// What the register holds after a load of `value`: its low `size` bytes, extended as the instruction says.
+    pub fn extend(&self, value: u64) -> u64 {
+        let unused = 64 - 8 * u32::from(self.size);
+        let raw = value << unused;
+        let wide = if self.sign_extend {
+            (raw.cast_signed() >> unused).cast_unsigned()
+        } else {
+            raw >> unused
+        };
+        if self.sixty_four {
+            wide
+        } else {
+            wide & 0xffff_ffff
+        }
+    }
+}
+
+/// A stage-2 fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AbortInfo {
+    /// Intermediate physical address: of the access, or of the descriptor when [`AbortInfo::walk`].
+    pub ipa: u64,
+    /// Virtual address.
+    pub far: u64,
+    /// An instruction fetch.
+    pub fetch: bool,
+    /// A store.
+    pub write: bool,
+    /// On a walk of the guest's own tables.
+    pub walk: bool,
+    /// The syndrome.
+    pub esr: u64,
+}
+
+/// A trapped access to a system register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SysregAccess {
+    /// Op0.
+    pub op0: u8,
+    /// Op1.
+    pub op1: u8,
+    /// CRn.
+    pub crn: u8,
+    /// CRm.
+    pub crm: u8,
+    /// Op2.
+    pub op2: u8,
+    /// The general register, 31 for XZR.
+    pub reg: u8,
+    /// MSR, rather than MRS.
+    pub write: bool,
+}
+
+/// An exit, and what it still lacks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decoded {
+    /// All is known.
+    Complete(Exit),
+    /// HPFAR_EL2 does not hold the page of this fault: translate the virtual address, and put the page in by
+    /// [`Decoded::with_page`].
+    NeedsPage {
+        /// The exit, with bits 11:0 of its IPA.
+        exit: Exit,
+        /// Virtual address to translate.
+        far: u64,
+        /// Translate for a store.
+        write: bool,
+    },
+}
+
+impl Decoded {
+    /// The exit once the page of its IPA is known.
+    pub fn with_page(self, page: u64) -> Exit {
+        match self {
+            Self::Complete(exit) => exit,
+            Self::NeedsPage { exit, .. } => match exit {
+                Exit::Mmio(access) => Exit::Mmio(MmioAccess {
+                    ipa: page & !0xfff | access.ipa,
+                    ..access
+                }),
+                Exit::Abort(info) => Exit::Abort(AbortInfo {
+                    ipa: page & !0xfff | info.ipa,
+                    ..info
+                }),
+                other => other,
+            },
+        }
+    }
+}
+
+const fn bit(word: u64, at: u32) -> bool {
+    word >> at & 1 != 0
+}
+
+const fn bits(word: u64, high: u32, low: u32) -> u8 {
+    (word >> low & ((1 << (high - low + 1)) - 1)) as u8
+}
+
+/// Decodes a synchronous exception from EL1 or EL0.
+pub fn decode(esr: u64, far: u64, hpfar: u64) -> Decoded {
+    let exit = match esr >> 26 & 0x3f {
+        0x01 => Exit::Wait { event: bit(esr, 0) },
+        0x16 => Exit::Hypercall { imm: esr as u16 },
+        0x17 => Exit::Smc { imm: esr as u16 },
+        0x18 => Exit::SystemRegister(SysregAccess {
+            op0: bits(esr, 21, 20),
+            op2: bits(esr, 19, 17),
+            op1: bits(esr, 16, 14),
+            crn: bits(esr, 13, 10),
+            reg: bits(esr, 9, 5),
+            crm: bits(esr, 4, 1),
+            write: !bit(esr, 0),
+        }),
+        0x20 => return abort(esr, far, hpfar, true),
+        0x24 => return abort(esr, far, hpfar, false),
+        0x2f => Exit::SError(esr),
+        _ => Exit::Unknown(esr),
+    };
+    Decoded::Complete(exit)
+}
+
+/// An instruction or data abort from a lower EL.
+fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Decoded {
+    let status = bits(esr, 5, 0);
+    // Address size, translation, access flag and permission faults at levels 0 to 3, and the first two at level -1:
+    // those that stage 2 reports. The rest is external: nothing to emulate, and nothing that tells an IPA.
+    let permission = status & 0b11_1100 == 0b00_1100;
+    let stage2 = status < 0b01_0000 || matches!(status, 0b10_1001 | 0b10_1011);
+    if !stage2 {
+        return Decoded::Complete(Exit::Unknown(esr));
+    }
+    let walk = bit(esr, 7);
+    let write = !fetch && bit(esr, 6);
+    // HPFAR_EL2.FIPA, bits 47:4, is IPA[55:12]; a walk reports the descriptor's page, the low bits of FAR are not its.
+    let page = (hpfar & 0xffff_ffff_fff0) << 8;
+    let offset = if walk { 0 } else { far & 0xfff };
+    // Data aborts only: ISV, and no cache maintenance by address.
+    let emulatable = !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
+    let exit = |ipa| {
+        if emulatable {
+            Exit::Mmio(MmioAccess {
+                ipa,
+                size: 1 << bits(esr, 23, 22),
+                write,
+                reg: bits(esr, 20, 16),
+                sign_extend: bit(esr, 21),
+                sixty_four: bit(esr, 15),
+            })
+        } else {
+            Exit::Abort(AbortInfo {
+                ipa,
+                far,
+                fetch,
+                write,
+                walk,
+                esr,
+            })
+        }
+    };
+    // HPFAR_EL2 is not set by a permission fault, except on a walk (Arm ARM D24.2.65).
+    if permission && !walk {
+        Decoded::NeedsPage {
+            exit: exit(offset),
+            far,
+            write,
+        }
+    } else {
+        Decoded::Complete(exit(page | offset))
+    }
+}
+
+/// The name of a syndrome's exception class.
+pub fn class_name(esr: u64) -> &'static str {
+    match esr >> 26 & 0x3f {
+        0x00 => "unknown reason",
+        0x01 => "WFI or WFE",
+        0x07 => "SVE, SIMD or floating point",
+        0x0e => "illegal execution state",
+        0x0d => "branch target",
+        0x15 => "SVC",
+        0x16 => "HVC",
+        0x17 => "SMC",
+        0x18 => "system register",
+        0x19 => "SVE",
+        0x1c => "pointer authentication",
+        0x1d => "SME",
+        0x20 => "instruction abort from below",
+        0x21 => "instruction abort",
+        0x22 => "misaligned pc",
+        0x24 => "data abort from below",
+        0x25 => "data abort",
+        0x26 => "misaligned sp",
+        0x2f => "SError",
+        0x30..=0x35 => "debug",
+        0x3c => "BRK",
+        _ => "reserved class",
+    }
+}
+
+#[cfg(test)]
+mod tests;

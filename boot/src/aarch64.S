@@ -1,0 +1,215 @@
+// Entry: from the arm64 Image boot protocol (Linux Documentation/arch/arm64/booting.rst) to Rust with MMU and caches on.
+//
+// The MMU is off and so are the caches: whatever is stored here goes past them to memory. That is why everything that
+// was stored is invalidated before the caches are switched on, and why no Rust runs earlier.
+
+.set BLOCK, 2 << 20
+
+    .pushsection .head, "ax"
+    .global _start
+_start:
+    b       enter
+    .long   0
+    .quad   0                           // text_offset
+    .quad   __image_size                // grows with what is appended
+    .quad   0xa                         // little endian, 4 KiB pages, anywhere in memory
+    .quad   0, 0, 0
+    .ascii  "ARM\x64"
+    .long   0
+    .popsection
+
+    .pushsection .text.enter, "ax"
+enter:
+    msr     daifset, #15
+    msr     SPSel, #1
+    mov     x19, x0                     // device tree
+    adrp    x20, __image_start
+    mrs     x21, CurrentEL
+    lsr     x21, x21, #2
+    cmp     x21, #2
+    b.ne    1f
+    mov     x0, #(1 << 31)              // HCR_EL2: E2H = 0, no traps, EL1 is AArch64
+    msr     HCR_EL2, x0
+    isb
+1:
+    // A device tree: magic, and no larger than the protocol allows.
+    tst     x19, #7
+    b.ne    stop
+    cbz     x19, stop
+    ldp     w0, w22, [x19]
+    rev     w0, w0
+    rev     w22, w22                    // its size
+    ldr     w1, =0xd00dfeed
+    cmp     w0, w1
+    b.ne    stop
+    cmp     w22, #BLOCK
+    b.hi    stop
+
+    // .bss and stacks
+    adrp    x0, __bss_start
+    adrp    x1, __bundle_start
+1:  stp     xzr, xzr, [x0], #16
+    cmp     x0, x1
+    b.lo    1b
+
+    // Relocations: the image is linked at 0. R_AARCH64_RELATIVE is all that a static image has.
+    adrp    x0, __rela_start
+    add     x0, x0, :lo12:__rela_start
+    adrp    x1, __rela_end
+    add     x1, x1, :lo12:__rela_end
+1:  cmp     x0, x1
+    b.hs    2f
+    ldp     x2, x3, [x0], #16           // offset, type
+    ldr     x4, [x0], #8                // addend
+    cmp     x3, #1027
+    b.ne    stop
+    add     x4, x4, x20
+    str     x4, [x2, x20]
+    b       1b
+2:
+    // The initial map: image with bundle, and device tree.
+    adrp    x23, __initial_tables
+    add     x23, x23, #4096             // the next unused table
+    ldr     x24, ={block}
+    cmp     x21, #1
+    b.eq    1f
+    orr     x24, x24, #(1 << 6)         // AP[1] is RES1 where there is one privilege level
+1:  mov     x0, x20
+    ldr     x1, [x20, #16]
+    add     x1, x1, x20
+    bl      map
+    mov     x0, x19
+    add     x1, x19, x22
+    bl      map
+    adrp    x0, {next_table}
+    str     x23, [x0, :lo12:{next_table}]
+
+    // Stale clean lines of what was stored (Arm ARM D7.5.9; the protocol has the image cleaned to memory).
+    dsb     sy
+    mrs     x2, CTR_EL0
+    ubfx    x2, x2, #16, #4
+    mov     x3, #4
+    lsl     x2, x3, x2
+    adrp    x0, __text_end
+    adrp    x1, __bundle_start
+1:  dc      ivac, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    1b
+    dsb     sy
+
+    ldr     x0, ={mair}
+    ldr     x1, ={tcr}
+    mrs     x2, ID_AA64MMFR0_EL1
+    and     x2, x2, #0xf
+    cmp     x2, #5                      // 4 KiB granule without LPA2: 48 bits at most
+    mov     x3, #5
+    csel    x2, x2, x3, lo
+    adrp    x3, __initial_tables
+    adrp    x5, __boot_area
+    mov     x6, #{emergency_end}
+    add     x6, x6, x5
+    add     x5, x5, #{stack_end}
+    cmp     x21, #2
+    b.hi    el3
+    b.lo    el1
+
+    adrp    x4, sluice_vectors
+    add     x4, x4, :lo12:sluice_vectors
+    msr     VBAR_EL2, x4
+    msr     TPIDR_EL2, x6
+    bfi     x1, x2, #16, #3             // TCR_EL2.PS
+    msr     MAIR_EL2, x0
+    msr     TCR_EL2, x1
+    msr     TTBR0_EL2, x3
+    isb
+    tlbi    alle2
+    ic      iallu
+    dsb     nsh
+    isb
+    ldr     x0, ={sctlr}
+    msr     SCTLR_EL2, x0
+    isb
+    mov     sp, x5
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x19
+    mov     x1, x22
+    b       {main}
+
+el3:
+    bfi     x1, x2, #16, #3             // TCR_EL3.PS
+    msr     MAIR_EL3, x0
+    msr     TCR_EL3, x1
+    msr     TTBR0_EL3, x3
+    isb
+    tlbi    alle3
+    ic      iallu
+    dsb     nsh
+    isb
+    ldr     x0, ={sctlr}
+    msr     SCTLR_EL3, x0
+    b       wrong_level
+
+el1:
+    and     x1, x1, #0xffff             // T0SZ, IRGN0, ORGN0, SH0 are where TCR_EL2 has them
+    orr     x1, x1, #(1 << 23)          // EPD1: nothing in the upper half
+    bfi     x1, x2, #32, #3             // TCR_EL1.IPS
+    msr     MAIR_EL1, x0
+    msr     TCR_EL1, x1
+    msr     TTBR0_EL1, x3
+    isb
+    tlbi    vmalle1
+    ic      iallu
+    dsb     nsh
+    isb
+    ldr     x0, =(0x30d00800 | 1 << 12 | 1 << 3 | 1 << 2 | 1)
+    msr     SCTLR_EL1, x0
+
+wrong_level:
+    isb
+    mov     sp, x5
+    mov     x29, xzr
+    mov     x30, xzr
+    mov     x0, x19
+    mov     x1, x22
+    mov     x2, x21
+    b       {refuse}
+
+// Nothing is known of the machine, so there is nothing to say it with.
+stop:
+    wfi
+    b       stop
+
+// Maps the blocks that [x0, x1) touches to themselves.
+map:
+    mov     x8, x30
+    and     x0, x0, #-(BLOCK)
+1:  cmp     x0, x1
+    b.hs    2f
+    adrp    x2, __initial_tables
+    ubfx    x3, x0, #39, #9
+    bl      descend
+    ubfx    x3, x0, #30, #9
+    bl      descend
+    ubfx    x3, x0, #21, #9
+    orr     x4, x0, x24
+    str     x4, [x2, x3, lsl #3]
+    add     x0, x0, #BLOCK
+    b       1b
+2:  ret     x8
+
+// x2 = the table behind entry x3 of table x2, taken from the unused ones if there is none yet.
+descend:
+    ldr     x4, [x2, x3, lsl #3]
+    cbnz    x4, 1f
+    adrp    x5, __initial_tables_end
+    cmp     x23, x5
+    b.hs    stop
+    orr     x4, x23, #3
+    str     x4, [x2, x3, lsl #3]
+    add     x23, x23, #4096
+1:  and     x2, x4, #0x0000fffffffff000
+    ret
+    .ltorg
+    .popsection

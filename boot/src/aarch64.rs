@@ -1,0 +1,153 @@
+//! What happens between the first instruction and the kernel, in order.
+
+use crate::layout::Layout;
+use crate::{backtrace, console, early_map, fdt, heap, image, layout};
+use alloc::vec::Vec;
+use arch::aarch64::memory::Window;
+use arch::aarch64::mmio::DeviceMap;
+use arch::aarch64::mmu::{self, El2Map, Kind};
+use arch::aarch64::{area, cpu};
+use arch::memory::FramePool;
+use arch::mmio::MmioPool;
+use core::arch::global_asm;
+use core::ops::Range;
+use kernel::Start;
+use kernel::boot_info::BootInfo;
+use log::info;
+
+global_asm!(
+    include_str!("aarch64.S"),
+    block = const early_map::NORMAL,
+    next_table = sym early_map::NEXT_TABLE,
+    mair = const mmu::MAIR,
+    tcr = const mmu::TCR,
+    sctlr = const mmu::SCTLR_INITIAL,
+    emergency_end = const area::EMERGENCY_END,
+    stack_end = const area::STACK_END,
+    main = sym boot_main,
+    refuse = sym refuse_exception_level,
+);
+
+/// Free RAM.
+static FRAMES: FramePool = FramePool::new(Window::identity());
+
+/// Entered from `aarch64.S` at EL2, on the stack of the boot area, with the initial map and caches on.
+///
+/// # Safety
+/// There are `len` bytes of device tree at `tree`, mapped and never written.
+unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
+    // SAFETY: the caller's promise.
+    let tree = unsafe { core::slice::from_raw_parts(tree, len) };
+    // SAFETY: first of all, and once.
+    unsafe { heap::init_early() };
+    let uart = early_console(tree, 2);
+    console::log_here();
+    let whole = image::whole();
+    info!(
+        "Sluice {} at EL2, {} KiB at {:#x}",
+        env!("CARGO_PKG_VERSION"),
+        (whole.end - whole.start) >> 10,
+        whole.start
+    );
+    let bundle = image::bundle();
+    backtrace::use_symbols_of(bundle);
+
+    let boot_info = match fdt::parse(tree) {
+        Ok(boot_info) => boot_info,
+        Err(error) => panic!("device tree: {error:?}"),
+    };
+    let plan = match plan(&boot_info, tree) {
+        Ok(plan) => plan,
+        Err(error) => panic!("memory: {error:?}"),
+    };
+    let map = activate_map(&plan, uart);
+    // SAFETY: once; `plan` set the range aside, and it is mapped by now.
+    unsafe { heap::init_main(plan.heap) };
+    for range in plan.free {
+        // SAFETY: RAM that `plan` left to nobody, mapped for reading and writing.
+        unsafe { FRAMES.add(range) };
+    }
+    let cpus = boot_info.cpus.len();
+    // SAFETY: `plan` set the areas aside, and their guard pages are the holes in its map.
+    unsafe { cpu::provide_areas(plan.areas, cpus) };
+    let boot_cpu = boot_info
+        .cpus
+        .iter()
+        .position(|other| other.mpidr == cpu::mpidr())
+        .unwrap_or_else(|| panic!("CPU {:#x} is not in the device tree", cpu::mpidr()));
+    cpu::set_index(boot_cpu);
+
+    let ram = boot_info.memory.iter().map(range).collect();
+    kernel::start(Start {
+        boot_info,
+        boot_cpu,
+        frames: &FRAMES,
+        mmio: MmioPool::new(DeviceMap::new(map), ram),
+        bundle,
+    })
+}
+
+/// Entered from `aarch64.S` at any other exception level: says so, and stops.
+///
+/// # Safety
+/// As for [`boot_main`].
+unsafe extern "C" fn refuse_exception_level(tree: *const u8, len: usize, level: u64) -> ! {
+    // SAFETY: the caller's promise.
+    let tree = unsafe { core::slice::from_raw_parts(tree, len) };
+    // SAFETY: first of all, and once.
+    unsafe { heap::init_early() };
+    early_console(tree, level);
+    console::line(format_args!(
+        "Sluice: entered at EL{level}, but it runs at EL2 only. Start it where a hypervisor may run \
+         (QEMU: -machine virt,virtualization=on)."
+    ));
+    cpu::halt()
+}
+
+/// The UART that the device tree calls its console, ready for use.
+fn early_console(tree: &[u8], level: u64) -> Option<Range<u64>> {
+    let uart = range(&fdt::console(tree)?.registers);
+    // SAFETY: the initial map is in use, and the device tree says that there is a device.
+    unsafe { early_map::map_device(uart.start, level) };
+    // SAFETY: mapped now, and by `activate_map` later.
+    unsafe { console::init(uart.start) };
+    Some(uart)
+}
+
+fn plan(boot_info: &BootInfo, tree: &[u8]) -> Result<Layout, layout::LayoutError> {
+    let tree = tree.as_ptr().addr() as u64..tree.as_ptr_range().end.addr() as u64;
+    let memory: Vec<_> = boot_info.memory.iter().map(range).collect();
+    let mut unmapped: Vec<_> = boot_info.reserved.iter().map(range).collect();
+    unmapped.push(image::whole());
+    layout::plan(&memory, &unmapped, &[tree], boot_info.cpus.len())
+}
+
+/// The final map: each part of the image with its own permissions, RAM, and the console.
+fn activate_map(plan: &Layout, uart: Option<Range<u64>>) -> El2Map {
+    // The image, the console and each range of RAM may each need two tables at both of their ends; the rest is for
+    // devices that are found later.
+    let mut map = El2Map::new(48 + 4 * plan.ram.len().min(24));
+    let mut parts = Vec::new();
+    parts.push((image::text(), Kind::Text));
+    parts.push((image::constants(), Kind::Constant));
+    parts.push((image::data(), Kind::Data));
+    parts.extend(area::stacks(image::area()).map(|stack| (stack, Kind::Data)));
+    parts.push((image::bundle_range(), Kind::Constant));
+    parts.extend(plan.ram.iter().map(|ram| (ram.clone(), Kind::Data)));
+    parts.extend(uart.map(|uart| (uart, Kind::Device)));
+    for (range, kind) in parts {
+        if range.is_empty() {
+            continue;
+        }
+        if let Err(error) = map.map(range.clone(), kind) {
+            panic!("cannot map {range:#x?} as {kind:?}: {error:?}");
+        }
+    }
+    // SAFETY: it maps text, constants, data and the stacks of the image as they are used; the heap is in its data.
+    unsafe { map.activate() };
+    map
+}
+
+fn range(span: &iommu::addr::Span<iommu::addr::Hpa>) -> Range<u64> {
+    span.base.0..span.base.0 + span.len
+}

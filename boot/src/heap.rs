@@ -1,0 +1,73 @@
+//! The heap: a small one in the image, from which the final map is built, and a larger one in RAM after that.
+
+use crate::layout::HEAP;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+use linked_list_allocator::Heap;
+use spin::mutex::SpinMutex;
+
+/// Size of the heap in the image, in bytes: the device tree's contents and the tables of EL2.
+const EARLY: usize = 768 << 10;
+
+#[repr(C, align(4096))]
+struct Early(UnsafeCell<[u8; EARLY]>);
+
+// SAFETY: only the allocator touches it, behind its lock.
+unsafe impl Sync for Early {}
+
+static EARLY_MEMORY: Early = Early(UnsafeCell::new([0; EARLY]));
+
+struct Heaps {
+    early: SpinMutex<Heap>,
+    main: SpinMutex<Heap>,
+}
+
+#[global_allocator]
+static HEAPS: Heaps = Heaps {
+    early: SpinMutex::new(Heap::empty()),
+    main: SpinMutex::new(Heap::empty()),
+};
+
+// SAFETY: both heaps hand out memory that is theirs only, and each block goes back to the heap that it is from.
+unsafe impl GlobalAlloc for Heaps {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let from_main = self.main.lock().allocate_first_fit(layout);
+        from_main
+            .or_else(|()| self.early.lock().allocate_first_fit(layout))
+            .map_or(core::ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let Some(block) = NonNull::new(pointer) else {
+            return;
+        };
+        let early = EARLY_MEMORY.0.get().cast::<u8>();
+        let heap = if (early.addr()..early.addr() + EARLY).contains(&pointer.addr()) {
+            &self.early
+        } else {
+            &self.main
+        };
+        // SAFETY: the caller's promise: `alloc` made it with this layout; from this heap, by its address.
+        unsafe { heap.lock().deallocate(block, layout) };
+    }
+}
+
+/// Opens the heap in the image.
+///
+/// # Safety
+/// Called once, before anything is allocated.
+pub unsafe fn init_early() {
+    // SAFETY: the memory is the allocator's only; called once.
+    unsafe { HEAPS.early.lock().init(EARLY_MEMORY.0.get().cast(), EARLY) };
+}
+
+/// Opens the heap of [`HEAP`] bytes at `base`.
+///
+/// # Safety
+/// Called once, with mapped RAM that nothing else uses.
+pub unsafe fn init_main(base: u64) {
+    let pointer = core::ptr::with_exposed_provenance_mut(base as usize);
+    // SAFETY: the caller's promise.
+    unsafe { HEAPS.main.lock().init(pointer, HEAP as usize) };
+}

@@ -1,0 +1,63 @@
+//! Where the parts of the image are.
+
+use core::ops::Range;
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __text_end: u8;
+    static __rodata_end: u8;
+    static __data_end: u8;
+    static __boot_area: u8;
+    static __bundle_start: u8;
+}
+
+/// Offset of `image_size` in the header of an arm64 Image.
+const IMAGE_SIZE: usize = 16;
+
+macro_rules! address {
+    ($symbol:ident) => {
+        (&raw const $symbol).addr() as u64
+    };
+}
+
+/// Instructions.
+pub fn text() -> Range<u64> {
+    address!(__image_start)..address!(__text_end)
+}
+
+/// Constants, relocated ones among them.
+pub fn constants() -> Range<u64> {
+    address!(__text_end)..address!(__rodata_end)
+}
+
+/// Statics.
+pub fn data() -> Range<u64> {
+    address!(__rodata_end)..address!(__data_end)
+}
+
+/// The area of the CPU that boots.
+pub fn area() -> u64 {
+    address!(__boot_area)
+}
+
+/// All of it, with the bundle.
+pub fn whole() -> Range<u64> {
+    address!(__image_start)..bundle_range().end
+}
+
+/// The bundle, empty if nothing was appended.
+pub fn bundle_range() -> Range<u64> {
+    let header = (&raw const __image_start).wrapping_add(IMAGE_SIZE);
+    // SAFETY: the header starts the image and is aligned; it is never written once the image runs.
+    let size = unsafe { header.cast::<u64>().read() };
+    let start = address!(__bundle_start);
+    start..(address!(__image_start) + u64::from_le(size)).max(start)
+}
+
+/// What is in the bundle.
+pub fn bundle() -> &'static [u8] {
+    let range = bundle_range();
+    let start = (&raw const __bundle_start).with_addr(range.start as usize);
+    // SAFETY: the boot protocol has `image_size` bytes in memory; they are mapped, read-only, and never written.
+    unsafe { core::slice::from_raw_parts(start, (range.end - range.start) as usize) }
+}
