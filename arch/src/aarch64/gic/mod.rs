@@ -14,11 +14,15 @@
 //! LPIs, the ITS, list registers) is not in it.
 
 mod distributor;
+#[cfg(test)]
+mod fake;
 mod intid;
 mod lpi;
 mod redistributor;
 pub(crate) mod spec;
 pub(crate) mod sysreg;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wait;
 
 pub use intid::{Intid, Kind, Trigger};
