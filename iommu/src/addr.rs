@@ -81,6 +81,33 @@ pub struct Span<A> {
     pub len: u64,
 }
 
+/// A space that a stage 2 table translates from: one table can serve the CPU (input [`Gpa`]) and devices ([`Iova`]).
+pub trait Input: Copy {
+    /// The bare address.
+    fn raw(self) -> u64;
+    /// The range of `len` bytes from `base` on, which does not wrap.
+    fn span(base: u64, len: u64) -> Span<Self>;
+}
+
+macro_rules! input {
+    ($name:ident) => {
+        impl Input for $name {
+            fn raw(self) -> u64 {
+                self.0
+            }
+            fn span(base: u64, len: u64) -> Span<Self> {
+                Span {
+                    base: Self(base),
+                    len,
+                }
+            }
+        }
+    };
+}
+
+input!(Gpa);
+input!(Iova);
+
 macro_rules! span {
     ($name:ident) => {
         impl Span<$name> {

@@ -33,6 +33,15 @@ pub trait DmaBuffer: Send {
     fn read64(&self, offset: usize) -> u64;
     /// Writes the 64-bit word at byte `offset` with one store.
     fn write64(&mut self, offset: usize, value: u64);
+    /// Writes `count` words from byte `offset` on, each with one store: `first`, `first + step`, `first + 2 * step`, ..
+    /// Implementors that can check the whole run at once save a check a word.
+    fn write64_run(&mut self, offset: usize, first: u64, step: u64, count: usize) {
+        let mut value = first;
+        for index in 0..count {
+            self.write64(offset + index * 8, value);
+            value = value.wrapping_add(step);
+        }
+    }
     /// Makes `[offset, offset + len)` visible to a device that does not snoop CPU caches.
     fn clean(&self, offset: usize, len: usize);
 }

@@ -8,13 +8,17 @@
 //! 2. [`hal`]: what the caller lends us: registers, DMA memory, barriers, a clock.
 //! 3. [`physical`]: the one seam to a physical IOMMU, and the values that cross it.
 //! 4. [`fault`]: one decoded event, before anybody decides whose it is.
+//! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 pub mod addr;
 pub mod fault;
 pub mod hal;
 pub mod id;
 pub mod physical;
+pub mod table;

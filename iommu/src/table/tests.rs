@@ -1,0 +1,638 @@
+//! What the tables promise, against a walker that knows only descriptors, and against a map of pages.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::{Attributes, Invalidated, MapError, Memory, StageTwoTable, Unmapped};
+use crate::addr::{Gpa, Hpa, Span};
+use crate::hal::{DmaBuffer, Platform};
+
+const K4: u64 = 4 << 10;
+const M2: u64 = 2 << 20;
+const G1: u64 = 1 << 30;
+
+/// Memory with addresses of its own, an allocation budget, and a note of what was cleaned.
+#[derive(Default)]
+struct Machine {
+    memory: Mutex<Memories>,
+}
+
+#[derive(Default)]
+struct Memories {
+    words: BTreeMap<u64, u64>,
+    dirty: BTreeMap<u64, ()>,
+    next: u64,
+    live: usize,
+    budget: Option<usize>,
+}
+
+#[derive(Clone)]
+struct Ram(Arc<Machine>);
+
+struct Frame {
+    machine: Ram,
+    base: u64,
+    len: usize,
+}
+
+impl Platform for Ram {
+    type Buffer = Frame;
+    fn allocate(&self, len: usize) -> Option<Frame> {
+        let mut memory = self.0.memory.lock().unwrap();
+        match &mut memory.budget {
+            Some(0) => return None,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        memory.next += len as u64;
+        memory.live += 1;
+        let base = 0x40_0000_0000 + memory.next;
+        Some(Frame {
+            machine: self.clone(),
+            base,
+            len,
+        })
+    }
+    fn write_barrier(&self) {}
+    fn read_barrier(&self) {}
+    fn now_ns(&self) -> u64 {
+        0
+    }
+}
+
+impl DmaBuffer for Frame {
+    fn hpa(&self) -> Hpa {
+        Hpa(self.base)
+    }
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn read64(&self, offset: usize) -> u64 {
+        assert!(offset < self.len);
+        self.machine.word(self.base + offset as u64)
+    }
+    fn write64(&mut self, offset: usize, value: u64) {
+        assert!(offset < self.len);
+        let mut memory = self.machine.0.memory.lock().unwrap();
+        let at = self.base + offset as u64;
+        memory.words.insert(at, value);
+        memory.dirty.insert(at, ());
+    }
+    fn clean(&self, offset: usize, len: usize) {
+        let mut memory = self.machine.0.memory.lock().unwrap();
+        let from = self.base + offset as u64;
+        let gone: Vec<u64> = memory
+            .dirty
+            .range(from..from + len as u64)
+            .map(|(at, ())| *at)
+            .collect();
+        for at in gone {
+            memory.dirty.remove(&at);
+        }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let mut memory = self.machine.0.memory.lock().unwrap();
+        memory.live -= 1;
+        for at in (self.base..self.base + self.len as u64).step_by(8) {
+            memory.words.insert(at, 0xdead_dead_dead_dead);
+            memory.dirty.remove(&at);
+        }
+    }
+}
+
+impl Ram {
+    fn word(&self, at: u64) -> u64 {
+        self.0
+            .memory
+            .lock()
+            .unwrap()
+            .words
+            .get(&at)
+            .copied()
+            .unwrap_or(0)
+    }
+    fn words(&self) -> BTreeMap<u64, u64> {
+        self.0.memory.lock().unwrap().words.clone()
+    }
+    fn live(&self) -> usize {
+        self.0.memory.lock().unwrap().live
+    }
+    fn budget(&self, budget: Option<usize>) {
+        self.0.memory.lock().unwrap().budget = budget;
+    }
+    fn dirty(&self) -> usize {
+        self.0.memory.lock().unwrap().dirty.len()
+    }
+
+    /// The walk of DDI 0487 D8.2 by descriptors alone: output address, S2AP, and block size.
+    fn hardware(&self, root: u64, start: u32, address: u64) -> Option<(u64, u64, u64)> {
+        let mut table = root;
+        for level in start..4 {
+            let shift = 39 - 9 * level;
+            let entry = self.word(table + ((address >> shift) & 511) * 8);
+            assert_ne!(entry, 0xdead_dead_dead_dead, "walk into freed memory");
+            match (entry & 3, level) {
+                (3, 0..3) => table = entry & 0xffff_ffff_f000,
+                (3, 3) | (1, 1..3) => {
+                    assert_ne!(entry & 1 << 10, 0, "access flag");
+                    let offset = address & ((1 << shift) - 1);
+                    let output = entry & 0xffff_ffff_f000;
+                    assert_eq!(output & ((1 << shift) - 1), 0, "block address");
+                    return Some((output + offset, entry >> 6 & 3, 1 << shift));
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+}
+
+fn table(bits: u8) -> (Ram, StageTwoTable<Ram>) {
+    let ram = Ram(Arc::default());
+    let table = StageTwoTable::new(Arc::new(ram.clone()), bits, true).unwrap();
+    (ram, table)
+}
+
+fn span(base: u64, len: u64) -> Span<Gpa> {
+    Span::<Gpa>::new(Gpa(base), len).unwrap()
+}
+
+fn root(table: &StageTwoTable<Ram>) -> u64 {
+    table.root().0
+}
+
+fn drop_range(table: &mut StageTwoTable<Ram>, base: u64, len: u64) {
+    let unmapped = table.unmap(span(base, len));
+    table.release(unmapped, Invalidated::complete());
+}
+
+#[test]
+fn a_page_descriptor_is_the_words_of_the_manual() {
+    let (ram, mut table) = table(39);
+    table
+        .map(span(0x4000_0000, K4), Hpa(0x8_1234_5000), Attributes::RAM)
+        .unwrap();
+    table
+        .map(span(0x4000_1000, K4), Hpa(0x900_0000), Attributes::DEVICE)
+        .unwrap();
+    let l2 = ram.word(root(&table) + 8) & !0xfff;
+    let l3 = ram.word(l2) & !0xfff;
+    assert_eq!(ram.word(root(&table) + 8) & 0xfff, 3);
+    // AF | SH=inner | S2AP=RW | MemAttr=0b1111 | page.
+    assert_eq!(ram.word(l3), 0x8_1234_5000 | 0x7ff);
+    // XN | AF | SH=inner | S2AP=RW | MemAttr=0b0001 | page.
+    assert_eq!(ram.word(l3 + 8), 0x0040_0000_0900_07c7);
+}
+
+#[test]
+fn blocks_are_as_large_as_alignment_allows() {
+    let (ram, mut table) = table(39);
+    table
+        .map(span(G1, G1), Hpa(0x40_0000_0000), Attributes::RAM)
+        .unwrap();
+    assert_eq!(table.counters().leaf_stores, 1);
+    assert_eq!(table.counters().table_bytes, K4);
+    let entry = ram.word(root(&table) + 8);
+    assert_eq!(entry, 0x40_0000_0000 | 0x7fd);
+    assert_eq!(table.walk(Gpa(G1 + 5)).unwrap().output, Hpa(0x40_0000_0005));
+    assert_eq!(table.walk(Gpa(G1)).unwrap().size, G1);
+}
+
+#[test]
+fn a_gib_of_2_mib_blocks_takes_512_leaf_stores_and_one_table() {
+    let (_, mut table) = table(39);
+    table.map(span(G1, G1), Hpa(M2), Attributes::RAM).unwrap();
+    let counters = table.counters();
+    assert_eq!(
+        (
+            counters.leaf_stores,
+            counters.table_stores,
+            counters.table_bytes
+        ),
+        (512, 1, 2 * K4)
+    );
+}
+
+#[test]
+fn a_gib_of_pages_takes_the_fewest_tables_and_one_store_to_cut() {
+    let (ram, mut table) = table(39);
+    let live = ram.live();
+    table.map(span(G1, G1), Hpa(K4), Attributes::RAM).unwrap();
+    let counters = table.counters();
+    assert_eq!(
+        (counters.leaf_stores, counters.table_stores),
+        (262_144, 513)
+    );
+    assert_eq!(counters.table_bytes, K4 + 2_101_248);
+    let unmapped = table.unmap(span(G1, G1));
+    assert_eq!(table.counters().table_stores, 514);
+    assert_eq!(table.counters().leaf_stores, 262_144);
+    assert!(!unmapped.leaf_only());
+    assert_eq!(ram.live(), live + 513, "nothing is freed before the proof");
+    table.release(unmapped, Invalidated::complete());
+    assert_eq!(ram.live(), live);
+    assert_eq!(table.counters().table_bytes, K4);
+}
+
+#[test]
+fn a_refused_map_changes_nothing() {
+    let (ram, mut table) = table(39);
+    table
+        .map(span(G1 + M2, K4), Hpa(0), Attributes::RAM)
+        .unwrap();
+    let before = ram.words();
+    let cases = [
+        (span(G1, G1), Hpa(0), MapError::Mapped(G1 + M2)),
+        (span(G1, 2 * G1), Hpa(K4), MapError::Mapped(G1 + M2)),
+        (span(G1, 0), Hpa(0), MapError::Empty),
+        (span(G1 + 1, K4), Hpa(0), MapError::Misaligned(G1 + 1)),
+        (span(G1, 100), Hpa(0), MapError::Misaligned(100)),
+        (span(G1, K4), Hpa(8), MapError::Misaligned(8)),
+        (
+            span((1 << 39) - K4, 2 * K4),
+            Hpa(0),
+            MapError::InputTooWide(1 << 39),
+        ),
+        (span(1 << 40, K4), Hpa(0), MapError::InputTooWide(1 << 40)),
+        (
+            span(0, 2 * K4),
+            Hpa((1 << 48) - K4),
+            MapError::OutputTooWide((1 << 48) - K4),
+        ),
+        (
+            span(0, 2 * K4),
+            Hpa(u64::MAX - 0xfff),
+            MapError::OutputTooWide(u64::MAX - 0xfff),
+        ),
+    ];
+    for (input, output, error) in cases {
+        assert_eq!(table.map(input, output, Attributes::RAM), Err(error));
+    }
+    let none = Attributes {
+        read: false,
+        write: false,
+        execute: false,
+        memory: Memory::Normal,
+    };
+    assert_eq!(table.map(span(0, K4), Hpa(0), none), Err(MapError::Access));
+    assert_eq!(ram.words(), before);
+}
+
+#[test]
+fn a_range_that_wraps_is_refused() {
+    let (_, mut table) = table(48);
+    let wraps = Span {
+        base: Gpa(u64::MAX - 0xfff),
+        len: 2 * K4,
+    };
+    assert!(matches!(
+        table.map(wraps, Hpa(0), Attributes::RAM),
+        Err(MapError::InputTooWide(_))
+    ));
+    assert!(table.unmap(wraps).is_empty());
+}
+
+#[test]
+fn every_failing_allocation_leaves_the_table_as_it_was() {
+    const NEEDED: usize = 513;
+    for budget in [0, 1, 2, 3, 100, 510, 511, 512, 513, 514, 515] {
+        let (ram, mut table) = table(48);
+        table
+            .map(span(G1 + M2, M2), Hpa(0), Attributes::RAM)
+            .unwrap();
+        let (before, live) = (ram.words(), ram.live());
+        ram.budget(Some(budget));
+        // Blocks do not fit: 509 tables of pages in this GiB, 2 and a level 2 table in the next.
+        let result = table.map(span(G1 + 2 * M2, G1), Hpa(K4 * 3), Attributes::RAM);
+        if budget < NEEDED {
+            assert_eq!(result, Err(MapError::OutOfMemory), "with {budget}");
+            assert_eq!(ram.live(), live);
+            let after = ram.words();
+            for (at, word) in before {
+                assert_eq!(after[&at], word);
+            }
+        } else {
+            assert_eq!(result, Ok(()), "with {budget}");
+            drop_range(&mut table, G1 + 2 * M2, G1);
+        }
+        ram.budget(None);
+        table
+            .map(span(G1 + 2 * M2, M2), Hpa(K4 * 3), Attributes::RAM)
+            .unwrap();
+    }
+}
+
+#[test]
+fn creation_fails_cleanly_at_each_allocation() {
+    for budget in 0..5 {
+        let ram = Ram(Arc::default());
+        ram.budget(Some(budget));
+        let made = StageTwoTable::new(Arc::new(ram.clone()), 39, true);
+        assert!(matches!(made, Err(MapError::OutOfMemory)));
+        assert_eq!(ram.live(), 0);
+    }
+    let ram = Arc::new(Ram(Arc::default()));
+    assert!(matches!(
+        StageTwoTable::new(ram.clone(), 31, true),
+        Err(MapError::Width(31))
+    ));
+    assert!(matches!(
+        StageTwoTable::new(ram, 49, true),
+        Err(MapError::Width(49))
+    ));
+}
+
+#[test]
+fn a_cut_block_is_broken_before_it_is_made() {
+    let (ram, mut table) = table(39);
+    table.map(span(G1, G1), Hpa(0), Attributes::RAM).unwrap();
+    ram.budget(Some(0));
+    let hole = G1 + 5 * M2 + 3 * K4;
+    let unmapped = table.unmap(span(hole, K4));
+    assert_eq!(
+        unmapped.stale::<Gpa>(),
+        span(G1, G1),
+        "all of the old block"
+    );
+    assert_eq!(unmapped.removed::<Gpa>(), span(hole, K4));
+    assert_eq!(ram.hardware(root(&table), 1, G1), None, "broken");
+    table.release(unmapped, Invalidated::complete());
+    assert_eq!(ram.hardware(root(&table), 1, G1), Some((0, 3, M2)));
+    assert_eq!(ram.hardware(root(&table), 1, hole), None);
+    assert_eq!(
+        ram.hardware(root(&table), 1, hole - K4),
+        Some((5 * M2 + 2 * K4, 3, K4))
+    );
+    assert_eq!(ram.hardware(root(&table), 1, hole + K4).unwrap().2, K4);
+    assert_eq!(ram.hardware(root(&table), 1, hole + M2).unwrap().2, M2);
+}
+
+#[test]
+fn a_cut_without_memory_or_reserve_takes_the_whole_block() {
+    let (ram, mut table) = table(39);
+    table.map(span(0, G1), Hpa(0), Attributes::RAM).unwrap();
+    table.map(span(G1, G1), Hpa(G1), Attributes::RAM).unwrap();
+    ram.budget(Some(0));
+    for block in 1..=4 {
+        drop_range(&mut table, block * M2, K4);
+    }
+    let unmapped = table.unmap(span(9 * M2 + K4, K4));
+    assert_eq!(unmapped.removed::<Gpa>(), span(9 * M2, M2));
+    table.release(unmapped, Invalidated::complete());
+    assert_eq!(table.walk(Gpa(9 * M2)), None);
+    assert_eq!(ram.hardware(root(&table), 1, 9 * M2), None);
+    assert!(table.walk(Gpa(8 * M2)).is_some());
+    assert_eq!(
+        table.map(span(9 * M2, M2), Hpa(0), Attributes::RAM),
+        Err(MapError::OutOfMemory)
+    );
+    ram.budget(None);
+    table
+        .map(span(9 * M2, M2), Hpa(0), Attributes::RAM)
+        .unwrap();
+}
+
+#[test]
+fn a_cut_across_two_blocks_cuts_both() {
+    let (ram, mut table) = table(40);
+    table.map(span(0, 4 * G1), Hpa(0), Attributes::RAM).unwrap();
+    ram.budget(Some(0));
+    drop_range(&mut table, G1 - K4, 2 * K4);
+    assert_eq!(
+        ram.hardware(root(&table), 0, G1 - 2 * K4),
+        Some((G1 - 2 * K4, 3, K4))
+    );
+    assert_eq!(ram.hardware(root(&table), 0, G1 - K4), None);
+    assert_eq!(ram.hardware(root(&table), 0, G1), None);
+    assert_eq!(
+        ram.hardware(root(&table), 0, G1 + K4),
+        Some((G1 + K4, 3, K4))
+    );
+    assert_eq!(
+        ram.hardware(root(&table), 0, G1 + M2),
+        Some((G1 + M2, 3, M2))
+    );
+    assert_eq!(ram.hardware(root(&table), 0, 2 * G1), Some((2 * G1, 3, G1)));
+}
+
+#[test]
+fn neighbours_are_not_merged() {
+    let (_, mut table) = table(39);
+    table.map(span(0, M2 / 2), Hpa(0), Attributes::RAM).unwrap();
+    table
+        .map(span(M2 / 2, M2 / 2), Hpa(M2 / 2), Attributes::RAM)
+        .unwrap();
+    assert_eq!(table.walk(Gpa(0)).unwrap().size, K4);
+}
+
+#[test]
+fn the_top_of_the_widest_table_is_usable() {
+    let (ram, mut table) = table(48);
+    let top = (1 << 48) - K4;
+    table.map(span(top, K4), Hpa(top), Attributes::DMA).unwrap();
+    assert_eq!(ram.hardware(root(&table), 0, top), Some((top, 3, K4)));
+    drop_range(&mut table, 0, 1 << 48);
+    assert_eq!(table.walk(Gpa(top)), None);
+    assert_eq!(table.counters().table_bytes, K4);
+}
+
+#[test]
+fn protect_changes_permissions_and_nothing_else() {
+    let (ram, mut table) = table(39);
+    table
+        .map(span(0, 2 * M2 + K4), Hpa(M2), Attributes::RAM)
+        .unwrap();
+    let read_only = Attributes {
+        write: false,
+        ..Attributes::RAM
+    };
+    let changed = table.protect(span(M2, M2 + K4), read_only).unwrap();
+    assert!(changed.leaf_only());
+    assert_eq!(changed.stale::<Gpa>(), span(M2, M2 + K4));
+    table.release(changed, Invalidated::complete());
+    assert_eq!(ram.hardware(root(&table), 1, 0).unwrap().1, 3);
+    assert_eq!(ram.hardware(root(&table), 1, M2).unwrap(), (2 * M2, 1, M2));
+    assert_eq!(ram.hardware(root(&table), 1, 2 * M2).unwrap().1, 1);
+    let before = ram.words();
+    let refused = |table: &mut StageTwoTable<Ram>, range, to| table.protect(range, to).err();
+    assert_eq!(
+        refused(&mut table, span(0, 3 * M2), read_only),
+        Some(MapError::NotMapped(2 * M2 + K4))
+    );
+    assert_eq!(
+        refused(&mut table, span(0, M2 + K4), read_only),
+        Some(MapError::InsideBlock(M2))
+    );
+    assert_eq!(
+        refused(&mut table, span(0, M2), Attributes::DEVICE),
+        Some(MapError::MemoryType(0))
+    );
+    assert_eq!(ram.words(), before);
+}
+
+#[test]
+fn a_published_table_is_freed_by_its_proof_only() {
+    let (ram, table) = table(39);
+    drop(table);
+    assert_eq!(ram.live(), 0);
+    let (ram, table) = self::table(39);
+    table.root();
+    drop(table);
+    assert_eq!(ram.live(), 1, "lost, not freed");
+    let (ram, table) = self::table(39);
+    table.root();
+    table.retire(Invalidated::complete());
+    assert_eq!(ram.live(), 0);
+}
+
+#[test]
+fn an_unmap_that_is_never_released_frees_nothing() {
+    let (ram, mut table) = table(39);
+    table.map(span(0, K4), Hpa(0), Attributes::RAM).unwrap();
+    let live = ram.live();
+    drop(table.unmap(span(0, K4)));
+    assert_eq!(ram.live(), live);
+}
+
+#[test]
+fn a_walker_that_does_not_snoop_sees_every_store() {
+    let ram = Ram(Arc::default());
+    let mut table = StageTwoTable::new(Arc::new(ram.clone()), 39, false).unwrap();
+    table
+        .map(span(0, 3 * M2 + 5 * K4), Hpa(0), Attributes::RAM)
+        .unwrap();
+    assert_eq!(ram.dirty(), 0);
+    drop_range(&mut table, K4, M2);
+    assert_eq!(ram.dirty(), 0);
+    let read_only = Attributes {
+        write: false,
+        ..Attributes::RAM
+    };
+    drop(table.protect(span(2 * M2, M2), read_only).unwrap());
+    assert_eq!(ram.dirty(), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map { page: u64, pages: u64, output: u64 },
+    Unmap { page: u64, pages: u64, later: bool },
+    Protect { page: u64, pages: u64 },
+}
+
+/// Ranges of which many are whole blocks or end inside one, within 4 MiB on either side of 1 GiB.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pages = prop_oneof![1..16u64, 500..530u64, 1..2048u64, Just(512), Just(1024)];
+    let page = prop_oneof![0..2048u64, (0..4u64).prop_map(|n| n * 512)];
+    let output = prop_oneof![0..2048u64, (0..4u64).prop_map(|n| n * 512)];
+    let step = (page, pages, output, 0..8u8).prop_map(|(page, pages, output, kind)| match kind {
+        0..4 => Step::Map {
+            page,
+            pages,
+            output,
+        },
+        4..7 => Step::Unmap {
+            page,
+            pages,
+            later: kind == 6,
+        },
+        _ => Step::Protect { page, pages },
+    });
+    prop::collection::vec(step, 1..40)
+}
+
+fn check(
+    ram: &Ram,
+    table: &StageTwoTable<Ram>,
+    model: &BTreeMap<u64, (u64, u64)>,
+    from: u64,
+    hardware: bool,
+) {
+    for page in 0..4096 {
+        let at = from + page * K4;
+        let expected = model.get(&page).copied();
+        let record = table.walk(Gpa(at)).map(|leaf| {
+            (
+                leaf.output.0,
+                leaf.attributes.read as u64 | (leaf.attributes.write as u64) << 1,
+            )
+        });
+        assert_eq!(record, expected, "record at {at:#x}");
+        if hardware {
+            let seen = ram
+                .hardware(root(table), table.start_level().into(), at)
+                .map(|seen| (seen.0, seen.1));
+            assert_eq!(seen, expected, "walk at {at:#x}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The tables agree with a map of pages after every step, and give everything back.
+    #[test]
+    fn tables_agree_with_a_map_of_pages(steps in steps(), four_levels: bool) {
+        let (ram, mut table) = table(if four_levels { 44 } else { 39 });
+        let from = G1 - 4 * M2;
+        let live = ram.live();
+        let mut model = BTreeMap::new();
+        let mut late: Vec<Unmapped<Frame>> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Map { page, pages, output } => {
+                    // Mapping again needs the proof for what was unmapped there.
+                    for unmapped in late.drain(..) {
+                        table.release(unmapped, Invalidated::complete());
+                    }
+                    let output = 0x10_0000_0000 + output * K4;
+                    let free = model.range(page..page + pages).next().map(|(page, _)| *page);
+                    let result = table.map(span(from + page * K4, pages * K4), Hpa(output), Attributes::RAM);
+                    match free {
+                        Some(used) => prop_assert_eq!(result, Err(MapError::Mapped(from + used * K4))),
+                        None => {
+                            prop_assert_eq!(result, Ok(()));
+                            model.extend((0..pages).map(|n| (page + n, (output + n * K4, 3))));
+                        }
+                    }
+                }
+                Step::Unmap { page, pages, later } => {
+                    let unmapped = table.unmap(span(from + page * K4, pages * K4));
+                    prop_assert_eq!(unmapped.removed::<Gpa>(), span(from + page * K4, pages * K4));
+                    prop_assert_eq!(unmapped.is_empty(), model.range(page..page + pages).next().is_none());
+                    model.retain(|at, _| !(page..page + pages).contains(at));
+                    late.push(unmapped);
+                    if !later {
+                        for unmapped in late.drain(..) {
+                            table.release(unmapped, Invalidated::complete());
+                        }
+                    }
+                }
+                Step::Protect { page, pages } => {
+                    let whole = (page..page + pages).all(|at| model.contains_key(&at));
+                    let read_only = Attributes { write: false, ..Attributes::RAM };
+                    let result = table.protect(span(from + page * K4, pages * K4), read_only);
+                    prop_assert!(whole || result.is_err());
+                    if let Ok(changed) = result {
+                        model.range_mut(page..page + pages).for_each(|(_, entry)| entry.1 = 1);
+                        late.push(changed);
+                    }
+                }
+            }
+            check(&ram, &table, &model, from, late.is_empty());
+        }
+        late.push(table.unmap(span(0, 1 << 39)));
+        for unmapped in late.drain(..) {
+            table.release(unmapped, Invalidated::complete());
+        }
+        check(&ram, &table, &BTreeMap::new(), from, true);
+        prop_assert_eq!(ram.live(), live);
+        prop_assert_eq!(table.counters().table_bytes, K4);
+    }
+}
