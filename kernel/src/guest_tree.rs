@@ -1,1 +1,0 @@
-//! The device tree that a partition gets.
