@@ -28,13 +28,15 @@ pub struct MachineFacts {
 pub struct Function {
     /// Where it is.
     pub address: DeviceAddress,
-    /// What an SMMU sees of it; `None`: it stands behind none.
-    pub stream: Option<Stream>,
+    /// What SMMUs see of it: one for each requester ID that its requests may carry. Empty if any of them passes none.
+    pub streams: Vec<Stream>,
     /// Functions with one number cannot be isolated from each other: multi-function devices and ports without ACS,
     /// everything below a conventional bridge.
     pub group: u32,
-    /// It is a bridge.
+    /// It is a bridge, or another part of the fabric that no partition can own.
     pub bridge: bool,
+    /// All its registers have addresses.
+    pub usable: bool,
     /// Whether it can be reset alone; `None`: not known here.
     pub resettable: Option<bool>,
 }

@@ -5,12 +5,14 @@
 //! it needs to know of the machine is [`MachineFacts`]; what it says is a list of [`Problem`]s, each with the [`Path`] of
 //! the value that is wrong. [`place`] and [`guest_addresses`] are the decisions that both sides must take alike.
 
+mod discovered;
 mod facts;
 mod placement;
 mod problem;
 mod text;
 mod validate;
 
+pub use discovered::discovered;
 pub use facts::{Content, File, Function, ImageError, ImageHeader, MachineFacts, Stream};
 pub use placement::{DTB_LEN, NoRoom, Placement, guest_addresses, place, place_memory};
 pub use problem::{Path, Problem, Rule, Step};

@@ -107,6 +107,11 @@ pub fn place_memory(machine: &Machine, facts: &MachineFacts) -> Vec<Result<Span<
     placed.into_iter().flatten().collect()
 }
 
+/// RAM that partitions can have, in bytes.
+pub(super) fn free_memory(facts: &MachineFacts) -> u64 {
+    free_ranges(facts).iter().map(|range| range.len).sum()
+}
+
 /// RAM less what is reserved, whole [`MEMORY_BLOCK`]s only.
 fn free_ranges(facts: &MachineFacts) -> Vec<Span<Hpa>> {
     let mut free = facts.memory.clone();

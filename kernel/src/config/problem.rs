@@ -164,6 +164,8 @@ pub enum Rule {
     DeviceUnknown,
     /// A bridge.
     DeviceIsBridge,
+    /// A device whose registers have no place in the machine's address space.
+    DeviceWithoutAddresses,
     /// A device behind no SMMU.
     DeviceBehindNoSmmu,
     /// A device whose StreamID another partition's device has too.
@@ -274,6 +276,9 @@ impl fmt::Display for Rule {
             Self::DeviceTwice => f.write_str("the device is given twice"),
             Self::DeviceUnknown => f.write_str("the machine has no such device"),
             Self::DeviceIsBridge => f.write_str("the device is a bridge"),
+            Self::DeviceWithoutAddresses => {
+                f.write_str("the device's registers have no place in the machine's address space")
+            }
             Self::DeviceBehindNoSmmu => f.write_str("the device stands behind no SMMU"),
             Self::DeviceSharesStream { stream } => write!(
                 f,

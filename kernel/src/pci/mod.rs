@@ -26,7 +26,7 @@ pub use address::{Bdf, Function, NotAnAddress};
 pub use bar::{Bar, BarFault, BarKind};
 pub use capability::{Capabilities, ChainFault, Express, Msi, Msix, PortType};
 pub use quiesce::{open_path, quiesce};
-pub use reset::{Clock, ResetError, ResetKind, reset};
+pub use reset::{Clock, ResetError, ResetKind, reset, reset_kind};
 pub use topology::{Buses, FunctionInfo, Header, Identity, Problem, Topology};
 
 /// Configuration space of the machine. Offsets are below 4096 and aligned to the width; a function that is not there

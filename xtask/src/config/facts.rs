@@ -183,10 +183,11 @@ fn board_machine(board: &Board, at: Path, add: Add<'_>) -> Hardware {
     let functions = board.functions.iter().enumerate();
     let functions = functions.map(|(i, function)| Function {
         address: function.address.clone(),
-        stream: function.stream.map(|id| Stream {
+        streams: Vec::from_iter(function.stream.map(|id| Stream {
             smmu: IommuIndex(function.smmu),
             id: DeviceId(id),
-        }),
+        })),
+        usable: true,
         group: function.group.unwrap_or(alone(i)),
         bridge: function.bridge,
         resettable: function.resettable,

@@ -1,6 +1,7 @@
 //! The files that a configuration names: small guests that the build makes, Debian's kernel, and files on disk.
 
 use crate::project;
+use anyhow::{Context, Result};
 use kernel::config::{Content, File, ImageHeader, Machine, Partition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,6 +12,9 @@ use std::path::{Path, PathBuf};
 pub const DEBIAN_KERNEL: &str = "debian:kernel";
 /// An initial RAM disk with busybox, the modules of an NVMe disk, and a shell, as `initrd =` names it.
 pub const DEBIAN_SHELL: &str = "debian:shell";
+
+/// First bytes of an ELF file.
+const ELF: &[u8] = b"\x7fELF";
 
 /// Where the files that we make ourselves lie, by the name that a configuration uses, once they are made.
 pub type Made = BTreeMap<String, PathBuf>;
@@ -67,6 +71,15 @@ pub fn facts(machine: &Machine, folder: &Path, made: &Made) -> Vec<File> {
         .collect()
 }
 
+/// The bytes of the file at `path` as they go into a bundle: an ELF file becomes an arm64 `Image`.
+pub fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let file = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    match file.starts_with(ELF) {
+        true => super::payload::image(&file).with_context(|| path.display().to_string()),
+        false => Ok(file),
+    }
+}
+
 /// What is known of the file at `path`; `None` if it cannot be read.
 fn content(path: &Path) -> Option<Content> {
     let file = fs::File::open(path).ok()?;
@@ -75,17 +88,13 @@ fn content(path: &Path) -> Option<Content> {
     file.take(ImageHeader::LEN as u64)
         .read_to_end(&mut head)
         .ok()?;
-    if head.starts_with(b"\x7fELF") {
-        let image = super::payload::image(&fs::read(path).ok()?).ok();
-        return Some(match image {
-            Some(image) => Content::Bytes {
-                len: image.len() as u64,
-                image: ImageHeader::parse(&image),
-            },
-            None => Content::Bytes {
-                len: metadata.len(),
-                image: ImageHeader::parse(&head),
-            },
+    // An ELF file that cannot become an `Image` is told by its own header that it is none.
+    if head.starts_with(ELF)
+        && let Ok(image) = bytes(path)
+    {
+        return Some(Content::Bytes {
+            len: image.len() as u64,
+            image: ImageHeader::parse(&image),
         });
     }
     Some(Content::Bytes {

@@ -105,6 +105,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::DeviceTwice => "a device belongs to one partition",
         Rule::DeviceUnknown => return Some(known_devices(problem, machine, facts)),
         Rule::DeviceIsBridge => "give the functions behind it",
+        Rule::DeviceWithoutAddresses => "its host bridge needs larger windows",
         Rule::DeviceBehindNoSmmu => {
             "its DMA could not be confined; QEMU's virtio devices need iommu_platform=on,disable-legacy=on"
         }

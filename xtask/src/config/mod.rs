@@ -75,3 +75,6 @@ pub fn check_text(path: &str, text: String, folder: &Path, made: &Made) -> Resul
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

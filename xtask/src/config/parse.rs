@@ -16,7 +16,7 @@ pub struct Parsed<'i> {
     pub machine: Option<Machine>,
     /// Errors of form.
     pub findings: Vec<Finding>,
-    /// `machine` lacks nothing that was written, other than keys that are unknown: the rules have a meaning.
+    /// `machine` has all that was written, other than keys that are unknown: the rules have a meaning.
     pub complete: bool,
 }
 
@@ -26,8 +26,13 @@ const MOST_ERRORS: usize = 200;
 /// Reads `text`.
 pub fn parse(text: &str) -> Parsed<'_> {
     let (tree, errors) = DeTable::parse_recoverable(text);
+    // A key given twice leaves the rest readable. After any other error of syntax, what was understood is a guess, and
+    // so is what seems wrong with it.
+    let is_twice = |error: &&toml::de::Error| error.message() == "duplicate key";
+    let certain = errors.iter().take_while(is_twice).count() + 1;
     let findings: Vec<_> = errors
         .iter()
+        .take(certain)
         .map(|error| Finding {
             message: error.message().to_owned(),
             span: error.span().unwrap_or(0..0),
@@ -40,7 +45,6 @@ pub fn parse(text: &str) -> Parsed<'_> {
         findings,
         tree,
     };
-    // After an error of syntax, what was understood is a guess.
     if parsed.complete {
         parsed.read();
     }
@@ -62,8 +66,10 @@ impl Parsed<'_> {
             let message = error.message();
             let span = error.span().unwrap_or(0..0);
             let patched = if let Some(key) = quoted(message, "unknown field ") {
-                self.findings.push(unknown_key(key, message, span.clone()));
-                remove(tree.get_mut(), &span)
+                let key = UnknownKey::new(key, message);
+                let meant = key.meant.map(str::to_owned);
+                self.findings.push(key.finding(span.clone()));
+                rename(tree.get_mut(), &span, meant.as_deref())
             } else if let Some(key) = quoted(message, "missing field ") {
                 self.complete = false;
                 self.findings.push(Finding {
@@ -176,24 +182,38 @@ fn find_in<'t, 'i>(
 
 /// Removes the entry whose key or value lies at `span`.
 fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    rename(table, span, None)
+}
+
+/// Gives the entry whose key or value lies at `span` the key that was `meant`; removes it if that is taken.
+fn rename(table: &mut DeTable<'_>, span: &Range<usize>, meant: Option<&str>) -> bool {
     let entry = table
         .iter()
         .find(|(key, value)| key.span() == *span || value.span() == *span)
         .map(|(key, _)| key.get_ref().to_string());
     if let Some(key) = entry {
-        table.remove(key.as_str());
+        let value = table.remove(key.as_str());
+        let meant = meant.filter(|meant| !table.contains_key(*meant));
+        if let (Some(meant), Some(value)) = (meant, value) {
+            table.insert(
+                Spanned::new(span.clone(), Cow::Owned(meant.to_owned())),
+                value,
+            );
+        }
         return true;
     }
-    fn inside(value: &mut DeValue<'_>, span: &Range<usize>) -> bool {
+    fn inside(value: &mut DeValue<'_>, span: &Range<usize>, meant: Option<&str>) -> bool {
         match value {
-            DeValue::Table(table) => remove(table, span),
-            DeValue::Array(array) => array.iter_mut().any(|item| inside(item.get_mut(), span)),
+            DeValue::Table(table) => rename(table, span, meant),
+            DeValue::Array(array) => array
+                .iter_mut()
+                .any(|item| inside(item.get_mut(), span, meant)),
             _ => false,
         }
     }
     table
         .iter_mut()
-        .any(|(_, value)| inside(value.get_mut(), span))
+        .any(|(_, value)| inside(value.get_mut(), span, meant))
 }
 
 /// Adds `key` to the table at `table_span` that lacks it.
@@ -231,20 +251,33 @@ fn quoted<'m>(message: &'m str, start: &str) -> Option<&'m str> {
         .next()
 }
 
-fn unknown_key(key: &str, message: &str, span: Range<usize>) -> Finding {
-    // "unknown field `x`, expected one of `a`, `b`": every other piece between backquotes is a name.
-    let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
-    let near = nearest(key, known.iter().copied());
-    let help = match (near, known.is_empty()) {
-        (Some(near), _) => Some(format!("did you mean `{near}`?")),
-        (None, false) => Some(format!("known keys here: {}", known.join(", "))),
-        (None, true) => None,
-    };
-    Finding {
-        message: format!("unknown key `{key}`"),
-        span,
-        help,
-        ..Finding::default()
+/// A key that no table of its kind has.
+struct UnknownKey<'m> {
+    key: &'m str,
+    known: Vec<&'m str>,
+    /// The one it is likely meant to be.
+    meant: Option<&'m str>,
+}
+
+impl<'m> UnknownKey<'m> {
+    fn new(key: &'m str, message: &'m str) -> Self {
+        // "unknown field `x`, expected one of `a`, `b`": every other piece between backquotes is a name.
+        let known: Vec<&str> = message.split('`').skip(3).step_by(2).collect();
+        let meant = nearest(key, known.iter().copied());
+        Self { key, known, meant }
+    }
+
+    fn finding(&self, span: Range<usize>) -> Finding {
+        let help = match self.meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("known keys here: {}", self.known.join(", ")),
+        };
+        Finding {
+            message: format!("unknown key `{}`", self.key),
+            span,
+            help: Some(help),
+            ..Finding::default()
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn is_function(driver: &str) -> bool {
     !other
 }
 
-/// Whether a driver's functions can be reset alone, where we know.
+/// Whether a driver's functions have a reset of their own, where we know.
 fn resettable(driver: &str) -> Option<bool> {
     match driver {
         "nvme" | "igb" => Some(true),
@@ -271,45 +271,57 @@ impl Topology {
     fn functions(&self, smmu: bool) -> Vec<Function> {
         let host_bridge = Function {
             address: DeviceAddress::Pci(PciAddress::new(0, 0, 0)),
-            stream: None,
+            streams: Vec::new(),
             group: 0,
             bridge: true,
+            usable: true,
             resettable: None,
         };
         let mut functions = vec![host_bridge];
         functions.extend(self.nodes.iter().map(|node| Function {
             address: DeviceAddress::Pci(self.address(node)),
-            stream: self.stream(node).filter(|_| smmu),
+            streams: if smmu { self.streams(node) } else { Vec::new() },
             group: self.group(node),
             bridge: node.behind.is_some(),
-            resettable: resettable(&node.driver),
+            usable: true,
+            resettable: self.resettable(node),
         }));
         functions
     }
 
-    fn stream(&self, node: &Node) -> Option<Stream> {
-        let mut id = self.address(node).requester_id();
+    /// Its own requester ID, then what bridges to conventional buses put in its place (PCIe-to-PCI bridge
+    /// specification 2.3); the SMMU's StreamIDs are the requester IDs.
+    fn streams(&self, node: &Node) -> Vec<Stream> {
+        let mut ids = vec![self.address(node).requester_id()];
         let mut bus = &self.buses[node.bus];
-        loop {
-            let bridge = match bus.port {
-                Port::Root { bypass: true, .. } => return None,
-                _ if node.bypass => return None,
-                _ => match bus.bridge {
-                    Some(bridge) => &self.nodes[bridge],
-                    None => break,
-                },
-            };
-            id = match bus.port {
-                Port::ToConventional => PciAddress::new(bus.number, 0, 0).requester_id(),
-                Port::Conventional => self.address(bridge).requester_id(),
-                _ => id,
-            };
+        while let Some(bridge) = bus.bridge.map(|bridge| &self.nodes[bridge]) {
+            let own = self.address(bridge).requester_id();
+            match bus.port {
+                Port::ToConventional => {
+                    ids.extend([own, PciAddress::new(bus.number, 0, 0).requester_id()]);
+                }
+                Port::Conventional => ids.push(own),
+                _ => {}
+            }
             bus = &self.buses[bridge.bus];
         }
-        Some(Stream {
+        if node.bypass || matches!(bus.port, Port::Root { bypass: true, .. }) {
+            return Vec::new();
+        }
+        let stream = |id: u16| Stream {
             smmu: IommuIndex(0),
             id: DeviceId(id.into()),
-        })
+        };
+        ids.into_iter().map(stream).collect()
+    }
+
+    /// Alone behind a port, every function can be reset through its bus.
+    fn resettable(&self, node: &Node) -> Option<bool> {
+        let alone = self.nodes.iter().filter(|n| n.bus == node.bus).count() == 1;
+        match alone && self.buses[node.bus].bridge.is_some() {
+            true => Some(true),
+            false => resettable(&node.driver),
+        }
     }
 
     /// The group is named by the requester ID of its topmost member's function 0: what shares a slot without ACS, and

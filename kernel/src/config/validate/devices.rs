@@ -8,16 +8,16 @@ use super::Problems;
 use alloc::vec::Vec;
 
 /// A device that is known and could be assigned, with what must not be shared.
-struct Owned {
+struct Owned<'f> {
     partition: usize,
     at: Path,
-    stream: Stream,
+    streams: &'f [Stream],
     group: u32,
 }
 
 pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let mut seen: Vec<(&Device, Path)> = Vec::new();
-    let mut owned: Vec<Owned> = Vec::new();
+    let mut owned: Vec<Owned<'_>> = Vec::new();
     for (partition, p) in machine.partitions.iter().enumerate() {
         for (i, device) in p.devices.iter().enumerate() {
             let place = Path::partition(partition).key("device").index(i);
@@ -31,15 +31,14 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
                 out.add(Rule::DeviceUnknown, at);
                 continue;
             };
-            let Some(stream) = assignable(device, function, at, out) else {
+            if !assignable(device, function, at, out) {
                 continue;
-            };
-            let group = function.group;
+            }
             let device = Owned {
                 partition,
                 at,
-                stream,
-                group,
+                streams: &function.streams,
+                group: function.group,
             };
             shared(&device, &owned, out);
             owned.push(device);
@@ -47,32 +46,33 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
     }
 }
 
-/// The stream of a function that could be given to a partition.
-fn assignable(
-    device: &Device,
-    function: &Function,
-    at: Path,
-    out: &mut Problems,
-) -> Option<Stream> {
+/// Whether a function could be given to a partition, as far as it alone decides.
+fn assignable(device: &Device, function: &Function, at: Path, out: &mut Problems) -> bool {
     if function.bridge {
         out.add(Rule::DeviceIsBridge, at);
-        return None;
+        return false;
+    }
+    if !function.usable {
+        out.add(Rule::DeviceWithoutAddresses, at);
     }
     if function.resettable == Some(false) && device.reset == ResetPolicy::Required {
         out.add(Rule::DeviceCannotReset, at);
     }
-    if function.stream.is_none() {
+    if function.streams.is_empty() {
         out.add(Rule::DeviceBehindNoSmmu, at);
     }
-    function.stream
+    !function.streams.is_empty()
 }
 
 /// A StreamID or isolation group belongs to one partition. One message a device: a shared stream says more.
-fn shared(device: &Owned, owned: &[Owned], out: &mut Problems) {
+fn shared(device: &Owned<'_>, owned: &[Owned<'_>], out: &mut Problems) {
     let others = || owned.iter().filter(|o| o.partition != device.partition);
-    let stream = device.stream;
+    let common = |other: &Owned<'_>| {
+        let mut streams = device.streams.iter();
+        streams.find(|s| other.streams.contains(s)).copied()
+    };
     let group = device.group;
-    if let Some(other) = others().find(|o| o.stream == stream) {
+    if let Some((stream, other)) = others().find_map(|o| Some((common(o)?, o))) {
         let rule = Rule::DeviceSharesStream { stream };
         out.add_two(rule, device.at, Some(other.at));
     } else if let Some(other) = others().find(|o| o.group == group) {

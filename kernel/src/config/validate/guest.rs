@@ -80,6 +80,9 @@ pub fn dma_windows(partition: &Partition, at: Path, out: &mut Problems) {
         let count = windows.len();
         out.add(Rule::TooManyWindows { count }, list.index(MAX_DMA_WINDOWS));
     }
+    if partition.memory.get() == 0 {
+        return;
+    }
     let ram_end = guest_map::RAM.0.saturating_add(partition.memory.get());
     for (i, window) in windows.iter().enumerate() {
         let at = list.index(i);

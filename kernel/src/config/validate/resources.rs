@@ -1,6 +1,6 @@
 //! Rules on what partitions share out of one machine: CPUs and memory.
 
-use super::super::placement::place_memory;
+use super::super::placement::{free_memory, place_memory};
 use super::super::{Bytes, MAX_VCPUS, MEMORY_BLOCK, Machine, MachineFacts, Partition, Path, Rule};
 use super::Problems;
 use crate::guest_map;
@@ -109,19 +109,7 @@ fn in_ram(span: &Span<Hpa>, facts: &MachineFacts) -> bool {
 
 /// Whether all partitions together fit what the machine has.
 fn total(machine: &Machine, facts: &MachineFacts, out: &mut Problems) -> bool {
-    let reserved = |ram: &Span<Hpa>| -> u64 {
-        let inside = facts.reserved.iter().filter_map(|r| {
-            let base = r.base.max(ram.base);
-            let end = r.end().min(ram.end());
-            (base < end).then(|| end - base)
-        });
-        inside.sum()
-    };
-    let have: u64 = facts
-        .memory
-        .iter()
-        .map(|ram| ram.len.saturating_sub(reserved(ram)))
-        .sum();
+    let have = free_memory(facts);
     let mut wanted: u64 = 0;
     let mut crossing = None;
     for (i, partition) in machine.partitions.iter().enumerate() {
