@@ -51,6 +51,17 @@ fn a_capability_at_the_end_that_does_not_fit_is_left_out() {
 }
 
 #[test]
+fn a_version_two_capability_near_the_end_is_taken_for_version_one() {
+    for (offset, size) in [(0xc4, 0x3c), (0xc8, 0x14)] {
+        let mut function = plain().with_capability(offset, 0x10);
+        function.bytes[offset + 2] = 2;
+        let (_, topology) = alone(function);
+        let express = topology.functions[0].capabilities.express.unwrap();
+        assert_eq!(express.size(), size);
+    }
+}
+
+#[test]
 fn an_msix_table_outside_its_bar_is_left_out() {
     for (vectors, bar, table, pba) in [
         (1, 1, 0, 0x100),

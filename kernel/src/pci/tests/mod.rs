@@ -198,6 +198,30 @@ fn functions_that_reach_each_other_share_a_group() {
 }
 
 #[test]
+fn functions_of_one_device_are_apart_if_each_has_acs() {
+    // What the second one cannot do at all, it need not redirect.
+    for second in [0x1c, 0] {
+        let function = |index, acs| {
+            let function = FakeFunction::new(1, index, 0x8086, 0x10c9, 0x02_0000);
+            function
+                .multifunction()
+                .with_express(0x40, 9, true)
+                .with_acs(acs)
+        };
+        let mut bus = FakeBus::new(vec![(0, vec![function(0, 0x1c), function(1, second)])]);
+        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let group = |at| info(&topology, at).group;
+        assert_ne!(group("00:01.0"), group("00:01.1"));
+        // One that implements the redirects and does not take them is not apart.
+        bus.at("00:01.0").mask(0x104, 0);
+        bus.at("00:01.0").put(0x104, 0x1c);
+        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let group = |at| info(&topology, at).group;
+        assert_eq!(group("00:01.0"), group("00:01.1"));
+    }
+}
+
+#[test]
 fn a_switch_without_acs_is_one_group_and_with_acs_it_is_not() {
     for acs in [false, true] {
         let port = |device| {
