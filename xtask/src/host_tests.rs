@@ -1,6 +1,7 @@
 //! What `cargo xtask test` runs on the host: checks of the sources, and each crate's own tests, counted one by one as
 //! libtest prints them.
 
+use crate::progress::Step;
 use crate::project;
 use crate::setup::toolchain;
 use crate::tasks::test::{Kind, Selection, Verdict};
@@ -41,33 +42,49 @@ const CHECKS: &[Check] = &[
         command: || {
             let bare = toolchain::bare()?;
             let mut args = toolchain::cargo(bare, "clippy");
-            args.extend(
-                [
-                    "--quiet", "-p", "boot", "-p", "payloads", "--", "-D", "warnings",
-                ]
-                .map(OsString::from),
-            );
+            args.push("--quiet".into());
+            args.extend(BARE_PACKAGES.map(OsString::from));
+            args.extend(["--", "-D", "warnings"].map(OsString::from));
             Ok(toolchain::expression(bare, &args))
         },
     },
     Check {
-        name: "source::is_documented",
+        name: "source::is_documented_on_the_host",
         command: || {
             let doc = cargo(&[
                 "doc",
                 "--quiet",
                 "--workspace",
+                "--exclude",
+                "payloads",
                 "--no-deps",
                 "--document-private-items",
             ]);
             Ok(doc.env("RUSTDOCFLAGS", "-D warnings"))
         },
     },
+    Check {
+        name: "source::is_documented_on_the_bare_machine",
+        command: || {
+            let bare = toolchain::bare()?;
+            let mut args = toolchain::cargo(bare, "doc");
+            args.extend(["--quiet", "--no-deps", "--document-private-items"].map(OsString::from));
+            args.extend(BARE_PACKAGES.map(OsString::from));
+            Ok(toolchain::expression(bare, &args).env("RUSTDOCFLAGS", "-D warnings"))
+        },
+    },
+];
+
+/// What is compiled for the bare machine.
+const BARE_PACKAGES: [&str; 10] = [
+    "-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot", "-p", "payloads",
 ];
 
 fn cargo(args: &[&str]) -> Expression {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    duct::cmd(cargo, args).dir(project::root())
+    duct::cmd(cargo, args)
+        .dir(project::root())
+        .env("CARGO_TERM_COLOR", "never")
 }
 
 /// Runs what is selected.
@@ -105,6 +122,7 @@ pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
 
 fn run_check(check: &Check) -> Verdict {
     let start = Instant::now();
+    let step = Step::start(check.name);
     let run = || -> Result<Option<String>> {
         let out = (check.command)()?
             .stderr_to_stdout()
@@ -114,10 +132,12 @@ fn run_check(check: &Check) -> Verdict {
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         Ok((!out.status.success()).then(|| tail(&text)))
     };
+    let failure = run().unwrap_or_else(|error| Some(format!("{error:#}")));
+    step.over();
     Verdict {
         name: check.name.to_owned(),
         kind: Kind::Source,
-        failure: run().unwrap_or_else(|error| Some(format!("{error:#}"))),
+        failure,
         time: Some(start.elapsed()),
         folder: None,
     }
@@ -142,12 +162,14 @@ struct Name {
 /// The selected ones, without running any.
 fn names(selection: &Selection) -> Result<Vec<Name>> {
     let list = cargo(&["test", "--workspace", "--", "--list", "--format", "terse"]);
+    let step = Step::start("the host's tests: build");
     let out = list
         .stderr_to_stdout()
         .stdout_capture()
         .unchecked()
         .run()
         .context("cannot run cargo")?;
+    step.over();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     ensure!(
         out.status.success(),
@@ -185,12 +207,16 @@ fn run_libtest(
         .context("cannot run cargo")?;
     let mut parser = Parser::default();
     let mut text = String::new();
+    let mut step = Some(Step::start("the host's tests: build"));
     // Why a test failed comes after all of its neighbours: keep the failed ones until then.
     let mut failed = Vec::new();
     for line in BufReader::new(&reader).lines() {
         let line = line?;
         parser.heading(&line);
         if let Some((name, passed)) = result(&line) {
+            if let Some(step) = step.take() {
+                step.over();
+            }
             let name = parser.full(name);
             if !selection.takes(&name) {
                 continue;
@@ -203,7 +229,10 @@ fn run_libtest(
         text.push_str(&line);
         text.push('\n');
     }
-    let success = reader.try_wait()?.is_none_or(|out| out.status.success());
+    if let Some(step) = step.take() {
+        step.over();
+    }
+    let success = reader.try_wait()?.is_some_and(|out| out.status.success());
     if !success && failed.is_empty() {
         let mut all = verdict(whole.to_owned(), Some(tail(&text)));
         all.time = Some(start.elapsed());

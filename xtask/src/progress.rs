@@ -47,35 +47,40 @@ impl Step {
 
     /// The step succeeded.
     pub fn done(mut self) {
-        self.end("done");
+        self.end(Some("done"));
+    }
+
+    /// The step is over, and somebody else says how it went.
+    pub fn over(mut self) {
+        self.end(None);
     }
 
     /// The step succeeded, and there is something to say about it.
     pub fn done_with(mut self, result: &str) {
-        self.end(result);
+        self.end(Some(result));
     }
 
-    fn end(&mut self, result: &str) {
+    fn end(&mut self, result: Option<&str>) {
         let Some((sender, ticker)) = self.stop.take() else {
             return;
         };
         drop(sender);
         let _ = ticker.join();
-        let clear = if stderr().is_terminal() {
-            "\r\x1b[K"
-        } else {
-            ""
-        };
-        eprintln!(
-            "{clear}{}: {result} ({:.1} s)",
-            self.name,
-            self.start.elapsed().as_secs_f32()
-        );
+        if stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+        if let Some(result) = result {
+            eprintln!(
+                "{}: {result} ({:.1} s)",
+                self.name,
+                self.start.elapsed().as_secs_f32()
+            );
+        }
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
-        self.end("FAILED");
+        self.end(Some("FAILED"));
     }
 }

@@ -7,7 +7,8 @@ use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
 use crate::tasks::build::{self, Profile, Program};
 use anyhow::Result;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// One machine test.
@@ -40,11 +41,6 @@ impl Context {
         Self { folder }
     }
 
-    /// Where the case may write.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// QEMU.
     pub fn qemu(&self) -> Result<Tool> {
         kit::qemu()
@@ -52,7 +48,11 @@ impl Context {
 
     /// The hypervisor without a bundle.
     pub fn hypervisor(&self) -> Result<Program> {
-        build::hypervisor(Profile::Release)
+        static BUILT: OnceLock<Result<Program, String>> = OnceLock::new();
+        let built = BUILT.get_or_init(|| {
+            build::hypervisor(Profile::Release).map_err(|error| format!("{error:#}"))
+        });
+        built.clone().map_err(anyhow::Error::msg)
     }
 
     /// Starts `machine`.

@@ -78,17 +78,7 @@ pub fn cargo(bare: Bare, subcommand: &str) -> Vec<OsString> {
     args
 }
 
-/// Runs cargo with `args` from [`cargo`], its output shown as it comes.
-pub fn run_cargo(bare: Bare, args: &[OsString]) -> Result<()> {
-    let out = expression(bare, args)
-        .unchecked()
-        .run()
-        .context("cannot run cargo")?;
-    ensure!(out.status.success(), "cargo {} failed", words(args));
-    Ok(())
-}
-
-/// The same as an expression, for a caller that wants the output.
+/// Runs cargo with `args` that start with those of [`cargo`].
 pub fn expression(bare: Bare, args: &[OsString]) -> duct::Expression {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let run = duct::cmd(cargo, args)
@@ -100,11 +90,6 @@ pub fn expression(bare: Bare, args: &[OsString]) -> duct::Expression {
         Bare::Prebuilt => run.env_remove("RUSTC_BOOTSTRAP"),
         Bare::FromSource => run.env("RUSTC_BOOTSTRAP", "1"),
     }
-}
-
-fn words(args: &[OsString]) -> String {
-    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
-    words.join(" ")
 }
 
 /// Where builds for the bare machine go.

@@ -1,6 +1,7 @@
 //! `cargo xtask build`: the hypervisor and the small guests, for the bare machine.
 
 use super::Outcome;
+use crate::progress::Step;
 use crate::setup::toolchain::{self, Bare};
 use anyhow::{Context, Result, ensure};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
@@ -102,11 +103,13 @@ fn executables(bare: Bare, package: &str, profile: Profile) -> Result<Vec<(Strin
     if profile == Profile::Release {
         args.push("--release".into());
     }
+    let step = Step::start(format!("build {package} for {}", toolchain::TARGET));
     let out = toolchain::expression(bare, &args)
         .stdout_capture()
         .unchecked()
         .run()
         .context("cannot run cargo")?;
+    step.over();
     ensure!(
         out.status.success(),
         "package `{package}` does not build for {}",

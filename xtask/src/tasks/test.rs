@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::cases::{self, Context};
 use crate::host_tests;
+use crate::progress::Step;
 use crate::project;
 use anyhow::Result;
 use serde_json::json;
@@ -131,12 +132,14 @@ fn run_case(case: &cases::Case) -> Result<Verdict> {
     }
     let context = Context::new(folder.clone());
     let start = Instant::now();
+    let step = Step::start(case.name);
     let result = catch_unwind(AssertUnwindSafe(|| (case.run)(&context)));
     let failure = match result {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
         Err(_) => Some("the test itself panicked".into()),
     };
+    step.over();
     let time = Some(start.elapsed());
     let kept = folder.exists().then(|| folder.clone());
     if failure.is_none() && folder.exists() {
