@@ -55,7 +55,7 @@ fatal:
     // A second exception on this stack says that describing the first one failed.
     mrs     x2, TPIDR_EL2
     ldr     x2, [x2, #{in_exception}]
-    cbnz    x2, stop
+    cbnz    x2, exception_stop
     stp     x3, x4, [x0, #24]
     stp     x5, x6, [x0, #40]
     stp     x7, x8, [x0, #56]
@@ -87,9 +87,9 @@ fatal:
     mov     x29, xzr
     mov     x30, xzr
     b       sluice_fatal_exception
-stop:
+exception_stop:
     wfi
-    b       stop
+    b       exception_stop
 
 leave_guest:
     stp     x2, x3, [x0, #16]
