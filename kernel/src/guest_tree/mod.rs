@@ -11,6 +11,7 @@ use iommu::addr::{Gpa, Span};
 
 use crate::guest_map;
 use crate::vdev::affinity;
+use crate::vdev::vpci::intx_intid;
 
 /// Most vCPUs of a partition: as many as the map has redistributors for.
 pub const MAX_VCPUS: usize = (guest_map::GICR.len / guest_map::GICR_STRIDE) as usize;
@@ -243,26 +244,16 @@ fn pcie(host: Pcie) -> Node {
     node
 }
 
-/// Pin p of device d raises SPI (d + p) mod 4 of the four: neighbours do not share one.
+/// Four devices, four pins each; the mask folds the others onto them.
 fn intx_map() -> Vec<[u32; 10]> {
-    let route = |device: u32, pin: u32| {
-        let [kind, number, flags] = spi(guest_map::INTX_INTID + (device + pin) % 4);
+    let route = |device: u8, pin: u8| {
+        let [kind, number, flags] = spi(intx_intid(device, pin)?);
         // Unit address and pin (1 = INTA); the GIC, its unit address of two cells, its specifier.
-        [
-            device << 11,
-            0,
-            0,
-            pin + 1,
-            PHANDLE_GIC,
-            0,
-            0,
-            kind,
-            number,
-            flags,
-        ]
+        let (device, pin) = (u32::from(device) << 11, u32::from(pin));
+        Some([device, 0, 0, pin, PHANDLE_GIC, 0, 0, kind, number, flags])
     };
     (0..4)
-        .flat_map(|device| (0..4).map(move |pin| route(device, pin)))
+        .flat_map(|device| (1..=4).filter_map(move |pin| route(device, pin)))
         .collect()
 }
 
