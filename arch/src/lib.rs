@@ -23,5 +23,5 @@ use aarch64 as machine;
 #[cfg(not(target_os = "none"))]
 use host as machine;
 
-pub use aarch64::{gic, ich, its, pl011};
-pub use machine::{barrier, clock, cpu, power};
+pub use aarch64::{gic, ich, its, pl011, vcpu};
+pub use machine::{barrier, clock, cpu, power, stage2};

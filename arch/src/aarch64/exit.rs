@@ -117,8 +117,6 @@ pub enum Decoded {
         exit: Exit,
         /// Virtual address to translate.
         far: u64,
-        /// Translate for a store.
-        write: bool,
     },
 }
 
@@ -216,7 +214,6 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Decoded {
         Decoded::NeedsPage {
             exit: exit(offset),
             far,
-            write,
         }
     } else {
         Decoded::Complete(exit(page | offset))

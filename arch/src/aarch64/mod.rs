@@ -15,7 +15,10 @@ pub mod exceptions;
 pub mod exit;
 pub mod features;
 pub mod gic;
+#[cfg(target_os = "none")]
+pub mod guest;
 pub mod ich;
+pub(crate) mod inject;
 pub mod its;
 #[cfg(target_os = "none")]
 pub mod memory;
@@ -26,3 +29,5 @@ pub mod mmu;
 pub mod pl011;
 #[cfg(target_os = "none")]
 pub mod power;
+pub mod stage2;
+pub mod vcpu;

@@ -3,6 +3,8 @@
 pub mod barrier;
 pub mod clock;
 pub mod cpu;
+pub mod guest;
 pub mod memory;
 pub mod mmio;
 pub mod power;
+pub mod stage2;
