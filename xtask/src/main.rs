@@ -6,6 +6,7 @@
 
 mod cases;
 mod config;
+mod figures;
 mod host_tests;
 mod initrd;
 mod progress;
