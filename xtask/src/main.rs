@@ -13,6 +13,7 @@ mod progress;
 mod project;
 mod qemu;
 mod setup;
+mod symbols;
 mod tasks;
 
 use clap::{Parser, Subcommand};

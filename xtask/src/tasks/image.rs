@@ -1,14 +1,261 @@
-//! `cargo xtask image`.
+//! `cargo xtask image`: hypervisor, configuration and guests in one bootable file, an arm64 `Image` for QEMU, U-Boot or
+//! a board.
 
 use super::Outcome;
+use super::build::{self, Profile, Program};
+use super::check::checked;
+use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_SHELL};
+use crate::config::{Checked, Made};
+use crate::initrd::{self, Init};
+use crate::project;
+use crate::setup::kit;
+use crate::symbols;
+use anyhow::{Context, Result, anyhow, ensure};
+use kernel::bundle::{Builder, FILE_ALIGN, MAX_NAME};
+use kernel::config::{ImageHeader, Machine};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Arguments of `cargo xtask image`.
 #[derive(clap::Args)]
-pub struct Image {}
+pub struct Image {
+    /// The configuration.
+    config: PathBuf,
+    /// The file to write; `target/images/NAME.img` if absent.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Build without optimisation.
+    #[arg(long)]
+    debug: bool,
+}
 
 impl Image {
-    /// Does it.
+    /// Writes it and says what is in it.
     pub fn run(self) -> Outcome {
-        anyhow::bail!("`image` is not there yet")
+        let profile = match self.debug {
+            true => Profile::Debug,
+            false => Profile::Release,
+        };
+        let Some(packed) = pack(&self.config, self.output, profile)? else {
+            return Ok(ExitCode::FAILURE);
+        };
+        println!(
+            "{}: {} KiB, {} of them the hypervisor in memory",
+            packed.path.display(),
+            packed.len.div_ceil(1024),
+            packed.hypervisor_len.div_ceil(1024)
+        );
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A bootable file.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Length of the hypervisor in it, bss and stacks included.
+    pub hypervisor_len: usize,
+    /// The configuration in it.
+    pub checked: Checked,
+    /// The hypervisor in it.
+    pub hypervisor: Program,
+}
+
+/// Checks the configuration at `config`, builds what it needs and packs it into `output`. `None`: it has problems, and
+/// they were printed.
+pub fn pack(config: &Path, output: Option<PathBuf>, profile: Profile) -> Result<Option<Packed>> {
+    let Some(first) = checked(config, &Made::new())? else {
+        return Ok(None);
+    };
+    let made = make(&first.machine, profile)?;
+    // Now with what was made: whether it is bootable, and fits.
+    let Some(checked) = checked(config, &made)? else {
+        return Ok(None);
+    };
+    let hypervisor = build::hypervisor(profile)?;
+    let bundle = bundle(&checked, &made, &hypervisor)?;
+    let flat = fs::read(&hypervisor.flat)?;
+    let start = build::symbol(&hypervisor.elf, "__bundle_start")?
+        .checked_sub(build::symbol(&hypervisor.elf, "__image_start")?)
+        .context("__bundle_start lies before __image_start")?;
+    let hypervisor_len = usize::try_from(start)?;
+    let image = join(flat, hypervisor_len, &bundle)?;
+    let path = match output {
+        Some(path) => path,
+        None => {
+            let dir = project::target().join("images");
+            fs::create_dir_all(&dir)?;
+            let stem = config.file_stem().context("a configuration has a name")?;
+            dir.join(stem).with_added_extension("img")
+        }
+    };
+    fs::write(&path, &image).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Some(Packed {
+        path,
+        len: image.len(),
+        hypervisor_len,
+        checked,
+        hypervisor,
+    }))
+}
+
+/// Makes the files of ours that `machine` names.
+fn make(machine: &Machine, profile: Profile) -> Result<Made> {
+    let mut made = Made::new();
+    let named: BTreeSet<&str> = machine.partitions.iter().flat_map(|p| p.files()).collect();
+    let small_guests = machine
+        .partitions
+        .iter()
+        .any(|p| p.files().any(|file| files::is_payload_name(p, file)));
+    if small_guests {
+        for program in build::payloads(profile)? {
+            // Says here, with its reason, what the rules would only refuse.
+            files::bytes(&program.elf)?;
+            made.insert(program.name, program.elf);
+        }
+    }
+    if named.iter().any(|name| files::is_debian(name)) {
+        let linux = kit::linux()?;
+        if named.contains(DEBIAN_SHELL) {
+            let dir = project::target().join("images");
+            fs::create_dir_all(&dir)?;
+            let path = dir.join("shell.cpio");
+            fs::write(&path, initrd::build(&linux, Init::Shell)?)?;
+            made.insert(DEBIAN_SHELL.to_owned(), path);
+        }
+        made.insert(DEBIAN_KERNEL.to_owned(), linux.image);
+    }
+    Ok(made)
+}
+
+/// The bundle: every file once, under the name that the packed configuration gives it.
+fn bundle(checked: &Checked, made: &Made, hypervisor: &Program) -> Result<Vec<u8>> {
+    let mut builder = Builder::new();
+    let mut machine = checked.machine.clone();
+    let names = bundle_names(&machine);
+    for partition in &mut machine.partitions {
+        let files = [
+            &mut partition.kernel,
+            &mut partition.payload,
+            &mut partition.initrd,
+        ];
+        for file in files.into_iter().flatten() {
+            if let Some(name) = names.get(file) {
+                name.clone_into(file);
+            }
+        }
+    }
+    let failed = |error| anyhow!("cannot pack: {error:?}");
+    builder.config(&machine).map_err(failed)?;
+    for (file, name) in &names {
+        let path = match made.get(file) {
+            Some(path) => path.clone(),
+            None => files::on_disk(&checked.folder, file),
+        };
+        builder.file(name, files::bytes(&path)?).map_err(failed)?;
+    }
+    let symbols = symbols::functions(&hypervisor.elf)?;
+    let symbols: Vec<(u32, &str)> = symbols.iter().map(|(at, name)| (*at, &**name)).collect();
+    builder
+        .symbols(kernel::symbols::encode(&symbols))
+        .map_err(failed)?;
+    Ok(builder.finish())
+}
+
+/// For every file that `machine` names, a short name of its own.
+fn bundle_names(machine: &Machine) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for file in machine.partitions.iter().flat_map(|p| p.files()) {
+        if names.contains_key(file) {
+            continue;
+        }
+        let last = file.rsplit('/').next().unwrap_or(file);
+        let short: String = last.chars().filter(char::is_ascii_graphic).collect();
+        let short = &short[short.len().saturating_sub(MAX_NAME - 4)..];
+        let numbered = (1..).map(|n| format!("{n}-{short}"));
+        let mut candidates = std::iter::once(short.to_owned()).chain(numbered);
+        let name = candidates.find(|name| !name.is_empty() && taken.insert(name.clone()));
+        names.insert(file.to_owned(), name.unwrap_or_default());
+    }
+    names
+}
+
+/// The hypervisor's `len` bytes of memory, `bundle` behind them, and a header that covers both.
+fn join(mut flat: Vec<u8>, len: usize, bundle: &[u8]) -> Result<Vec<u8>> {
+    ensure!(
+        flat.len() <= len && len.is_multiple_of(FILE_ALIGN),
+        "the hypervisor has {:#x} bytes, but its bundle starts at {len:#x}",
+        flat.len()
+    );
+    flat.resize(len, 0);
+    flat.extend_from_slice(bundle);
+    let header = ImageHeader::parse(&flat);
+    header.map_err(|error| anyhow!("the hypervisor is {error}"))?;
+    let size = (flat.len() as u64).to_le_bytes();
+    flat[16..24].copy_from_slice(&size);
+    Ok(flat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernel::bundle::Bundle;
+
+    fn hypervisor(len: usize) -> Vec<u8> {
+        let mut flat = vec![0; len];
+        flat[16] = 1;
+        flat[56..60].copy_from_slice(b"ARM\x64");
+        flat
+    }
+
+    #[test]
+    fn the_header_covers_hypervisor_and_bundle() {
+        let mut builder = Builder::new();
+        builder.file("f", vec![7; 9]).unwrap();
+        let bundle = builder.finish();
+        let image = join(hypervisor(5000), 0x3000, &bundle).unwrap();
+        assert_eq!(image.len(), 0x3000 + bundle.len());
+        let header = ImageHeader::parse(&image).unwrap();
+        assert_eq!(header.image_size, image.len() as u64);
+        let read = Bundle::parse(&image[0x3000..]).unwrap();
+        assert_eq!(read.file("f").unwrap(), [7; 9]);
+    }
+
+    #[test]
+    fn a_hypervisor_past_its_bundle_or_without_header_is_refused() {
+        assert!(join(hypervisor(0x3001), 0x3000, &[]).is_err());
+        assert!(join(hypervisor(0x1000), 0x1001, &[]).is_err());
+        assert!(join(vec![0; 0x1000], 0x1000, &[]).is_err());
+    }
+
+    #[test]
+    fn files_of_one_name_in_two_folders_stay_apart() {
+        let text = r#"
+            [machine]
+            name = "m"
+            [[partition]]
+            name = "a"
+            memory = 0
+            cpus = []
+            kernel = "one/Image"
+            initrd = "/a-very-long-folder/with-a-very-long-name-that-does-not-fit-in-an-entry.cpio.gz"
+            [[partition]]
+            name = "b"
+            memory = 0
+            cpus = []
+            kernel = "two/Image"
+        "#;
+        let names = bundle_names(&toml::from_str(text).unwrap());
+        assert_eq!(names["one/Image"], "Image");
+        assert_eq!(names["two/Image"], "1-Image");
+        let unique: BTreeSet<&String> = names.values().collect();
+        assert_eq!(unique.len(), 3);
+        assert!(names.values().all(|name| name.len() <= MAX_NAME));
     }
 }
