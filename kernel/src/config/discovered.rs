@@ -63,3 +63,91 @@ fn streams(smmus: &[Smmu], info: &FunctionInfo) -> Vec<Stream> {
     let all: Option<Vec<Stream>> = info.streams.iter().map(stream).collect();
     all.unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot_info::Cpu;
+    use crate::bundle::Builder;
+    use crate::pci::fake::FakeBus;
+    use crate::pci::fixtures::{SMMU, edu, host_bridge, nvme, root_port, virt_host};
+    use alloc::vec;
+    use iommu::id::DeviceId;
+
+    fn boot(smmu_phandle: u32) -> BootInfo {
+        let smmu = Smmu {
+            registers: Span {
+                base: Hpa(0x905_0000),
+                len: 0x2_0000,
+            },
+            phandle: smmu_phandle,
+            event_irq: None,
+            gerror_irq: None,
+            dma_coherent: true,
+        };
+        BootInfo {
+            cpus: vec![Cpu { mpidr: 0 }; 3],
+            smmus: vec![smmu],
+            ..BootInfo::default()
+        }
+    }
+
+    fn facts(boot: &BootInfo) -> MachineFacts {
+        let behind = root_port(3).with_child(nvme(0, 0));
+        let roots = vec![host_bridge(), nvme(1, 9), edu(2), behind];
+        let mut bus = FakeBus::new(vec![(0, roots)]);
+        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let mut builder = Builder::new();
+        builder.file("text", b"not an image".to_vec()).unwrap();
+        builder.symbols(vec![0; 4]).unwrap();
+        let bytes = builder.finish();
+        let kept = [Span {
+            base: Hpa(0x4020_0000),
+            len: 0x10_0000,
+        }];
+        discovered(boot, &kept, &topology, &Bundle::parse(&bytes).unwrap())
+    }
+
+    fn function<'f>(facts: &'f MachineFacts, address: &str) -> &'f Function {
+        facts.function(&address.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_enumeration_found_becomes_facts() {
+        let facts = facts(&boot(SMMU));
+        assert_eq!(facts.cpus, 3);
+        assert_eq!(facts.reserved.len(), 1);
+        let disk = function(&facts, "01:00.0");
+        let stream = Stream {
+            smmu: IommuIndex(0),
+            id: DeviceId(0x100),
+        };
+        assert_eq!(disk.streams, [stream]);
+        assert_eq!(
+            (disk.bridge, disk.usable, disk.resettable),
+            (false, true, Some(true))
+        );
+        assert_eq!(function(&facts, "00:02.0").resettable, Some(false));
+        assert!(function(&facts, "00:00.0").bridge);
+        assert!(function(&facts, "00:03.0").bridge);
+    }
+
+    #[test]
+    fn files_are_listed_and_symbols_are_not() {
+        let facts = facts(&boot(SMMU));
+        assert_eq!(facts.files.len(), 1);
+        assert!(matches!(
+            facts.files[0].content,
+            Content::Bytes {
+                len: 12,
+                image: Err(_)
+            }
+        ));
+    }
+
+    #[test]
+    fn a_function_behind_an_smmu_that_is_not_there_has_no_stream() {
+        let facts = facts(&boot(SMMU + 1));
+        assert!(facts.functions.iter().all(|f| f.streams.is_empty()));
+    }
+}

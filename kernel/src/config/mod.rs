@@ -291,3 +291,6 @@ fn yes() -> bool {
 fn one() -> u32 {
     1
 }
+
+#[cfg(test)]
+mod tests;

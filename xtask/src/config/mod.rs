@@ -16,7 +16,7 @@ pub use files::Made;
 pub use report::Report;
 
 use anyhow::{Context, Result};
-use kernel::config::{Machine, MachineFacts, validate};
+use kernel::config::{Machine, validate};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,6 @@ use std::path::{Path, PathBuf};
 pub struct Checked {
     /// What it says.
     pub machine: Machine,
-    /// What it was checked against.
-    pub facts: MachineFacts,
     /// The folder that its paths count from.
     pub folder: PathBuf,
 }
@@ -58,7 +56,6 @@ pub fn check_text(path: &str, text: String, folder: &Path, made: &Made) -> Resul
         findings.extend(told.map(|p| hints::finding(p, &machine, &facts, &parsed)));
         checked = Some(Checked {
             machine,
-            facts,
             folder: folder.to_owned(),
         });
     }

@@ -188,6 +188,23 @@ fn the_configuration_without_a_fault_is_accepted() {
 }
 
 #[test]
+fn the_configurations_that_come_with_the_source_are_accepted() {
+    let dir = crate::project::root().join("boot/configs");
+    let entries = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let files: Vec<_> = entries
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    assert!(files.len() >= 3);
+    for path in files {
+        if let Err(report) = super::check(&path, &Made::new()).unwrap() {
+            panic!("{}", report.render(false));
+        }
+    }
+}
+
+#[test]
 fn every_malformed_configuration_is_refused_at_its_fault() {
     assert!(CASES.len() >= 40);
     let mut wrong = String::new();

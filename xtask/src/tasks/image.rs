@@ -42,8 +42,9 @@ impl Image {
             return Ok(ExitCode::FAILURE);
         };
         println!(
-            "{}: {} KiB, {} of them the hypervisor in memory",
+            "{}: {} partitions, {} KiB, {} of them the hypervisor in memory",
             packed.path.display(),
+            packed.checked.machine.partitions.len(),
             packed.len.div_ceil(1024),
             packed.hypervisor_len.div_ceil(1024)
         );
@@ -62,8 +63,6 @@ pub struct Packed {
     pub hypervisor_len: usize,
     /// The configuration in it.
     pub checked: Checked,
-    /// The hypervisor in it.
-    pub hypervisor: Program,
 }
 
 /// Checks the configuration at `config`, builds what it needs and packs it into `output`. `None`: it has problems, and
@@ -100,7 +99,6 @@ pub fn pack(config: &Path, output: Option<PathBuf>, profile: Profile) -> Result<
         len: image.len(),
         hypervisor_len,
         checked,
-        hypervisor,
     }))
 }
 
