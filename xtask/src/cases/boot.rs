@@ -9,6 +9,7 @@ use std::time::Duration;
 
 pub const CASES: &[Case] = &[
     case("boot::boots_at_el2", boots_at_el2),
+    case("boot::boots_with_its_bundle", boots_with_its_bundle),
     case("boot::refuses_el1", refuses_el1),
     case("boot::boots_through_uboot", boots_through_uboot),
 ];
@@ -26,6 +27,21 @@ fn by_kernel(image: PathBuf) -> Boot {
 /// QEMU's `-kernel`: the arm64 boot protocol with x0 = device tree, at EL2.
 fn boots_at_el2(context: &Context) -> Result<()> {
     let mut guest = context.start(&Machine::new(by_kernel(context.hypervisor()?.flat)))?;
+    let line = guest.wait_line("Sluice", START_LIMIT)?;
+    ensure!(
+        line.contains("EL2"),
+        "the first line does not say EL2: {line}"
+    );
+    Ok(())
+}
+
+/// The same with configuration, guests and symbols behind it.
+fn boots_with_its_bundle(context: &Context) -> Result<()> {
+    let machine = context.pack(
+        "[machine]\nname = 'one'\n[machine.qemu]\nmemory = '512M'\ncpus = 1\n\
+         [[partition]]\nname = 'canary'\nmemory = '64M'\ncpus = [0]\npayload = 'canary'\n",
+    )?;
+    let mut guest = context.start(&machine)?;
     let line = guest.wait_line("Sluice", START_LIMIT)?;
     ensure!(
         line.contains("EL2"),

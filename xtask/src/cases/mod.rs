@@ -6,7 +6,8 @@ mod boot;
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
 use crate::tasks::build::{self, Profile, Program};
-use anyhow::Result;
+use crate::tasks::image;
+use anyhow::{Context as _, Result};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -58,6 +59,18 @@ impl Context {
     /// Starts `machine`.
     pub fn start(&self, machine: &Machine) -> Result<Guest> {
         Guest::start(&self.qemu()?, machine, &self.folder, CASE_LIMIT)
+    }
+
+    /// Packs the configuration `text` and describes the machine that boots it. Paths in it count from the case's folder,
+    /// where [`Context::file`] writes.
+    pub fn pack(&self, text: &str) -> Result<Machine> {
+        let path = self.file("machine.toml", text.as_bytes())?;
+        let image = self.folder.join("machine.img");
+        let packed = image::pack(&path, Some(image.clone()), Profile::Release)?;
+        let packed = packed.context("the configuration has problems, see above")?;
+        let qemu = packed.checked.machine.machine.qemu.as_ref();
+        let qemu = qemu.context("the configuration has no [machine.qemu]")?;
+        Machine::of_config(qemu, image, &self.folder, &self.folder)
     }
 
     /// Writes a file into the case's folder.

@@ -107,7 +107,7 @@ impl Machine {
     }
 
     /// The arguments that describe it; console, control socket and trace file are the caller's.
-    fn args(&self) -> Vec<OsString> {
+    pub fn args(&self) -> Vec<OsString> {
         let on = |yes: bool| if yes { "on" } else { "off" };
         let mut machine = format!(
             "virt,virtualization={},gic-version=3,dtb-randomness=off",
