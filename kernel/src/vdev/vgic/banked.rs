@@ -152,7 +152,7 @@ impl Vgic {
 }
 
 /// The part of a 64-bit register that an access of `size` bytes sees, `offset` bytes into it.
-pub(super) const fn part(register: u64, offset: u64, size: u8) -> u64 {
+pub(in crate::vdev) const fn part(register: u64, offset: u64, size: u8) -> u64 {
     if size == 8 {
         register
     } else {
@@ -161,7 +161,7 @@ pub(super) const fn part(register: u64, offset: u64, size: u8) -> u64 {
 }
 
 /// The register after such a write.
-pub(super) const fn merge(register: u64, offset: u64, size: u8, value: u64) -> u64 {
+pub(in crate::vdev) const fn merge(register: u64, offset: u64, size: u8, value: u64) -> u64 {
     if size == 8 {
         value
     } else {
@@ -171,6 +171,6 @@ pub(super) const fn merge(register: u64, offset: u64, size: u8, value: u64) -> u
 }
 
 /// Whether such an access is one to a 64-bit register: whole, or one of its words.
-pub(super) const fn is_wide(offset: u64, size: u8) -> bool {
+pub(in crate::vdev) const fn is_wide(offset: u64, size: u8) -> bool {
     (size == 4 || size == 8) && offset.is_multiple_of(size as u64)
 }

@@ -14,7 +14,7 @@
 //! active, and the guest's deactivation ends both. Where the guest's wish needs the physical GIC it is in
 //! [`Effects::physical`].
 
-mod banked;
+pub(super) mod banked;
 mod distributor;
 mod irq;
 mod lists;
