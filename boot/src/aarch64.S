@@ -2,13 +2,14 @@
 //
 // The MMU is off and so are the caches: whatever is stored here goes past them to memory. That is why everything that
 // was stored is invalidated before the caches are switched on, and why no Rust runs earlier.
+// Link-time optimisation may put all assembly code into one: labels are prefixed.
 
-.set BLOCK, 2 << 20
+.set BOOT_BLOCK, 2 << 20
 
     .pushsection .head, "ax"
     .global _start
 _start:
-    b       enter
+    b       boot_enter
     .long   0
     .quad   0                           // text_offset
     .quad   __image_size                // grows with what is appended
@@ -18,8 +19,8 @@ _start:
     .long   0
     .popsection
 
-    .pushsection .text.enter, "ax"
-enter:
+    .pushsection .text.boot_enter, "ax"
+boot_enter:
     msr     daifset, #15
     msr     SPSel, #1
     mov     x19, x0                     // device tree
@@ -34,16 +35,16 @@ enter:
 1:
     // A device tree: magic, and no larger than the protocol allows.
     tst     x19, #7
-    b.ne    stop
-    cbz     x19, stop
+    b.ne    boot_stop
+    cbz     x19, boot_stop
     ldp     w0, w22, [x19]
     rev     w0, w0
     rev     w22, w22                    // its size
     ldr     w1, =0xd00dfeed
     cmp     w0, w1
-    b.ne    stop
-    cmp     w22, #BLOCK
-    b.hi    stop
+    b.ne    boot_stop
+    cmp     w22, #BOOT_BLOCK
+    b.hi    boot_stop
 
     // .bss and stacks
     adrp    x0, __bss_start
@@ -62,7 +63,7 @@ enter:
     ldp     x2, x3, [x0], #16           // offset, type
     ldr     x4, [x0], #8                // addend
     cmp     x3, #1027
-    b.ne    stop
+    b.ne    boot_stop
     add     x4, x4, x20
     str     x4, [x2, x20]
     b       1b
@@ -77,10 +78,10 @@ enter:
 1:  mov     x0, x20
     ldr     x1, [x20, #16]
     add     x1, x1, x20
-    bl      map
+    bl      boot_map
     mov     x0, x19
     add     x1, x19, x22
-    bl      map
+    bl      boot_map
     adrp    x0, {next_table}
     str     x23, [x0, :lo12:{next_table}]
 
@@ -111,8 +112,8 @@ enter:
     add     x6, x6, x5
     add     x5, x5, #{stack_end}
     cmp     x21, #2
-    b.hi    el3
-    b.lo    el1
+    b.hi    boot_el3
+    b.lo    boot_el1
 
     adrp    x4, sluice_vectors
     add     x4, x4, :lo12:sluice_vectors
@@ -137,7 +138,7 @@ enter:
     mov     x1, x22
     b       {main}
 
-el3:
+boot_el3:
     bfi     x1, x2, #16, #3             // TCR_EL3.PS
     msr     MAIR_EL3, x0
     msr     TCR_EL3, x1
@@ -149,9 +150,9 @@ el3:
     isb
     ldr     x0, ={sctlr}
     msr     SCTLR_EL3, x0
-    b       wrong_level
+    b       boot_wrong_level
 
-el1:
+boot_el1:
     and     x1, x1, #0xffff             // T0SZ, IRGN0, ORGN0, SH0 are where TCR_EL2 has them
     orr     x1, x1, #(1 << 23)          // EPD1: nothing in the upper half
     bfi     x1, x2, #32, #3             // TCR_EL1.IPS
@@ -166,7 +167,7 @@ el1:
     ldr     x0, =(0x30d00800 | 1 << 12 | 1 << 3 | 1 << 2 | 1)
     msr     SCTLR_EL1, x0
 
-wrong_level:
+boot_wrong_level:
     isb
     mov     sp, x5
     mov     x29, xzr
@@ -177,35 +178,35 @@ wrong_level:
     b       {refuse}
 
 // Nothing is known of the machine, so there is nothing to say it with.
-stop:
+boot_stop:
     wfi
-    b       stop
+    b       boot_stop
 
 // Maps the blocks that [x0, x1) touches to themselves.
-map:
+boot_map:
     mov     x8, x30
-    and     x0, x0, #-(BLOCK)
+    and     x0, x0, #-(BOOT_BLOCK)
 1:  cmp     x0, x1
     b.hs    2f
     adrp    x2, __initial_tables
     ubfx    x3, x0, #39, #9
-    bl      descend
+    bl      boot_descend
     ubfx    x3, x0, #30, #9
-    bl      descend
+    bl      boot_descend
     ubfx    x3, x0, #21, #9
     orr     x4, x0, x24
     str     x4, [x2, x3, lsl #3]
-    add     x0, x0, #BLOCK
+    add     x0, x0, #BOOT_BLOCK
     b       1b
 2:  ret     x8
 
 // x2 = the table behind entry x3 of table x2, taken from the unused ones if there is none yet.
-descend:
+boot_descend:
     ldr     x4, [x2, x3, lsl #3]
     cbnz    x4, 1f
     adrp    x5, __initial_tables_end
     cmp     x23, x5
-    b.hs    stop
+    b.hs    boot_stop
     orr     x4, x23, #3
     str     x4, [x2, x3, lsl #3]
     add     x23, x23, #4096

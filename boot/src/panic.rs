@@ -4,15 +4,23 @@ use crate::{backtrace, console};
 use arch::aarch64::{cpu, power};
 use core::fmt::Write;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-/// Somebody is at it. A second panic, here or on another CPU, has nothing to add.
-static PANICKING: AtomicBool = AtomicBool::new(false);
+/// The CPU that is at it, plus one: the first, whose words are worth more than those of all that follow.
+static PANICKING: AtomicUsize = AtomicUsize::new(0);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    if !cpu::at_el2() || PANICKING.swap(true, Ordering::AcqRel) {
+    if !cpu::at_el2() {
         cpu::halt();
+    }
+    let me = cpu::index() + 1;
+    match PANICKING.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        // Describing the panic failed in turn.
+        Err(first) if first == me => power::off(),
+        // The other one switches the machine off.
+        Err(_) => cpu::halt(),
     }
     // Without the console's lock: whoever holds it may be this CPU.
     let mut console = console::Raw;

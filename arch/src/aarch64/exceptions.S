@@ -4,25 +4,25 @@
 // may be what overflowed. An exception from below is the return of sluice_enter_guest.
 
 // The description: x0..x30, sp, ELR, SPSR, ESR, FAR, kind, 0. `ExceptionFrame` is its layout.
-.set FRAME_SIZE, 38 * 8
+.set EXCEPTION_FRAME_SIZE, 38 * 8
 
-.macro from_el2 kind
+.macro exception_from_el2 kind
     .balign 128
     // Its own SP_EL0 is where x0 waits: the guest's value is lost, but nothing returns to a guest any more.
     msr     SP_EL0, x0
     mrs     x0, TPIDR_EL2
-    sub     x0, x0, #FRAME_SIZE
+    sub     x0, x0, #EXCEPTION_FRAME_SIZE
     stp     x1, x2, [x0, #8]
     mov     x1, #\kind
-    b       fatal
+    b       exception_fatal
 .endm
 
-.macro from_guest kind
+.macro exception_from_guest kind
     .balign 128
     stp     x0, x1, [sp, #-16]!
     ldr     x0, [sp, #16]
     mov     x1, #\kind
-    b       leave_guest
+    b       exception_leave_guest
 .endm
 
     .pushsection .text.sluice_vectors, "ax"
@@ -30,29 +30,29 @@
     .global sluice_vectors
 sluice_vectors:
     // Current EL with SP_EL0: never used here, fatal like the next four.
-    from_el2 0
-    from_el2 1
-    from_el2 2
-    from_el2 3
+    exception_from_el2 0
+    exception_from_el2 1
+    exception_from_el2 2
+    exception_from_el2 3
     // Current EL with SP_EL2: synchronous, IRQ, FIQ, SError.
-    from_el2 0
-    from_el2 1
-    from_el2 2
-    from_el2 3
+    exception_from_el2 0
+    exception_from_el2 1
+    exception_from_el2 2
+    exception_from_el2 3
     // Lower EL, AArch64.
-    from_guest 0
-    from_guest 1
-    from_guest 2
-    from_guest 3
+    exception_from_guest 0
+    exception_from_guest 1
+    exception_from_guest 2
+    exception_from_guest 3
     // Lower EL, AArch32: EL0 only, as HCR_EL2.RW is set.
-    from_guest 0
-    from_guest 1
-    from_guest 2
-    from_guest 3
+    exception_from_guest 0
+    exception_from_guest 1
+    exception_from_guest 2
+    exception_from_guest 3
     .balign 128
 
-fatal:
-    // A second exception on this stack says that describing the first one failed.
+exception_fatal:
+    // A second exception on this stack: describing the first one failed. All that is left is PSCI SYSTEM_OFF.
     mrs     x2, TPIDR_EL2
     ldr     x2, [x2, #{in_exception}]
     cbnz    x2, exception_stop
@@ -88,10 +88,12 @@ fatal:
     mov     x30, xzr
     b       sluice_fatal_exception
 exception_stop:
-    wfi
-    b       exception_stop
+    ldr     w0, =0x84000008
+    smc     #0
+1:  wfi
+    b       1b
 
-leave_guest:
+exception_leave_guest:
     stp     x2, x3, [x0, #16]
     stp     x4, x5, [x0, #32]
     stp     x6, x7, [x0, #48]
@@ -120,6 +122,7 @@ leave_guest:
     ldp     x27, x28, [sp], #16
     ldp     x29, x30, [sp], #16
     ret
+    .ltorg
     .popsection
 
 // sluice_enter_guest(registers: *mut Registers) -> kind: runs the guest until its next exception to EL2.

@@ -87,6 +87,7 @@ impl Guest {
             self.esr = read!("ESR_EL2");
             let decoded = match kind {
                 0 => decode(self.esr, read!("FAR_EL2"), read!("HPFAR_EL2")),
+                // EL2 masks SErrors, so one that it caused shows here as well: still the best that is known.
                 3 => Decoded::Complete(Exit::SError(self.esr)),
                 _ => Decoded::Complete(Exit::Interrupt),
             };
@@ -225,7 +226,14 @@ fn reset_el1() {
         "CNTP_CTL_EL0" = 0;
         "CNTP_CVAL_EL0" = 0;
     }
-    // SAFETY: the ERET that enters the guest is a context synchronization event as well; this one makes the timers'
-    // interrupts settle before it.
-    unsafe { asm!("isb", options(nostack, preserves_flags)) };
+    // SAFETY: forgets what an earlier life of this guest left in the TLB under its VMID; invalidation loses no data.
+    unsafe {
+        asm!(
+            "isb",
+            "tlbi vmalle1",
+            "dsb nsh",
+            "isb",
+            options(nostack, preserves_flags)
+        );
+    }
 }

@@ -3,7 +3,7 @@
 //! They are inline assembly because a compiler may pick a write-back or pair form for a volatile access, and such a
 //! form has no valid syndrome (ESR_ELx.ISV = 0, Arm ARM D24.2.40) where a hypervisor below us emulates the device.
 
-use super::mmu::El2Map;
+use super::mmu::{El2Map, MapError};
 use crate::mmio::MmioError;
 use core::arch::asm;
 
@@ -57,9 +57,10 @@ impl DeviceMap {
     }
 
     pub(crate) fn map(&mut self, base: u64, len: u64) -> Result<Access, MmioError> {
-        self.0
-            .map_device(base, len)
-            .map_err(|_| MmioError::NoTable)?;
-        Ok(Access(()))
+        match self.0.map_device(base, len) {
+            Ok(()) => Ok(Access(())),
+            Err(MapError::NoTable) => Err(MmioError::NoTable),
+            Err(MapError::Range(at)) => Err(MmioError::Range(at)),
+        }
     }
 }
