@@ -247,7 +247,7 @@ impl Vgic {
                 irq.lr_latch = core::mem::take(&mut irq.latch);
             }
             // Pending again comes after the deactivation: a level is looked at anew then, a physical interrupt must
-            // not be pending and active at once (§12.5.7), and what is for another CPU goes there.
+            // not be pending and active at once (§12.4), and what is for another CPU goes there.
             _ if irq.pending() => lr = lr.with_eoi(),
             _ => {}
         }

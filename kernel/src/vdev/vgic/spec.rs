@@ -123,7 +123,7 @@ pub const PRIORITY_MASK: u8 = 0xf8;
 /// Implemented list registers, at most (`ICH_VTR_EL2.ListRegs`).
 pub const MAX_LRS: usize = 16;
 
-/// `ICH_HCR_EL2` (§12.5.x): control of the virtual CPU interface.
+/// `ICH_HCR_EL2` (§12.4): control of the virtual CPU interface.
 pub mod hcr {
     /// The interface is on.
     pub const EN: u64 = 1 << 0;
@@ -151,7 +151,7 @@ pub mod vmcr {
     pub const PRIORITY_MASK: u32 = 24;
 }
 
-/// One `ICH_LR<n>_EL2` (§12.5.7).
+/// One `ICH_LR<n>_EL2` (§12.4).
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Lr(pub u64);
 

@@ -67,7 +67,7 @@ impl Vgic {
         effects
     }
 
-    /// `cpu` wrote `value` to a register that sends SGIs (§12.2.20).
+    /// `cpu` wrote `value` to a register that sends SGIs (§12.2).
     pub fn write_sgi(&mut self, cpu: usize, register: SgiRegister, value: u64) -> CpuSet {
         let intid = (value >> 24 & 0xf) as u32;
         let all_others = value >> 40 & 1 != 0;

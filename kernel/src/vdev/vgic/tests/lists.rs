@@ -5,7 +5,7 @@ use crate::vdev::CpuSet;
 use crate::vdev::vgic::spec::{LpiProperty, Lr};
 use crate::vdev::vgic::{SgiRegister, Vgic};
 
-/// Words worked out by hand from the register's figure (IHI 0069, §12.5.7).
+/// Words worked out by hand from the register's figure (IHI 0069, §12.4).
 #[test]
 fn a_list_register_has_the_architectural_layout() {
     assert_eq!(
