@@ -180,6 +180,8 @@ pub(super) struct Frame {
     pub(super) lpis_on: Option<bool>,
     /// It sees the caches.
     pub(super) coherent: bool,
+    /// GICR_CTLR.RWP stays set.
+    pub(super) stuck: bool,
 }
 
 impl Frame {
@@ -190,6 +192,7 @@ impl Frame {
             sleepy: 3,
             lpis_on: None,
             coherent: true,
+            stuck: false,
         }
     }
 
@@ -263,7 +266,7 @@ impl Device for FakeRedistributors {
     fn read(&self, offset: u64, size: usize) -> u64 {
         let mut state = self.frames[(offset / self.stride) as usize].lock();
         match offset % self.stride {
-            0x0000 => state.control.into(),
+            0x0000 => u64::from(state.control) | u64::from(state.frame.stuck) << 3,
             0x0008 => state.frame.typer,
             0x0014 => {
                 if state.waker & 0b10 == 0 && !state.asleep.poll() {

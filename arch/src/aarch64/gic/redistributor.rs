@@ -165,7 +165,7 @@ impl Redistributor {
         self.registers.read32(SGI_BASE + register) >> (intid.0 % 32) & 1 != 0
     }
 
-    /// Turns LPIs on with these tables (12.11, 12.11). `pending` must be all zero. Returns whether the
+    /// Turns LPIs on with these tables (12.11). `pending` must be all zero. Returns whether the
     /// Redistributor sees the caches; where it does not, tables must be cleaned after each change.
     pub(super) fn enable_lpis(
         &self,

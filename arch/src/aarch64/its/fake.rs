@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) synced: Vec<u64>,
     pub(super) executed: usize,
     pub(super) errors: Vec<u64>,
+    /// It takes no command with this opcode.
+    pub(super) refuses: Option<u64>,
 }
 
 pub(super) struct Fake {
@@ -121,6 +123,7 @@ impl Fake {
         let target = words[2] >> 16 & 0xF_FFFF_FFFF;
         let valid = words[2] >> 63 != 0;
         match words[0] & 0xFF {
+            opcode if state.refuses == Some(opcode) => return None,
             0x08 if valid => {
                 let (table, bits) = (words[2] & 0xF_FFFF_FFFF_FF00, (words[1] & 0x1F) + 1);
                 let max = (self.traits.typer >> 8 & 0x1F) + 1;
@@ -224,6 +227,8 @@ impl Device for Fake {
             }
             (0x0088, 8) => {
                 state.writer = value & 0xF_FFE0;
+                let len = ((state.cbaser & 0xFF) + 1) * 0x1000;
+                assert!(state.writer < len, "the writer left the ring");
                 if value & 1 != 0 {
                     state.stalled = false;
                 }

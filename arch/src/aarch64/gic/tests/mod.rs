@@ -1,13 +1,13 @@
 //! The driver against a GIC that behaves.
 
+mod lpis;
+
 use super::fake::{FakeDistributor, FakeRedistributors, Frame};
 use super::sysreg::{self, Register};
-use super::{Gic, GicError, Intid, Kind, LpiAllocator, Trigger};
-use crate::host;
+use super::{Gic, GicError, Intid, Kind, Trigger};
 use crate::mmio::MmioRegion;
 use alloc::sync::Arc;
 use alloc::vec;
-use alloc::vec::Vec;
 
 /// GICD_TYPER: 8 × 32 interrupts, LPIs, 16 bits of INTID.
 const TYPER: u32 = 7 | 1 << 17 | 15 << 19;
@@ -342,6 +342,12 @@ fn hardware_that_does_not_answer_is_given_up() {
     };
     let gic = with_frames(&[asleep, Frame::new(1)]).unwrap();
     assert_eq!(gic.init_cpu(0), Err(GicError::WakeTimeout(0)));
+    let stuck = Frame {
+        stuck: true,
+        ..Frame::new(0)
+    };
+    let gic = with_frames(&[stuck, Frame::new(1)]).unwrap();
+    assert_eq!(gic.init_cpu(0), Err(GicError::RedistributorTimeout(0)));
 }
 
 #[test]
@@ -400,162 +406,4 @@ fn an_sgi_names_one_cpu() {
         sysreg::fake::take_writes(),
         [(Register::ICC_SGI1R_EL1, 0x0200_0002)]
     );
-}
-
-#[test]
-fn lpis_are_on_with_tables_of_ours() {
-    let (_, redistributors, gic) = two_cpus();
-    let pool = host::memory::pool(0x4000_0000, 1 << 20);
-    assert_eq!(gic.lpi_count(), 0);
-    assert_eq!(
-        gic.set_lpi(Intid(8192), true, 0x80),
-        Err(GicError::LpiState)
-    );
-    gic.enable_lpis(pool).unwrap();
-    assert_eq!(gic.lpi_count(), 8192);
-    let (control, propbaser, pendbaser) = redistributors.lpi_registers(1);
-    // 14 bits of INTID, write-back, Inner Shareable.
-    assert_eq!((control, propbaser & 0xFFF), (1, 0x400 | 7 << 7 | 13));
-    assert_eq!(pendbaser & 0x4000_0000_0000_FFFF, 1 << 62 | 0x400 | 7 << 7);
-    assert_ne!(
-        pendbaser,
-        redistributors.lpi_registers(0).2,
-        "a pending table each"
-    );
-    assert_eq!(
-        propbaser,
-        redistributors.lpi_registers(0).1,
-        "one configuration"
-    );
-
-    let byte = |lpi: u64| {
-        let at = (propbaser & 0xF_FFFF_FFFF_F000) + lpi - 8192;
-        pool.window().read64(at & !7) >> (8 * (at & 7)) & 0xFF
-    };
-    assert_eq!((byte(8192), byte(16383)), (0x02, 0x02), "all disabled");
-    gic.set_lpi(Intid(8195), true, 0xA3).unwrap();
-    assert_eq!((byte(8194), byte(8195), byte(8196)), (0x02, 0xA3, 0x02));
-    gic.set_lpi(Intid(8195), false, 0xA0).unwrap();
-    assert_eq!(byte(8195), 0xA2);
-    for lpi in [0, 8191, 16384, u32::MAX] {
-        assert_eq!(
-            gic.set_lpi(Intid(lpi), true, 0),
-            Err(GicError::Intid(Intid(lpi)))
-        );
-    }
-    assert_eq!(gic.enable_lpis(pool), Err(GicError::LpiState));
-}
-
-#[test]
-fn a_machine_has_as_many_lpis_as_it_says() {
-    let count = |typer| {
-        let frames = [Frame::new(0), Frame::new(1).last()];
-        let gic = machine(
-            FakeDistributor::new(typer, 0x3B, 0),
-            0x2_0000,
-            &frames,
-            None,
-            &CPUS,
-        )
-        .gic
-        .unwrap();
-        gic.enable_lpis(host::memory::pool(0x4000_0000, 1 << 20))
-            .map(|()| gic.lpi_count())
-    };
-    // num_LPIs = 7: 256 of them. No LPIs; too few bits for any.
-    assert_eq!(count(TYPER | 7 << 11), Ok(256));
-    assert_eq!(count(TYPER & !(1 << 17)), Err(GicError::NoLpis(None)));
-    assert_eq!(
-        count(TYPER & !(0x1F << 19) | 9 << 19),
-        Err(GicError::NoLpis(None))
-    );
-}
-
-#[test]
-fn lpis_that_cannot_be_had_are_an_error() {
-    let pool = || host::memory::pool(0x4000_0000, 1 << 20);
-    let enable = |first: Frame| {
-        with_frames(&[first, Frame::new(1)])
-            .unwrap()
-            .enable_lpis(pool())
-    };
-    let without = Frame {
-        typer: Frame::new(0).typer & !1,
-        ..Frame::new(0)
-    };
-    assert_eq!(enable(without), Err(GicError::NoLpis(Some(0))));
-    assert_eq!(
-        enable(Frame {
-            lpis_on: Some(false),
-            ..Frame::new(0)
-        }),
-        Err(GicError::LpisLocked(0))
-    );
-    // The fake panics if a table is changed before firmware's LPIs are off.
-    assert_eq!(
-        enable(Frame {
-            lpis_on: Some(true),
-            ..Frame::new(0)
-        }),
-        Ok(())
-    );
-    let small = host::memory::pool(0x4000_0000, 0x2_0000);
-    assert_eq!(
-        with_frames(&[Frame::new(0), Frame::new(1)])
-            .unwrap()
-            .enable_lpis(small),
-        Err(GicError::NoMemory)
-    );
-    assert_eq!(small.free_bytes(), 0x2_0000);
-}
-
-#[test]
-fn tables_that_are_in_use_are_not_given_back() {
-    let pool = host::memory::pool(0x4000_0000, 1 << 20);
-    let locked = Frame {
-        lpis_on: Some(false),
-        ..Frame::new(1)
-    };
-    let gic = with_frames(&[Frame::new(0), locked]).unwrap();
-    assert_eq!(gic.enable_lpis(pool), Err(GicError::LpisLocked(1)));
-    assert!(pool.free_bytes() < 1 << 20, "CPU 0 writes to its table");
-}
-
-#[test]
-fn a_redistributor_that_does_not_snoop_is_told_so() {
-    let plain = Frame {
-        coherent: false,
-        ..Frame::new(0)
-    };
-    let machine = machine(
-        FakeDistributor::new(TYPER, 0x3B, 0),
-        0x2_0000,
-        &[plain],
-        None,
-        &[0],
-    );
-    machine
-        .gic
-        .unwrap()
-        .enable_lpis(host::memory::pool(0x4000_0000, 1 << 20))
-        .unwrap();
-    let (_, propbaser, pendbaser) = machine.redistributors.lpi_registers(0);
-    assert_eq!([propbaser, pendbaser].map(|word| word & 0xF80), [1 << 7; 2]);
-}
-
-#[test]
-fn an_lpi_is_given_once_and_serves_again() {
-    let mut lpis = LpiAllocator::new(130);
-    let all: Vec<Intid> = core::iter::from_fn(|| lpis.allocate()).collect();
-    assert_eq!(all, (8192..8192 + 130).map(Intid).collect::<Vec<_>>());
-    assert_eq!(lpis.available(), 0);
-    assert!(lpis.free(Intid(8192 + 64)) && lpis.free(Intid(8192 + 129)));
-    assert!(!lpis.free(Intid(8192 + 64)), "it is free already");
-    assert!(!lpis.free(Intid(8192 + 130)) && !lpis.free(Intid(33)));
-    assert_eq!(lpis.available(), 2);
-    assert_eq!(
-        [(); 3].map(|()| lpis.allocate()),
-        [Some(Intid(8256)), Some(Intid(8321)), None]
-    );
-    assert_eq!(LpiAllocator::new(0).allocate(), None);
 }
