@@ -4,7 +4,7 @@
 //! [`Gic::enable_lpis`] gives the Redistributors their tables, before [`Its`](super::its::Its) sends anything. Then
 //! [`acknowledge`](Gic::acknowledge), [`end`](Gic::end) and [`deactivate`](Gic::deactivate) are one instruction each:
 //! priority drop and deactivation are apart (ICC_CTLR_EL1.EOImode = 1), because the interrupt of a guest's device is
-//! ended by the hypervisor but deactivated by the guest, through ICH_LR<n>_EL2.HW (chapter 4).
+//! ended by the hypervisor but deactivated by the guest, through `ICH_LR<n>_EL2`.HW (chapter 4).
 //!
 //! `spec` has the layouts, `distributor` the shared interrupts, `redistributor` those of a CPU, `lpi` the tables of
 //! LPIs, `sysreg` the CPU interface.

@@ -1,4 +1,4 @@
-//! ICH_LR<n>_EL2 as a value (IHI 0069, 12.4).
+//! `ICH_LR<n>_EL2` as a value (IHI 0069, 12.4).
 
 use super::spec::Lr;
 use core::fmt;

@@ -150,7 +150,7 @@ impl Features {
         }
     }
 
-    /// How many of ICH_AP0R<n>_EL2, and of ICH_AP1R<n>_EL2, there are: 1, 2 or 4; the others are UNDEFINED.
+    /// How many of `ICH_AP0R<n>_EL2`, and of `ICH_AP1R<n>_EL2`, there are: 1, 2 or 4; the others are UNDEFINED.
     pub fn active_priority_registers(&self) -> usize {
         match self.preemption_bits {
             ..=5 => 1,

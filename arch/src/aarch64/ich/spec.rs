@@ -22,7 +22,7 @@ register_bitfields![u64,
         /// Priority bits, less one.
         PriBits OFFSET(29) NUMBITS(3) []
     ],
-    /// ICH_LR<n>_EL2 (12.4).
+    /// `ICH_LR<n>_EL2` (12.4).
     pub Lr [
         /// The interrupt's number in the guest.
         VirtualId OFFSET(0) NUMBITS(32) [],

@@ -21,7 +21,7 @@ const QUIESCENT_LIMIT_NS: u64 = 1_000_000_000;
 
 impl Its {
     /// Turns an ITS on, with nothing mapped but a collection for each of `targets`: the CPUs by index, from
-    /// [`Gic::its_target`](super::gic::Gic::its_target). `lpis` is how many LPIs the Redistributors' tables have, from
+    /// [`Gic::its_target`](crate::aarch64::gic::Gic::its_target). `lpis` is how many LPIs the Redistributors' tables have, from
     /// 8192 on; those must be on.
     pub fn new(
         registers: MmioRegion,
