@@ -44,6 +44,11 @@ pub trait DmaBuffer: Send {
     }
     /// Makes `[offset, offset + len)` visible to a device that does not snoop CPU caches.
     fn clean(&self, offset: usize, len: usize);
+    /// Makes what a device that does not snoop CPU caches wrote to `[offset, offset + len)` visible to our reads.
+    /// Implementors whose `clean` leaves lines valid clean and invalidate here. Nobody writes such a range by CPU.
+    fn discard(&self, offset: usize, len: usize) {
+        self.clean(offset, len);
+    }
 }
 
 /// What the machine offers beside registers.

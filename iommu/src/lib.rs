@@ -9,6 +9,7 @@
 //! 3. [`physical`]: the one seam to a physical IOMMU, and the values that cross it.
 //! 4. [`fault`]: one decoded event, before anybody decides whose it is.
 //! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
+//! 6. [`smmuv3`]: the driver of a physical SMMUv3.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,4 +22,5 @@ pub mod fault;
 pub mod hal;
 pub mod id;
 pub mod physical;
+pub mod smmuv3;
 pub mod table;

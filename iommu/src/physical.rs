@@ -74,6 +74,21 @@ pub enum IommuError {
     Unsupported,
     /// The hardware refused a command of ours; the architecture's own code.
     Command(u8),
+    /// Registers read as all ones: the hardware is not there any more.
+    Gone,
+}
+
+/// The caller's word that what was named has left every cache of every walker, and that this was complete before:
+/// [`PhysicalIommu::invalidate`] returned `Ok`, or the TLBI was followed by its DSB.
+#[must_use]
+#[derive(Debug)]
+pub struct Invalidated(());
+
+impl Invalidated {
+    /// States it. One invalidation can stand for a whole batch: take one value for each thing it covers.
+    pub fn complete() -> Self {
+        Self(())
+    }
 }
 
 /// One physical IOMMU.

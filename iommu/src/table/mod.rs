@@ -29,8 +29,9 @@ pub mod spec;
 mod tests;
 mod unmap;
 
+pub use crate::physical::Invalidated;
 pub use attributes::{Attributes, Memory};
-pub use unmap::{Invalidated, Unmapped};
+pub use unmap::Unmapped;
 
 /// Tables kept back so that cutting blocks needs no memory: an unmap cuts at most two blocks, each over two levels.
 const RESERVE: usize = 4;

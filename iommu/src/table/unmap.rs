@@ -8,20 +8,7 @@ use super::{Context, RESERVE, StageTwoTable, index, link, shift, spec};
 use crate::addr::{Input, Span};
 use crate::hal::{DmaBuffer, Platform};
 use crate::id::CacheTag;
-use crate::physical::Invalidation;
-
-/// The caller's word that everything an [`Unmapped`] names has left every cache of every walker of the table, and that
-/// this was complete before: `PhysicalIommu::invalidate` returned `Ok`, or the TLBI was followed by its DSB.
-#[must_use]
-#[derive(Debug)]
-pub struct Invalidated(());
-
-impl Invalidated {
-    /// States it. One proof can stand for a whole batch: take one for each [`Unmapped`] of it.
-    pub fn complete() -> Self {
-        Self(())
-    }
-}
+use crate::physical::{Invalidated, Invalidation};
 
 /// A block that was cut: its entry is invalid until the old block has left the caches (break-before-make,
 /// DDI 0487 D8.16.1), and then leads to the table that holds what is left of it.

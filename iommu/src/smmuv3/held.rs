@@ -1,0 +1,36 @@
+//! Memory that hardware may still reach when its owner is dropped.
+
+use core::ops::{Deref, DerefMut};
+
+/// Owns a buffer. Freed when dropped, unless it was given up before.
+pub(super) struct Held<B>(Option<B>);
+
+impl<B> Held<B> {
+    pub(super) fn new(buffer: B) -> Self {
+        Self(Some(buffer))
+    }
+
+    /// Loses the memory instead of freeing it. Only on the way of being dropped.
+    pub(super) fn lose(&mut self) {
+        core::mem::forget(self.0.take());
+    }
+}
+
+impl<B> Deref for Held<B> {
+    type Target = B;
+    fn deref(&self) -> &B {
+        let Some(buffer) = &self.0 else {
+            unreachable!("nothing is read after it was lost");
+        };
+        buffer
+    }
+}
+
+impl<B> DerefMut for Held<B> {
+    fn deref_mut(&mut self) -> &mut B {
+        let Some(buffer) = &mut self.0 else {
+            unreachable!("nothing is written after it was lost");
+        };
+        buffer
+    }
+}

@@ -1,0 +1,359 @@
+//! Arm SMMUv3 (IHI 0070): the physical driver.
+//!
+//! [`deny_all`] is the first thing that happens to an SMMU: three register accesses, no memory. [`Smmu::start`] comes
+//! later, probes, allocates, and turns translation on with a stream table in which every stream is refused. A stream
+//! passes only between [`PhysicalIommu::attach`] with a stage 2 and the next one with `Abort`. If the driver is dropped,
+//! or a step of the start fails, the SMMU is back at refusing everything.
+//!
+//! Files: `spec/` has the layouts; `probe` the ID registers; `stream_table`, `command_queue` and `event_queue` are the
+//! one writer or reader of each; `command` and `event` are pure; `quirks` says where the emulator differs; `tags` keeps
+//! the VMIDs.
+//!
+//! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
+//! there is no `more`, the global error's calls [`Smmu::handle_gerror`].
+
+use alloc::sync::Arc;
+
+use crate::fault::Fault;
+use crate::hal::{Mmio, Platform};
+use crate::id::{DeviceId, IommuIndex};
+use crate::physical::{Caps, Drained, Invalidation, IommuError, PhysicalIommu, StreamConfig};
+use command::{Command, StageTwoCover};
+use command_queue::CommandQueue;
+use event_queue::EventQueue;
+use registers::Registers;
+use spec::registers::{
+    CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, GERROR, GERROR_FIELDS, GERRORN,
+    IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
+};
+use stream_table::StreamTable;
+
+pub mod command;
+mod command_queue;
+mod deny;
+pub mod event;
+mod event_queue;
+mod held;
+mod probe;
+mod quirks;
+mod registers;
+pub mod ring;
+pub mod spec;
+mod stream_table;
+mod tags;
+
+pub use deny::deny_all;
+pub use probe::Features;
+pub use stream_table::StreamTableEntry;
+pub use tags::CacheTagAllocator;
+
+/// Why an SMMU cannot be used. It refuses all DMA then, as far as it can be reached at all.
+/// Numbers are the register that says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No SMMU answers there: IDR0 or GBPA as read.
+    NotThere(u32),
+    /// No stage 2 translation (IDR0.S2P).
+    NoStageTwo(u32),
+    /// No AArch64 tables (IDR0.TTF).
+    NoAArch64Tables(u32),
+    /// Big-endian walks only (IDR0.TTENDIAN).
+    BigEndian(u32),
+    /// No 4 KiB granule (IDR5.GRAN4K).
+    No4KibGranule(u32),
+    /// Table or queue addresses are fixed (IDR1.TABLES_PRESET, QUEUES_PRESET).
+    PresetTables(u32),
+    /// Sizes that no SMMU has (IDR1).
+    BadSizes(u32),
+    /// No memory for the queues or the stream table.
+    OutOfMemory,
+    /// A step of the start failed.
+    Hardware(IommuError),
+}
+
+impl From<IommuError> for StartError {
+    fn from(error: IommuError) -> Self {
+        Self::Hardware(error)
+    }
+}
+
+/// The errors that [`Smmu::handle_gerror`] found and acknowledged: GERROR bits (§6.3.19).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GlobalErrors(pub u32);
+
+impl GlobalErrors {
+    /// None was active.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Event records were lost.
+    pub fn events_lost(self) -> bool {
+        self.0 & GERROR_FIELDS::EVENTQ_ABT_ERR::SET.value != 0
+    }
+
+    /// A command was refused outside a batch.
+    pub fn command(self) -> bool {
+        self.0 & GERROR_FIELDS::CMDQ_ERR::SET.value != 0
+    }
+
+    /// The SMMU has stopped serving: it refuses all DMA.
+    pub fn service_failure(self) -> bool {
+        self.0 & GERROR_FIELDS::SFM_ERR::SET.value != 0
+    }
+}
+
+/// Exact counts since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Register reads.
+    pub register_reads: u64,
+    /// Register writes.
+    pub register_writes: u64,
+    /// Commands, CMD_SYNCs not included.
+    pub commands: u64,
+    /// CMD_SYNCs.
+    pub syncs: u64,
+    /// Event records read.
+    pub events: u64,
+    /// Times that records were lost.
+    pub losses: u64,
+    /// Bytes of stream tables.
+    pub stream_table_bytes: u64,
+    /// Bytes of both queues.
+    pub queue_bytes: u64,
+}
+
+/// One SMMU that refuses or translates.
+pub struct Smmu<P: Platform, M: Mmio> {
+    index: IommuIndex,
+    platform: Arc<P>,
+    registers: Registers<M>,
+    features: Features,
+    streams: StreamTable<P>,
+    commands: CommandQueue<P>,
+    events: EventQueue<P>,
+}
+
+impl<P: Platform, M: Mmio> Smmu<P, M> {
+    /// Denies all DMA, probes, and turns translation on with every stream refused. `mmio` is both register pages,
+    /// 128 KiB.
+    ///
+    /// # Errors
+    /// Each [`StartError`]. The SMMU refuses all DMA then, if it was reached at all.
+    pub fn start(index: IommuIndex, mmio: M, platform: Arc<P>) -> Result<Self, StartError> {
+        deny_all(&mmio, || platform.now_ns())?;
+        let registers = Registers::new(mmio);
+        let features = Features::probe(&registers)?;
+        let memory = |platform: &P| {
+            let commands =
+                CommandQueue::new(platform, features.command_queue_log2, features.coherent)?;
+            let events = EventQueue::new(platform, features.event_queue_log2, features.coherent)?;
+            Some((commands, events, StreamTable::new(platform, &features)?))
+        };
+        let (commands, events, streams) = memory(&platform).ok_or(StartError::OutOfMemory)?;
+        let mut smmu = Self {
+            index,
+            platform,
+            registers,
+            features,
+            streams,
+            commands,
+            events,
+        };
+        smmu.enable()?;
+        Ok(smmu)
+    }
+
+    /// The order of §6.3.10 and §3.11: attributes, tables and queues; commands; forget everything; events; translation.
+    fn enable(&mut self) -> Result<(), IommuError> {
+        let platform = Arc::clone(&self.platform);
+        let registers = &self.registers;
+        registers.write_acknowledged(&*platform, CR0, CR0ACK, 0)?;
+        registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, 0)?;
+        let attributes = if self.features.coherent {
+            (CR1_FIELDS::QUEUE_IC.val(1)
+                + CR1_FIELDS::QUEUE_OC.val(1)
+                + CR1_FIELDS::QUEUE_SH::Inner)
+                + (CR1_FIELDS::TABLE_IC.val(1)
+                    + CR1_FIELDS::TABLE_OC.val(1)
+                    + CR1_FIELDS::TABLE_SH::Inner)
+        } else {
+            CR1_FIELDS::QUEUE_SH::Outer + CR1_FIELDS::TABLE_SH::Outer
+        };
+        registers.write(CR1, attributes.value);
+        registers.write(
+            CR2,
+            (CR2_FIELDS::RECINVSID::SET + CR2_FIELDS::PTM::SET).value,
+        );
+        platform.write_barrier();
+        self.streams.program(registers);
+        self.commands.program(registers);
+        self.events.program(registers);
+        // Whatever was active before is not ours.
+        let errors = registers.read::<()>(GERROR).get();
+        registers.write(GERRORN, errors);
+
+        let mut control = CR0_FIELDS::CMDQEN::SET.value;
+        registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
+        let mut forget = [
+            Some(Command::cfgi_all()),
+            Some(Command::tlbi_nsnh_all()),
+            None,
+        ];
+        if self.features.el2 {
+            forget[2] = Some(Command::tlbi_el2_all());
+        }
+        for command in forget.into_iter().flatten() {
+            self.commands.push(&*platform, registers, command)?;
+        }
+        self.commands.sync(&*platform, registers)?;
+
+        control |= CR0_FIELDS::EVENTQEN::SET.value;
+        registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
+        let interrupts = IRQ_CTRL_FIELDS::GERROR_IRQEN::SET + IRQ_CTRL_FIELDS::EVENTQ_IRQEN::SET;
+        registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, interrupts.value)?;
+        control |= CR0_FIELDS::SMMUEN::SET.value;
+        registers.write_acknowledged(&*platform, CR0, CR0ACK, control)
+    }
+
+    /// What the SMMU has.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Counts so far.
+    pub fn counters(&self) -> Counters {
+        let (register_reads, register_writes) = self.registers.accesses();
+        Counters {
+            register_reads,
+            register_writes,
+            commands: self.commands.commands,
+            syncs: self.commands.syncs,
+            events: self.events.events,
+            losses: self.events.losses,
+            stream_table_bytes: self.streams.bytes(),
+            queue_bytes: self.commands.bytes() + self.events.bytes(),
+        }
+    }
+
+    /// Acknowledges the active global errors (§7.5), and gets the command queue going again if it stopped.
+    ///
+    /// # Errors
+    /// [`IommuError::Gone`]; [`IommuError::Command`] where the command queue cannot go on.
+    pub fn handle_gerror(&mut self) -> Result<GlobalErrors, IommuError> {
+        let errors = self.registers.read::<()>(GERROR).get();
+        let seen = self.registers.read::<()>(GERRORN).get();
+        if errors == u32::MAX {
+            return Err(IommuError::Gone);
+        }
+        let active = GlobalErrors(errors ^ seen);
+        if active.is_empty() {
+            return Ok(active);
+        }
+        if active.events_lost() {
+            self.events.note_loss();
+        }
+        let command = GERROR_FIELDS::CMDQ_ERR::SET.value;
+        if active.0 & !command != 0 {
+            self.registers.write(GERRORN, seen ^ (active.0 & !command));
+        }
+        if active.command() {
+            self.commands.recover(&self.platform, &self.registers)?;
+        }
+        Ok(active)
+    }
+
+    fn forget_entry(&mut self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
+        let command = Command::cfgi_ste(device, leaf);
+        self.commands
+            .push(&self.platform, &self.registers, command)?;
+        self.commands.sync(&self.platform, &self.registers)
+    }
+}
+
+impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
+    fn caps(&self) -> Caps {
+        Caps {
+            output_bits: self.features.output_bits(),
+            device_id_bits: self.streams.stream_bits(),
+            cache_tag_bits: if self.features.vmid16 { 16 } else { 8 },
+            nested: self.features.stage_one,
+            coherent: self.features.coherent,
+            range_invalidation: self.features.range_invalidation,
+        }
+    }
+
+    /// Closes the entry and lets the SMMU forget it; then, unless that is all, writes the new one and opens it.
+    /// TLB entries are under the tag: they go when their owner invalidates it.
+    fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
+        let entry = match config {
+            StreamConfig::Abort => None,
+            StreamConfig::StageTwo(two) => Some(StreamTableEntry::stage_two(two, &self.features)),
+        };
+        let linked = self.streams.prepare(&self.platform, device)?;
+        if self.streams.is_open(device) || entry.is_none() || linked {
+            self.streams.close(&self.platform, device);
+            self.forget_entry(device, !linked)?;
+        }
+        let Some(entry) = entry else {
+            return Ok(());
+        };
+        self.streams.open(&self.platform, device, entry?);
+        let opened = self.forget_entry(device, true);
+        if opened.is_err() {
+            self.streams.close(&self.platform, device);
+            // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
+            let _ = self.forget_entry(device, true);
+        }
+        opened
+    }
+
+    fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // Table stores before this call are visible before the SMMU is told to forget.
+        self.platform.write_barrier();
+        for invalidation in batch {
+            match *invalidation {
+                Invalidation::Tag(tag) => {
+                    let command = Command::tlbi_s12_vmall(tag);
+                    self.commands
+                        .push(&self.platform, &self.registers, command)?;
+                }
+                Invalidation::StageTwoRange { tag, range, leaf } => {
+                    let ranges = self.features.range_invalidation;
+                    for command in StageTwoCover::new(tag, range, leaf, ranges) {
+                        self.commands
+                            .push(&self.platform, &self.registers, command)?;
+                    }
+                }
+            }
+        }
+        self.commands.sync(&self.platform, &self.registers)
+    }
+
+    fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained {
+        // An error here is the command queue's, which its next batch reports.
+        let _ = self.handle_gerror();
+        self.events
+            .drain(&self.platform, &self.registers, self.index, faults)
+    }
+}
+
+impl<P: Platform, M: Mmio> Drop for Smmu<P, M> {
+    /// Back to refusing everything by GBPA, which [`Smmu::start`] set. An SMMU that does not acknowledge may still read
+    /// its tables and write its queue: their memory is lost then.
+    fn drop(&mut self) {
+        let stopped = self
+            .registers
+            .write_acknowledged(&*self.platform, CR0, CR0ACK, 0);
+        if stopped.is_err() {
+            self.streams.lose();
+            self.commands.lose();
+            self.events.lose();
+        }
+    }
+}
