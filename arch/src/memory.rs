@@ -91,6 +91,12 @@ impl FramePool {
     }
 
     /// How much is free, in bytes.
+    /// The free ranges, lowest first.
+    pub fn free_ranges(&self) -> Vec<Range<u64>> {
+        self.free.lock().clone()
+    }
+
+    /// Bytes that are free.
     pub fn free_bytes(&self) -> u64 {
         self.free.lock().iter().map(|r| r.end - r.start).sum()
     }

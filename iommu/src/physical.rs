@@ -101,6 +101,21 @@ pub trait PhysicalIommu: Send {
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError>;
     /// Fills `faults` with the oldest events and returns how many, and how many were lost since the last call.
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained;
+    /// Acknowledges the errors of the hardware itself, after its error interrupt, and gets it going again.
+    fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError>;
+}
+
+/// Errors of the hardware itself, acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HardwareErrors {
+    /// Event records were lost; the next [`PhysicalIommu::drain_faults`] says so too.
+    pub records_lost: bool,
+    /// A command was refused.
+    pub command: bool,
+    /// It has stopped serving, and refuses all DMA.
+    pub stopped: bool,
+    /// The architecture's own bits.
+    pub raw: u32,
 }
 
 /// What one call to [`PhysicalIommu::drain_faults`] brought.

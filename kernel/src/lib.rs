@@ -12,16 +12,31 @@ pub mod boot_info;
 pub mod bundle;
 pub mod config;
 pub mod console;
+pub mod devices;
+pub mod gate;
 pub mod guest_map;
 pub mod guest_tree;
+pub mod irq;
 pub mod life;
+pub mod load;
+pub mod machine;
+pub mod messages;
+pub mod mmio;
+pub mod monitor;
+pub mod partition;
 pub mod pci;
+pub mod setup;
 pub mod symbols;
+pub mod system;
+pub mod terminal;
+pub mod vcpu;
 pub mod vdev;
 
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use boot_info::BootInfo;
+use spin::Once;
+use system::System;
 
 /// What the kernel starts from: the machine, and all of it that is not in use.
 #[derive(Debug)]
@@ -38,16 +53,58 @@ pub struct Start {
     pub bundle: &'static [u8],
 }
 
-/// Takes the machine over.
+/// All that runs, once it is built.
+static SYSTEM: Once<System> = Once::new();
+
+/// Takes the machine over. What cannot be done is said, and the machine stops.
 pub fn start(start: Start) -> ! {
-    let info = &start.boot_info;
-    let memory: u64 = info.memory.iter().map(|span| span.len).sum();
-    log::info!(
-        "{}: {} CPUs, {} MiB of memory, {} MiB free",
-        info.model,
-        info.cpus.len(),
-        memory >> 20,
-        start.frames.free_bytes() >> 20
-    );
-    arch::power::off()
+    let Start {
+        boot_info,
+        boot_cpu,
+        frames,
+        mut mmio,
+        bundle,
+    } = start;
+    if let Some(uart) = &boot_info.uart
+        && let Ok(registers) = mmio.take(uart.registers.base.0, uart.registers.len)
+    {
+        terminal::open(arch::pl011::Pl011::new(registers));
+    }
+    match setup::build(&boot_info, boot_cpu, frames, &mut mmio, bundle) {
+        Ok(system) => run(SYSTEM.call_once(|| system), &boot_info, boot_cpu),
+        Err(error) => {
+            say!("cannot start: {error}");
+            arch::power::off()
+        }
+    }
+}
+
+/// Starts the other CPUs and every partition that starts by itself, and does this CPU's own part.
+fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
+    system.listen(boot_cpu);
+    for partition in &system.partitions {
+        if partition.config.autostart {
+            partition.start(system);
+        }
+    }
+    for (index, cpu) in boot_info.cpus.iter().enumerate() {
+        if index != boot_cpu
+            && let Err(error) = arch::cpu::start(index, cpu.mpidr, enter)
+        {
+            say!("CPU {index} does not start: {error:?}");
+        }
+    }
+    vcpu::run(system, boot_cpu)
+}
+
+/// Where every other CPU comes out.
+fn enter(cpu: usize) -> ! {
+    let Some(system) = SYSTEM.get() else {
+        arch::cpu::halt()
+    };
+    if let Err(error) = system.gic.init_cpu(cpu) {
+        say!("CPU {cpu}: GIC: {error:?}");
+        arch::cpu::halt()
+    }
+    vcpu::run(system, cpu)
 }

@@ -161,14 +161,14 @@ impl Life {
         self.state.lock().power.get(vcpu).copied()
     }
 
-    /// PSCI CPU_ON: whether `vcpu` was off and is on its way now. The caller kicks it.
-    pub fn turn_on(&self, vcpu: usize, entry: Entry) -> bool {
+    /// PSCI CPU_ON: starts `vcpu` if it is off; what it was before. The caller kicks it if it was off.
+    pub fn turn_on(&self, vcpu: usize, entry: Entry) -> Power {
         let mut state = self.state.lock();
-        let off = state.power[vcpu] == Power::Off;
-        if off {
+        let before = state.power[vcpu];
+        if before == Power::Off {
             state.power[vcpu] = Power::Starting(entry);
         }
-        off
+        before
     }
 
     /// PSCI CPU_OFF, by the vCPU itself, which leaves the guest now.
@@ -202,13 +202,13 @@ mod tests {
     fn cpu_on_is_refused_while_starting_or_on() {
         let life = Life::new(2);
         life.started(ENTRY);
-        assert!(life.turn_on(1, ENTRY));
-        assert!(!life.turn_on(1, ENTRY));
+        assert_eq!(life.turn_on(1, ENTRY), Power::Off);
+        assert_eq!(life.turn_on(1, ENTRY), Power::Starting(ENTRY));
         assert_eq!(life.next(1).0, Next::Enter(ENTRY));
-        assert!(!life.turn_on(1, ENTRY));
+        assert_eq!(life.turn_on(1, ENTRY), Power::On);
         life.turn_off(1);
         assert_eq!(life.next(1).0, Next::Wait);
-        assert!(life.turn_on(1, ENTRY));
+        assert_eq!(life.turn_on(1, ENTRY), Power::Off);
     }
 
     #[test]

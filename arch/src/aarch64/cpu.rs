@@ -1,7 +1,8 @@
 //! The CPU this runs on, and how to start the others.
 
 use super::area::{self, Local};
-use super::features::{Features, IdRegisters};
+pub use super::features::Features;
+use super::features::IdRegisters;
 use super::sysreg::read;
 use super::{memory, mmu};
 use core::arch::{asm, global_asm};

@@ -39,6 +39,8 @@ pub enum Exit {
 pub struct MmioAccess {
     /// Intermediate physical address.
     pub ipa: u64,
+    /// Virtual address.
+    pub far: u64,
     /// 1, 2, 4 or 8 bytes.
     pub size: u8,
     /// A store.
@@ -192,6 +194,7 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Decoded {
         if emulatable {
             Exit::Mmio(MmioAccess {
                 ipa,
+                far,
                 size: 1 << bits(esr, 23, 22),
                 write,
                 reg: bits(esr, 20, 16),

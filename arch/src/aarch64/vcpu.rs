@@ -174,6 +174,7 @@ mod tests {
         vcpu.reset(0x1000, 0);
         let access = MmioAccess {
             ipa: 0x900_0000,
+            far: 0x900_0000,
             size: 2,
             write: false,
             reg: 9,

@@ -17,7 +17,9 @@ use alloc::sync::Arc;
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{DeviceId, IommuIndex};
-use crate::physical::{Caps, Drained, Invalidation, IommuError, PhysicalIommu, StreamConfig};
+use crate::physical::{
+    Caps, Drained, HardwareErrors, Invalidation, IommuError, PhysicalIommu, StreamConfig,
+};
 use command::{Command, StageTwoCover};
 use command_queue::CommandQueue;
 use event_queue::EventQueue;
@@ -274,6 +276,16 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
 }
 
 impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
+    fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {
+        let errors = self.handle_gerror()?;
+        Ok(HardwareErrors {
+            records_lost: errors.events_lost(),
+            command: errors.command(),
+            stopped: errors.service_failure(),
+            raw: errors.0,
+        })
+    }
+
     fn caps(&self) -> Caps {
         Caps {
             output_bits: self.features.output_bits(),

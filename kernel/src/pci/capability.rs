@@ -175,6 +175,15 @@ pub struct Capabilities {
     pub sriov: Option<u16>,
 }
 
+impl Capabilities {
+    /// Messages that the function can send at most: by MSI-X or by MSI, never both at once (PCIe §6.1.4).
+    pub fn vectors(&self) -> u16 {
+        let msix = self.msix.map_or(0, |msix| msix.vectors);
+        let msi = self.msi.map_or(0, |msi| u16::from(msi.vectors));
+        msix.max(msi)
+    }
+}
+
 /// Reads both lists of `function`, whose BARs are `bars`.
 pub fn read(
     space: &mut dyn ConfigSpace,

@@ -1,7 +1,7 @@
 //! Entry, console, clock and power of a small guest at EL1, on aarch64-rt. One CPU, no interrupts.
 
 use crate::checks::Checks;
-use crate::tree::Tree;
+use crate::tree::{Tree, tree_len};
 use aarch64_rt::{
     ExceptionHandlers, InitialPagetable, RegisterStateRef, exception_handlers, initial_pagetable,
 };
@@ -92,7 +92,12 @@ pub struct Guest {
 pub fn start(address: u64) -> Guest {
     // SAFETY: the boot protocol puts a device tree of at most 2 MiB there, 2 MiB-aligned in our RAM behind the image;
     // nobody writes it.
-    let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, 64 << 10) };
+    let header = unsafe { core::slice::from_raw_parts(address as *const u8, 8) };
+    let Some(len) = tree_len(header) else {
+        power_off()
+    };
+    // SAFETY: as above, and the header says that it is this long.
+    let bytes = unsafe { core::slice::from_raw_parts(address as *const u8, len) };
     let Some(tree) = Tree::read(bytes) else {
         power_off()
     };

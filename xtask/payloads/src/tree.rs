@@ -71,6 +71,13 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Length of a flattened tree (Devicetree Specification, §5.2), at most 2 MiB.
+pub fn tree_len(header: &[u8]) -> Option<usize> {
+    let word = |at: usize| Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?));
+    let len = word(4)? as usize;
+    (word(0)? == 0xd00d_feed && len <= 2 << 20).then_some(len)
+}
+
 /// Reads a decimal or `0x` number.
 pub fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {

@@ -16,6 +16,7 @@ fn a_word_store_to_a_hole_is_a_device_access() {
         complete(0x9383_0047, 0xffff_0000_0900_0018, 0x0009_0000),
         Exit::Mmio(MmioAccess {
             ipa: 0x0900_0018,
+            far: 0xffff_0000_0900_0018,
             size: 4,
             write: true,
             reg: 3,

@@ -7,6 +7,7 @@ mod id;
 #[cfg(test)]
 mod tests;
 
+pub use super::vgic::SgiRegister;
 use id::ID_REGISTERS;
 
 /// The operands of MRS and MSR that name a register.
@@ -52,17 +53,6 @@ pub enum Outcome {
     },
     /// The guest takes an Undefined Instruction exception. To be counted.
     Undefined,
-}
-
-/// The registers that send SGIs (IHI 0069, §12.2.20): they trap because interrupts are ours (`HCR_EL2.IMO`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SgiRegister {
-    /// `ICC_SGI0R_EL1`.
-    Sgi0r,
-    /// `ICC_SGI1R_EL1`.
-    Sgi1r,
-    /// `ICC_ASGI1R_EL1`.
-    Asgi1r,
 }
 
 /// `ICC_SRE_EL1` (IHI 0069, §12.2.22): system registers only, no bypass. Not to be changed.

@@ -1,0 +1,204 @@
+//! The functions of one partition, and the order in which they come and go: silent and aborted, reset, DMA let through
+//! stage 2, attached; and back.
+
+use crate::config::ResetPolicy;
+use crate::gate::Gate;
+use crate::machine::Host;
+use crate::messages::Source;
+use crate::pci::{self, Function, FunctionInfo};
+use crate::say;
+use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
+use alloc::vec::Vec;
+use iommu::id::{CacheTag, DeviceId, IommuIndex};
+use iommu::physical::{Invalidation, IommuError, StageTwo, StreamConfig};
+use iommu::table::StageTwoTable;
+use spin::mutex::TicketMutex;
+
+/// One function of the partition.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    /// Its record, by index in the topology.
+    pub info: usize,
+    /// May be handed over unreset.
+    pub reset: ResetPolicy,
+    /// Its identities at IOMMUs.
+    pub streams: Vec<(IommuIndex, DeviceId)>,
+}
+
+/// See the module's description.
+pub struct Devices {
+    /// By slot of the virtual bus.
+    pub owned: Vec<Owned>,
+    /// What the guest sees of them.
+    pub bus: TicketMutex<VirtualPci>,
+    /// Their messages, of those that can send some.
+    pub sources: Vec<Source>,
+    /// What they reach.
+    table: StageTwoTable<Host>,
+    /// The partition's tag at each IOMMU that one of them is behind.
+    tags: Vec<(IommuIndex, CacheTag)>,
+}
+
+impl Devices {
+    /// Functions whose DMA goes through `table`. All are silent and in abort.
+    pub fn new(
+        owned: Vec<Owned>,
+        bus: VirtualPci,
+        table: StageTwoTable<Host>,
+        tags: Vec<(IommuIndex, CacheTag)>,
+        sources: Vec<Source>,
+    ) -> Self {
+        Self {
+            owned,
+            sources,
+            bus: TicketMutex::new(bus),
+            table,
+            tags,
+        }
+    }
+
+    /// Resets every function and hands it over; one that cannot be handed over stays silent and in abort.
+    pub fn open(&self, gate: &Gate, partition: &str) {
+        for slot in 0..self.owned.len() {
+            self.open_one(gate, partition, slot);
+        }
+    }
+
+    fn open_one(&self, gate: &Gate, partition: &str, slot: usize) {
+        let owned = &self.owned[slot];
+        let info = &gate.topology.functions[owned.info];
+        if !reset(gate, partition, owned, info) {
+            return;
+        }
+        if let Err(error) = self.let_through(gate, owned) {
+            say!("{partition}: {} stays in abort: {error:?}", info.address);
+            return;
+        }
+        let mut buses = gate.buses.lock();
+        if !pci::open_path(&mut *buses, &gate.topology, info) {
+            say!(
+                "{partition}: a bridge above {} cannot be opened",
+                info.address
+            );
+            return;
+        }
+        self.bus.lock().attach(&mut *buses, slot);
+    }
+
+    /// Configures all streams of a function; after an error all of them are in abort.
+    fn let_through(&self, gate: &Gate, owned: &Owned) -> Result<(), IommuError> {
+        for &(iommu, stream) in &owned.streams {
+            let Some(&(_, tag)) = self.tags.iter().find(|(index, _)| *index == iommu) else {
+                self.abort(gate, owned);
+                return Err(IommuError::NoSuchDevice(stream));
+            };
+            let config = StreamConfig::StageTwo(StageTwo {
+                tag,
+                root: self.table.root(),
+                input_bits: self.table.input_bits(),
+            });
+            if let Err(error) = gate.unit(iommu).driver.lock().attach(stream, config) {
+                self.abort(gate, owned);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops all DMA of a function.
+    pub fn abort(&self, gate: &Gate, owned: &Owned) {
+        for &(iommu, stream) in &owned.streams {
+            if let Err(error) = gate
+                .unit(iommu)
+                .driver
+                .lock()
+                .attach(stream, StreamConfig::Abort)
+            {
+                // A device that cannot be stopped may write anywhere from here on.
+                panic!(
+                    "cannot stop the DMA of stream {stream} of smmu{}: {error:?}",
+                    iommu.0
+                );
+            }
+        }
+    }
+
+    /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be. BARs to
+    /// unmap are left in the bus.
+    pub fn close(&self, gate: &Gate, partition: &str) {
+        for owned in &self.owned {
+            self.abort(gate, owned);
+        }
+        for &(iommu, tag) in &self.tags {
+            let forgotten = gate
+                .unit(iommu)
+                .driver
+                .lock()
+                .invalidate(&[Invalidation::Tag(tag)]);
+            if let Err(error) = forgotten {
+                panic!("smmu{} does not forget {tag:?}: {error:?}", iommu.0);
+            }
+        }
+        self.bus.lock().reset(&mut *gate.buses.lock());
+        for owned in &self.owned {
+            reset(gate, partition, owned, &gate.topology.functions[owned.info]);
+        }
+    }
+
+    /// Puts one function in abort until the partition starts again.
+    pub fn cut_off(&self, gate: &Gate, function: Function) {
+        let owned = self
+            .owned
+            .iter()
+            .find(|owned| gate.topology.functions[owned.info].address == function);
+        if let Some(owned) = owned {
+            self.abort(gate, owned);
+        }
+    }
+
+    /// The guest resets the function of `slot`, which is detached.
+    pub fn reset_by_guest(&self, gate: &Gate, partition: &str, slot: usize) {
+        let owned = &self.owned[slot];
+        if reset(gate, partition, owned, &gate.topology.functions[owned.info]) {
+            self.bus.lock().attach(&mut *gate.buses.lock(), slot);
+        }
+    }
+
+    /// A read of configuration space.
+    pub fn read(&self, gate: &Gate, offset: u64, size: u8) -> u64 {
+        self.bus.lock().read(&mut *gate.buses.lock(), offset, size)
+    }
+
+    /// A write; what it means beside BARs to move.
+    pub fn write(&self, gate: &Gate, offset: u64, size: u8, value: u64) -> Effect {
+        self.bus
+            .lock()
+            .write(&mut *gate.buses.lock(), offset, size, value)
+    }
+
+    /// The next BAR to move.
+    pub fn next_remap(&self) -> Option<MapBar> {
+        self.bus.lock().next_remap()
+    }
+}
+
+/// Whether the function may be used by the next owner.
+fn reset(gate: &Gate, partition: &str, owned: &Owned, info: &FunctionInfo) -> bool {
+    let done = pci::reset(
+        &mut *gate.buses.lock(),
+        &mut crate::machine::Clock,
+        &gate.topology,
+        info,
+    );
+    match (done, owned.reset) {
+        (Ok(_), _) => true,
+        (Err(pci::ResetError::NotPossible(function)), ResetPolicy::BestEffort) => {
+            say!("{partition}: {function} cannot be reset; it keeps its state");
+            true
+        }
+        (Err(error), _) => {
+            say!("{partition}: {error}; it stays in abort");
+            false
+        }
+    }
+}

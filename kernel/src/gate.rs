@@ -1,0 +1,168 @@
+//! Everything about DMA that partitions share: the IOMMUs, the ITS, the buses, and the record of faults.
+
+use crate::machine::Ecam;
+use crate::monitor::{Attributed, Monitor, Report};
+use crate::partition::Partition;
+use crate::pci::{Function, Topology};
+use crate::system::System;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use arch::gic::{Intid, Trigger};
+use arch::its::Its;
+use iommu::fault::{Fault, FaultReason, Stage};
+use iommu::id::{DeviceId, IommuIndex};
+use iommu::physical::PhysicalIommu;
+use spin::mutex::TicketMutex;
+
+/// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
+const FAULT_BATCH: usize = 32;
+/// Batches in one service, so that a storm cannot keep a CPU.
+const FAULT_BATCHES: usize = 8;
+
+const NO_FAULT: Fault = Fault {
+    iommu: IommuIndex(0),
+    device: DeviceId(0),
+    pasid: None,
+    reason: FaultReason::Other(0),
+    stage: Stage::None,
+    iova: None,
+    ipa: None,
+    write: false,
+    stalled: false,
+    tag: 0,
+    raw: [0; 4],
+};
+
+/// One physical IOMMU.
+pub struct Unit {
+    /// phandle in the device tree, which identities name.
+    pub phandle: u32,
+    /// Its driver.
+    pub driver: TicketMutex<Box<dyn PhysicalIommu>>,
+    /// Event and error interrupts, and how they signal.
+    pub irqs: Vec<(Intid, Trigger)>,
+}
+
+/// See the module's description.
+pub struct Gate {
+    /// In the order of `BootInfo::smmus`.
+    pub units: Vec<Unit>,
+    /// The ITS that devices' messages go to.
+    pub its: Option<Its>,
+    /// How many LPIs are given away.
+    pub lpis: u32,
+    /// Every function of the machine.
+    pub topology: Topology,
+    /// Configuration space.
+    pub buses: TicketMutex<Ecam>,
+    /// Who owns which stream.
+    pub streams: Vec<Stream>,
+    /// What went wrong so far.
+    pub monitor: TicketMutex<Monitor>,
+}
+
+/// A stream of a function that the machine knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// Where.
+    pub iommu: IommuIndex,
+    /// Its number there.
+    pub id: DeviceId,
+    /// Whose it is.
+    pub function: Function,
+    /// Who owns the function, by the configuration.
+    pub partition: Option<usize>,
+}
+
+impl Gate {
+    /// An IOMMU that exists.
+    pub fn unit(&self, iommu: IommuIndex) -> &Unit {
+        &self.units[usize::from(iommu.0)]
+    }
+
+    /// What was recorded, a line a partition.
+    pub fn summary(&self, partitions: &[Partition]) {
+        let monitor = self.monitor.lock();
+        for partition in partitions {
+            let faults = monitor.count(Some(partition.index));
+            crate::say!(
+                "{}: {faults} dma faults recorded, {} refused accesses",
+                partition.name(),
+                partition.misuse()
+            );
+        }
+        crate::say!(
+            "nobody: {} dma faults recorded; records lost {} times",
+            monitor.count(None),
+            monitor.lost()
+        );
+    }
+
+    /// Whether `intid` is an IOMMU's; if so, its faults are served.
+    pub fn interrupt(&self, system: &'static System, intid: Intid) -> bool {
+        let Some(index) = self
+            .units
+            .iter()
+            .position(|unit| unit.irqs.iter().any(|(irq, _)| *irq == intid))
+        else {
+            return false;
+        };
+        let iommu = IommuIndex(index as u8);
+        let errors = self.units[index].driver.lock().serve_errors();
+        match errors {
+            Ok(errors) if errors.command || errors.stopped => {
+                crate::say!("smmu{index}: {errors:?}");
+            }
+            Ok(_) => {}
+            Err(error) => crate::say!("smmu{index}: {error:?}"),
+        }
+        self.serve_faults(system, iommu);
+        true
+    }
+
+    /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] × [`FAULT_BATCHES`] of them.
+    pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) {
+        for _ in 0..FAULT_BATCHES {
+            let mut faults = [NO_FAULT; FAULT_BATCH];
+            let drained = self.units[usize::from(iommu.0)]
+                .driver
+                .lock()
+                .drain_faults(&mut faults);
+            if drained.lost {
+                self.monitor.lock().record_lost();
+                crate::say!("smmu{}: fault records were lost", iommu.0);
+            }
+            for fault in &faults[..drained.count] {
+                self.serve_fault(system, fault);
+            }
+            if !drained.more {
+                return;
+            }
+        }
+    }
+
+    fn serve_fault(&self, system: &'static System, fault: &Fault) {
+        let stream = self
+            .streams
+            .iter()
+            .find(|stream| stream.iommu == fault.iommu && stream.id == fault.device);
+        let attributed = Attributed {
+            fault: *fault,
+            function: stream.map(|stream| stream.function),
+            partition: stream.and_then(|stream| stream.partition),
+            at_ns: arch::clock::now_ns(),
+        };
+        let report = self.monitor.lock().record(attributed);
+        let owner = attributed.partition.map(|index| &system.partitions[index]);
+        if let Report::Line { unreported } = report {
+            let name = owner.map_or("nobody", |partition| partition.name());
+            match unreported {
+                0 => crate::say!("{attributed} ({name})"),
+                more => crate::say!("{attributed} ({name}); {more} more before it"),
+            }
+        }
+        if let (Some(partition), Some(stream)) = (owner, stream) {
+            partition.fault(system, stream.function);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A partition's files, put into its RAM as the arm64 boot protocol wants them (Linux booting.rst).
+
+use crate::bundle::Bundle;
+use crate::config::{self, ImageError, ImageHeader, NoRoom};
+use crate::guest_tree::{GuestTree, Pcie};
+use crate::life::Entry;
+use crate::machine::GuestRam;
+use alloc::string::String;
+use iommu::addr::Gpa;
+use iommu::hal::GuestMemory;
+
+/// What a partition is started with, again at each restart.
+#[derive(Clone, Debug)]
+pub struct Files {
+    kernel: &'static [u8],
+    initrd: &'static [u8],
+    name: String,
+    bootargs: String,
+    vcpus: usize,
+    pcie: Option<Pcie>,
+}
+
+/// Why a partition cannot be loaded. Validation has refused all of these before, on the same files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LoadError {
+    /// The bundle lacks its kernel, payload or initrd.
+    Missing,
+    /// The kernel or payload cannot be booted.
+    Image(ImageError),
+    /// The files do not fit.
+    NoRoom(NoRoom),
+    /// The device tree became larger than the boot protocol allows; its length.
+    Tree(usize),
+    /// A file would lie outside RAM, at this address.
+    Outside(Gpa),
+}
+
+impl Files {
+    /// Finds the files that `partition` names.
+    pub fn find(
+        bundle: &Bundle<'static>,
+        partition: &config::Partition,
+        pcie: Option<Pcie>,
+    ) -> Result<Self, LoadError> {
+        let file = |name: &Option<String>| match name {
+            Some(name) => bundle.file(name).ok_or(LoadError::Missing),
+            None => Ok(&[][..]),
+        };
+        let code = partition
+            .kernel
+            .clone()
+            .or_else(|| partition.payload.clone());
+        Ok(Self {
+            kernel: file(&code)?,
+            initrd: file(&partition.initrd)?,
+            name: partition.name.clone(),
+            bootargs: partition.cmdline.clone().unwrap_or_default(),
+            vcpus: partition.cpus.len(),
+            pcie,
+        })
+    }
+
+    /// Clears `ram` and puts everything in; where vCPU 0 starts.
+    pub fn load(&self, ram: &GuestRam) -> Result<Entry, LoadError> {
+        let header = ImageHeader::parse(self.kernel).map_err(LoadError::Image)?;
+        let guest = ram.guest();
+        let place = config::place(guest.len, header, self.initrd.len() as u64)
+            .map_err(LoadError::NoRoom)?;
+        let memory = [guest];
+        let tree = GuestTree {
+            name: &self.name,
+            vcpus: self.vcpus,
+            memory: &memory,
+            bootargs: &self.bootargs,
+            initrd: (place.initrd.len != 0).then_some(place.initrd),
+            pcie: self.pcie,
+        };
+        let tree = tree.build();
+        if tree.len() as u64 > place.dtb.len {
+            return Err(LoadError::Tree(tree.len()));
+        }
+        ram.clear();
+        put(ram, place.kernel.base, self.kernel)?;
+        put(ram, place.initrd.base, self.initrd)?;
+        put(ram, place.dtb.base, &tree)?;
+        // The guest starts with its caches off: what we wrote must be in memory, and so must the zeros.
+        ram.publish();
+        Ok(Entry {
+            pc: place.kernel.base.0,
+            argument: place.dtb.base.0,
+        })
+    }
+}
+
+fn put(ram: &GuestRam, at: Gpa, bytes: &[u8]) -> Result<(), LoadError> {
+    ram.write(at, bytes)
+        .map_err(|error| LoadError::Outside(error.0))
+}

@@ -1,0 +1,209 @@
+//! The only glue between `arch` and `iommu`: each of the traits in [`iommu::hal`], on the real machine.
+
+use crate::guest_map;
+use crate::pci::{self, ConfigSpace, Function};
+use alloc::vec::Vec;
+use arch::memory::{FramePool, Frames};
+use arch::mmio::MmioRegion;
+use iommu::addr::{Gpa, Hpa, Span};
+use iommu::hal::{DmaBuffer, GuestMemory, GuestMemoryError, Mmio, Platform};
+
+/// Registers of an IOMMU.
+#[derive(Debug)]
+pub struct Registers(pub MmioRegion);
+
+impl Mmio for Registers {
+    fn read32(&self, offset: usize) -> u32 {
+        self.0.read32(offset)
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        self.0.write32(offset, value);
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        self.0.read64(offset)
+    }
+
+    fn write64(&self, offset: usize, value: u64) {
+        self.0.write64(offset, value);
+    }
+}
+
+/// Memory of tables and queues.
+#[derive(Debug)]
+pub struct Buffer(Frames);
+
+impl DmaBuffer for Buffer {
+    fn hpa(&self) -> Hpa {
+        Hpa(self.0.base())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        self.0.read64(offset)
+    }
+
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.0.write64(offset, value);
+    }
+
+    fn clean(&self, offset: usize, len: usize) {
+        self.0.clean(offset, len);
+    }
+}
+
+/// The machine, to drivers and tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Host(pub &'static FramePool);
+
+impl Platform for Host {
+    type Buffer = Buffer;
+
+    fn allocate(&self, len: usize) -> Option<Buffer> {
+        self.0.allocate(len as u64, len as u64).map(Buffer)
+    }
+
+    fn write_barrier(&self) {
+        arch::barrier::dma_write();
+    }
+
+    fn read_barrier(&self) {
+        arch::barrier::dma_read();
+    }
+
+    fn now_ns(&self) -> u64 {
+        arch::clock::now_ns()
+    }
+}
+
+/// The machine's time, for the waits of a reset.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock;
+
+impl pci::Clock for Clock {
+    fn now_ns(&mut self) -> u64 {
+        arch::clock::now_ns()
+    }
+}
+
+/// Configuration space through the ECAM of each host bridge (PCIe §7.2.2).
+#[derive(Debug, Default)]
+pub struct Ecam {
+    windows: Vec<EcamWindow>,
+}
+
+#[derive(Debug)]
+struct EcamWindow {
+    segment: u16,
+    first_bus: u8,
+    registers: MmioRegion,
+}
+
+impl Ecam {
+    /// Adds the window of a host bridge.
+    pub fn add(&mut self, segment: u16, first_bus: u8, registers: MmioRegion) {
+        self.windows.push(EcamWindow {
+            segment,
+            first_bus,
+            registers,
+        });
+    }
+
+    /// The registers of `function`, and the offset of its first.
+    fn find(&self, function: Function) -> Option<(&MmioRegion, usize)> {
+        self.windows
+            .iter()
+            .filter(|window| window.segment == function.segment)
+            .find_map(|window| {
+                let offset = function.bdf.ecam_offset(window.first_bus)?;
+                (u64::from(offset) + 0x1000 <= window.registers.len())
+                    .then_some((&window.registers, offset as usize))
+            })
+    }
+}
+
+macro_rules! config_access {
+    ($read:ident, $write:ident, $word:ty) => {
+        fn $read(&mut self, function: Function, offset: u16) -> $word {
+            match self.find(function) {
+                Some((registers, base)) => registers.$read(base + usize::from(offset)),
+                None => !0,
+            }
+        }
+
+        fn $write(&mut self, function: Function, offset: u16, value: $word) {
+            if let Some((registers, base)) = self.find(function) {
+                registers.$write(base + usize::from(offset), value);
+            }
+        }
+    };
+}
+
+impl ConfigSpace for Ecam {
+    config_access!(read8, write8, u8);
+    config_access!(read16, write16, u16);
+    config_access!(read32, write32, u32);
+}
+
+/// A partition's RAM: one piece of host memory at [`guest_map::RAM`].
+#[derive(Debug)]
+pub struct GuestRam(Frames);
+
+impl GuestRam {
+    /// All of `frames` as RAM.
+    pub fn new(frames: Frames) -> Self {
+        Self(frames)
+    }
+
+    /// Where the guest sees it.
+    pub fn guest(&self) -> Span<Gpa> {
+        Span {
+            base: guest_map::RAM,
+            len: self.0.len(),
+        }
+    }
+
+    /// Where it is.
+    pub fn host(&self) -> Hpa {
+        Hpa(self.0.base())
+    }
+
+    /// Zeroes all of it.
+    pub fn clear(&self) {
+        self.0.zero(0, self.0.len() as usize);
+    }
+
+    /// All of it may be code, and may be read with caches off: makes it visible to both.
+    pub fn publish(&self) {
+        self.0.sync_icache(0, self.0.len() as usize);
+    }
+
+    fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
+        let inside = at.0.checked_sub(guest_map::RAM.0).filter(|&offset| {
+            offset
+                .checked_add(len as u64)
+                .is_some_and(|end| end <= self.0.len())
+        });
+        inside
+            .map(|offset| offset as usize)
+            .ok_or(GuestMemoryError(at))
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, bytes.len())?;
+        self.0.read_bytes(offset, bytes);
+        Ok(())
+    }
+
+    fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, bytes.len())?;
+        self.0.write_bytes(offset, bytes);
+        Ok(())
+    }
+}

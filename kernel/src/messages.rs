@@ -1,0 +1,170 @@
+//! Messages of assigned functions: what a partition's virtual ITS asks for, done on the physical one, and the way of a
+//! physical LPI back to the guest.
+//!
+//! Each function has a range of LPIs of its own from the start, one an event, so nothing is handed out while guests run.
+
+use crate::partition::Partition;
+use crate::say;
+use crate::system::System;
+use crate::vdev::CpuSet;
+use crate::vdev::vits::{BackendError, ItsBackend};
+use arch::gic::{DEFAULT_PRIORITY, Intid};
+use arch::its::{Its, ItsError};
+use iommu::id::VirtDeviceId;
+
+/// One function's events at the physical ITS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// What the guest calls it.
+    pub virt: VirtDeviceId,
+    /// What the physical ITS calls it.
+    pub device: u32,
+    /// LPI of event 0.
+    pub first: u32,
+    /// Events.
+    pub count: u32,
+}
+
+/// The physical ITS for one partition.
+pub struct Backend<'a> {
+    system: &'a System,
+    partition: &'a Partition,
+}
+
+impl<'a> Backend<'a> {
+    /// For `partition`'s functions.
+    pub fn new(system: &'a System, partition: &'a Partition) -> Self {
+        Self { system, partition }
+    }
+
+    /// The ITS, the function's DeviceID there and the LPI of `event`.
+    fn find(&self, device: VirtDeviceId, event: u32) -> Option<(&Its, u32, Intid)> {
+        let source = self
+            .partition
+            .devices
+            .sources
+            .iter()
+            .find(|source| source.virt == device)?;
+        let lpi = Intid(source.first + event);
+        (event < source.count).then_some((self.system.gate.its.as_ref()?, source.device, lpi))
+    }
+
+    /// Runs `action`; a message that the ITS does not take back stays with its function, which can reach nobody else.
+    fn command(
+        &self,
+        device: VirtDeviceId,
+        event: u32,
+        action: impl FnOnce(&Its, u32, Intid) -> Result<(), ItsError>,
+    ) -> Result<(), BackendError> {
+        let Some((its, physical, lpi)) = self.find(device, event) else {
+            return Err(BackendError::NoLpi);
+        };
+        action(its, physical, lpi).map_err(|error| {
+            say!("{}: ITS: {error:?}", self.partition.name());
+            BackendError::Hardware
+        })
+    }
+
+    fn set_lpi(&self, lpi: Intid, enabled: bool) {
+        // The range was laid out within the tables.
+        let _ = self.system.gic.set_lpi(lpi, enabled, DEFAULT_PRIORITY);
+    }
+}
+
+impl ItsBackend for Backend<'_> {
+    fn map_event(
+        &mut self,
+        device: VirtDeviceId,
+        event: u32,
+        cpu: usize,
+    ) -> Result<(), BackendError> {
+        let cpu = self.partition.cpus[cpu];
+        self.command(device, event, |its, physical, lpi| {
+            self.set_lpi(lpi, false);
+            its.map_event(physical, event, lpi, cpu)?;
+            its.invalidate(physical, event)
+        })
+    }
+
+    fn unmap_event(&mut self, device: VirtDeviceId, event: u32) {
+        let _ = self.command(device, event, |its, physical, _| {
+            its.unmap_event(physical, event)
+        });
+    }
+
+    fn move_event(&mut self, device: VirtDeviceId, event: u32, cpu: usize) {
+        let cpu = self.partition.cpus[cpu];
+        let _ = self.command(device, event, |its, physical, _| {
+            its.move_event(physical, event, cpu)
+        });
+    }
+
+    fn set_enabled(&mut self, device: VirtDeviceId, event: u32, enabled: bool) {
+        let _ = self.command(device, event, |its, physical, lpi| {
+            self.set_lpi(lpi, enabled);
+            its.invalidate(physical, event)
+        });
+    }
+
+    fn clear_event(&mut self, device: VirtDeviceId, event: u32) {
+        let _ = self.command(device, event, |its, physical, _| {
+            its.clear_pending(physical, event)
+        });
+    }
+}
+
+impl Partition {
+    /// Physical LPI `lpi` is a message of one of its functions: the guest's LPI becomes pending. Whether it is.
+    pub fn take_message(&self, system: &System, lpi: Intid) -> bool {
+        let source = self.devices.sources.iter().find(|source| {
+            lpi.0
+                .checked_sub(source.first)
+                .is_some_and(|event| event < source.count)
+        });
+        let Some(source) = source else { return false };
+        // The guest may have unmapped it since it was sent.
+        let target = self
+            .vits
+            .lock()
+            .translate(source.virt, lpi.0 - source.first);
+        if let Some(target) = target {
+            let kick = self.vgic.lock().inject_lpi(target.slot);
+            system.kick(self, kick);
+        }
+        true
+    }
+
+    /// Carries on with the commands that the guest has given its ITS, a bounded number a call.
+    pub fn serve_its(&self, system: &System) {
+        let mut vits = self.vits.lock();
+        if !vits.has_work() {
+            return;
+        }
+        let kick = vits.poll(
+            &mut self.vgic.lock(),
+            &self.ram,
+            &mut Backend::new(system, self),
+        );
+        drop(vits);
+        system.kick(self, kick);
+    }
+
+    /// Reads the properties of its LPIs again: a vCPU has turned LPIs on.
+    pub fn reload_messages(&self, system: &System) {
+        let kick = self.vits.lock().reload(
+            &mut self.vgic.lock(),
+            &self.ram,
+            &mut Backend::new(system, self),
+        );
+        system.kick(self, kick);
+    }
+
+    /// Unmaps all its messages.
+    pub fn reset_messages(&self, system: &System) {
+        let _: CpuSet = self.vits.lock().reset(
+            &mut self.vgic.lock(),
+            &self.ram,
+            &mut Backend::new(system, self),
+        );
+    }
+}

@@ -1,0 +1,101 @@
+//! A trapped load or store, brought to the virtual device that is there.
+
+use crate::guest_map::{ECAM, GICD, GICR, GICR_STRIDE, ITS, UART};
+use crate::partition::Partition;
+use crate::system::System;
+use crate::terminal;
+use crate::vdev::vpci::Effect;
+use iommu::addr::{Gpa, Span};
+
+/// Carries out an access of `size` bytes by `vcpu` at `address`: a store of `value`, or a load. What a load reads (0 for
+/// a store); `None` if nothing is there, or the access crosses the end of what is.
+pub fn access(
+    system: &'static System,
+    partition: &'static Partition,
+    vcpu: usize,
+    address: u64,
+    size: u8,
+    value: Option<u64>,
+) -> Option<u64> {
+    let at = Span::<Gpa>::new(Gpa(address), size.into())?;
+    let inside = |device: &Span<Gpa>| device.covers(&at);
+    let redistributors = Span {
+        len: partition.cpus.len() as u64 * GICR_STRIDE,
+        ..GICR
+    };
+    if inside(&GICD) {
+        let offset = at.base - GICD.base;
+        let Some(value) = value else {
+            let read = partition.vgic.lock().read_distributor(offset, size);
+            system.kick(partition, read.kick);
+            return Some(read.value);
+        };
+        let effects = partition
+            .vgic
+            .lock()
+            .write_distributor(vcpu, offset, size, value);
+        system.apply(partition, &effects);
+    } else if inside(&redistributors) {
+        let offset = at.base - GICR.base;
+        let Some(value) = value else {
+            let read = partition.vgic.lock().read_redistributor(offset, size);
+            system.kick(partition, read.kick);
+            return Some(read.value);
+        };
+        let effects = partition
+            .vgic
+            .lock()
+            .write_redistributor(offset, size, value);
+        system.apply(partition, &effects);
+    } else if inside(&UART) {
+        return Some(uart(system, partition, at.base - UART.base, size, value));
+    } else if inside(&ITS) {
+        let offset = at.base - ITS.base;
+        let Some(value) = value else {
+            return Some(partition.vits.lock().read(offset, size));
+        };
+        partition.vits.lock().write(offset, size, value);
+        partition.serve_its(system);
+    } else if inside(&ECAM) {
+        let offset = at.base - ECAM.base;
+        let Some(value) = value else {
+            return Some(partition.devices.read(&system.gate, offset, size));
+        };
+        let effect = partition.devices.write(&system.gate, offset, size, value);
+        partition.remap_bars();
+        if let Effect::Reset(slot) = effect {
+            partition
+                .devices
+                .reset_by_guest(&system.gate, partition.name(), slot);
+        }
+    } else {
+        return None;
+    }
+    Some(0)
+}
+
+fn uart(
+    system: &'static System,
+    partition: &Partition,
+    offset: u64,
+    size: u8,
+    value: Option<u64>,
+) -> u64 {
+    let mut uart = partition.uart.lock();
+    let before = uart.line();
+    let (read, line) = match value {
+        None => (uart.read(offset, size), uart.line()),
+        Some(value) => {
+            let effect = uart.write(offset, size, value);
+            if let Some(byte) = effect.output {
+                terminal::output(partition.index, byte);
+            }
+            (0, effect.line)
+        }
+    };
+    drop(uart);
+    if line != before {
+        partition.drive_uart(system, line);
+    }
+    read
+}

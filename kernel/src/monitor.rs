@@ -1,0 +1,250 @@
+//! What the hypervisor remembers of DMA faults: whose they are, how many, the last of them, and which get a line on the
+//! console. Bounded in memory and in lines, whatever a device does.
+
+use crate::pci::Function;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt;
+use iommu::fault::{Fault, FaultReason, Stage};
+
+/// Faults kept for a look back.
+pub const HISTORY: usize = 256;
+/// Lines for faults in any one second.
+const LINES_PER_SECOND: u32 = 16;
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A fault, and whose it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attributed {
+    /// What the hardware said.
+    pub fault: Fault,
+    /// The function behind the device identity, if we know one.
+    pub function: Option<Function>,
+    /// The partition that owned it when the fault was drained.
+    pub partition: Option<usize>,
+    /// Clock when it was drained.
+    pub at_ns: u64,
+}
+
+/// What to say on the console about one fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Report {
+    /// A line of its own, and how many before it went without one.
+    Line {
+        /// Faults since the last line that had none.
+        unreported: u64,
+    },
+    /// Nothing: like the one before, or too many lines this second.
+    Silent,
+}
+
+/// The record.
+pub struct Monitor {
+    /// At most [`HISTORY`], oldest first.
+    history: VecDeque<Attributed>,
+    /// By partition; the last is for devices that nobody owns.
+    counts: Vec<u64>,
+    lost: u64,
+    unreported: u64,
+    window_start_ns: u64,
+    lines_in_window: u32,
+}
+
+impl Monitor {
+    /// A record for `partitions` partitions.
+    pub fn new(partitions: usize) -> Self {
+        Self {
+            history: VecDeque::with_capacity(HISTORY),
+            counts: alloc::vec![0; partitions + 1],
+            lost: 0,
+            unreported: 0,
+            window_start_ns: 0,
+            lines_in_window: 0,
+        }
+    }
+
+    /// Records one fault and decides whether it gets a line.
+    ///
+    /// A device that retries in small pieces sends many records of one attempt: only the first of a run with the same
+    /// device, reason and page is shown.
+    pub fn record(&mut self, fault: Attributed) -> Report {
+        let repeat = self
+            .history
+            .back()
+            .is_some_and(|last| same_attempt(last, &fault));
+        let owner = fault.partition.unwrap_or(self.counts.len() - 1);
+        self.counts[owner] += 1;
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(fault);
+        if fault.at_ns.saturating_sub(self.window_start_ns) >= SECOND_NS {
+            self.window_start_ns = fault.at_ns;
+            self.lines_in_window = 0;
+        }
+        if repeat || self.lines_in_window == LINES_PER_SECOND {
+            self.unreported += 1;
+            return Report::Silent;
+        }
+        self.lines_in_window += 1;
+        Report::Line {
+            unreported: core::mem::take(&mut self.unreported),
+        }
+    }
+
+    /// The hardware dropped records.
+    pub fn record_lost(&mut self) {
+        self.lost += 1;
+    }
+
+    /// Faults attributed to `partition`, or to nobody with `None`.
+    pub fn count(&self, partition: Option<usize>) -> u64 {
+        self.counts[partition.unwrap_or(self.counts.len() - 1)]
+    }
+
+    /// How often the hardware said that it had dropped records.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The faults still kept, oldest first.
+    pub fn history(&self) -> impl Iterator<Item = &Attributed> {
+        self.history.iter()
+    }
+}
+
+fn same_attempt(a: &Attributed, b: &Attributed) -> bool {
+    let key = |f: &Attributed| {
+        (
+            f.fault.iommu,
+            f.fault.device,
+            f.fault.reason,
+            f.fault.write,
+            f.partition,
+            f.fault.iova.map(|at| at.0 >> 12),
+        )
+    };
+    key(a) == key(b)
+}
+
+impl fmt::Display for Attributed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = &self.fault;
+        write!(
+            f,
+            "dma fault: smmu{} stream {}",
+            fault.iommu.0, fault.device
+        )?;
+        match self.function {
+            Some(function) => write!(f, " {function}")?,
+            None => write!(f, " (no function)")?,
+        }
+        write!(f, " {}", if fault.write { "write" } else { "read" })?;
+        if let Some(iova) = fault.iova {
+            write!(f, " at {iova}")?;
+        }
+        let stage = match fault.stage {
+            Stage::None => "",
+            Stage::One => "stage 1: ",
+            Stage::Two => "stage 2: ",
+        };
+        let reason = match fault.reason {
+            FaultReason::BadDeviceEntry => "no stream table entry for it",
+            FaultReason::BadContext => "bad context descriptor",
+            FaultReason::Translation => "not mapped",
+            FaultReason::AddressSize => "address out of range",
+            FaultReason::AccessFlag => "access flag clear",
+            FaultReason::Permission => "not permitted",
+            FaultReason::FetchAbort => "table fetch aborted",
+            FaultReason::Unsupported => "unsupported kind of request",
+            FaultReason::Other(code) => return write!(f, ": {stage}event {code:#x}"),
+            _ => "unknown reason",
+        };
+        write!(f, ": {stage}{reason}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attributed, HISTORY, LINES_PER_SECOND, Monitor, Report};
+    use iommu::addr::Iova;
+    use iommu::fault::{Fault, FaultReason, Stage};
+    use iommu::id::{DeviceId, IommuIndex};
+
+    fn fault(iova: u64, partition: Option<usize>, at_ns: u64) -> Attributed {
+        Attributed {
+            fault: Fault {
+                iommu: IommuIndex(0),
+                device: DeviceId(0x10),
+                pasid: None,
+                reason: FaultReason::Translation,
+                stage: Stage::Two,
+                iova: Some(Iova(iova)),
+                ipa: None,
+                write: true,
+                stalled: false,
+                tag: 0,
+                raw: [0; 4],
+            },
+            function: None,
+            partition,
+            at_ns,
+        }
+    }
+
+    #[test]
+    fn pieces_of_one_attempt_get_one_line_and_are_all_counted() {
+        let mut monitor = Monitor::new(2);
+        assert_eq!(
+            monitor.record(fault(0x8000_0000, Some(1), 0)),
+            Report::Line { unreported: 0 }
+        );
+        for piece in 1..16 {
+            assert_eq!(
+                monitor.record(fault(0x8000_0000 + 4 * piece, Some(1), 0)),
+                Report::Silent
+            );
+        }
+        assert_eq!(
+            monitor.record(fault(0x9000_0000, Some(1), 0)),
+            Report::Line { unreported: 15 }
+        );
+        assert_eq!(
+            (
+                monitor.count(Some(0)),
+                monitor.count(Some(1)),
+                monitor.count(None)
+            ),
+            (0, 17, 0)
+        );
+    }
+
+    #[test]
+    fn a_storm_keeps_to_its_lines_and_its_memory() {
+        let mut monitor = Monitor::new(1);
+        let lines = (0..100_000u64)
+            .filter(|&n| monitor.record(fault(n << 12, None, 0)) != Report::Silent)
+            .count();
+        assert_eq!(lines, LINES_PER_SECOND as usize);
+        assert_eq!(monitor.count(None), 100_000);
+        assert_eq!(monitor.history().count(), HISTORY);
+        assert_eq!(
+            monitor.history().last().unwrap().fault.iova,
+            Some(Iova(99_999 << 12))
+        );
+        assert_eq!(
+            monitor.record(fault(0, None, 1_000_000_000)),
+            Report::Line {
+                unreported: 100_000 - u64::from(LINES_PER_SECOND)
+            }
+        );
+    }
+
+    #[test]
+    fn a_line_names_device_address_and_reason() {
+        assert_eq!(
+            fault(0x1234_5000, None, 0).to_string(),
+            "dma fault: smmu0 stream 0x10 (no function) write at 0x12345000: stage 2: not mapped"
+        );
+    }
+}

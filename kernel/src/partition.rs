@@ -1,0 +1,270 @@
+//! A partition: its memory, what its guest sees, and how it starts, restarts and stops.
+
+use crate::config::{self, FaultAction, OnFault};
+use crate::devices::Devices;
+use crate::guest_map;
+use crate::life::{Change, Entry, Life};
+use crate::load::Files;
+use crate::machine::{GuestRam, Host};
+use crate::pci::Function;
+use crate::system::System;
+use crate::vdev::vgic::Vgic;
+use crate::vdev::vits::Vits;
+use crate::vdev::vpci::MapBar;
+use crate::vdev::vpsci::{self, Outcome};
+use crate::vdev::vuart::Vuart;
+use crate::vdev::{self, CpuSet};
+use crate::{say, terminal};
+use alloc::vec::Vec;
+use arch::gic::Intid;
+use arch::stage2::Stage2Config;
+use core::sync::atomic::{AtomicU64, Ordering};
+use iommu::addr::{Gpa, Span};
+use iommu::id::CacheTag;
+use iommu::table::{Attributes, Invalidated, StageTwoTable};
+use spin::mutex::TicketMutex;
+
+/// See the module's description. The fields are in the order in which they come to be.
+pub struct Partition {
+    /// Its place in the configuration.
+    pub index: usize,
+    /// What the integrator wants of it.
+    pub config: config::Partition,
+    /// Physical CPU of each vCPU.
+    pub cpus: Vec<usize>,
+    /// When it runs.
+    pub life: Life,
+    /// Its RAM.
+    pub ram: GuestRam,
+    /// What its CPUs reach.
+    pub stage_two: TicketMutex<StageTwoTable<Host>>,
+    /// Its VMID on the CPUs.
+    pub vmid: CacheTag,
+    /// Its functions and their DMA.
+    pub devices: Devices,
+    /// Its interrupt controller.
+    pub vgic: TicketMutex<Vgic>,
+    /// Its ITS. Locked before the GIC where both are.
+    pub vits: TicketMutex<Vits>,
+    /// Its UART.
+    pub uart: TicketMutex<Vuart>,
+    /// What it is started with.
+    pub files: Files,
+    /// Accesses and calls of the guest that nothing answers.
+    pub refused: AtomicU64,
+    /// DMA faults since it was last started.
+    pub faults: AtomicU64,
+}
+
+/// A vCPU after a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterCall {
+    /// Goes on with this in x0.
+    Return(u64),
+    /// Comes out of the guest.
+    Leave,
+}
+
+impl Partition {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// What the CPUs translate through while one of its vCPUs is on them.
+    pub fn stage_two(&self) -> Stage2Config {
+        let table = self.stage_two.lock();
+        Stage2Config {
+            root: table.root().0,
+            vmid: self.vmid.0,
+            input_bits: table.input_bits(),
+        }
+    }
+
+    /// An SMCCC call of `vcpu`.
+    pub fn call(&self, system: &'static System, vcpu: usize, registers: &[u64; 8]) -> AfterCall {
+        let in_ram = |entry| self.ram.guest().contains(Gpa(entry));
+        match vpsci::call(registers, |other| self.life.power(other), in_ram) {
+            Outcome::Return(value) => AfterCall::Return(value),
+            Outcome::Unknown(_) => {
+                self.count_misuse();
+                AfterCall::Return(vpsci::UNSUPPORTED)
+            }
+            Outcome::CpuOn {
+                vcpu: other,
+                entry,
+                context,
+            } => {
+                let before = self.life.turn_on(
+                    other,
+                    Entry {
+                        pc: entry,
+                        argument: context,
+                    },
+                );
+                system.kick(self, CpuSet::one(other));
+                AfterCall::Return(vpsci::started(before))
+            }
+            Outcome::CpuOff => {
+                self.life.turn_off(vcpu);
+                AfterCall::Leave
+            }
+            // Standby may end at once (PSCI §5.4): the guest's idle loop comes back here.
+            Outcome::Suspend => AfterCall::Return(0),
+            Outcome::SystemOff => self.leave_for(system, Change::Stop),
+            Outcome::SystemReset => self.leave_for(system, Change::Restart),
+        }
+    }
+
+    fn leave_for(&self, system: &'static System, change: Change) -> AfterCall {
+        self.ask(system, change);
+        AfterCall::Leave
+    }
+
+    /// Asks for a change of the partition as a whole, from any CPU.
+    pub fn ask(&self, system: &'static System, change: Change) {
+        let change = if self.config.restart {
+            change
+        } else {
+            Change::Stop
+        };
+        system.kick(self, self.life.ask(change));
+    }
+
+    /// Counts what nothing answered.
+    pub fn count_misuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Accesses and calls so far that nothing answered.
+    pub fn misuse(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed) + self.vgic.lock().misuse()
+    }
+
+    /// A fault of one of its functions: the configured policy, once the threshold is reached.
+    pub fn fault(&self, system: &'static System, function: Function) {
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        let OnFault { action, threshold } = self.config.on_fault;
+        if faults != u64::from(threshold) {
+            return;
+        }
+        match action {
+            FaultAction::Log => {}
+            FaultAction::AbortStream => {
+                say!(
+                    "{}: {function} is cut off after {faults} faults",
+                    self.name()
+                );
+                self.devices.cut_off(&system.gate, function);
+            }
+            FaultAction::Stop => {
+                say!("{}: stops after {faults} faults", self.name());
+                self.ask(system, Change::Stop);
+            }
+            FaultAction::Restart => {
+                say!("{}: restarts after {faults} faults", self.name());
+                self.ask(system, Change::Restart);
+            }
+        }
+    }
+
+    /// A physical SPI, if it is one of its functions'.
+    pub fn take_spi(&self, _system: &'static System, _intid: Intid) -> bool {
+        false
+    }
+
+    /// A byte from the console.
+    pub fn receive(&self, system: &'static System, byte: u8) {
+        let line = self.uart.lock().receive(byte);
+        self.drive_uart(system, line);
+    }
+
+    /// The UART's interrupt line is at this level now.
+    pub fn drive_uart(&self, system: &'static System, line: bool) {
+        let kick = self.vgic.lock().set_line(guest_map::UART_INTID, line);
+        system.kick(self, kick);
+    }
+
+    /// Whether the guest gets physical PPI `intid` itself: only its virtual timer.
+    pub fn owns_ppi(&self, intid: u32) -> bool {
+        intid == guest_map::VIRTUAL_TIMER_INTID
+    }
+
+    /// Starts it. No vCPU is inside.
+    pub fn start(&self, system: &'static System) {
+        match self.files.load(&self.ram) {
+            Ok(entry) => {
+                self.faults.store(0, Ordering::Relaxed);
+                self.devices.open(&system.gate, self.name());
+                self.life.started(entry);
+                system.kick(self, CpuSet::one(0));
+            }
+            Err(error) => {
+                say!("{}: cannot start: {error:?}", self.name());
+                self.life.stopped();
+                system.stopped();
+            }
+        }
+    }
+
+    /// Moves BARs to where the guest has put them.
+    pub fn remap_bars(&self) {
+        while let Some(MapBar { from, to, host, .. }) = self.devices.next_remap() {
+            let mut table = self.stage_two.lock();
+            if let Some(base) = from {
+                let cut = table.unmap(Span {
+                    base,
+                    len: host.len,
+                });
+                let stale = cut.stale::<Gpa>();
+                arch::stage2::invalidate_range(stale.base.0, stale.len);
+                table.release(cut, Invalidated::complete());
+            }
+            if let Some(base) = to
+                && let Err(error) = table.map(
+                    Span {
+                        base,
+                        len: host.len,
+                    },
+                    host.base,
+                    Attributes::DEVICE,
+                )
+            {
+                // The window is empty but for BARs, which do not overlap: only memory can be short.
+                say!("{}: no BAR at {base}: {error:?}", self.name());
+            }
+        }
+    }
+
+    /// Carries `change` out. Runs on vCPU 0's CPU, with no vCPU inside.
+    pub fn carry(&self, system: &'static System, change: Change) {
+        // First of all its devices stop, then nothing of it is left to change.
+        self.devices.close(&system.gate, self.name());
+        self.remap_bars();
+        self.reset_messages(system);
+        terminal::end_line(self.index);
+        for vcpu in 0..self.cpus.len() {
+            let effects = self.vgic.lock().reset_redistributor(vcpu);
+            system.apply(self, &effects);
+        }
+        let effects = self.vgic.lock().reset_distributor();
+        system.apply(self, &effects);
+        *self.uart.lock() = Vuart::new();
+        match change {
+            Change::Restart => {
+                say!("{}: restarts", self.name());
+                self.start(system);
+            }
+            Change::Stop => {
+                say!("{}: stopped", self.name());
+                self.life.stopped();
+                system.stopped();
+            }
+        }
+    }
+}
+
+/// `VMPIDR_EL2` of a vCPU: its affinity, and bit 31, RES1 (DDI 0487, D24.2.192).
+pub fn vmpidr(vcpu: usize) -> u64 {
+    1 << 31 | vdev::affinity(vcpu)
+}

@@ -1,0 +1,132 @@
+//! All that runs, as the CPUs share it: fixed once it is built, with a lock in each part that changes.
+
+use crate::gate::Gate;
+use crate::irq::KICK;
+use crate::partition::Partition;
+use crate::terminal;
+use crate::vdev::CpuSet;
+use crate::vdev::vgic::{Action, Effects, Physical};
+use alloc::vec::Vec;
+use arch::gic::{Gic, Intid, Trigger};
+
+/// A vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// Index of its partition.
+    pub partition: usize,
+    /// Its number there.
+    pub vcpu: usize,
+}
+
+/// See the module's description.
+pub struct System {
+    /// The physical interrupt controller.
+    pub gic: Gic,
+    /// Everything about DMA that partitions share.
+    pub gate: Gate,
+    /// In the order of the configuration.
+    pub partitions: Vec<Partition>,
+    /// By physical CPU.
+    pub owners: Vec<Option<Owner>>,
+    /// Receive interrupt of the console.
+    pub uart: Option<(Intid, Trigger)>,
+}
+
+impl System {
+    /// The vCPU on physical CPU `cpu`.
+    pub fn owner(&self, cpu: usize) -> Option<Owner> {
+        self.owners.get(cpu).copied().flatten()
+    }
+
+    /// Makes the CPUs of these vCPUs look. The caller's own looks anyway before it enters its guest.
+    pub fn kick(&self, partition: &Partition, vcpus: CpuSet) {
+        for cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
+            if *cpu != arch::cpu::index() {
+                // Both numbers are of things that exist.
+                let _ = self.gic.send_sgi(*cpu, KICK);
+            }
+        }
+    }
+
+    /// Carries out what a change of `partition`'s virtual GIC means outside.
+    pub fn apply(&self, partition: &Partition, effects: &Effects) {
+        for action in &effects.physical {
+            let place = |physical: &Physical| {
+                let cpu = partition.cpus[physical.cpu.unwrap_or(0)];
+                (Intid(physical.intid), cpu)
+            };
+            // Links name interrupts that exist, so none of these is refused.
+            let _ = match action {
+                Action::Enable(physical) => {
+                    let (intid, cpu) = place(physical);
+                    self.gic.enable(intid, Trigger::Level, cpu)
+                }
+                Action::Disable(physical) => {
+                    let (intid, cpu) = place(physical);
+                    self.gic.disable(intid, cpu)
+                }
+                Action::Deactivate(physical) => {
+                    let (intid, cpu) = place(physical);
+                    self.gic.set_active(intid, cpu, false)
+                }
+            };
+        }
+        if effects.reload_lpis {
+            partition.reload_messages(self);
+        }
+        self.kick(partition, effects.kick);
+    }
+
+    /// Turns on the interrupts of the hypervisor's own devices, at `cpu`, and those that every CPU serves.
+    pub fn listen(&self, cpu: usize) {
+        let own = self
+            .gate
+            .units
+            .iter()
+            .flat_map(|unit| unit.irqs.iter().copied());
+        for (intid, trigger) in own.chain(self.uart) {
+            if let Err(error) = self.gic.enable(intid, trigger, cpu) {
+                crate::say!("interrupt {} stays off: {error:?}", intid.0);
+            }
+        }
+        terminal::listen();
+    }
+
+    /// Serves an SPI; whether it is a guest's now.
+    pub fn shared_interrupt(&'static self, intid: Intid) -> bool {
+        if self.uart.is_some_and(|(uart, _)| uart == intid) {
+            while let Some((to, byte)) = terminal::input() {
+                self.partitions[to].receive(self, byte);
+            }
+            return false;
+        }
+        if self.gate.interrupt(self, intid) {
+            return false;
+        }
+        self.partitions
+            .iter()
+            .any(|partition| partition.take_spi(self, intid))
+    }
+
+    /// Serves an LPI.
+    pub fn message(&self, intid: Intid) {
+        let _taken = self
+            .partitions
+            .iter()
+            .any(|partition| partition.take_message(self, intid));
+    }
+
+    /// A partition has stopped. Once none runs, there is nothing left to do for the machine.
+    pub fn stopped(&self) {
+        if self
+            .partitions
+            .iter()
+            .any(|partition| partition.life.is_running())
+        {
+            return;
+        }
+        self.gate.summary(&self.partitions);
+        crate::say!("all partitions have stopped");
+        arch::power::off()
+    }
+}

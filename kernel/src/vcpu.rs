@@ -1,0 +1,230 @@
+//! What one physical CPU does: enters its vCPU, gets back the reason why it stopped, acts on it, again and again.
+
+use crate::irq;
+use crate::life::{Entry, Next};
+use crate::mmio;
+use crate::partition::{AfterCall, Partition, vmpidr};
+use crate::system::System;
+use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
+use crate::vdev::vgic::{self, LrState};
+use arch::cpu::Features;
+use arch::vcpu::{Exception, Exit, SysregAccess, Vcpu, VcpuConfig};
+
+/// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
+pub fn run(system: &'static System, cpu: usize) -> ! {
+    let Some(owner) = system.owner(cpu) else {
+        loop {
+            irq::serve(system, None);
+            arch::cpu::wait();
+        }
+    };
+    let partition = &system.partitions[owner.partition];
+    let features = arch::cpu::features();
+    let mut vcpu = Vcpu::new(VcpuConfig {
+        vmpidr: vmpidr(owner.vcpu),
+        vpidr: features.midr,
+        trap_wfi: false,
+        physical_timer: false,
+    });
+    loop {
+        let (next, kick) = partition.life.next(owner.vcpu);
+        system.kick(partition, kick);
+        match next {
+            Next::Enter(entry) => {
+                Stay {
+                    system,
+                    partition,
+                    index: owner.vcpu,
+                    vcpu: &mut vcpu,
+                    features: &features,
+                }
+                .run(entry);
+            }
+            Next::Carry(change) => partition.carry(system, change),
+            Next::Wait => {
+                arch::cpu::wait();
+                irq::serve(system, None);
+            }
+        }
+    }
+}
+
+/// Whether a vCPU goes back into the guest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Then {
+    Continue,
+    Leave,
+}
+
+/// One vCPU from its entry point until it is off.
+struct Stay<'a> {
+    system: &'static System,
+    partition: &'static Partition,
+    index: usize,
+    vcpu: &'a mut Vcpu,
+    features: &'a Features,
+}
+
+impl Stay<'_> {
+    fn run(&mut self, entry: Entry) {
+        let Self {
+            system,
+            partition,
+            index,
+            ..
+        } = *self;
+        arch::ich::init();
+        arch::stage2::activate(&partition.stage_two());
+        self.vcpu.reset(entry.pc, entry.argument);
+        let mut lists = LrState {
+            lr: [0; vgic::spec::MAX_LRS],
+            count: arch::ich::count(),
+            hcr: 0,
+            vmcr: 0,
+        };
+        loop {
+            partition.vgic.lock().flush(index, &mut lists);
+            irq::load(&lists);
+            let exit = self.vcpu.run();
+            irq::store(&mut lists);
+            let effects = partition.vgic.lock().sync(index, &mut lists);
+            system.apply(partition, &effects);
+            let then = self.handle(exit);
+            partition.serve_its(system);
+            if then == Then::Leave || partition.life.must_leave() {
+                break;
+            }
+        }
+        partition.vgic.lock().reset_interface(index);
+        arch::ich::init();
+    }
+
+    fn handle(&mut self, exit: Exit) -> Then {
+        match exit {
+            Exit::Interrupt => irq::serve(self.system, Some((self.partition, self.index))),
+            Exit::Mmio(access) => {
+                let value = if access.write {
+                    Some(self.vcpu.reg(access.reg))
+                } else {
+                    None
+                };
+                match mmio::access(
+                    self.system,
+                    self.partition,
+                    self.index,
+                    access.ipa,
+                    access.size,
+                    value,
+                ) {
+                    Some(value) => {
+                        if !access.write {
+                            self.vcpu.set_reg(access.reg, access.extend(value));
+                        }
+                        self.vcpu.skip_instruction();
+                    }
+                    None => {
+                        self.partition.count_misuse();
+                        self.vcpu.inject(Exception::DataAbort {
+                            far: access.far,
+                            write: access.write,
+                            walk: None,
+                        });
+                    }
+                }
+            }
+            Exit::Abort(info) => {
+                self.partition.count_misuse();
+                self.vcpu.inject(Exception::for_abort(&info));
+            }
+            // The program counter is past an HVC already, but still at an SMC (DDI 0487, D1.3.6).
+            Exit::Hypercall { imm: 0 } => return self.call(),
+            Exit::Smc { imm: 0 } => {
+                self.vcpu.skip_instruction();
+                return self.call();
+            }
+            Exit::SystemRegister(access) => self.system_register(access),
+            Exit::Wait { .. } => self.vcpu.skip_instruction(),
+            Exit::Hypercall { .. } | Exit::Smc { .. } | Exit::Unknown(_) | Exit::SError(_) => {
+                self.partition.count_misuse();
+                self.vcpu.inject(Exception::Undefined);
+            }
+        }
+        Then::Continue
+    }
+
+    /// SMCCC: x0 is the function, x1 to x7 its arguments; the result goes to x0.
+    fn call(&mut self) -> Then {
+        let mut registers = [0; 8];
+        for (n, register) in registers.iter_mut().enumerate() {
+            *register = self.vcpu.reg(n as u8);
+        }
+        match self.partition.call(self.system, self.index, &registers) {
+            AfterCall::Return(value) => {
+                self.vcpu.set_reg(0, value);
+                Then::Continue
+            }
+            AfterCall::Leave => Then::Leave,
+        }
+    }
+
+    fn system_register(&mut self, access: SysregAccess) {
+        let SysregAccess {
+            op0,
+            op1,
+            crn,
+            crm,
+            op2,
+            reg,
+            write,
+        } = access;
+        let register = Encoding {
+            op0,
+            op1,
+            crn,
+            crm,
+            op2,
+        };
+        let value = self.vcpu.reg(reg);
+        // ICC_DIR_EL1 (IHI 0069, §12.2.14): trapped while deactivations do not fit in the list registers.
+        if write && (op0, op1, crn, crm, op2) == (3, 0, 12, 11, 1) {
+            let effects = self
+                .partition
+                .vgic
+                .lock()
+                .write_dir(self.index, value as u32);
+            self.system.apply(self.partition, &effects);
+            return self.vcpu.skip_instruction();
+        }
+        let physical = || {
+            if sysreg::needs_physical(register) {
+                self.features.id.get(crm, op2)
+            } else {
+                0
+            }
+        };
+        let outcome = if write {
+            Access::Write(value)
+        } else {
+            Access::Read {
+                physical: physical(),
+            }
+        };
+        match sysreg::access(register, outcome) {
+            Outcome::Value(value) => self.vcpu.set_reg(reg, value),
+            Outcome::Ignore => {}
+            Outcome::Sgi { register, value } => {
+                let kick = self
+                    .partition
+                    .vgic
+                    .lock()
+                    .write_sgi(self.index, register, value);
+                self.system.kick(self.partition, kick);
+            }
+            Outcome::Undefined => {
+                self.partition.count_misuse();
+                return self.vcpu.inject(Exception::Undefined);
+            }
+        }
+        self.vcpu.skip_instruction();
+    }
+}
