@@ -1,8 +1,10 @@
 //! `cargo xtask`: the host tool. One subcommand, one file in `tasks/`.
 //!
 //! How one walks through it: [`Command`] names the tasks; each is a `clap::Args` struct in its own file with a
-//! `run(self)` that does the work. What several tasks share stands beside `tasks/`: [`project`] (where things lie) and
-//! [`progress`] (how a step is shown).
+//! `run(self)` that does the work. What several tasks share stands beside `tasks/`: [`setup`] fetches what the machine
+//! lacks, [`config`] reads configurations, [`symbols`] and [`initrd`] make parts of images, [`qemu`] is the machine;
+//! [`host_tests`] and [`cases`] are the tests, [`figures`] what is measured; [`project`] says where things lie,
+//! [`progress`] how a step is shown.
 
 mod cases;
 mod config;

@@ -1,9 +1,13 @@
 //! How a step is shown: one line a step, with the time that passed while it runs, and how it ended.
 
 use std::io::{IsTerminal, Write, stderr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+/// How many steps are under way, each within the one before.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
 /// A step that is under way. On a terminal the line shows the seconds; elsewhere a line every 15 seconds does.
 /// Dropped without [`Step::done`], it says that the step failed.
@@ -18,6 +22,7 @@ impl Step {
     pub fn start(name: impl Into<String>) -> Self {
         let name = name.into();
         let start = Instant::now();
+        let level = UNDER_WAY.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, receiver) = channel();
         let terminal = stderr().is_terminal();
         let shown = name.clone();
@@ -28,6 +33,10 @@ impl Step {
             };
             let mut wait = first;
             while receiver.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                // A step within this one speaks for both.
+                if UNDER_WAY.load(Ordering::Relaxed) > level {
+                    continue;
+                }
                 let seconds = start.elapsed().as_secs();
                 if terminal {
                     eprint!("\r{shown} .. {seconds} s");
@@ -65,6 +74,7 @@ impl Step {
             return;
         };
         drop(sender);
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
         let _ = ticker.join();
         if stderr().is_terminal() {
             eprint!("\r\x1b[K");

@@ -254,7 +254,8 @@ pub fn valgrind() -> Result<Tool> {
         return Ok(tool);
     }
     let root = fetch(&VALGRIND, || "valgrind is missing: install valgrind".into())?;
-    let mut tool = Tool::of_root(&root, "valgrind")?;
+    // `valgrind` itself is a shell script that finds `valgrind.bin` where it would be installed.
+    let mut tool = Tool::of_root(&root, "valgrind.bin")?;
     tool.env
         .push(("VALGRIND_LIB", root.join("usr/libexec/valgrind").into()));
     Ok(tool)
