@@ -82,6 +82,7 @@ pub fn start(start: Start) -> ! {
 /// Starts the other CPUs and every partition that starts by itself, and does this CPU's own part.
 fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
     system.listen(boot_cpu);
+    system.accept_kicks(boot_cpu);
     for partition in &system.partitions {
         if partition.config.autostart {
             partition.start(system);
@@ -106,5 +107,6 @@ fn enter(cpu: usize) -> ! {
         say!("CPU {cpu}: GIC: {error:?}");
         arch::cpu::halt()
     }
+    system.accept_kicks(cpu);
     vcpu::run(system, cpu)
 }
