@@ -41,17 +41,14 @@ impl Edu {
         self.transfer(address, BUFFER, len, COMMAND_START)
     }
 
+    /// Starts what [`Self::write_memory`] does, and does not wait for it.
+    pub fn start_write(&self, address: u64, len: u32) {
+        self.start(BUFFER, address, len, COMMAND_START | COMMAND_TO_MEMORY);
+    }
+
     /// Whether the device said that it was done in time.
     fn transfer(&self, source: u64, destination: u64, len: u32, command: u32) -> bool {
-        // Past its buffer the device would overrun it.
-        assert!(len <= 4096);
-        self.write64(DMA_SOURCE, source);
-        self.write64(DMA_DESTINATION, destination);
-        self.write64(DMA_COUNT, u64::from(len));
-        // What we wrote to memory must be there before the device looks.
-        // SAFETY: a barrier.
-        unsafe { core::arch::asm!("dsb sy") };
-        register(self.registers + DMA_COMMAND).write(command);
+        self.start(source, destination, len, command);
         let end = now_ns() + DEADLINE_NS;
         while register(self.registers + DMA_COMMAND).read() & COMMAND_START != 0 {
             if now_ns() > end {
@@ -61,6 +58,18 @@ impl Edu {
         // SAFETY: a barrier; what the device wrote is read after its status.
         unsafe { core::arch::asm!("dsb sy") };
         true
+    }
+
+    fn start(&self, source: u64, destination: u64, len: u32, command: u32) {
+        // Past its buffer the device would overrun it.
+        assert!(len <= 4096);
+        self.write64(DMA_SOURCE, source);
+        self.write64(DMA_DESTINATION, destination);
+        self.write64(DMA_COUNT, u64::from(len));
+        // What we wrote to memory must be there before the device looks.
+        // SAFETY: a barrier.
+        unsafe { core::arch::asm!("dsb sy") };
+        register(self.registers + DMA_COMMAND).write(command);
     }
 
     fn write64(&self, offset: u64, value: u64) {

@@ -1,6 +1,7 @@
 //! Entry, console, clock and power of a small guest at EL1, on aarch64-rt. One CPU, no interrupts.
 
 use crate::checks::Checks;
+use crate::pci::register;
 use crate::tree::{Tree, tree_len};
 use aarch64_rt::{
     ExceptionHandlers, InitialPagetable, RegisterStateRef, exception_handlers, initial_pagetable,
@@ -32,8 +33,11 @@ initial_pagetable!({
 
 exception_handlers!(Handlers);
 
-/// An expected abort is counted and skipped; anything else is a bug of the scenario.
+/// An expected exception is counted and skipped; anything else is a bug of the scenario.
 struct Handlers;
+
+/// Exception class of an instruction abort without a change of level (DDI 0487, D24.2.40).
+const INSTRUCTION_ABORT: u64 = 0x21;
 
 /// Synchronous external aborts and undefined instructions taken while [`expect_fault`] runs.
 static FAULTS: AtomicU64 = AtomicU64::new(0);
@@ -41,16 +45,22 @@ static EXPECTING: AtomicU64 = AtomicU64::new(0);
 
 impl ExceptionHandlers for Handlers {
     extern "C" fn sync_current(mut state: RegisterStateRef) {
+        let (esr, far): (u64, u64);
+        // SAFETY: reads of two EL1 registers have no side effect.
+        unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far) };
         if EXPECTING.load(Ordering::Relaxed) == 0 {
-            let (esr, far): (u64, u64);
-            // SAFETY: reads of two EL1 registers have no side effect.
-            unsafe { asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) esr, out(reg) far) };
             panic!("exception: esr {esr:#x} far {far:#x} elr {:#x}", state.elr);
         }
         FAULTS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the faulting instruction is one `asm!` load, store or system instruction of `expect_fault`'s caller,
-        // which treats its output as meaningless after a fault; execution goes on right behind it.
-        unsafe { state.get_mut().elr += 4 };
+        // A jump to nowhere goes on where it would have returned to; all else behind the instruction.
+        let next = match esr >> 26 {
+            // aarch64-rt's frame has x30 there.
+            INSTRUCTION_ABORT => state.sp as usize,
+            _ => state.elr + 4,
+        };
+        // SAFETY: the faulting instruction is one `asm!` load, store, branch with link or system instruction of
+        // `expect_fault`'s caller, which treats its output as meaningless after a fault.
+        unsafe { state.get_mut().elr = next };
     }
 }
 
@@ -107,6 +117,85 @@ pub fn start(address: u64) -> Guest {
         tree,
         checks: Checks::new(Console(uart)),
     }
+}
+
+/// Longest line that is typed to a guest.
+const LINE: usize = 64;
+// PL011 registers (DDI 0183G, 3.2).
+const UART_DATA: u64 = 0x00;
+const UART_FLAGS: u64 = 0x18;
+const UART_LINE_CONTROL: u64 = 0x2c;
+const UART_CONTROL: u64 = 0x30;
+/// UARTFR.RXFE.
+const RECEIVE_EMPTY: u32 = 1 << 4;
+
+/// Turns the receiver of the console on. What was typed before is lost.
+pub fn listen() {
+    let uart = UART.load(Ordering::Relaxed);
+    // 8 bits and FIFOs; then on, in both directions.
+    register(uart + UART_LINE_CONTROL).write(0x70);
+    register(uart + UART_CONTROL).write(0x301);
+}
+
+/// Waits for a line on the console and passes it to `action`, without its end. `None` if none came in `limit_ms`.
+pub fn with_line<T>(limit_ms: u64, action: impl FnOnce(&str) -> T) -> Option<T> {
+    let uart = UART.load(Ordering::Relaxed);
+    let end = now_ns() + limit_ms * 1_000_000;
+    let mut line = [0; LINE];
+    let mut len = 0;
+    while now_ns() < end {
+        if register(uart + UART_FLAGS).read() & RECEIVE_EMPTY != 0 {
+            continue;
+        }
+        match register(uart + UART_DATA).read() as u8 {
+            b'\r' | b'\n' => return core::str::from_utf8(&line[..len]).ok().map(action),
+            byte if len < LINE => {
+                line[len] = byte;
+                len += 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Waits until a byte has come on the console, or until the clock says `end_ns`, without a single access to memory: what is
+/// seen of it from outside stays as it is.
+pub fn wait_silently(end_ns: u64) {
+    let flags = UART.load(Ordering::Relaxed) + UART_FLAGS;
+    let frequency: u64;
+    // SAFETY: a read without side effect.
+    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) frequency) };
+    let end = (u128::from(end_ns) * u128::from(frequency) / 1_000_000_000) as u64;
+    // About a millisecond between two looks at the UART, each of which is an exit.
+    let pause = frequency / 1000;
+    // SAFETY: reads of a counter and of the UART's flags, which have no side effect.
+    unsafe {
+        asm!(
+            "2: mrs {now}, cntvct_el0",
+            "cmp {now}, {end}",
+            "b.hs 4f",
+            "ldr {word:w}, [{flags}]",
+            "tbz {word:w}, #4, 4f",
+            "add {now}, {now}, {pause}",
+            "3: mrs {word}, cntvct_el0",
+            "cmp {word}, {now}",
+            "b.lo 3b",
+            "b 2b",
+            "4:",
+            now = out(reg) _, word = out(reg) _,
+            end = in(reg) end, flags = in(reg) flags, pause = in(reg) pause,
+            options(nostack),
+        );
+    }
+}
+
+/// 4 KiB of our RAM at `address`, for a device: atomics, because it writes behind our back.
+pub fn page(address: u64) -> &'static [AtomicU64; 512] {
+    assert!(address.is_multiple_of(4096) && address >= 0x4040_0000);
+    // SAFETY: RAM behind the payload and its device tree (kernel::config::place), which nothing else uses; atomics may
+    // change at any time.
+    unsafe { &*(address as *const [AtomicU64; 512]) }
 }
 
 /// Nanoseconds since the machine started.

@@ -63,6 +63,11 @@ impl<'a> Tree<'a> {
         Some(tree)
     }
 
+    /// Whether `word` stands in the arguments.
+    pub fn has_word(&self, word: &str) -> bool {
+        self.arguments.split_whitespace().any(|other| other == word)
+    }
+
     /// The value of `key=value` in the arguments.
     pub fn argument(&self, key: &str) -> Option<&'a str> {
         self.arguments

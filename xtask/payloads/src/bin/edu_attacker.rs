@@ -1,13 +1,16 @@
-//! Owns an `edu` device and sends its DMA where it may and where it may not. `attack=ADDRESS,ADDRESS` in the arguments
-//! replaces the default targets.
+//! Owns an `edu` device and sends its DMA where it may and where it may not. In the arguments, `attack=ADDRESS,ADDRESS`
+//! replaces the default targets, `attack=typed` waits for them on the console: first the pattern that the device shall
+//! carry, then one address a line, then `end`. `buffer=ADDRESS` says which page of its own the device uses, where a DMA
+//! window does not let it reach the program itself.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
 mod scenario {
     use aarch64_rt::entry;
     use core::sync::atomic::{AtomicU64, Ordering};
+    use payloads::checks::Checks;
     use payloads::edu::Edu;
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Console, Guest};
     use payloads::tree::number;
 
     entry!(main);
@@ -20,18 +23,62 @@ mod scenario {
 
     const PATTERN: u64 = 0x5ca1_ab1e_dead_beef;
     const LEN: u32 = 64;
-    const WORDS: usize = LEN as usize / 8;
+    const WORDS: u64 = LEN as u64 / 8;
+    /// How long somebody may think about the next line.
+    const TYPING_MS: u64 = 60_000;
 
-    fn fill(value: u64) {
-        PAGE.0
-            .iter()
-            .for_each(|word| word.store(value, Ordering::Relaxed));
+    /// The page that the device may reach, and what goes to it.
+    struct Own {
+        edu: Edu,
+        page: &'static [AtomicU64; 512],
+        pattern: u64,
     }
 
-    fn holds(value: u64) -> bool {
-        PAGE.0[..WORDS]
-            .iter()
-            .all(|word| word.load(Ordering::Relaxed) == value)
+    impl Own {
+        fn address(&self) -> u64 {
+            self.page.as_ptr() as u64
+        }
+
+        /// Every word of an attack is another one, so that no register can look like two of them.
+        fn word(&self, at: u64) -> u64 {
+            self.pattern.wrapping_mul(2 * at + 1)
+        }
+
+        fn arm(&self) -> bool {
+            for (at, word) in (0..).zip(&self.page[..WORDS as usize]) {
+                word.store(self.word(at), Ordering::Relaxed);
+            }
+            self.edu.read_memory(self.address(), LEN)
+        }
+
+        fn fill(&self, value: u64) {
+            self.page
+                .iter()
+                .for_each(|word| word.store(value, Ordering::Relaxed));
+        }
+
+        fn holds(&self, expected: impl Fn(u64) -> u64) -> bool {
+            let found = self.page.iter().map(|word| word.load(Ordering::Relaxed));
+            (0..WORDS).zip(found).all(|(at, word)| word == expected(at))
+        }
+
+        /// The device reaches its own page in both directions.
+        fn works(&self) -> bool {
+            let read = self.arm();
+            self.fill(0);
+            read && self.edu.write_memory(self.address(), LEN) && self.holds(|at| self.word(at))
+        }
+
+        /// Writes the pattern to `target`, reads `target`, and shows what came: a refused read brings zeros, neither the
+        /// pattern that the device had before nor what is at the target.
+        fn is_stopped_at(&self, target: u64) -> bool {
+            let armed = self.arm();
+            let sent = self.edu.write_memory(target, LEN);
+            let asked = self.edu.read_memory(target, LEN);
+            self.fill(!0);
+            let shown = self.edu.write_memory(self.address(), LEN);
+            armed && sent && asked && shown && self.holds(|_| 0)
+        }
     }
 
     fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
@@ -45,47 +92,52 @@ mod scenario {
         let Some(edu) = Edu::find(tree) else {
             return checks.check(false, format_args!("finds its edu device"));
         };
-        let own = PAGE.0.as_ptr() as u64;
-
-        fill(PATTERN);
-        let read = edu.read_memory(own, LEN);
-        fill(0);
-        let written = edu.write_memory(own, LEN);
-        checks.check(
-            read && written && holds(PATTERN),
-            format_args!("dma to its own memory arrives"),
-        );
+        let mut own = Own {
+            edu,
+            page: match tree.argument("buffer").and_then(number) {
+                Some(address) => runtime::page(address),
+                None => &PAGE.0,
+            },
+            pattern: PATTERN,
+        };
+        checks.check(own.works(), format_args!("dma to its own memory arrives"));
 
         let memory_end = tree.memory.map_or(0, |memory| memory.base + memory.len);
         let mut attempts = 0;
-        let mut attempt = |target: u64| {
-            // The device's buffer holds the pattern: if this read were let through, it would not any more.
-            fill(PATTERN);
-            let armed = edu.read_memory(own, LEN);
-            let sent = edu.write_memory(target, LEN);
-            let asked = edu.read_memory(target, LEN);
-            fill(!0);
-            let shown = edu.write_memory(own, LEN);
-            // A refused read brings zeros: neither the pattern nor what is at the target.
-            checks.check(
-                armed && sent && asked && shown && holds(0),
-                format_args!("dma to {target:#x} is stopped"),
-            );
+        let mut attempt = |own: &Own, checks: &mut Checks<Console>, target: u64| {
+            let stopped = own.is_stopped_at(target);
+            checks.check(stopped, format_args!("dma to {target:#x} is stopped"));
             attempts += 1;
         };
         match tree.argument("attack") {
-            Some(list) => list.split(',').filter_map(number).for_each(&mut attempt),
+            Some("typed") => {
+                runtime::listen();
+                checks.say(format_args!("what, and where?"));
+                match runtime::with_line(TYPING_MS, number).flatten() {
+                    Some(pattern) => own.pattern = pattern,
+                    None => return checks.check(false, format_args!("is told a pattern")),
+                }
+                checks.check(
+                    own.works(),
+                    format_args!("its own memory holds the pattern"),
+                );
+                while let Some(target) = runtime::with_line(TYPING_MS, number).flatten() {
+                    attempt(&own, checks, target);
+                }
+                own.fill(0);
+            }
+            Some(list) => list
+                .split(',')
+                .filter_map(number)
+                .for_each(|target| attempt(&own, checks, target)),
             None => {
                 // GIC distributor, ITS control frame, UART; then RAM that is not ours, up to where RAM may end.
-                [0x0800_0000, 0x0808_0000, 0x0900_0000]
-                    .into_iter()
-                    .for_each(&mut attempt);
-                (0..8)
-                    .map(|step| memory_end + step * 0x0800_0000)
-                    .for_each(&mut attempt);
-                [0x1_0000_0000, 0x7f_ffff_f000, 0x80_0000_0000]
-                    .into_iter()
-                    .for_each(&mut attempt);
+                let devices = [0x0800_0000, 0x0808_0000, 0x0900_0000];
+                let memory = (0..8).map(|step| memory_end + step * 0x0800_0000);
+                let beyond = [0x1_0000_0000, 0x7f_ffff_f000, 0x80_0000_0000];
+                for target in devices.into_iter().chain(memory).chain(beyond) {
+                    attempt(&own, checks, target);
+                }
             }
         }
         checks.say(format_args!("attempts: {attempts}"));
