@@ -1,10 +1,10 @@
 //! QEMU and Linux without us: when one of these fails, no other machine test can tell anything.
 
-use super::{Case, Context, case};
+use super::{Case, Context, case, sha256};
 use crate::initrd::{self, Init};
 use crate::qemu::{Boot, Machine};
 use crate::setup::kit;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::time::Duration;
 
 pub const CASES: &[Case] = &[
@@ -39,7 +39,7 @@ fn linux_alone_reads_a_disk(context: &Context) -> Result<()> {
     let mut guest = context.start(&machine)?;
     guest.wait_line("iommu: smmu3", Duration::from_secs(120))?;
     let line = guest.wait_line("disk: ", Duration::from_secs(60))?;
-    let expected = sha256(words)?;
+    let expected = sha256(&words)?;
     ensure!(
         line.contains(&expected),
         "the guest read {line:?}, the host wrote {expected}"
@@ -73,17 +73,4 @@ fn control_socket_reads_memory(context: &Context) -> Result<()> {
         "`xp` answers {word:?}"
     );
     monitor.cont()
-}
-
-/// By the host's own tool, as the guest does it with busybox.
-fn sha256(bytes: Vec<u8>) -> Result<String> {
-    let text = duct::cmd!("sha256sum")
-        .stdin_bytes(bytes)
-        .read()
-        .context("cannot run sha256sum")?;
-    Ok(text
-        .split_whitespace()
-        .next()
-        .unwrap_or_default()
-        .to_owned())
 }

@@ -2,6 +2,8 @@
 
 mod baseline;
 mod boot;
+mod lines;
+mod linux;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
@@ -25,7 +27,7 @@ pub struct Case {
 
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    [baseline::CASES, boot::CASES].concat()
+    [baseline::CASES, boot::CASES, linux::CASES].concat()
 }
 
 /// What a case has to work with.
@@ -89,4 +91,17 @@ const fn case(name: &'static str, run: fn(&Context) -> Result<()>) -> Case {
         long: false,
         run,
     }
+}
+
+/// By the host's own tool, as guests do it with busybox.
+fn sha256(bytes: &[u8]) -> Result<String> {
+    let text = duct::cmd!("sha256sum")
+        .stdin_bytes(bytes)
+        .read()
+        .context("cannot run sha256sum")?;
+    Ok(text
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }
