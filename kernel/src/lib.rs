@@ -81,6 +81,9 @@ pub fn start(start: Start) -> ! {
 
 /// Starts the other CPUs and every partition that starts by itself, and does this CPU's own part.
 fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
+    if let Err(error) = system.listen_here(boot_cpu) {
+        say!("CPU {boot_cpu}: GIC: {error:?}");
+    }
     system.listen(boot_cpu);
     system.accept_kicks(boot_cpu);
     for partition in &system.partitions {
@@ -103,7 +106,11 @@ fn enter(cpu: usize) -> ! {
     let Some(system) = SYSTEM.get() else {
         arch::cpu::halt()
     };
-    if let Err(error) = system.gic.init_cpu(cpu) {
+    if let Err(error) = system
+        .gic
+        .init_cpu(cpu)
+        .and_then(|()| system.listen_here(cpu))
+    {
         say!("CPU {cpu}: GIC: {error:?}");
         arch::cpu::halt()
     }

@@ -123,10 +123,8 @@ pub fn build(
     gate.streams = streams(&gate, &partitions);
     Ok(System {
         owners: owners(info.cpus.len(), &partitions),
-        uart: info
-            .uart
-            .and_then(|uart| uart.irq)
-            .map(|irq| (Intid(irq.intid), trigger(irq))),
+        uart: info.uart.and_then(|uart| uart.irq).map(wired),
+        maintenance: info.gic.as_ref().and_then(|gic| gic.maintenance).map(wired),
         gic,
         gate,
         partitions,
@@ -238,7 +236,7 @@ pub fn gate(
         units.push(Unit {
             phandle: smmu.phandle,
             driver: TicketMutex::new(Box::new(driver)),
-            irqs: irqs.map(|irq| (Intid(irq.intid), trigger(irq))).collect(),
+            irqs: irqs.map(wired).collect(),
         });
     }
     Ok(Gate {
@@ -273,13 +271,14 @@ pub fn its(
         .map_err(SetupError::Its)
 }
 
-/// How an interrupt of the device tree signals.
-pub fn trigger(irq: boot_info::Irq) -> Trigger {
-    if irq.edge {
+/// An interrupt of the device tree, and how it signals.
+fn wired(irq: boot_info::Irq) -> (Intid, Trigger) {
+    let trigger = if irq.edge {
         Trigger::Edge
     } else {
         Trigger::Level
-    }
+    };
+    (Intid(irq.intid), trigger)
 }
 
 fn take(mmio: &mut MmioPool, span: &Span<Hpa>) -> Result<MmioRegion, SetupError> {

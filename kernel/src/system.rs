@@ -7,7 +7,7 @@ use crate::terminal;
 use crate::vdev::CpuSet;
 use crate::vdev::vgic::{Action, Effects, Physical};
 use alloc::vec::Vec;
-use arch::gic::{Gic, Intid, Trigger};
+use arch::gic::{Gic, GicError, Intid, Trigger};
 
 /// A vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +28,8 @@ pub struct System {
     pub partitions: Vec<Partition>,
     /// By physical CPU.
     pub owners: Vec<Option<Owner>>,
+    /// Maintenance interrupt of the list registers.
+    pub maintenance: Option<(Intid, Trigger)>,
     /// Receive interrupt of the console.
     pub uart: Option<(Intid, Trigger)>,
 }
@@ -77,7 +79,16 @@ impl System {
         self.kick(partition, effects.kick);
     }
 
-    /// Turns on the interrupts of the hypervisor's own devices, at `cpu`, and those that every CPU serves.
+    /// Turns on this CPU's own interrupts: kicks, and the maintenance of its list registers. Runs on it.
+    pub fn listen_here(&self, cpu: usize) -> Result<(), GicError> {
+        self.gic.enable(KICK, Trigger::Edge, cpu)?;
+        if let Some((maintenance, trigger)) = self.maintenance {
+            self.gic.enable(maintenance, trigger, cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Turns on the interrupts of the hypervisor's own devices, at `cpu`.
     pub fn listen(&self, cpu: usize) {
         let own = self
             .gate
