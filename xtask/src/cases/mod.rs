@@ -2,6 +2,7 @@
 
 mod baseline;
 mod boot;
+mod demo;
 mod lines;
 mod linux;
 
@@ -27,7 +28,7 @@ pub struct Case {
 
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    [baseline::CASES, boot::CASES, linux::CASES].concat()
+    [baseline::CASES, boot::CASES, demo::CASES, linux::CASES].concat()
 }
 
 /// What a case has to work with.
