@@ -411,7 +411,7 @@ fn one_batch_has_one_sync_however_long_it_is() {
         1
     );
     for (page, command) in commands[..1000].iter().enumerate() {
-        assert_eq!(command[1], page as u64 * 0x1000 | 1);
+        assert_eq!(command[1], (page as u64 * 0x1000) | 1);
     }
 }
 
