@@ -1,0 +1,134 @@
+//! From the machine and a configuration to a [`System`]: [`takeover`] is the machine, all of it stopped; [`assemble`] the
+//! partitions on it, of which none runs yet.
+
+pub mod assemble;
+pub mod takeover;
+
+use crate::boot_info::BootInfo;
+use crate::bundle::{Bundle, BundleError};
+use crate::config;
+use crate::machine::Host;
+use crate::system::System;
+use crate::{say, terminal};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arch::gic::GicError;
+use arch::its::ItsError;
+use arch::memory::FramePool;
+use arch::mmio::{MmioError, MmioPool};
+use core::fmt;
+use iommu::id::IommuIndex;
+use iommu::smmuv3::StartError;
+use iommu::table::MapError;
+
+/// Why the machine cannot be taken over, or the configuration not be carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetupError {
+    /// Firmware describes no SMMUv3: nothing would stop a device.
+    NoSmmu,
+    /// Firmware describes no GICv3.
+    NoGic,
+    /// Device registers that cannot be had.
+    Registers(MmioError),
+    /// The interrupt controller.
+    Gic(GicError),
+    /// The ITS.
+    Its(ItsError),
+    /// An SMMU, by index.
+    Smmu(IommuIndex, StartError),
+    /// Tables of a partition.
+    Table(MapError),
+    /// What was packed behind the image.
+    Bundle(BundleError),
+    /// The configuration breaks this many rules; each was said.
+    Configuration(usize),
+    /// No memory for a partition's RAM; how much was asked for.
+    Memory(u64),
+    /// A partition that validation should have refused, by index.
+    Partition(usize),
+}
+
+/// All of it, in order.
+pub fn build(
+    info: &BootInfo,
+    boot_cpu: usize,
+    frames: &'static FramePool,
+    mmio: &mut MmioPool,
+    bundle: &'static [u8],
+) -> Result<System, SetupError> {
+    let denied = takeover::deny(info, mmio)?;
+    let gic = takeover::gic(info, boot_cpu, mmio)?;
+    let (buses, topology) = takeover::buses(info, mmio)?;
+    for problem in &topology.problems {
+        say!("pci: {problem}");
+    }
+    let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
+    let machine = bundle.config().map_err(SetupError::Bundle)?;
+    let facts = takeover::facts(info, frames, &topology, &bundle);
+    let problems = config::validate(&machine, &facts);
+    for problem in &problems {
+        say!("configuration: {problem}");
+    }
+    if !problems.is_empty() {
+        return Err(SetupError::Configuration(problems.len()));
+    }
+    terminal::name_partitions(machine.partitions.iter().map(|partition| &*partition.name));
+
+    let ram = takeover::memory(&machine, &facts, frames)?;
+    let host = Arc::new(Host(frames));
+    let coherent = info.pcie.iter().all(|host| host.dma_coherent)
+        && info.smmus.iter().all(|smmu| smmu.dma_coherent);
+    let its = takeover::its(info, mmio, frames, &gic)?;
+    let mut gate = takeover::gate(
+        &host,
+        denied,
+        (buses, topology),
+        its,
+        machine.partitions.len(),
+    )?;
+    let mut partitions = Vec::new();
+    for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
+        let partition =
+            assemble::partition(index, config, ram, &host, &bundle, &mut gate, coherent)?;
+        let (at, len) = (partition.ram.host(), partition.ram.guest().len);
+        say!(
+            "partition {}: memory {at}+{len:#x}, cpus {:?}",
+            partition.name(),
+            partition.cpus
+        );
+        partitions.push(partition);
+    }
+    gate.streams = assemble::streams(&gate, &partitions);
+    Ok(System {
+        owners: assemble::owners(info.cpus.len(), &partitions),
+        uart: info.uart.and_then(|uart| uart.irq).map(takeover::wired),
+        maintenance: info
+            .gic
+            .as_ref()
+            .and_then(|gic| gic.maintenance)
+            .map(takeover::wired),
+        gic,
+        gate,
+        partitions,
+    })
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSmmu => {
+                f.write_str("the device tree has no SMMUv3: nothing would stop a device's DMA")
+            }
+            Self::NoGic => f.write_str("the device tree has no GICv3"),
+            Self::Registers(error) => write!(f, "device registers: {error:?}"),
+            Self::Gic(error) => write!(f, "GIC: {error:?}"),
+            Self::Its(error) => write!(f, "ITS: {error:?}"),
+            Self::Smmu(index, error) => write!(f, "smmu{}: {error:?}", index.0),
+            Self::Bundle(error) => write!(f, "what follows the image: {error:?}"),
+            Self::Configuration(count) => write!(f, "the configuration breaks {count} rules"),
+            Self::Table(error) => write!(f, "stage 2: {error:?}"),
+            Self::Memory(len) => write!(f, "no {} MiB of contiguous memory", len >> 20),
+            Self::Partition(index) => write!(f, "partition {index} does not fit this machine"),
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Taking the machine over: all DMA stopped first, then the interrupt controller, the buses, memory, and the gate shut.
+
+use super::SetupError;
+use crate::boot_info::{self, BootInfo};
+use crate::bundle::Bundle;
+use crate::config::{self, Machine, MachineFacts};
+use crate::gate::{Gate, Unit};
+use crate::machine::{Ecam, Host, Registers};
+use crate::monitor::Monitor;
+use crate::pci::Topology;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arch::gic::{Gic, Intid, Trigger};
+use arch::its::Its;
+use arch::memory::{FramePool, Frames};
+use arch::mmio::{MmioPool, MmioRegion};
+use iommu::addr::{Hpa, Span};
+use iommu::id::IommuIndex;
+use iommu::smmuv3::{self, Smmu};
+use spin::mutex::TicketMutex;
+
+/// Registers of one SMMU, in which everything is denied already.
+pub struct Denied {
+    registers: Registers,
+    smmu: boot_info::Smmu,
+}
+
+/// Stops all DMA: the first thing of all, before anything is allocated for it.
+pub fn deny(info: &BootInfo, mmio: &mut MmioPool) -> Result<Vec<Denied>, SetupError> {
+    if info.smmus.is_empty() {
+        return Err(SetupError::NoSmmu);
+    }
+    let mut denied = Vec::new();
+    for (index, &smmu) in info.smmus.iter().enumerate() {
+        let registers = Registers(take(mmio, &smmu.registers)?);
+        smmuv3::deny_all(&registers, arch::clock::now_ns)
+            .map_err(|error| SetupError::Smmu(IommuIndex(index as u8), error))?;
+        denied.push(Denied { registers, smmu });
+    }
+    Ok(denied)
+}
+
+/// The interrupt controller, with this CPU's part of it on.
+pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic, SetupError> {
+    let gic = info.gic.as_ref().ok_or(SetupError::NoGic)?;
+    let distributor = take(mmio, &gic.distributor)?;
+    let redistributors = gic
+        .redistributors
+        .iter()
+        .map(|region| take(mmio, region))
+        .collect::<Result<_, _>>()?;
+    let cpus: Vec<u64> = info.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    let gic = Gic::new(distributor, redistributors, None, &cpus).map_err(SetupError::Gic)?;
+    gic.init_cpu(boot_cpu).map_err(SetupError::Gic)?;
+    Ok(gic)
+}
+
+/// All PCI functions, silent.
+pub fn buses(info: &BootInfo, mmio: &mut MmioPool) -> Result<(Ecam, Topology), SetupError> {
+    let mut ecam = Ecam::default();
+    for host in &info.pcie {
+        ecam.add(host.segment, host.buses.0, take(mmio, &host.ecam)?);
+    }
+    let topology = Topology::enumerate(&mut ecam, &info.pcie);
+    Ok((ecam, topology))
+}
+
+/// What the rules have to know: RAM is only what is still free.
+pub fn facts(
+    info: &BootInfo,
+    frames: &'static FramePool,
+    topology: &Topology,
+    bundle: &Bundle<'_>,
+) -> MachineFacts {
+    let free = frames.free_ranges();
+    let mut kept = Vec::new();
+    for memory in &info.memory {
+        let mut at = memory.base.0;
+        for range in free
+            .iter()
+            .filter(|range| memory.contains(Hpa(range.start)))
+        {
+            kept.push(Span {
+                base: Hpa(at),
+                len: range.start - at,
+            });
+            at = range.end;
+        }
+        kept.push(Span {
+            base: Hpa(at),
+            len: memory.end().0.saturating_sub(at),
+        });
+    }
+    kept.retain(|span| span.len != 0);
+    config::discovered(info, &kept, topology, bundle)
+}
+
+/// RAM of every partition, taken before anything else is allocated.
+pub fn memory(
+    machine: &Machine,
+    facts: &MachineFacts,
+    frames: &'static FramePool,
+) -> Result<Vec<Frames>, SetupError> {
+    let take = |place: Result<Span<Hpa>, u64>| {
+        let span = place.map_err(SetupError::Memory)?;
+        frames
+            .reserve_exact(span.base.0, span.len)
+            .ok_or(SetupError::Memory(span.len))
+    };
+    config::place_memory(machine, facts)
+        .into_iter()
+        .map(take)
+        .collect()
+}
+
+/// The gate: every IOMMU on, with every stream in abort; the ITS that messages go to.
+pub fn gate(
+    host: &Arc<Host>,
+    denied: Vec<Denied>,
+    (buses, topology): (Ecam, Topology),
+    its: Option<Its>,
+    partitions: usize,
+) -> Result<Gate, SetupError> {
+    let mut units = Vec::new();
+    for (index, Denied { registers, smmu }) in denied.into_iter().enumerate() {
+        let index = IommuIndex(index as u8);
+        let driver = Smmu::start(index, registers, Arc::clone(host))
+            .map_err(|error| SetupError::Smmu(index, error))?;
+        let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
+        units.push(Unit {
+            phandle: smmu.phandle,
+            driver: TicketMutex::new(Box::new(driver)),
+            irqs: irqs.map(wired).collect(),
+        });
+    }
+    Ok(Gate {
+        units,
+        its,
+        lpis: 0,
+        topology,
+        buses: TicketMutex::new(buses),
+        streams: Vec::new(),
+        monitor: TicketMutex::new(Monitor::new(partitions)),
+    })
+}
+
+/// The ITS, if there is one.
+pub fn its(
+    info: &BootInfo,
+    mmio: &mut MmioPool,
+    frames: &'static FramePool,
+    gic: &Gic,
+) -> Result<Option<Its>, SetupError> {
+    let Some(its) = info.gic.as_ref().and_then(|gic| gic.its.first()) else {
+        return Ok(None);
+    };
+    gic.enable_lpis(frames).map_err(SetupError::Gic)?;
+    let targets = (0..gic.cpus())
+        .map(|cpu| gic.its_target(cpu))
+        .collect::<Result<Vec<_>, _>>();
+    let targets = targets.map_err(SetupError::Gic)?;
+    let registers = take(mmio, &its.registers)?;
+    Its::new(registers, frames, &targets, gic.lpi_count())
+        .map(Some)
+        .map_err(SetupError::Its)
+}
+
+/// An interrupt of the device tree, and how it signals.
+pub fn wired(irq: boot_info::Irq) -> (Intid, Trigger) {
+    let trigger = if irq.edge {
+        Trigger::Edge
+    } else {
+        Trigger::Level
+    };
+    (Intid(irq.intid), trigger)
+}
+
+fn take(mmio: &mut MmioPool, span: &Span<Hpa>) -> Result<MmioRegion, SetupError> {
+    mmio.take(span.base.0, span.len)
+        .map_err(SetupError::Registers)
+}
