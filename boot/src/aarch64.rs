@@ -1,6 +1,6 @@
 //! What happens between the first instruction and the kernel, in order.
 
-use crate::layout::Layout;
+use crate::layout::{HEAP, Layout};
 use crate::{backtrace, console, early_map, fdt, heap, image, layout};
 use alloc::vec::Vec;
 use arch::aarch64::memory::Window;
@@ -60,6 +60,12 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error:?}"),
     };
+    info!(
+        "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
+        plan.heap,
+        plan.areas,
+        boot_info.cpus.len() as u64 * area::SIZE
+    );
     let map = activate_map(&plan, uart);
     // SAFETY: once; `plan` set the range aside, and it is mapped by now.
     unsafe { heap::init_main(plan.heap) };
