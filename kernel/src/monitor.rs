@@ -139,9 +139,11 @@ impl fmt::Display for Attributed {
             Some(function) => write!(f, " {function}")?,
             None => write!(f, " (no function)")?,
         }
-        write!(f, " {}", if fault.write { "write" } else { "read" })?;
-        if let Some(iova) = fault.iova {
-            write!(f, " at {iova}")?;
+        // Records without an address do not say either whether it was a write.
+        match (fault.iova, fault.write) {
+            (Some(iova), true) => write!(f, " write at {iova}")?,
+            (Some(iova), false) => write!(f, " read at {iova}")?,
+            (None, _) => f.write_str(" access")?,
         }
         let stage = match fault.stage {
             Stage::None => "",
