@@ -1,13 +1,12 @@
 //! Debian's Linux in partitions, unmodified, with NVMe disks of their own.
 
 use super::lines::{self, answer, answers};
-use super::{Case, Context, case, sha256};
+use super::{Case, Context, case, random, sha256};
 use crate::initrd::{self, Init};
 use crate::qemu::Boot;
 use crate::setup::kit;
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
-use std::io::Read;
 use std::time::Duration;
 
 pub const CASES: &[Case] = &[
@@ -203,13 +202,4 @@ fn initial_disk(context: &Context, script: &str) -> Result<()> {
     let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;
     Ok(())
-}
-
-/// Other bytes at every run, so that nothing left over from an earlier one can pass for them.
-fn random(len: usize) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("cannot read /dev/urandom")?;
-    Ok(bytes)
 }

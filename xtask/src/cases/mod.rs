@@ -3,6 +3,7 @@
 mod baseline;
 mod boot;
 mod demo;
+mod edu;
 mod lines;
 mod linux;
 
@@ -11,6 +12,7 @@ use crate::setup::kit::{self, Tool};
 use crate::tasks::build::{self, Profile, Program};
 use crate::tasks::image;
 use anyhow::{Context as _, Result};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -28,7 +30,14 @@ pub struct Case {
 
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Case> {
-    [baseline::CASES, boot::CASES, demo::CASES, linux::CASES].concat()
+    [
+        baseline::CASES,
+        boot::CASES,
+        demo::CASES,
+        linux::CASES,
+        edu::CASES,
+    ]
+    .concat()
 }
 
 /// What a case has to work with.
@@ -92,6 +101,15 @@ const fn case(name: &'static str, run: fn(&Context) -> Result<()>) -> Case {
         long: false,
         run,
     }
+}
+
+/// Other bytes at every run, so that nothing left over from an earlier one can pass for them.
+fn random(len: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("cannot read /dev/urandom")?;
+    Ok(bytes)
 }
 
 /// By the host's own tool, as guests do it with busybox.

@@ -2,6 +2,7 @@
 
 use super::Machine;
 use super::console::{Console, Wait};
+use super::gdb::Debugger;
 use super::monitor::Monitor;
 use crate::setup::kit::Tool;
 use anyhow::{Context, Result, bail};
@@ -49,6 +50,11 @@ impl Guest {
             "unix:{},server=on,wait=off",
             socket.path().join(MONITOR).display()
         ));
+        if machine.halted {
+            let path = socket.path().join(DEBUGGER);
+            command.args(["-S", "-gdb"]);
+            command.arg(format!("unix:{},server=on,wait=off", path.display()));
+        }
         if !machine.trace.is_empty() {
             let events: Vec<_> = machine
                 .trace
@@ -106,6 +112,19 @@ impl Guest {
         }
     }
 
+    /// Waits until each of `patterns` stood somewhere after everything waited for before, in any order.
+    pub fn wait_all(&mut self, patterns: &[&str], limit: Duration) -> Result<()> {
+        let from = self.seen;
+        let mut last = from;
+        for pattern in patterns {
+            self.seen = from;
+            self.wait_for(pattern, limit)?;
+            last = last.max(self.seen);
+        }
+        self.seen = last;
+        Ok(())
+    }
+
     /// Like [`Guest::wait_for`], and then for the end of the line.
     pub fn wait_line(&mut self, pattern: &str, limit: Duration) -> Result<String> {
         self.wait_for(pattern, limit)?;
@@ -140,6 +159,11 @@ impl Guest {
     /// The control socket.
     pub fn monitor(&self) -> Result<Monitor> {
         Monitor::connect(&self.socket.path().join(MONITOR))
+    }
+
+    /// The debugger socket of a machine that was started halted.
+    pub fn debugger(&self) -> Result<Debugger> {
+        Debugger::connect(&self.socket.path().join(DEBUGGER))
     }
 
     /// Waits until QEMU ends by itself.
@@ -188,6 +212,7 @@ impl Guest {
 }
 
 const MONITOR: &str = "monitor";
+const DEBUGGER: &str = "debugger";
 
 impl Drop for Guest {
     fn drop(&mut self) {

@@ -1,11 +1,14 @@
-//! QEMU as our machine: what it is made of ([`Machine`]), one that runs ([`Guest`]), and its control socket
-//! ([`monitor::Monitor`]).
+//! QEMU as our machine: what it is made of ([`Machine`]), one that runs ([`Guest`]), its control socket
+//! ([`monitor::Monitor`]) and its debugger socket ([`gdb::Debugger`]).
 
 mod console;
+mod gdb;
 mod guest;
 mod monitor;
 
+pub use gdb::Debugger;
 pub use guest::Guest;
+pub use monitor::Monitor;
 
 use anyhow::{Context, Result, bail};
 use kernel::config::Qemu;
@@ -36,6 +39,8 @@ pub struct Machine {
     pub icount: bool,
     /// Patterns of trace events that go to a file, with what guests do wrong.
     pub trace: Vec<String>,
+    /// Stands still until [`Guest::debugger`] lets it go.
+    pub halted: bool,
 }
 
 /// What is loaded, and who starts it.
@@ -73,6 +78,7 @@ impl Machine {
             boot,
             icount: false,
             trace: Vec::new(),
+            halted: false,
         }
     }
 

@@ -1,0 +1,236 @@
+//! DMA that was started when nobody owned the device yet, and DMA that lands when nobody owns it any more.
+
+use super::layout::Memory;
+use super::{REPORTED, SILENT_ABORT, START_LIMIT, STEP_LIMIT, STREAM, WAKE_CANARY};
+use crate::cases::{Context, lines};
+use crate::qemu::{Boot, Debugger, Guest, Machine};
+use crate::setup::kit;
+use anyhow::{Result, bail, ensure};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// Configuration space of 00:02.0: QEMU's `virt` has its ECAM at 256 GiB + 256 MiB.
+const CONFIG: u64 = 0x40_1000_0000 + (2 << 15);
+const COMMAND: u64 = CONFIG + 0x04;
+const BAR: u64 = CONFIG + 0x10;
+/// Start of the window for BARs.
+const WINDOW: u32 = 0x1000_0000;
+/// Command register: memory space, bus master.
+const MEMORY_SPACE: u32 = 2;
+const BUS_MASTER: u32 = 4;
+/// Registers of edu (QEMU docs/specs/edu.rst), and its buffer.
+const DMA_SOURCE: u64 = 0x80;
+const DMA_DESTINATION: u64 = 0x88;
+const DMA_COUNT: u64 = 0x90;
+const DMA_COMMAND: u64 = 0x98;
+const BUFFER: u64 = 0x4_0000;
+const RUNNING: u32 = 1;
+const TO_MEMORY: u64 = 2;
+
+const PAGE: u64 = 4096;
+
+/// Started before the first instruction of the machine, it lands after Sluice has taken over: on Sluice's own code. Then
+/// once more while Sluice runs, with bus mastering switched on behind its back, so that the SMMU alone is in the way.
+pub fn is_stopped_before_anybody_owns_it(context: &Context) -> Result<()> {
+    lands_where_nobody_stops_it(context)?;
+    let mut machine = context.pack(include_str!("../../../configs/edu_unowned.toml"))?;
+    machine.halted = true;
+    // An instruction a nanosecond: 100 ms are 100 million instructions on every host.
+    machine.icount = true;
+    machine.trace.push(SILENT_ABORT.into());
+    let mut guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let mut monitor = guest.monitor()?;
+    let code = {
+        let memory = Memory(monitor.memory(super::layout::RAM, machine.memory)?);
+        let start = super::layout::image(context, &memory)?;
+        start..start + PAGE
+    };
+    let before = monitor.memory(code.start, PAGE)?;
+    ensure!(before.iter().any(|byte| *byte != 0));
+    start(&mut debugger, code.clone())?;
+    debugger.go()?;
+    guest.wait_line("[canary] watching", START_LIMIT)?;
+    wait_landed(&mut debugger)?;
+    ensure!(
+        monitor.memory(code.start, PAGE)? == before,
+        "the DMA of before the start reached the hypervisor's code"
+    );
+    ensure!(faults(&guest.console(), "nobody").is_empty());
+
+    // The machine stands still here.
+    let part = code.start..code.start + 64;
+    start(&mut debugger, part.clone())?;
+    debugger.go()?;
+    let fault = guest.wait_line("dma fault: ", STEP_LIMIT)?;
+    debugger.halt()?;
+    // Such a record has no address (IHI 0070, 7.3.3): it says who, and that the stream has no entry.
+    ensure!(
+        fault.contains(STREAM) && fault.ends_with("no stream table entry for it (nobody)"),
+        "{fault}"
+    );
+    ensure!(
+        monitor.memory(code.start, PAGE)? == before,
+        "the DMA of an unowned device reached the hypervisor's code"
+    );
+    debugger.go()?;
+    guest.wait_off(START_LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "canary")?;
+    let events = guest.trace()?.matches(REPORTED).count() as u64;
+    ensure!(events > 0 && lines::summary(&console, "nobody")?.0 == events);
+    ensure!(lines::summary(&console, "canary")?.0 == 0);
+    Ok(())
+}
+
+/// The same shot at a machine without Sluice arrives: what the cases do is an attack.
+fn lands_where_nobody_stops_it(context: &Context) -> Result<()> {
+    const AT: u64 = 0x4800_0000;
+    let pattern = context.file("pattern", &[0x77; PAGE as usize])?;
+    let mut machine = Machine::new(Boot::Firmware {
+        bios: kit::firmware()?.u_boot,
+        files: vec![(pattern, AT)],
+    });
+    machine
+        .devices
+        .push("edu,addr=02.0,dma_mask=0xffffffffffffffff".into());
+    machine.halted = true;
+    let guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let mut monitor = guest.monitor()?;
+    start(&mut debugger, AT..AT + 64)?;
+    debugger.go()?;
+    let until = Instant::now() + STEP_LIMIT;
+    while monitor.memory(AT, 64)? != [0; 64] {
+        ensure!(
+            Instant::now() < until,
+            "edu's DMA does not arrive even without Sluice"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ensure!(monitor.memory(AT + 64, 64)? == [0x77; 64]);
+    Ok(())
+}
+
+/// A guest starts a DMA to its own memory and powers off before it lands. Then once more with bus mastering switched on
+/// behind Sluice's back.
+pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
+    let mut machine = context.pack(include_str!("../../../configs/edu_parting_shot.toml"))?;
+    machine.halted = true;
+    machine.trace.push(SILENT_ABORT.into());
+    let mut guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let mut monitor = guest.monitor()?;
+    debugger.go()?;
+    guest.wait_line("[sluice] shooter: stopped", START_LIMIT)?;
+    wait_landed(&mut debugger)?;
+    let console = guest.console();
+    lines::passed(&console, "shooter")?;
+    let memory = |name: &str| -> Result<Range<u64>> {
+        let line = lines::hypervisor(&console, &format!("partition {name}: memory "))?;
+        let (base, len) = lines::range(line)?;
+        Ok(base..base + len)
+    };
+    // The guest's buffer is the start of the last 64 KiB of its RAM; it had cleared it.
+    let buffer = memory("shooter")?.end - 0x1_0000;
+    ensure!(
+        monitor.memory(buffer, PAGE)? == [0; PAGE as usize],
+        "the last DMA of the partition landed after its end"
+    );
+
+    let canary = memory("canary")?;
+    let watched = monitor.memory(canary.start, canary.end - canary.start)?;
+    // As the guest saw its buffer, as the machine has it, and the other partition's memory: no number helps.
+    for target in [0x43ff_0000, buffer, canary.start + (8 << 20)] {
+        let tried = attempts(&guest)?;
+        start(&mut debugger, target..target + 64)?;
+        debugger.go()?;
+        wait_landed(&mut debugger)?;
+        ensure!(
+            attempts(&guest)? > tried,
+            "the SMMU saw no DMA to {target:#x}"
+        );
+        ensure!(monitor.memory(buffer, PAGE)? == [0; PAGE as usize]);
+        ensure!(
+            monitor.memory(canary.start, canary.end - canary.start)? == watched,
+            "the DMA to {target:#x} changed the canary's memory"
+        );
+    }
+    debugger.go()?;
+    guest.send(WAKE_CANARY)?;
+    guest.wait_off(START_LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "canary")?;
+    // A stream that was taken back is refused without an event (IHI 0070, 5.2, Config = abort): the record shows what the
+    // SMMU reported, and nothing on the canary's account.
+    let events = guest.trace()?.matches(REPORTED).count() as u64;
+    let counted = lines::summary(&console, "shooter")?.0 + lines::summary(&console, "nobody")?.0;
+    ensure!(
+        counted == events,
+        "{counted} faults counted, {events} reported"
+    );
+    ensure!(lines::summary(&console, "canary")?.0 == 0);
+    Ok(())
+}
+
+/// Accesses that the SMMU refused so far, with or without an event.
+fn attempts(guest: &Guest) -> Result<usize> {
+    let trace = guest.trace()?;
+    let count = |event| trace.matches(event).count();
+    Ok(count(SILENT_ABORT) + count(REPORTED))
+}
+
+/// Lines on faults that are on the account of `who`.
+fn faults<'a>(console: &'a str, who: &str) -> Vec<&'a str> {
+    let account = format!(" ({who})");
+    lines::of(console, "sluice")
+        .filter(|line| line.starts_with("dma fault: ") && line.contains(&account))
+        .collect()
+}
+
+/// Has the device, of a machine that stands still, write its buffer over `target`, 100 ms of the machine's time from now.
+fn start(debugger: &mut Debugger, target: Range<u64>) -> Result<()> {
+    let registers = enable(debugger, MEMORY_SPACE | BUS_MASTER)?;
+    debugger.write64(registers + DMA_SOURCE, BUFFER)?;
+    debugger.write64(registers + DMA_DESTINATION, target.start)?;
+    debugger.write64(registers + DMA_COUNT, target.end - target.start)?;
+    debugger.write64(registers + DMA_COMMAND, u64::from(RUNNING) | TO_MEMORY)?;
+    ensure!(debugger.read32(registers + DMA_COMMAND)? & RUNNING != 0);
+    Ok(())
+}
+
+/// Switches `bits` of its command register on; where its registers are.
+fn enable(debugger: &mut Debugger, bits: u32) -> Result<u64> {
+    if debugger.read32(BAR)? & !0xf == 0 {
+        debugger.write32(BAR, WINDOW)?;
+    }
+    let command = debugger.read32(COMMAND)? & 0xffff;
+    debugger.write32(COMMAND, command | bits)?;
+    let registers = u64::from(debugger.read32(BAR)? & !0xf);
+    let identification = debugger.read32(registers)?;
+    ensure!(
+        identification & 0xff == 0xed,
+        "no edu at {registers:#x}: {identification:#x}"
+    );
+    Ok(registers)
+}
+
+/// Waits until the device's DMA is over, and leaves the machine halted.
+fn wait_landed(debugger: &mut Debugger) -> Result<()> {
+    let until = Instant::now() + STEP_LIMIT;
+    loop {
+        debugger.halt()?;
+        let command = debugger.read32(COMMAND)? & 0xffff;
+        let registers = enable(debugger, MEMORY_SPACE)?;
+        let running = debugger.read32(registers + DMA_COMMAND)? & RUNNING != 0;
+        debugger.write32(COMMAND, command)?;
+        if !running {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            bail!("edu's DMA does not end");
+        }
+        debugger.go()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
