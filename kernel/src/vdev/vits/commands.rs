@@ -161,10 +161,9 @@ impl Vits {
     ) -> Result<(), CommandError> {
         let slot = self.slot(device, event)?;
         let n = self.collection(collection)?;
-        let end = work
-            .vgic
-            .lpi_table()
-            .map_or(LPI_END, |(_, bits)| LPI_END.min(1 << bits));
+        let end = work.vgic.lpi_table().map_or(LPI_END, |(_, bits)| {
+            LPI_END.min(1u32.checked_shl(bits).unwrap_or(LPI_END))
+        });
         if !(LPI_BASE..end).contains(&lpi) || (self.is_used(lpi) && self.events[slot].lpi != lpi) {
             return Err(CommandError::Lpi(lpi));
         }

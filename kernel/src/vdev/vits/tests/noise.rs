@@ -139,3 +139,21 @@ fn every_access_to_every_offset_is_survived() {
     bench.vits.write(u64::MAX, 8, 1);
     assert_eq!(bench.vits.translate(VirtDeviceId(u32::MAX), u32::MAX), None);
 }
+
+#[test]
+fn a_configuration_table_of_any_width_is_survived() {
+    // GICR_PROPBASER.IDbits: widths that no INTID here has, up to 32 bits (IHI 0069, 12.11).
+    for bits in 0..32 {
+        let mut bench = Bench::ready(1);
+        bench.run(&[mapd(8, 3, 1)]);
+        bench.vgic.write_redistributor(0, 4, 0);
+        bench
+            .vgic
+            .write_redistributor(0x70, 8, super::bench::PROPERTIES | bits);
+        bench.vgic.write_redistributor(0, 4, 1);
+        bench.run(&[mapti(8, 1, 8192, 0), mapti(8, 2, 0xffff, 0)]);
+        let of = |event| bench.vits.translate(VirtDeviceId(8), event);
+        assert_eq!((of(1).is_some(), of(2).is_some()), (bits >= 13, bits >= 15));
+        check(&bench);
+    }
+}
