@@ -120,7 +120,7 @@ impl Gate {
         true
     }
 
-    /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] × [`FAULT_BATCHES`] of them.
+    /// Takes the faults of one IOMMU, at most `FAULT_BATCH` × `FAULT_BATCHES` of them.
     pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) {
         for _ in 0..FAULT_BATCHES {
             let mut faults = [NO_FAULT; FAULT_BATCH];

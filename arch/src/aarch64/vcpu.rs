@@ -1,7 +1,7 @@
 //! A guest's CPU: its registers, how it is entered, and how exceptions are put into it.
 //!
 //! A vCPU stays on one physical CPU, so its EL1 registers and its floating point stay in the hardware: only the general
-//! registers are here. What touches the hardware is in `guest`, a fake of it in [`host`](crate::host) elsewhere.
+//! registers are here. What touches the hardware is in `guest`, a fake of it in `host` elsewhere.
 
 pub use super::exit::{AbortInfo, Exit, MmioAccess, SysregAccess};
 pub use super::inject::Exception;

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
 
-/// Facts for [`super::validate`]. `kept` is what the hypervisor itself has of the RAM: its image with the bundle, its
+/// Facts for [`validate()`](super::validate()). `kept` is what the hypervisor itself has of the RAM: its image with the bundle, its
 /// heap and tables.
 pub fn discovered(
     boot: &BootInfo,

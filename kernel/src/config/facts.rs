@@ -8,7 +8,7 @@ use core::fmt;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 
-/// A machine, as far as [`super::validate`] looks.
+/// A machine, as far as [`validate()`](super::validate()) looks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MachineFacts {
     /// All RAM.

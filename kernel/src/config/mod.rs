@@ -1,6 +1,6 @@
 //! Partition configuration: its form, and every rule it has to meet.
 //!
-//! [`Machine`] is one TOML file on the host and one postcard record in the bundle. [`validate`] holds every rule and has
+//! [`Machine`] is one TOML file on the host and one postcard record in the bundle. [`validate()`] holds every rule and has
 //! no side effect; the host runs it before anything boots, the hypervisor runs it again on what it really found. What
 //! it needs to know of the machine is [`MachineFacts`]; what it says is a list of [`Problem`]s, each with the [`Path`] of
 //! the value that is wrong. [`place`] and [`guest_addresses`] are the decisions that both sides must take alike.

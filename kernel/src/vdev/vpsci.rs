@@ -1,7 +1,7 @@
 //! What a partition's HVC and SMC calls mean: PSCI 1.1 (DEN 0022F) and the part of SMCCC 1.1 (DEN 0028) that goes with it.
 //!
 //! Nothing is kept here: the power of the vCPUs is the partition's ([`Power`]), and what a call asks for is returned. Every
-//! function that is not in the table of [`is_known`] is not supported.
+//! function that is not in the table of `is_known` is not supported.
 
 use crate::life::Power;
 use crate::vdev::vcpu_at;

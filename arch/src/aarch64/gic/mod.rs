@@ -294,8 +294,8 @@ fn affinity_word(mpidr: u64) -> u32 {
     ((mpidr >> 32 & 0xFF) << 24 | mpidr & 0xFF_FFFF) as u32
 }
 
-/// ICC_SGI1R_EL1 for one CPU (12.2): Aff3 [55:48], RS [47:44], Aff2 [39:32], INTID [27:24], Aff1 [23:16], targets
-/// [15:0], where RS says which sixteen values of Aff0 the targets are.
+/// ICC_SGI1R_EL1 for one CPU (12.2): Aff3 55:48, RS 47:44, Aff2 39:32, INTID 27:24, Aff1 23:16, targets
+/// 15:0, where RS says which sixteen values of Aff0 the targets are.
 fn sgi_word(mpidr: u64, sgi: Intid) -> u64 {
     let level = |shift: u32| mpidr >> shift & 0xFF;
     let (aff0, aff1, aff2, aff3) = (level(0), level(8), level(16), level(32));

@@ -158,7 +158,7 @@ pub const INNER_SHAREABLE: u64 = 0b01;
 pub const LPI_ENABLED: u8 = 1 << 0;
 /// LPI configuration byte: RES1 (5.1.1).
 pub const LPI_RES1: u8 = 1 << 1;
-/// LPI configuration byte: priority, bits [7:2] (5.1.1).
+/// LPI configuration byte: priority, bits 7:2 (5.1.1).
 pub const LPI_PRIORITY: u8 = 0xFC;
 
 /// ICC_CTLR_EL1.EOImode: priority drop and deactivation are apart (12.2).

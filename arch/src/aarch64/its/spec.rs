@@ -15,7 +15,7 @@ pub const GITS_CWRITER: usize = 0x0088;
 pub const GITS_CREADR: usize = 0x0090;
 /// GITS_BASER0, 64 bits each.
 pub const GITS_BASER: usize = 0x0100;
-/// How many GITS_BASER<n> there are.
+/// How many `GITS_BASER<n>` there are.
 pub const GITS_BASER_COUNT: usize = 8;
 /// From the ITS's base to the page that devices write to; GITS_TRANSLATER is at 0x40 in it.
 pub const TRANSLATION_PAGE: u64 = 0x1_0000;

@@ -9,12 +9,12 @@ use alloc::collections::BTreeMap;
 use tock_registers::LocalRegisterCopy;
 use tock_registers::fields::FieldValue;
 
-/// GITS_BASER<n>.Size counts to 256.
+/// `GITS_BASER<n>`.Size counts to 256.
 const MAX_PAGES: u64 = 256;
 /// One level is used up to this size, in bytes, where two are possible.
 const FLAT_LIMIT: u64 = 0x1_0000;
 
-/// One of GITS_BASER<n>, with its memory.
+/// One of `GITS_BASER<n>`, with its memory.
 #[derive(Debug)]
 pub(super) struct Table {
     /// All of it, or the first level.
@@ -120,7 +120,7 @@ impl Table {
     }
 }
 
-/// Bits [47:12] of GITS_BASER<n>: with pages of 64 KiB, [15:12] are bits [51:48] of the address.
+/// Bits 47:12 of `GITS_BASER<n>`: with pages of 64 KiB, 15:12 are bits 51:48 of the address.
 fn address(base: u64, page_len: u64) -> Result<u64, ItsError> {
     match base >> 48 {
         0 => Ok(base),
@@ -129,7 +129,7 @@ fn address(base: u64, page_len: u64) -> Result<u64, ItsError> {
     }
 }
 
-/// One GITS_BASER<n>.
+/// One `GITS_BASER<n>`.
 struct Register<'a> {
     registers: &'a MmioRegion,
     offset: usize,
@@ -144,7 +144,7 @@ impl Register<'_> {
         self.registers.write64(self.offset, value.value);
     }
 
-    /// Writes, and asks what was kept of it: fields may be fixed (GITS_BASER<n>).
+    /// Writes, and asks what was kept of it: fields may be fixed (`GITS_BASER<n>`).
     fn keeps(
         &self,
         value: FieldValue<u64, Baser::Register>,

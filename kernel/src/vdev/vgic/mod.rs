@@ -3,7 +3,7 @@
 //! One [`Vgic`] a partition, behind one lock. Around each stay in the guest stand [`Vgic::sync`], after the exit, and
 //! [`Vgic::flush`], before the entry: between the two a vCPU's list registers are empty as far as the model goes, so
 //! everything that a guest writes is decided on one state. An interrupt that sits in the list registers of *another*,
-//! running vCPU is changed when that one exits: the returned [`Effects::kick`] names it, and `GICD_CTLR.RWP` reads as
+//! running vCPU is changed when that one exits: the returned `Effects::kick` names it, and `GICD_CTLR.RWP` reads as
 //! one until a disable has got there.
 //!
 //! * [`spec`]: registers and list registers; `irq`: one interrupt; `set`: sets of them.

@@ -2,7 +2,7 @@
 //!
 //! A function shows a header and capabilities that were composed once from what enumeration recorded; the device is
 //! not asked again, so that it cannot change its mind later. Writes change that composed state, and only the bits that
-//! [`layout`] lists as physical go on to the device. What has to happen outside comes back as a value: after every
+//! `layout` lists as physical go on to the device. What has to happen outside comes back as a value: after every
 //! write, [`VirtualPci::next_remap`] until it has no more.
 //!
 //! | Register | Guest sees | Physical |
