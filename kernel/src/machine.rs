@@ -54,6 +54,10 @@ impl DmaBuffer for Buffer {
     fn clean(&self, offset: usize, len: usize) {
         self.0.clean(offset, len);
     }
+
+    fn discard(&self, offset: usize, len: usize) {
+        self.0.clean_invalidate(offset, len);
+    }
 }
 
 /// The machine, to drivers and tables.
