@@ -85,7 +85,6 @@ fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
         say!("CPU {boot_cpu}: GIC: {error:?}");
     }
     system.listen(boot_cpu);
-    system.accept_kicks(boot_cpu);
     for partition in &system.partitions {
         if partition.config.autostart {
             partition.start(system);
@@ -114,6 +113,5 @@ fn enter(cpu: usize) -> ! {
         say!("CPU {cpu}: GIC: {error:?}");
         arch::cpu::halt()
     }
-    system.accept_kicks(cpu);
     vcpu::run(system, cpu)
 }

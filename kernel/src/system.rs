@@ -103,14 +103,6 @@ impl System {
         terminal::listen();
     }
 
-    /// Lets the kicks of other CPUs through to `cpu`, whose part of the GIC is on.
-    pub fn accept_kicks(&self, cpu: usize) {
-        // An SGI is always edge-triggered (IHI 0069, 2.2.1).
-        if let Err(error) = self.gic.enable(KICK, Trigger::Edge, cpu) {
-            crate::say!("CPU {cpu} takes no kicks: {error:?}");
-        }
-    }
-
     /// Serves an SPI; whether it is a guest's now.
     pub fn shared_interrupt(&'static self, intid: Intid) -> bool {
         if self.uart.is_some_and(|(uart, _)| uart == intid) {
