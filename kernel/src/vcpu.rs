@@ -144,7 +144,14 @@ impl Stay<'_> {
             }
             Exit::SystemRegister(access) => self.system_register(access),
             Exit::Wait { .. } => self.vcpu.skip_instruction(),
-            Exit::Hypercall { .. } | Exit::Smc { .. } | Exit::Unknown(_) | Exit::SError(_) => {
+            Exit::Hypercall { .. } => {
+                self.partition.count_misuse();
+                // The exception returns to an instruction that is undefined, not behind it.
+                let call = self.vcpu.pc().wrapping_sub(4);
+                self.vcpu.set_pc(call);
+                self.vcpu.inject(Exception::Undefined);
+            }
+            Exit::Smc { .. } | Exit::Unknown(_) | Exit::SError(_) => {
                 self.partition.count_misuse();
                 self.vcpu.inject(Exception::Undefined);
             }
