@@ -1,5 +1,6 @@
 //! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
-//! [`pci`] (the functions they own), [`edu`] (QEMU's DMA test device) and [`checks`] (what a scenario prints).
+//! [`pci`] (the functions they own), [`edu`] (QEMU's DMA test device), [`access`] (loads and stores that may be refused)
+//! and [`checks`] (what a scenario prints).
 //!
 //! Each file in `bin/` is one scenario, linked as flat code for the start of a partition's RAM. It prints `check` lines
 //! and, last, `result: passed` or `result: failed`, then powers its partition off.
@@ -9,6 +10,8 @@
     reason = "guests map and touch their own devices; nothing of this runs at EL2"
 )]
 
+#[cfg(target_os = "none")]
+pub mod access;
 pub mod checks;
 pub mod tree;
 

@@ -30,17 +30,19 @@ pub fn answer<'a>(console: &'a str, who: &str, key: &str) -> Result<&'a str> {
     Ok(found[0])
 }
 
-/// What of the hypervisor's lines stands behind `start`, once.
-pub fn hypervisor<'a>(console: &'a str, start: &str) -> Result<&'a str> {
-    let mut found = of(console, "sluice").filter_map(|line| line.strip_prefix(start));
+/// What stands behind `start` in a line of `who`; there has to be one such line.
+pub fn behind<'a>(console: &'a str, who: &str, start: &str) -> Result<&'a str> {
+    let mut found = of(console, who).filter_map(|line| line.strip_prefix(start));
     let first = found
         .next()
-        .with_context(|| format!("the hypervisor has no line `{start}`"))?;
-    ensure!(
-        found.next().is_none(),
-        "the hypervisor has two lines `{start}`"
-    );
+        .with_context(|| format!("{who} has no line `{start}`"))?;
+    ensure!(found.next().is_none(), "{who} has two lines `{start}`");
     Ok(first)
+}
+
+/// [`behind`], in a line of the hypervisor's.
+pub fn hypervisor<'a>(console: &'a str, start: &str) -> Result<&'a str> {
+    behind(console, "sluice", start)
 }
 
 /// The number that `text` starts with, in hexadecimal behind `0x`, else in decimal.

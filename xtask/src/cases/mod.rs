@@ -6,6 +6,7 @@ mod demo;
 mod edu;
 mod lines;
 mod linux;
+mod misuse;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Case> {
         demo::CASES,
         linux::CASES,
         edu::CASES,
+        misuse::CASES,
     ]
     .concat()
 }
