@@ -90,7 +90,6 @@ impl FramePool {
         &self.window
     }
 
-    /// How much is free, in bytes.
     /// The free ranges, lowest first.
     pub fn free_ranges(&self) -> Vec<Range<u64>> {
         self.free.lock().clone()
@@ -270,7 +269,7 @@ impl Frames {
         self.pool.window.clean_invalidate(pointer, len);
     }
 
-    /// Makes instructions written at `offset` visible to instruction fetch on every CPU.
+    /// Makes what was written at `offset` visible to every CPU, to instruction fetch and with caches off as well.
     #[track_caller]
     pub fn sync_icache(&self, offset: usize, len: usize) {
         let pointer = self.range(offset, len);

@@ -6,7 +6,7 @@ use super::features::Features;
 use super::inject::{self, Before, Exception};
 use super::sysreg::{read, write_guest};
 use super::vcpu::{Registers, VcpuConfig};
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 
 /// SCTLR_EL1 out of reset: MMU and caches off, little endian, RES1 bits set (Arm ARM D24.2.175).
 const SCTLR_RESET: u64 = 0x30d0_0800;
@@ -44,7 +44,26 @@ const MDCR: u64 = 1 << 19 | 1 << 14 | 1 << 11 | 1 << 6 | 1 << 5;
 
 unsafe extern "C" {
     fn sluice_enter_guest(registers: *mut Registers) -> u64;
+    fn sluice_reset_floating_point();
 }
+
+// Clears V0 to V31, FPCR and FPSR. EL2 itself is built without floating point.
+global_asm!(
+    ".pushsection .text.sluice_reset_floating_point, \"ax\"",
+    ".arch_extension fp",
+    ".arch_extension simd",
+    ".global sluice_reset_floating_point",
+    "sluice_reset_floating_point:",
+    ".irp n, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+    "movi v\\n\\().2d, #0",
+    ".endr",
+    "msr FPCR, xzr",
+    "msr FPSR, xzr",
+    "ret",
+    ".arch_extension nosimd",
+    ".arch_extension nofp",
+    ".popsection",
+);
 
 /// What is known of the guest beside its registers.
 #[derive(Debug)]
@@ -78,6 +97,12 @@ impl Guest {
             let features = cpu::features();
             set_controls(config, &features);
             reset_el1();
+            // PFR0.FP: 15 is none.
+            if features.ID_AA64PFR0() >> 16 & 0xf != 0xf {
+                // SAFETY: these registers hold nothing of EL2's, and CPTR_EL2 does not trap them since `set_controls`;
+                // `reset_el1` has synchronized.
+                unsafe { sluice_reset_floating_point() };
+            }
             self.fresh = false;
         }
         loop {

@@ -44,10 +44,9 @@ impl Window {
     }
 
     pub(crate) fn sync_icache(&self, pointer: *mut u8, len: usize) {
-        for line in lines(pointer, len, data_line()) {
-            // SAFETY: maintenance by address on memory that `Frames` owns; no byte changes its value.
-            unsafe { asm!("dc cvau, {}", in(reg) line, options(nostack, preserves_flags)) };
-        }
+        // To the point of coherency, past the one of unification: a guest starts with its caches off, fetches from
+        // memory itself, and must find there what was written and nothing of whoever had the memory before.
+        self.clean_invalidate(pointer, len);
         // All instruction caches of the inner shareable domain, by one instruction: a guest's kernel is longer than
         // they are, and VIPT caches may hold its lines under other addresses (D7.5.9).
         // SAFETY: invalidating instruction caches loses no data.
