@@ -3,6 +3,7 @@
 
 use crate::config::ResetPolicy;
 use crate::gate::Gate;
+use crate::intx::Link;
 use crate::machine::Host;
 use crate::messages::Source;
 use crate::pci::{self, Function, FunctionInfo};
@@ -33,6 +34,8 @@ pub struct Devices {
     pub bus: TicketMutex<VirtualPci>,
     /// Their messages, of those that can send some.
     pub sources: Vec<Source>,
+    /// Their INTx lines.
+    pub links: Vec<Link>,
     /// What they reach.
     table: StageTwoTable<Host>,
     /// The partition's tag at each IOMMU that one of them is behind.
@@ -47,10 +50,12 @@ impl Devices {
         table: StageTwoTable<Host>,
         tags: Vec<(IommuIndex, CacheTag)>,
         sources: Vec<Source>,
+        links: Vec<Link>,
     ) -> Self {
         Self {
             owned,
             sources,
+            links,
             bus: TicketMutex::new(bus),
             table,
             tags,

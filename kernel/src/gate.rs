@@ -49,6 +49,8 @@ pub struct Gate {
     pub units: Vec<Unit>,
     /// The ITS that devices' messages go to.
     pub its: Option<Its>,
+    /// Its phandle in the device tree, which identities name.
+    pub its_phandle: u32,
     /// How many LPIs are given away.
     pub lpis: u32,
     /// Every function of the machine.
@@ -75,6 +77,12 @@ pub struct Stream {
 }
 
 impl Gate {
+    /// The IOMMU with this phandle.
+    pub fn iommu(&self, phandle: u32) -> Option<IommuIndex> {
+        let unit = self.units.iter().position(|unit| unit.phandle == phandle)?;
+        Some(IommuIndex(unit as u8))
+    }
+
     /// An IOMMU that exists.
     pub fn unit(&self, iommu: IommuIndex) -> &Unit {
         &self.units[usize::from(iommu.0)]

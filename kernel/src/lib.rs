@@ -16,6 +16,7 @@ pub mod devices;
 pub mod gate;
 pub mod guest_map;
 pub mod guest_tree;
+pub mod intx;
 pub mod irq;
 pub mod life;
 pub mod load;

@@ -168,9 +168,15 @@ impl Partition {
         }
     }
 
-    /// A physical SPI, if it is one of its functions'.
-    pub fn take_spi(&self, _system: &'static System, _intid: Intid) -> bool {
-        false
+    /// Physical SPI `intid`, which stays active until the guest deactivates it; whether it is one of its functions'.
+    pub fn take_spi(&self, system: &'static System, intid: Intid) -> bool {
+        let mut links = self.devices.links.iter();
+        let Some(link) = links.find(|link| link.physical == intid.0) else {
+            return false;
+        };
+        let effects = self.vgic.lock().inject_spi(link.guest);
+        system.apply(self, &effects);
+        true
     }
 
     /// A byte from the console.

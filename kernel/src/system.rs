@@ -53,23 +53,20 @@ impl System {
     /// Carries out what a change of `partition`'s virtual GIC means outside.
     pub fn apply(&self, partition: &Partition, effects: &Effects) {
         for action in &effects.physical {
-            let place = |physical: &Physical| {
-                let cpu = partition.cpus[physical.cpu.unwrap_or(0)];
-                (Intid(physical.intid), cpu)
-            };
+            let cpu = |vcpu: usize| partition.cpus[vcpu];
+            let own = |physical: &Physical| cpu(physical.cpu.unwrap_or(0));
             // Links name interrupts that exist, so none of these is refused.
             let _ = match action {
-                Action::Enable(physical) => {
-                    let (intid, cpu) = place(physical);
-                    self.gic.enable(intid, Trigger::Level, cpu)
+                // The timer and INTx: both are levels.
+                Action::Enable(physical, to) => {
+                    self.gic
+                        .enable(Intid(physical.intid), Trigger::Level, cpu(*to))
                 }
-                Action::Disable(physical) => {
-                    let (intid, cpu) = place(physical);
-                    self.gic.disable(intid, cpu)
-                }
+                Action::Route(physical, to) => self.gic.route(Intid(physical.intid), cpu(*to)),
+                Action::Disable(physical) => self.gic.disable(Intid(physical.intid), own(physical)),
                 Action::Deactivate(physical) => {
-                    let (intid, cpu) = place(physical);
-                    self.gic.set_active(intid, cpu, false)
+                    self.gic
+                        .set_active(Intid(physical.intid), own(physical), false)
                 }
             };
         }

@@ -1,22 +1,25 @@
 //! Putting a partition together: memory, functions with their DMA and messages, virtual devices.
 
 use super::SetupError;
+use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
-use crate::config::{self, DeviceAddress};
+use crate::config::{self, DeviceAddress, Machine};
 use crate::devices::{Devices, Owned};
 use crate::gate::{Gate, Stream};
 use crate::guest_map;
 use crate::guest_tree::Pcie;
+use crate::intx::{self, Link, Pin};
 use crate::life::Life;
 use crate::load::Files;
 use crate::machine::{GuestRam, Host};
 use crate::messages::Source;
 use crate::partition::Partition;
-use crate::pci::{Bdf, Function};
+use crate::pci::{Bdf, Function, FunctionInfo, Topology};
+use crate::say;
 use crate::system::Owner;
 use crate::vdev::vgic::Vgic;
 use crate::vdev::vits::Vits;
-use crate::vdev::vpci::{Placement, VirtualPci};
+use crate::vdev::vpci::{Placement, VirtualPci, intx_intid};
 use crate::vdev::{self, vuart::Vuart};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -29,27 +32,42 @@ use spin::mutex::TicketMutex;
 
 /// The first LPI (IHI 0069, §2.2.1).
 const FIRST_LPI: u32 = 8192;
+/// What all partitions are made from.
+pub struct Materials<'a> {
+    /// Memory for tables.
+    pub host: &'a Arc<Host>,
+    /// Files of the guests.
+    pub bundle: &'a Bundle<'static>,
+    /// Devices and table walks snoop CPU caches.
+    pub coherent: bool,
+    /// See [`lines`].
+    pub lines: Vec<(u32, Option<usize>)>,
+}
+
+/// A partition's tag, on the CPUs and at every IOMMU. 0 is left to nobody, so that a forgotten VTTBR_EL2 is no guest's.
+fn tag(partition: usize) -> CacheTag {
+    CacheTag(partition as u16 + 1)
+}
+
 /// One partition, with everything in it but its functions' messages; nothing runs yet.
 pub fn partition(
     index: usize,
     config: &config::Partition,
     ram: Frames,
-    host: &Arc<Host>,
-    bundle: &Bundle<'static>,
     gate: &mut Gate,
-    coherent: bool,
+    materials: &Materials<'_>,
 ) -> Result<Partition, SetupError> {
     let refused = || SetupError::Partition(index);
     let ram = GuestRam::new(ram);
-    let mut stage_two = StageTwoTable::new(Arc::clone(host), guest_map::IPA_BITS, true)
+    let mut stage_two = StageTwoTable::new(Arc::clone(materials.host), guest_map::IPA_BITS, true)
         .map_err(SetupError::Table)?;
     stage_two
         .map(ram.guest(), ram.host(), Attributes::RAM)
         .map_err(SetupError::Table)?;
 
-    let devices = devices(index, config, &ram, host, gate, coherent)?;
+    let devices = devices(index, config, &ram, gate, materials)?;
     let pcie = (!devices.owned.is_empty()).then_some(Pcie {
-        dma_coherent: coherent,
+        dma_coherent: materials.coherent,
         msi: gate.its.is_some(),
     });
     let affinities: Vec<u32> = (0..config.cpus.len())
@@ -71,16 +89,19 @@ pub fn partition(
         let timer = guest_map::VIRTUAL_TIMER_INTID;
         vgic.link_ppi(vcpu, timer, timer).map_err(|_| refused())?;
     }
+    for link in &devices.links {
+        vgic.link_spi(link.guest, link.physical)
+            .map_err(|_| refused())?;
+    }
     Ok(Partition {
         index,
         cpus: config.cpus.iter().map(|&cpu| usize::from(cpu)).collect(),
         life: Life::new(config.cpus.len()),
-        files: Files::find(bundle, config, pcie).map_err(|_| refused())?,
+        files: Files::find(materials.bundle, config, pcie).map_err(|_| refused())?,
         config: config.clone(),
         ram,
         stage_two: TicketMutex::new(stage_two),
-        // 0 is left to nobody, so that a forgotten VTTBR_EL2 is no guest's.
-        vmid: CacheTag(index as u16 + 1),
+        vmid: tag(index),
         devices,
         vgic: TicketMutex::new(vgic),
         vits: TicketMutex::new(vits),
@@ -95,34 +116,68 @@ fn devices(
     index: usize,
     config: &config::Partition,
     ram: &GuestRam,
-    host: &Arc<Host>,
     gate: &mut Gate,
-    coherent: bool,
+    materials: &Materials<'_>,
 ) -> Result<Devices, SetupError> {
     let refused = || SetupError::Partition(index);
-    let mut table = StageTwoTable::new(Arc::clone(host), guest_map::IPA_BITS, coherent)
+    let table = dma_table(config, ram, gate, materials)?;
+    let mut owned = Vec::new();
+    let mut sources = Vec::new();
+    let mut links = Vec::new();
+    let mut placements = Vec::new();
+    let mut tags: Vec<(IommuIndex, CacheTag)> = Vec::new();
+    let places = config::guest_addresses(&config.devices);
+    for (device, guest) in config.devices.iter().zip(places) {
+        let info = find(&gate.topology, device).ok_or_else(refused)?;
+        let guest = guest.and_then(|guest| Bdf::new(guest.bus, guest.device, guest.function));
+        let guest = guest.ok_or_else(refused)?;
+        let record = &gate.topology.functions[info];
+        let mut streams = Vec::new();
+        for identity in &record.streams {
+            let iommu = gate.iommu(identity.target).ok_or_else(refused)?;
+            streams.push((iommu, identity.id));
+            if !tags.iter().any(|(known, _)| *known == iommu) {
+                tags.push((iommu, tag(index)));
+            }
+        }
+        if let Some(source) = source(record, guest, gate)? {
+            gate.lpis += source.count;
+            sources.push(source);
+        }
+        let record = &gate.topology.functions[info];
+        placements.push(Placement {
+            guest,
+            info: record,
+            intx: route_pin(index, &config.name, record, guest, &mut links, materials),
+        });
+        owned.push(Owned {
+            info,
+            reset: device.reset,
+            streams,
+        });
+    }
+    let bus = VirtualPci::new(guest_map::PCI_WINDOW, &placements).map_err(|_| refused())?;
+    Ok(Devices::new(owned, bus, table, tags, sources, links))
+}
+
+/// What the partition's functions reach: its windows, or else all its RAM, and the page that messages are written to.
+fn dma_table(
+    config: &config::Partition,
+    ram: &GuestRam,
+    gate: &Gate,
+    materials: &Materials<'_>,
+) -> Result<StageTwoTable<Host>, SetupError> {
+    let host = Arc::clone(materials.host);
+    let mut table = StageTwoTable::new(host, guest_map::IPA_BITS, materials.coherent)
         .map_err(SetupError::Table)?;
-    let whole = [(ram.guest().base, ram.guest().len)];
-    let windows = config
-        .dma_windows
-        .iter()
-        .map(|window| (Gpa(window.base.get()), window.size.get()));
-    let windows: Vec<_> = if config.dma_windows.is_empty() {
-        whole.to_vec()
-    } else {
-        windows.collect()
-    };
-    for (base, len) in windows {
-        let to = Hpa(ram.host().0 + (base - ram.guest().base));
+    for window in dma_windows(config, ram) {
+        let from = Span {
+            base: Iova(window.base.0),
+            len: window.len,
+        };
+        let to = Hpa(ram.host().0 + (window.base - ram.guest().base));
         table
-            .map(
-                Span {
-                    base: Iova(base.0),
-                    len,
-                },
-                to,
-                Attributes::DMA,
-            )
+            .map(from, to, Attributes::DMA)
             .map_err(SetupError::Table)?;
     }
     if let Some(its) = &gate.its {
@@ -139,71 +194,97 @@ fn devices(
             .map(page, Hpa(its.translater()), doorbell)
             .map_err(SetupError::Table)?;
     }
+    Ok(table)
+}
 
-    let mut owned = Vec::new();
-    let mut sources = Vec::new();
-    let mut placements = Vec::new();
-    let mut tags: Vec<(IommuIndex, CacheTag)> = Vec::new();
-    for (device, guest) in config
-        .devices
-        .iter()
-        .zip(config::guest_addresses(&config.devices))
-    {
-        let guest = guest.ok_or_else(refused)?;
-        let DeviceAddress::Pci(at) = &device.address else {
-            return Err(refused());
-        };
-        let function = Function {
-            segment: at.segment,
-            bdf: Bdf::from_requester_id(at.requester_id()),
-        };
-        let info = gate
-            .topology
-            .functions
-            .iter()
-            .position(|info| info.address == function);
-        let info = info.ok_or_else(refused)?;
-        let record = &gate.topology.functions[info];
-        let mut streams = Vec::new();
-        for identity in &record.streams {
-            let unit = gate
-                .units
-                .iter()
-                .position(|unit| unit.phandle == identity.target);
-            let iommu = IommuIndex(unit.ok_or_else(refused)? as u8);
-            streams.push((iommu, identity.id));
-            if !tags.iter().any(|(known, _)| *known == iommu) {
-                tags.push((iommu, CacheTag(index as u16 + 1)));
-            }
-        }
-        let guest = Bdf::new(guest.bus, guest.device, guest.function).ok_or_else(refused)?;
-        let vectors = u32::from(record.capabilities.vectors());
-        if let (Some(its), Some(identity), true) = (&gate.its, record.msi, vectors != 0) {
-            // MAPD takes at least one bit (IHI 0069, §5.3.10).
-            let bits = vectors.next_power_of_two().ilog2().max(1) as u8;
-            its.map_device(identity.id.0, bits)
-                .map_err(SetupError::Its)?;
-            sources.push(Source {
-                virt: VirtDeviceId(guest.requester_id().into()),
-                device: identity.id.0,
-                first: FIRST_LPI + gate.lpis,
-                count: vectors,
-            });
-            gate.lpis += vectors;
-        }
-        owned.push(Owned {
-            info,
-            reset: device.reset,
-            streams,
-        });
-        placements.push(Placement {
-            guest,
-            info: record,
-            intx: false,
-        });
+/// What of its RAM the partition's functions reach.
+pub fn dma_windows(config: &config::Partition, ram: &GuestRam) -> Vec<Span<Gpa>> {
+    if config.dma_windows.is_empty() {
+        return alloc::vec![ram.guest()];
     }
-    let bus = VirtualPci::new(guest_map::PCI_WINDOW, &placements).map_err(|_| refused())?;
-    Ok(Devices::new(owned, bus, table, tags, sources))
+    let windows = config.dma_windows.iter();
+    windows
+        .map(|window| Span {
+            base: Gpa(window.base.get()),
+            len: window.size.get(),
+        })
+        .collect()
+}
+
+/// The record of a configured device.
+fn find(topology: &Topology, device: &config::Device) -> Option<usize> {
+    let DeviceAddress::Pci(at) = &device.address else {
+        return None;
+    };
+    let function = Function {
+        segment: at.segment,
+        bdf: Bdf::from_requester_id(at.requester_id()),
+    };
+    let mut functions = topology.functions.iter();
+    functions.position(|info| info.address == function)
+}
+
+/// Its messages, if it can send some to our ITS.
+fn source(record: &FunctionInfo, guest: Bdf, gate: &Gate) -> Result<Option<Source>, SetupError> {
+    let vectors = u32::from(record.capabilities.vectors());
+    let identity = record.msi.filter(|msi| msi.target == gate.its_phandle);
+    let (Some(its), Some(identity), true) = (&gate.its, identity, vectors != 0) else {
+        return Ok(None);
+    };
+    // MAPD takes at least one bit (IHI 0069, §5.3.10).
+    let bits = vectors.next_power_of_two().ilog2().max(1) as u8;
+    its.map_device(identity.id.0, bits)
+        .map_err(SetupError::Its)?;
+    Ok(Some(Source {
+        virt: VirtDeviceId(guest.requester_id().into()),
+        device: identity.id.0,
+        first: FIRST_LPI + gate.lpis,
+        count: vectors,
+    }))
+}
+
+/// Whether the function's INTx pin reaches the guest; if it has one that does not, a line says why.
+fn route_pin(
+    partition: usize,
+    name: &str,
+    record: &FunctionInfo,
+    guest: Bdf,
+    links: &mut Vec<Link>,
+    materials: &Materials<'_>,
+) -> bool {
+    let Some(intid) = intx_intid(guest.device(), record.interrupt_pin) else {
+        return false;
+    };
+    let pin = Pin {
+        guest: intid,
+        physical: record.intx,
+    };
+    let others = |intid: u32| {
+        let mut lines = materials.lines.iter();
+        lines.any(|line| line.0 == intid && line.1 != Some(partition))
+    };
+    let routed = intx::route(pin, links, others);
+    if let Err(reason) = routed {
+        say!("{name}: {} has no INTx: {reason}", record.address);
+    }
+    routed.is_ok()
+}
+
+/// Who uses which SPI: the hypervisor's own devices (`None`) and, through their pins, the functions of each partition.
+pub fn lines(info: &BootInfo, machine: &Machine, topology: &Topology) -> Vec<(u32, Option<usize>)> {
+    let smmus = info.smmus.iter();
+    let own = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
+    let own = own.chain([info.uart.and_then(|uart| uart.irq)]);
+    let mut lines: Vec<_> = own.flatten().map(|irq| (irq.intid, None)).collect();
+    for (index, partition) in machine.partitions.iter().enumerate() {
+        let functions = partition
+            .devices
+            .iter()
+            .filter_map(|device| find(topology, device));
+        let pins = functions.filter_map(|info| topology.functions[info].intx);
+        lines.extend(pins.map(|irq| (irq.intid, Some(index))));
+    }
+    lines
 }
 
 /// Who owns which stream, for the record of faults: every function of the machine, owned or not.
@@ -218,13 +299,9 @@ pub fn streams(gate: &Gate, partitions: &[Partition]) -> Vec<Stream> {
                 .any(|owned| owned.info == index)
         });
         for identity in &info.streams {
-            let unit = gate
-                .units
-                .iter()
-                .position(|unit| unit.phandle == identity.target);
-            if let Some(unit) = unit {
+            if let Some(iommu) = gate.iommu(identity.target) {
                 streams.push(Stream {
-                    iommu: IommuIndex(unit as u8),
+                    iommu,
                     id: identity.id,
                     function: info.address,
                     partition,

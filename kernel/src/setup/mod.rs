@@ -86,10 +86,15 @@ pub fn build(
         its,
         machine.partitions.len(),
     )?;
+    let materials = assemble::Materials {
+        host: &host,
+        bundle: &bundle,
+        coherent,
+        lines: assemble::lines(info, &machine, &gate.topology),
+    };
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
-        let partition =
-            assemble::partition(index, config, ram, &host, &bundle, &mut gate, coherent)?;
+        let partition = assemble::partition(index, config, ram, &mut gate, &materials)?;
         let (at, len) = (partition.ram.host(), partition.ram.guest().len);
         say!(
             "partition {}: memory {at}+{len:#x}, cpus {:?}",

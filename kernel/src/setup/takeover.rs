@@ -119,7 +119,7 @@ pub fn gate(
     host: &Arc<Host>,
     denied: Vec<Denied>,
     (buses, topology): (Ecam, Topology),
-    its: Option<Its>,
+    its: Option<(Its, u32)>,
     partitions: usize,
 ) -> Result<Gate, SetupError> {
     let mut units = Vec::new();
@@ -134,9 +134,11 @@ pub fn gate(
             irqs: irqs.map(wired).collect(),
         });
     }
+    let its_phandle = its.as_ref().map_or(0, |(_, phandle)| *phandle);
     Ok(Gate {
         units,
-        its,
+        its: its.map(|(its, _)| its),
+        its_phandle,
         lpis: 0,
         topology,
         buses: TicketMutex::new(buses),
@@ -145,13 +147,13 @@ pub fn gate(
     })
 }
 
-/// The ITS, if there is one.
+/// The first ITS, if there is one, with its phandle.
 pub fn its(
     info: &BootInfo,
     mmio: &mut MmioPool,
     frames: &'static FramePool,
     gic: &Gic,
-) -> Result<Option<Its>, SetupError> {
+) -> Result<Option<(Its, u32)>, SetupError> {
     let Some(its) = info.gic.as_ref().and_then(|gic| gic.its.first()) else {
         return Ok(None);
     };
@@ -162,7 +164,7 @@ pub fn its(
     let targets = targets.map_err(SetupError::Gic)?;
     let registers = take(mmio, &its.registers)?;
     Its::new(registers, frames, &targets, gic.lpi_count())
-        .map(Some)
+        .map(|driver| Some((driver, its.phandle)))
         .map_err(SetupError::Its)
 }
 

@@ -73,8 +73,10 @@ pub struct Physical {
 /// What the physical GIC has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// Let it fire.
-    Enable(Physical),
+    /// Let it fire, at this vCPU's CPU.
+    Enable(Physical, usize),
+    /// An SPI goes to this vCPU's CPU from now on.
+    Route(Physical, usize),
     /// Let it not fire.
     Disable(Physical),
     /// It was acknowledged for the guest, and the guest will never deactivate it: do so.
@@ -244,6 +246,14 @@ impl Vgic {
         match local.checked_sub(PRIVATE) {
             Some(shared) => self.first_spi() + shared,
             None => cpu * PRIVATE + local,
+        }
+    }
+
+    /// Where the physical interrupt behind `id` is wanted. An SPI that is routed to nobody has to be somewhere.
+    fn destination(&self, id: usize) -> usize {
+        match self.irqs[id].target {
+            NO_CPU => 0,
+            cpu => usize::from(cpu),
         }
     }
 

@@ -147,7 +147,7 @@ impl Vgic {
         }
         if let Some(physical) = self.physical(id) {
             effects.act(if enabled {
-                Action::Enable(physical)
+                Action::Enable(physical, self.destination(id))
             } else {
                 Action::Disable(physical)
             });
@@ -159,6 +159,9 @@ impl Vgic {
     pub(super) fn set_route(&mut self, id: usize, route: u64, effects: &mut Effects) {
         self.irqs[id].route = route & (gicd::IROUTER_ANY | gicd::IROUTER_AFFINITY);
         self.irqs[id].target = self.routed(self.irqs[id].route);
+        if let Some(physical) = self.physical(id) {
+            effects.act(Action::Route(physical, self.destination(id)));
+        }
         self.update(id, effects);
     }
 

@@ -119,7 +119,7 @@ fn the_timer_stays_on_its_cpu() {
         cpu: Some(1),
     };
     let enabled = vgic.write_redistributor(0x3_0100, 4, 1 << 27);
-    assert_eq!(enabled.physical, [Action::Enable(timer)]);
+    assert_eq!(enabled.physical, [Action::Enable(timer, 1)]);
     assert!(vgic.inject_ppi(1, 27).kick.contains(1));
     let disabled = vgic.write_redistributor(0x3_0180, 4, 1 << 27);
     assert_eq!(
@@ -132,6 +132,20 @@ fn the_timer_stays_on_its_cpu() {
             .is_empty(),
         "not linked on CPU 0"
     );
+}
+
+#[test]
+fn the_physical_interrupt_follows_the_guests_route() {
+    let mut vgic = Vgic::new(&[0, 1], 0).unwrap();
+    vgic.link_spi(40, 40).unwrap();
+    let routed = vgic.write_distributor(0, 0x6000 + 8 * 40, 8, 1);
+    assert_eq!(routed.physical, [Action::Route(SPI, 1)]);
+    let enabled = vgic.write_distributor(0, 0x104, 4, 1 << 8);
+    assert_eq!(enabled.physical, [Action::Enable(SPI, 1)]);
+    let nowhere = vgic.write_distributor(0, 0x6000 + 8 * 40, 8, 7);
+    assert_eq!(nowhere.physical, [Action::Route(SPI, 0)]);
+    let virtual_only = vgic.write_distributor(0, 0x6000 + 8 * 41, 8, 1);
+    assert!(virtual_only.physical.is_empty());
 }
 
 #[test]

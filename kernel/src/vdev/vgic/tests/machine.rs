@@ -108,7 +108,8 @@ impl Machine {
         self.kicked = self.kicked.union(effects.kick);
         for action in &effects.physical {
             match *action {
-                Action::Enable(physical) => self.wire(physical).enabled = true,
+                Action::Enable(physical, _) => self.wire(physical).enabled = true,
+                Action::Route(..) => {}
                 Action::Disable(physical) => self.wire(physical).enabled = false,
                 Action::Deactivate(physical) => {
                     let wire = self.wire(physical);
