@@ -122,7 +122,10 @@ pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
     let mut debugger = guest.debugger()?;
     let mut monitor = guest.monitor()?;
     debugger.go()?;
-    guest.wait_line("[sluice] shooter: stopped", START_LIMIT)?;
+    guest.wait_all(
+        &["[canary] watching", "[sluice] shooter: stopped"],
+        START_LIMIT,
+    )?;
     wait_landed(&mut debugger)?;
     let console = guest.console();
     lines::passed(&console, "shooter")?;

@@ -192,3 +192,51 @@ fn carries(memory: &Memory, range: Range<u64>, pattern: u64) -> bool {
             .any(|pair| pairs.contains(&[pair[0], pair[1]]))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Memory, carries};
+    use crate::cases::edu::layout::RAM;
+
+    /// A page with two neighbouring words of an attack at 0x100, and one alone at 0x200.
+    fn memory(pattern: u64) -> Memory {
+        let mut bytes = vec![0; 4096];
+        for (at, factor) in [(0x100, 5), (0x108, 7), (0x200, 3)] {
+            let word = pattern.wrapping_mul(factor);
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        Memory(bytes)
+    }
+
+    #[test]
+    fn two_words_of_an_attack_are_found_and_one_alone_is_not() {
+        let pattern = 0x1234_5678_9abc_def1;
+        let memory = memory(pattern);
+        assert!(carries(&memory, RAM..RAM + 4096, pattern));
+        assert!(!carries(&memory, RAM + 0x108..RAM + 4096, pattern));
+        assert!(!carries(&memory, RAM..RAM + 0x108, pattern));
+        assert!(!carries(&memory, RAM..RAM + 4096, pattern + 2));
+    }
+
+    #[test]
+    fn all_of_memory_but_the_holes_is_compared() {
+        let (before, after) = (memory(1), memory(9));
+        let all = before.without(&[]);
+        assert_eq!(all, [RAM..RAM + 4096]);
+        assert_eq!(before.difference(&after, all[0].clone()), Some(RAM + 0x100));
+        let holes = [RAM + 0x200..RAM + 0x208, RAM + 0x100..RAM + 0x110];
+        let rest = before.without(&holes);
+        assert_eq!(
+            rest,
+            [
+                RAM..RAM + 0x100,
+                RAM + 0x110..RAM + 0x200,
+                RAM + 0x208..RAM + 4096
+            ]
+        );
+        assert!(
+            rest.into_iter()
+                .all(|range| before.difference(&after, range).is_none())
+        );
+    }
+}
