@@ -93,8 +93,23 @@ pub fn call(
         PSCI_CPU_OFF => Outcome::CpuOff,
         PSCI_SYSTEM_OFF => Outcome::SystemOff,
         PSCI_SYSTEM_RESET => Outcome::SystemReset,
+        _ if is_query(function) => Outcome::Return(UNSUPPORTED),
         _ => Outcome::Unknown(function),
     }
+}
+
+/// How a guest finds out what is not there, which is no mistake: the general queries of any owner of functions (DEN 0028,
+/// §6.2: count, UID, revision of its calls), and the versions of standard services, entropy (DEN 0098, §3.1), SDEI (DEN
+/// 0054, §5.1.1) and FF-A (DEN 0077, §13.2).
+fn is_query(function: u32) -> bool {
+    const FAST: u32 = 1 << 31;
+    const TRNG_VERSION: u32 = 0x8400_0050;
+    const SDEI_VERSION: u32 = 0xc400_0020;
+    const FFA_VERSION: u32 = 0x8400_0063;
+    let general = function & FAST != 0
+        && function & SMC64 == 0
+        && matches!(function & 0xffff, 0xff00 | 0xff01 | 0xff03);
+    general || matches!(function, TRNG_VERSION | SDEI_VERSION | FFA_VERSION)
 }
 
 /// §5.6.
@@ -246,13 +261,34 @@ mod tests {
                 );
                 let unknown =
                     matches!(ask(&[function]), Outcome::Unknown(id) if u64::from(id) == function);
-                let arch_features = function == 0x8000_0001;
+                // SMCCC_ARCH_FEATURES and SDEI_VERSION are queries.
+                let query = matches!(function, 0x8000_0001 | 0xc400_0020);
                 assert_eq!(
                     unknown,
-                    !supported.contains(&function) && !arch_features,
+                    !supported.contains(&function) && !query,
                     "{function:#x}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn asking_for_what_is_not_there_is_no_mistake() {
+        // KVM's UID query and Linux's entropy probe; SDEI, FF-A; count and revision of standard calls.
+        let queries = [
+            0x8600_ff01,
+            0x8400_0050,
+            0xc400_0020,
+            0x8400_0063,
+            0x8400_ff00,
+            0x8400_ff03,
+        ];
+        for query in queries {
+            assert_eq!(ask(&[query]), Outcome::Return(MINUS_1), "{query:#x}");
+        }
+        // Using it is one: entropy itself, a reserved general call, a query that is no fast call or has 64 bits.
+        for other in [0xc400_0053, 0x8600_ff02, 0x0600_ff01, 0xc600_ff01] {
+            assert_eq!(ask(&[other]), Outcome::Unknown(other as u32), "{other:#x}");
         }
     }
 
