@@ -47,17 +47,23 @@ fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, inti
     true
 }
 
-/// Puts `lists` into the CPU's virtual interface.
-pub fn load(lists: &LrState) {
-    for index in 0..lists.count {
-        ich::write_lr(index, ListRegister(lists.lr[index]));
+/// Puts `lists` into the CPU's virtual interface, of which the first `before` may hold something. Returns how many do now.
+pub fn load(lists: &LrState, before: usize) -> usize {
+    let filled = &lists.lr[..lists.count];
+    let used = filled
+        .iter()
+        .rposition(|&lr| lr != 0)
+        .map_or(0, |at| at + 1);
+    for (index, &lr) in filled.iter().enumerate().take(used.max(before)) {
+        ich::write_lr(index, ListRegister(lr));
     }
     ich::set_hcr(Hcr(lists.hcr));
+    used
 }
 
-/// Takes them out again, with what the guest did to them.
-pub fn store(lists: &mut LrState) {
-    for index in 0..lists.count {
+/// Takes the first `used` out again, with what the guest did to them. It cannot fill one that was empty.
+pub fn store(lists: &mut LrState, used: usize) {
+    for index in 0..used {
         lists.lr[index] = ich::read_lr(index).0;
     }
     lists.hcr = ich::hcr().0;

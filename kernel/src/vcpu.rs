@@ -6,7 +6,7 @@ use crate::mmio;
 use crate::partition::{AfterCall, Partition, vmpidr};
 use crate::system::System;
 use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
-use crate::vdev::vgic::{self, LrState};
+use crate::vdev::vgic::{self, Effects, LrState};
 use arch::cpu::Features;
 use arch::vcpu::{Exception, Exit, SysregAccess, Vcpu, VcpuConfig};
 
@@ -82,12 +82,14 @@ impl Stay<'_> {
             hcr: 0,
             vmcr: 0,
         };
+        let mut used = 0;
         loop {
             partition.vgic.lock().flush(index, &mut lists);
-            irq::load(&lists);
+            used = irq::load(&lists, used);
             let exit = self.vcpu.run();
-            irq::store(&mut lists);
-            let effects = partition.vgic.lock().sync(index, &mut lists);
+            irq::store(&mut lists, used);
+            let mut effects = Effects::default();
+            partition.vgic.lock().sync(index, &mut lists, &mut effects);
             system.apply(partition, &effects);
             let then = self.handle(exit);
             partition.serve_its(system);

@@ -34,7 +34,13 @@ impl CpuSet {
 
     /// The members, lowest first.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |&cpu| self.contains(cpu))
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let cpu = left.trailing_zeros() as usize;
+            // Takes the lowest member out.
+            left &= left.checked_sub(1)?;
+            Some(cpu)
+        })
     }
 }
 
@@ -55,6 +61,16 @@ pub const fn vcpu_at(affinity: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_set_names_each_member_once_and_nobody_else() {
+        for set in [0, 1, 1 << 63, 0x8000_0000_0000_0101, u64::MAX] {
+            let set = super::CpuSet(set);
+            let members: Vec<usize> = set.iter().collect();
+            let expected: Vec<usize> = (0..64).filter(|&cpu| set.contains(cpu)).collect();
+            assert_eq!(members, expected);
+        }
+    }
+
     #[test]
     fn affinities_name_one_vcpu_each() {
         for vcpu in 0..64 {

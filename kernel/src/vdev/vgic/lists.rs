@@ -64,33 +64,33 @@ impl Vgic {
     /// After an exit of `cpu`, before anything else here on its behalf: takes back what its list registers hold. Every
     /// maintenance interrupt is handled by this and the next [`Vgic::flush`].
     ///
-    /// The kicks are for other vCPUs; this one gets its share at the flush.
-    pub fn sync(&mut self, cpu: usize, state: &mut LrState) -> Effects {
-        let mut effects = Effects::default();
+    /// What follows is added to `effects`: returned, it would be copied at every exit, 2 KiB and nearly always empty. The
+    /// kicks are for other vCPUs; this one gets its share at the flush.
+    pub fn sync(&mut self, cpu: usize, state: &mut LrState, effects: &mut Effects) {
         let Some(c) = self.cpus.get_mut(cpu) else {
-            return effects;
+            return;
         };
         c.vmcr = state.vmcr;
         self.stale.0 &= !CpuSet::one(cpu).0;
         // First, as it counts ends of interrupts that were in no list register while the guest ran.
         for _ in 0..state.hcr >> hcr::EOI_COUNT & 0x1f {
-            self.end_held(cpu, &mut effects);
+            self.end_held(cpu, effects);
         }
         state.hcr &= !(0x1f << hcr::EOI_COUNT);
-        for index in 0..MAX_LRS {
+        for index in 0..state.count.min(MAX_LRS) {
             if let Some((id, _)) = self.cpus[cpu].filled[index].take() {
                 let lr = core::mem::take(&mut state.lr[index]);
-                self.fold(cpu, id, Lr(lr), &mut effects);
+                self.fold(cpu, id, Lr(lr), effects);
             }
         }
         effects.kick.0 &= !CpuSet::one(cpu).0;
-        effects
     }
 
     /// The last thing before `cpu` enters the guest: fills its list registers with what is active and what is most
     /// urgent. If more waits than fits, a maintenance interrupt brings the CPU back once the guest has taken these.
     pub fn flush(&mut self, cpu: usize, state: &mut LrState) {
-        state.lr = [0; MAX_LRS];
+        let count = state.count.min(MAX_LRS);
+        state.lr[..count].fill(0);
         state.hcr = hcr::EN;
         let Some(c) = self.cpus.get(cpu) else {
             return;
@@ -107,7 +107,6 @@ impl Vgic {
             return;
         }
 
-        let count = state.count.min(MAX_LRS);
         let mut pending = Best::new(count);
         for id in c.ready.iter().map(|local| self.global(cpu, local)) {
             if self.forwarded(cpu, id) {

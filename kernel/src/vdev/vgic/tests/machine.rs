@@ -94,7 +94,8 @@ impl Machine {
         self.exits += 1;
         self.cpus[cpu].check();
         self.kicked.0 &= !CpuSet::one(cpu).0;
-        let effects = self.vgic.sync(cpu, &mut self.cpus[cpu].state);
+        let mut effects = Effects::default();
+        self.vgic.sync(cpu, &mut self.cpus[cpu].state, &mut effects);
         assert!(!effects.kick.contains(cpu), "its own flush follows");
         self.apply(&effects);
     }

@@ -1,7 +1,7 @@
 //! An ITS with its GIC, a guest's memory, and a physical ITS that insists on being used as agreed.
 
 use crate::vdev::CpuSet;
-use crate::vdev::vgic::Vgic;
+use crate::vdev::vgic::{Effects, Vgic};
 use crate::vdev::vits::{BackendError, ItsBackend, Vits};
 use iommu::addr::Gpa;
 use iommu::hal::{GuestMemory, GuestMemoryError};
@@ -211,7 +211,7 @@ impl Bench {
         self.vgic.flush(cpu, &mut state);
         let lr = state.lr[0];
         state.lr[0] = 0;
-        self.vgic.sync(cpu, &mut state);
+        self.vgic.sync(cpu, &mut state, &mut Effects::default());
         (lr >> 62 == 1).then_some((lr as u32, (lr >> 48) as u8))
     }
 }
