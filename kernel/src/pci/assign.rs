@@ -88,10 +88,10 @@ fn keep(
                 }
                 above = functions[index - first].parent;
             }
-            pages.push((address, last));
+            let page = (address, last);
+            pages.insert(pages.partition_point(|other| *other <= page), page);
         }
     }
-    pages.sort_unstable();
     if pages.windows(2).any(|pair| pair[0].1 >= pair[1].0) {
         return false;
     }
@@ -245,7 +245,11 @@ impl Layout<'_> {
 
     /// What needs space of `pool` right behind `bridge`, or on the root buses; largest alignment first.
     fn requests(&self, bridge: Option<usize>, pool: Pool) -> Vec<Request> {
-        let mut requests = Vec::new();
+        let mut requests: Vec<Request> = Vec::new();
+        let mut add = |request: Request| {
+            let at = requests.partition_point(|other| other.align >= request.align);
+            requests.insert(at, request);
+        };
         for (index, info) in self.functions.iter().enumerate() {
             if info.parent != bridge.map(|bridge| bridge + self.first) {
                 continue;
@@ -255,7 +259,7 @@ impl Layout<'_> {
                     continue;
                 };
                 if self.pool(index, &bar) == pool && self.fits(index, &bar) {
-                    requests.push(Request {
+                    add(Request {
                         function: index,
                         bar: Some(number),
                         size: bar.size.max(ALIGN),
@@ -264,10 +268,9 @@ impl Layout<'_> {
                 }
             }
             if let Header::Bridge(Some(_)) = info.header {
-                requests.extend(self.measure(index, pool));
+                self.measure(index, pool).into_iter().for_each(&mut add);
             }
         }
-        requests.sort_by_key(|request| core::cmp::Reverse(request.align));
         requests
     }
 

@@ -135,8 +135,10 @@ impl Vits {
         if cpus == 0 || cpus > COLLECTIONS {
             return Err(VitsError::Cpus(cpus));
         }
-        let mut sorted: Vec<(VirtDeviceId, u32)> = devices.to_vec();
-        sorted.sort_unstable();
+        let mut sorted: Vec<(VirtDeviceId, u32)> = Vec::with_capacity(devices.len());
+        for &device in devices {
+            sorted.insert(sorted.partition_point(|other| *other <= device), device);
+        }
         let mut list = Vec::with_capacity(sorted.len());
         let mut first = 0usize;
         for (n, &(id, events)) in sorted.iter().enumerate() {
