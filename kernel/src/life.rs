@@ -77,7 +77,8 @@ impl Life {
         }
     }
 
-    /// Starts the partition: vCPU 0 goes to `entry`. Only while it is stopped, or by the CPU that carries a restart.
+    /// Starts the partition: vCPU 0 goes to `entry`. Only while it is stopped, or by the CPU that carries a restart. A
+    /// stop that was asked for meanwhile stands.
     pub fn started(&self, entry: Entry) {
         let mut state = self.state.lock();
         assert!(
@@ -86,9 +87,9 @@ impl Life {
         );
         state.power.fill(Power::Off);
         state.power[0] = Power::Starting(entry);
-        state.change = None;
+        state.change = state.change.filter(|change| *change == Change::Stop);
         state.running = true;
-        self.leave.store(false, Ordering::Release);
+        self.leave.store(state.change.is_some(), Ordering::Release);
     }
 
     /// The change asked for is carried out: nothing runs.
@@ -229,6 +230,20 @@ mod tests {
         assert!(!life.must_leave());
         assert_eq!(life.power(2), Some(Power::Off));
         assert_eq!(life.next(0).0, Next::Enter(ENTRY));
+    }
+
+    #[test]
+    fn a_stop_that_comes_while_a_restart_is_carried_is_not_lost() {
+        let life = Life::new(1);
+        life.started(ENTRY);
+        life.ask(Change::Restart);
+        assert_eq!(life.next(0).0, Next::Carry(Change::Restart));
+        life.ask(Change::Stop);
+        life.started(ENTRY);
+        assert!(life.must_leave());
+        assert_eq!(life.next(0).0, Next::Carry(Change::Stop));
+        life.stopped();
+        assert!(!life.must_leave() && !life.is_running());
     }
 
     #[test]
