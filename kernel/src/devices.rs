@@ -40,6 +40,8 @@ pub struct Devices {
     table: StageTwoTable<Host>,
     /// The partition's tag at each IOMMU that one of them is behind.
     tags: Vec<(IommuIndex, CacheTag)>,
+    /// Held for as long as a reset takes: two vCPUs cannot reset one function across each other.
+    resetting: TicketMutex<()>,
 }
 
 impl Devices {
@@ -53,6 +55,7 @@ impl Devices {
         links: Vec<Link>,
     ) -> Self {
         Self {
+            resetting: TicketMutex::new(()),
             owned,
             sources,
             links,
@@ -79,15 +82,14 @@ impl Devices {
             say!("{partition}: {} stays in abort: {error:?}", info.address);
             return;
         }
-        let mut buses = gate.buses.lock();
-        if !pci::open_path(&mut *buses, &gate.topology, info) {
+        if !pci::open_path(&mut &gate.buses, &gate.topology, info) {
             say!(
                 "{partition}: a bridge above {} cannot be opened",
                 info.address
             );
             return;
         }
-        self.bus.lock().attach(&mut *buses, slot);
+        self.bus.lock().attach(&mut &gate.buses, slot);
     }
 
     /// Configures all streams of a function; after an error all of them are in abort.
@@ -144,7 +146,7 @@ impl Devices {
                 panic!("smmu{} does not forget {tag:?}: {error:?}", iommu.0);
             }
         }
-        self.bus.lock().reset(&mut *gate.buses.lock());
+        self.bus.lock().reset(&mut &gate.buses);
         for owned in &self.owned {
             reset(gate, partition, owned, &gate.topology.functions[owned.info]);
         }
@@ -164,21 +166,20 @@ impl Devices {
     /// The guest resets the function of `slot`, which is detached.
     pub fn reset_by_guest(&self, gate: &Gate, partition: &str, slot: usize) {
         let owned = &self.owned[slot];
+        let _alone = self.resetting.lock();
         if reset(gate, partition, owned, &gate.topology.functions[owned.info]) {
-            self.bus.lock().attach(&mut *gate.buses.lock(), slot);
+            self.bus.lock().attach(&mut &gate.buses, slot);
         }
     }
 
     /// A read of configuration space.
     pub fn read(&self, gate: &Gate, offset: u64, size: u8) -> u64 {
-        self.bus.lock().read(&mut *gate.buses.lock(), offset, size)
+        self.bus.lock().read(&mut &gate.buses, offset, size)
     }
 
     /// A write; what it means beside BARs to move.
     pub fn write(&self, gate: &Gate, offset: u64, size: u8, value: u64) -> Effect {
-        self.bus
-            .lock()
-            .write(&mut *gate.buses.lock(), offset, size, value)
+        self.bus.lock().write(&mut &gate.buses, offset, size, value)
     }
 
     /// The next BAR to move.
@@ -190,7 +191,7 @@ impl Devices {
 /// Whether the function may be used by the next owner.
 fn reset(gate: &Gate, partition: &str, owned: &Owned, info: &FunctionInfo) -> bool {
     let done = pci::reset(
-        &mut *gate.buses.lock(),
+        &mut &gate.buses,
         &mut crate::machine::Clock,
         &gate.topology,
         info,

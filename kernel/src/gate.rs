@@ -56,7 +56,7 @@ pub struct Gate {
     /// Every function of the machine.
     pub topology: Topology,
     /// Configuration space.
-    pub buses: TicketMutex<Ecam>,
+    pub buses: Ecam,
     /// Who owns which stream.
     pub streams: Vec<Stream>,
     /// What went wrong so far.

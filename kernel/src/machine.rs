@@ -95,6 +95,10 @@ impl pci::Clock for Clock {
 }
 
 /// Configuration space through the ECAM of each host bridge (PCIe §7.2.2).
+///
+/// Shared by all CPUs without a lock: an access is one load or store, and each function is the affair of one partition
+/// at a time. What partitions share, the bridges above, is opened by writes that are the same for all. With a lock, the
+/// reset that one guest asks for (100 ms and more) would keep every other guest from its own configuration space.
 #[derive(Debug, Default)]
 pub struct Ecam {
     windows: Vec<EcamWindow>,
@@ -147,7 +151,7 @@ macro_rules! config_access {
     };
 }
 
-impl ConfigSpace for Ecam {
+impl ConfigSpace for &Ecam {
     config_access!(read8, write8, u8);
     config_access!(read16, write16, u16);
     config_access!(read32, write32, u32);

@@ -62,7 +62,7 @@ pub fn buses(info: &BootInfo, mmio: &mut MmioPool) -> Result<(Ecam, Topology), S
     for host in &info.pcie {
         ecam.add(host.segment, host.buses.0, take(mmio, &host.ecam)?);
     }
-    let topology = Topology::enumerate(&mut ecam, &info.pcie);
+    let topology = Topology::enumerate(&mut &ecam, &info.pcie);
     Ok((ecam, topology))
 }
 
@@ -141,7 +141,7 @@ pub fn gate(
         its_phandle,
         lpis: 0,
         topology,
-        buses: TicketMutex::new(buses),
+        buses,
         streams: Vec::new(),
         monitor: TicketMutex::new(Monitor::new(partitions)),
     })
