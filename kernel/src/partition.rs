@@ -215,8 +215,9 @@ impl Partition {
 
     /// Moves BARs to where the guest has put them.
     pub fn remap_bars(&self) {
+        // Taken before each move is, so that vCPUs which move one BAR at the same time do so one after the other.
+        let mut table = self.stage_two.lock();
         while let Some(MapBar { from, to, host, .. }) = self.devices.next_remap() {
-            let mut table = self.stage_two.lock();
             if let Some(base) = from {
                 let cut = table.unmap(Span {
                     base,
