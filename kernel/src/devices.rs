@@ -10,6 +10,7 @@ use crate::pci::{self, Function, FunctionInfo};
 use crate::say;
 use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::physical::{Invalidation, IommuError, StageTwo, StreamConfig};
 use iommu::table::StageTwoTable;
@@ -40,6 +41,8 @@ pub struct Devices {
     table: StageTwoTable<Host>,
     /// The partition's tag at each IOMMU that one of them is behind.
     tags: Vec<(IommuIndex, CacheTag)>,
+    /// By slot: put in abort by [`Devices::cut_off`] since it was last opened.
+    cut: Vec<AtomicBool>,
     /// Held for as long as a reset takes: two vCPUs cannot reset one function across each other.
     resetting: TicketMutex<()>,
 }
@@ -55,6 +58,7 @@ impl Devices {
         links: Vec<Link>,
     ) -> Self {
         Self {
+            cut: owned.iter().map(|_| AtomicBool::new(false)).collect(),
             resetting: TicketMutex::new(()),
             owned,
             sources,
@@ -89,6 +93,7 @@ impl Devices {
             );
             return;
         }
+        self.cut[slot].store(false, Ordering::Relaxed);
         self.bus.lock().attach(&mut &gate.buses, slot);
     }
 
@@ -152,15 +157,23 @@ impl Devices {
         }
     }
 
-    /// Puts one function in abort until the partition starts again.
-    pub fn cut_off(&self, gate: &Gate, function: Function) {
-        let owned = self
+    /// Puts one function in abort until the partition starts again. False if it is one that was cut off before, or
+    /// that is not owned.
+    pub fn cut_off(&self, gate: &Gate, function: Function) -> bool {
+        let slot = self
             .owned
             .iter()
-            .find(|owned| gate.topology.functions[owned.info].address == function);
-        if let Some(owned) = owned {
-            self.abort(gate, owned);
-        }
+            .position(|owned| gate.topology.functions[owned.info].address == function);
+        let Some(slot) = slot.filter(|&slot| !self.cut[slot].swap(true, Ordering::Relaxed)) else {
+            return false;
+        };
+        self.abort(gate, &self.owned[slot]);
+        true
+    }
+
+    /// The IOMMUs that its functions are behind.
+    pub fn iommus(&self) -> impl Iterator<Item = IommuIndex> + '_ {
+        self.tags.iter().map(|&(iommu, _)| iommu)
     }
 
     /// The guest resets the function of `slot`, which is detached.

@@ -11,13 +11,15 @@ use arch::gic::{Intid, Trigger};
 use arch::its::Its;
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
-use iommu::physical::PhysicalIommu;
+use iommu::physical::{PhysicalIommu, StreamConfig};
 use spin::mutex::TicketMutex;
 
 /// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
 const FAULT_BATCH: usize = 32;
 /// Batches in one service, so that a storm cannot keep a CPU.
 const FAULT_BATCHES: usize = 8;
+/// Services that take the longest event queue there is (2^10 records) twice.
+const FAULT_SERVICES: usize = 2 * (1 << 10) / (FAULT_BATCH * FAULT_BATCHES);
 
 const NO_FAULT: Fault = Fault {
     iommu: IommuIndex(0),
@@ -124,29 +126,41 @@ impl Gate {
             Ok(_) => {}
             Err(error) => crate::say!("smmu{index}: {error:?}"),
         }
-        self.serve_faults(system, iommu);
+        if self.serve_faults(system, iommu) {
+            // The interrupt is an edge, and all of its records may be there already: nothing but this brings us back.
+            let _ = system.gic.set_pending(intid, arch::cpu::index(), true);
+        }
         true
     }
 
-    /// Takes the faults of one IOMMU, at most `FAULT_BATCH` × `FAULT_BATCHES` of them.
-    pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) {
+    /// Takes all faults that one IOMMU has recorded so far: a whole queue, and as many that come meanwhile.
+    pub fn serve_all_faults(&self, system: &'static System, iommu: IommuIndex) {
+        for _ in 0..FAULT_SERVICES {
+            if !self.serve_faults(system, iommu) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] × [`FAULT_BATCHES`] of them. Whether there are more.
+    pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) -> bool {
         for _ in 0..FAULT_BATCHES {
             let mut faults = [NO_FAULT; FAULT_BATCH];
             let drained = self.units[usize::from(iommu.0)]
                 .driver
                 .lock()
                 .drain_faults(&mut faults);
-            if drained.lost {
-                self.monitor.lock().record_lost();
+            if drained.lost && self.monitor.lock().record_lost(arch::clock::now_ns()) {
                 crate::say!("smmu{}: fault records were lost", iommu.0);
             }
             for fault in &faults[..drained.count] {
                 self.serve_fault(system, fault);
             }
             if !drained.more {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn serve_fault(&self, system: &'static System, fault: &Fault) {
@@ -160,7 +174,10 @@ impl Gate {
             partition: stream.and_then(|stream| stream.partition),
             at_ns: arch::clock::now_ns(),
         };
-        let report = self.monitor.lock().record(attributed);
+        let mut monitor = self.monitor.lock();
+        let report = monitor.record(attributed);
+        let storm = monitor.is_storm(attributed.partition, attributed.at_ns);
+        drop(monitor);
         let owner = attributed.partition.map(|index| &system.partitions[index]);
         if let Report::Line { unreported } = report {
             let name = owner.map_or("nobody", |partition| partition.name());
@@ -169,8 +186,19 @@ impl Gate {
                 more => crate::say!("{attributed} ({name}); {more} more before it"),
             }
         }
-        if let (Some(partition), Some(stream)) = (owner, stream) {
-            partition.fault(system, stream.function);
+        match (owner, stream) {
+            (Some(partition), Some(stream)) => {
+                partition.fault(system, stream.function);
+                if storm {
+                    partition.storm(system, stream.function);
+                }
+            }
+            // Nobody's stream is refused in any case: from here on silently. One that the table does not cover cannot be.
+            _ if storm => {
+                let mut driver = self.unit(fault.iommu).driver.lock();
+                let _ = driver.attach(fault.device, StreamConfig::Abort);
+            }
+            _ => {}
         }
     }
 }

@@ -12,6 +12,9 @@ pub const HISTORY: usize = 256;
 /// Lines for faults in any one second.
 const LINES_PER_SECOND: u32 = 16;
 const SECOND_NS: u64 = 1_000_000_000;
+/// Faults of one partition, or of nobody, in any one second that make a storm. Far past what a guest's mistake brings:
+/// one refused transfer of a disk is up to 1,024 records.
+pub const STORM: u32 = 1 << 16;
 
 /// A fault, and whose it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,6 +51,8 @@ pub struct Monitor {
     unreported: u64,
     window_start_ns: u64,
     lines_in_window: u32,
+    /// As `counts`: start of a second, and faults in it.
+    rates: Vec<(u64, u32)>,
 }
 
 impl Monitor {
@@ -60,6 +65,7 @@ impl Monitor {
             unreported: 0,
             window_start_ns: 0,
             lines_in_window: 0,
+            rates: alloc::vec![(0, 0); partitions + 1],
         }
     }
 
@@ -78,23 +84,41 @@ impl Monitor {
             self.history.pop_front();
         }
         self.history.push_back(fault);
-        if fault.at_ns.saturating_sub(self.window_start_ns) >= SECOND_NS {
-            self.window_start_ns = fault.at_ns;
-            self.lines_in_window = 0;
-        }
-        if repeat || self.lines_in_window == LINES_PER_SECOND {
+        if repeat || !self.take_line(fault.at_ns) {
             self.unreported += 1;
             return Report::Silent;
         }
-        self.lines_in_window += 1;
         Report::Line {
             unreported: core::mem::take(&mut self.unreported),
         }
     }
 
-    /// The hardware dropped records.
-    pub fn record_lost(&mut self) {
+    /// The hardware dropped records, it was found at `at_ns`. Whether that gets a line.
+    pub fn record_lost(&mut self, at_ns: u64) -> bool {
         self.lost += 1;
+        self.take_line(at_ns)
+    }
+
+    /// Counts a fault that was recorded at `at_ns` into the rate of its partition: whether that is a storm.
+    pub fn is_storm(&mut self, partition: Option<usize>, at_ns: u64) -> bool {
+        let owner = partition.unwrap_or(self.rates.len() - 1);
+        let (start, faults) = &mut self.rates[owner];
+        if at_ns.saturating_sub(*start) >= SECOND_NS {
+            (*start, *faults) = (at_ns, 0);
+        }
+        *faults = faults.saturating_add(1);
+        *faults >= STORM
+    }
+
+    /// One of the lines of this second, if there is one left.
+    fn take_line(&mut self, at_ns: u64) -> bool {
+        if at_ns.saturating_sub(self.window_start_ns) >= SECOND_NS {
+            self.window_start_ns = at_ns;
+            self.lines_in_window = 0;
+        }
+        let left = self.lines_in_window < LINES_PER_SECOND;
+        self.lines_in_window += u32::from(left);
+        left
     }
 
     /// Faults attributed to `partition`, or to nobody with `None`.
@@ -168,7 +192,7 @@ impl fmt::Display for Attributed {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attributed, HISTORY, LINES_PER_SECOND, Monitor, Report};
+    use super::{Attributed, HISTORY, LINES_PER_SECOND, Monitor, Report, SECOND_NS, STORM};
     use iommu::addr::Iova;
     use iommu::fault::{Fault, FaultReason, Stage};
     use iommu::id::{DeviceId, IommuIndex};
@@ -240,6 +264,30 @@ mod tests {
                 unreported: 100_000 - u64::from(LINES_PER_SECOND)
             }
         );
+    }
+
+    #[test]
+    fn lost_records_share_the_lines_of_faults() {
+        let mut monitor = Monitor::new(1);
+        let lines = (0..1000).filter(|_| monitor.record_lost(5)).count();
+        assert_eq!(lines, LINES_PER_SECOND as usize);
+        assert_eq!(monitor.lost(), 1000);
+        assert_eq!(monitor.record(fault(0, None, 6)), Report::Silent);
+        assert!(monitor.record_lost(5 + SECOND_NS));
+    }
+
+    #[test]
+    fn a_storm_is_one_of_a_partition_within_a_second() {
+        let mut monitor = Monitor::new(2);
+        let storm = |monitor: &mut Monitor, partition, at_ns| {
+            (0..STORM).any(|_| monitor.is_storm(partition, at_ns))
+        };
+        assert!((1..STORM).all(|_| !monitor.is_storm(Some(0), 0)));
+        // Others, and the next second, start from nothing.
+        assert!(!monitor.is_storm(Some(1), 0) && !monitor.is_storm(None, 0));
+        assert!(!monitor.is_storm(Some(0), SECOND_NS));
+        assert!(storm(&mut monitor, Some(0), SECOND_NS + 1));
+        assert!(monitor.is_storm(Some(0), SECOND_NS + 2));
     }
 
     #[test]

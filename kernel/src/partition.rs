@@ -145,18 +145,22 @@ impl Partition {
     pub fn fault(&self, system: &'static System, function: Function) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
         let OnFault { action, threshold } = self.config.on_fault;
-        if faults != u64::from(threshold) {
-            return;
-        }
+        let (reached, first) = (
+            faults >= u64::from(threshold),
+            faults == u64::from(threshold),
+        );
         match action {
-            FaultAction::Log => {}
-            FaultAction::AbortStream => {
-                say!(
-                    "{}: {function} is cut off after {faults} faults",
-                    self.name()
-                );
-                self.devices.cut_off(&system.gate, function);
+            // Each function that faults from then on, not only the one that happened to reach the threshold.
+            FaultAction::AbortStream if reached => {
+                if self.devices.cut_off(&system.gate, function) {
+                    say!(
+                        "{}: {function} is cut off after {faults} faults",
+                        self.name()
+                    );
+                }
             }
+            _ if !first => {}
+            FaultAction::Log | FaultAction::AbortStream => {}
             FaultAction::Stop => {
                 say!("{}: stops after {faults} faults", self.name());
                 self.ask(system, Change::Stop);
@@ -165,6 +169,13 @@ impl Partition {
                 say!("{}: restarts after {faults} faults", self.name());
                 self.ask(system, Change::Restart);
             }
+        }
+    }
+
+    /// A storm of faults of one of its functions, whatever the policy is: handling them is at the cost of others.
+    pub fn storm(&self, system: &'static System, function: Function) {
+        if self.devices.cut_off(&system.gate, function) {
+            say!("{}: {function} is cut off: a storm of faults", self.name());
         }
     }
 
@@ -245,8 +256,12 @@ impl Partition {
 
     /// Carries `change` out. Runs on vCPU 0's CPU, with no vCPU inside.
     pub fn carry(&self, system: &'static System, change: Change) {
-        // First of all its devices stop, then nothing of it is left to change.
+        // First of all its devices stop, then nothing of it is left to change. What they did before that counts
+        // against the life that ends, not the next one.
         self.devices.close(&system.gate, self.name());
+        for iommu in self.devices.iommus() {
+            system.gate.serve_all_faults(system, iommu);
+        }
         self.remap_bars();
         self.reset_messages(system);
         terminal::end_line(self.index);
