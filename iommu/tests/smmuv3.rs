@@ -123,6 +123,29 @@ fn an_smmu_that_firmware_left_on_goes_to_abort_without_a_gap() {
 }
 
 #[test]
+fn its_own_interrupts_are_wires_whatever_their_message_registers_held() {
+    // IDR0.MSI; GERROR_IRQ_CFG0 and EVENTQ_IRQ_CFG0 as somebody left them.
+    let fake = Fake::with(0, 0x0d44_101b | 1 << 13);
+    for offset in [0x68, 0xb0] {
+        fake.state().registers.insert(offset, 0x4000_0000);
+    }
+    let driver = start(&fake).unwrap();
+    let acts = fake.acts();
+    let at = |act: Act| acts.iter().position(|other| *other == act);
+    let on = acts
+        .iter()
+        .position(|act| matches!(act, Act::Write(0x50, value) if *value != 0));
+    for offset in [0x68, 0xb0] {
+        let cleared = at(Act::Write(offset, 0));
+        assert!(cleared.is_some() && cleared < on, "{offset:#x}");
+    }
+    drop(driver);
+    // Without messages the registers are reserved, and left alone.
+    let (fake, _driver) = started();
+    assert!(!fake.state().registers.contains_key(&0x68));
+}
+
+#[test]
 fn an_update_in_progress_is_waited_for() {
     let fake = Fake::with(GBPA, 1 << 31);
     fake.state().slow_updates = 5;

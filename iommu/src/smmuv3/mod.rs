@@ -25,8 +25,8 @@ use command_queue::CommandQueue;
 use event_queue::EventQueue;
 use registers::Registers;
 use spec::registers::{
-    CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, GERROR, GERROR_FIELDS, GERRORN,
-    IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
+    CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_IRQ_CFG0, GERROR,
+    GERROR_FIELDS, GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
 };
 use stream_table::StreamTable;
 
@@ -212,6 +212,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         }
         self.commands.sync(&*platform, registers)?;
 
+        if self.features.msi {
+            // Their reset value is unknown, and what they hold is written to by the SMMU without being translated.
+            registers.write64(GERROR_IRQ_CFG0, 0);
+            registers.write64(EVENTQ_IRQ_CFG0, 0);
+        }
         control |= CR0_FIELDS::EVENTQEN::SET.value;
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
         let interrupts = IRQ_CTRL_FIELDS::GERROR_IRQEN::SET + IRQ_CTRL_FIELDS::EVENTQ_IRQEN::SET;

@@ -16,6 +16,8 @@ pub struct Features {
     pub stage_one: bool,
     /// There is an EL2 stream world with TLB entries of its own.
     pub el2: bool,
+    /// Its own interrupts can be messages, which it writes to memory itself.
+    pub msi: bool,
     /// 16-bit VMIDs, not 8-bit ones.
     pub vmid16: bool,
     /// Two-level stream tables.
@@ -74,6 +76,7 @@ impl Features {
             coherent: idr0.is_set(IDR0_FIELDS::COHACC),
             stage_one: idr0.is_set(IDR0_FIELDS::S1P),
             el2: idr0.is_set(IDR0_FIELDS::HYP),
+            msi: idr0.is_set(IDR0_FIELDS::MSI),
             vmid16: idr0.is_set(IDR0_FIELDS::VMID16),
             two_level: idr0.matches_all(IDR0_FIELDS::ST_LEVEL::LinearAndTwoLevel),
             stream_bits: idr1.read(IDR1_FIELDS::SIDSIZE) as u8,

@@ -36,6 +36,8 @@ pub const IRQ_CTRLACK: usize = 0x54;
 pub const GERROR: usize = 0x60;
 /// SMMU_GERRORN (§6.3.20).
 pub const GERRORN: usize = 0x64;
+/// SMMU_GERROR_IRQ_CFG0 (§6.3.21), 64 bits: where its message goes; 0 is nowhere, the wire.
+pub const GERROR_IRQ_CFG0: usize = 0x68;
 /// SMMU_STRTAB_BASE (§6.3.24), 64 bits.
 pub const STRTAB_BASE: usize = 0x80;
 /// SMMU_STRTAB_BASE_CFG (§6.3.25).
@@ -48,6 +50,8 @@ pub const CMDQ_PROD: usize = 0x98;
 pub const CMDQ_CONS: usize = 0x9c;
 /// SMMU_EVENTQ_BASE (§6.3.29), 64 bits.
 pub const EVENTQ_BASE: usize = 0xa0;
+/// SMMU_EVENTQ_IRQ_CFG0 (§6.3.32), 64 bits, as GERROR_IRQ_CFG0.
+pub const EVENTQ_IRQ_CFG0: usize = 0xb0;
 /// SMMU_EVENTQ_PROD (§6.3.30), in page 1.
 pub const EVENTQ_PROD: usize = 0x1_00a8;
 /// SMMU_EVENTQ_CONS (§6.3.31), in page 1.
@@ -74,6 +78,8 @@ register_bitfields![u32,
         COHACC OFFSET(4) NUMBITS(1) [],
         /// EL2 stream world.
         HYP OFFSET(9) NUMBITS(1) [],
+        /// It can send its own interrupts as messages.
+        MSI OFFSET(13) NUMBITS(1) [],
         /// 16-bit VMIDs.
         VMID16 OFFSET(18) NUMBITS(1) [],
         /// Endianness of table walks.
