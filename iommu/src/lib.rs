@@ -10,6 +10,8 @@
 //! 4. [`fault`]: one decoded event, before anybody decides whose it is.
 //! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
 //! 6. [`smmuv3`]: the driver of a physical SMMUv3.
+//!
+//! Feature `model` adds `model`, software hardware to test drivers on.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -21,6 +23,8 @@ pub mod addr;
 pub mod fault;
 pub mod hal;
 pub mod id;
+#[cfg(feature = "model")]
+pub mod model;
 pub mod physical;
 pub mod smmuv3;
 pub mod table;
