@@ -1,22 +1,28 @@
 //! Instruction counts of the stage 2 tables beside the `aarch64-paging` crate, in one process.
 //!
-//! `table_ir [ROUNDS]` maps and unmaps 256 pages of 4 KiB, ROUNDS times (default 200), in each of two settings:
-//! `shared`, where another page keeps the table alive, and `alone`, where the unmap empties its tables, which have to be
-//! freed. Each of the four functions below is called once and never inlined, so that one run under
-//! `valgrind --tool=callgrind` and `callgrind_annotate --inclusive=yes` tell them apart by name:
-//! `sluice_shared`, `sluice_alone`, `aarch64_paging_shared`, `aarch64_paging_alone`.
-//! Ir a leaf pair = inclusive Ir / (ROUNDS * 256). Both peers zero two tables a round in `alone`; valgrind counts the
-//! byte-wise `rep stos` of the C library's memset as up to 4,096 instructions each, which is about 32 Ir a leaf of that setting.
+//! `table_ir [ROUNDS]` maps and unmaps 256 pages of 4 KiB, ROUNDS times (default 200), in two settings: `shared`, where
+//! another page keeps the tables alive, and `alone`, where the unmap empties two tables, which are freed to the platform
+//! in the same round and allocated again in the next. `one_` does it with a single page. Each of the functions below is
+//! called once and never inlined, so that one run under `valgrind --tool=callgrind` and
+//! `callgrind_annotate --inclusive=yes` tell them apart by name: `sluice_shared`, `sluice_alone`,
+//! `sluice_alone_zeroing`, `sluice_one_shared`, `sluice_one_alone`, and the same of `aarch64_paging_` but for `zeroing`.
+//! Ir a leaf pair = inclusive Ir / (ROUNDS * leaves).
+//!
+//! What `alone` means depends on the platform below: `Pool` keeps freed pages, and hands out as they are those of which
+//! it was told that they are zero again; `Host` (`sluice_alone_zeroing`) gives every page back to the C library and
+//! zeroes each one it gets, as aarch64-paging does. Valgrind counts the byte-wise `rep stos` of the C library's memset as
+//! up to 4,096 instructions, so two zeroed tables a round are about 32 Ir a leaf.
 //!
 //! Prints one line each, `key value`: `rounds`, `leaves`, the exact store and byte counts `map_1g_2m_leaf_stores`,
 //! `map_1g_2m_table_stores`, `map_1g_2m_table_bytes` (without the root), `map_1g_1g_leaf_stores`,
-//! `map_1g_1g_table_bytes`, `retained_bytes` after all unmaps (without the root), and for each function
-//! `NAME_ns_a_leaf`, the fastest of its rounds, which is for information only.
+//! `map_1g_1g_table_bytes`, `unmap_1g_4k_leaf_stores`, `unmap_1g_4k_table_stores`, `retained_bytes` after all unmaps
+//! (without the root), `retained_pages` which the platform is short of after them, and for each function
+//! `NAME_ns_a_leaf`, the mean of its rounds, which is for information only.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aarch64_paging::descriptor::Stage2Attributes;
@@ -51,6 +57,35 @@ impl Platform for Host {
     }
 }
 
+/// Keeps pages, and knows which are zero.
+#[derive(Default)]
+struct Pool {
+    zeroed: Mutex<Vec<Box<Page>>>,
+    /// Pages handed out and not given back as zeroed.
+    out: AtomicU64,
+}
+
+impl Platform for Pool {
+    type Buffer = Box<Page>;
+    const KEEPS_ZEROED: bool = true;
+    fn allocate(&self, len: usize) -> Option<Box<Page>> {
+        self.out.fetch_add(1, Relaxed);
+        let kept = self.zeroed.lock().expect("not poisoned").pop();
+        kept.or_else(|| Host.allocate(len))
+    }
+    fn release_zeroed(&self, page: Box<Page>) {
+        self.out.fetch_sub(1, Relaxed);
+        self.zeroed.lock().expect("not poisoned").push(page);
+    }
+    fn write_barrier(&self) {
+        fence(Release);
+    }
+    fn read_barrier(&self) {}
+    fn now_ns(&self) -> u64 {
+        0
+    }
+}
+
 impl DmaBuffer for Box<Page> {
     fn hpa(&self) -> Hpa {
         Hpa(std::ptr::from_ref(&**self) as u64)
@@ -74,35 +109,53 @@ impl DmaBuffer for Box<Page> {
     fn clean(&self, _offset: usize, _len: usize) {}
 }
 
-fn table() -> StageTwoTable<Host> {
-    StageTwoTable::new(Arc::new(Host), 39, true).expect("memory")
+fn table<P: Platform>(platform: P) -> StageTwoTable<P> {
+    StageTwoTable::new(Arc::new(platform), 39, true).expect("memory")
 }
 
 fn span(base: u64, len: u64) -> Span<Iova> {
     Span::<Iova>::new(Iova(base), len).expect("range")
 }
 
-fn sluice(rounds: u32, table: &mut StageTwoTable<Host>) -> f64 {
-    let range = span(BASE, LEAVES * PAGE);
-    fastest(rounds, || {
+#[inline(always)]
+fn sluice<P: Platform>(rounds: u32, leaves: u64, table: &mut StageTwoTable<P>) {
+    let range = span(BASE, leaves * PAGE);
+    repeat(rounds, || {
         table
             .map(black_box(range), black_box(Hpa(BASE)), Attributes::DMA)
             .expect("free");
         let unmapped = table.unmap(black_box(range));
         table.release(unmapped, Invalidated::complete());
-    })
+    });
 }
 
 #[inline(never)]
-fn sluice_shared(rounds: u32, table: &mut StageTwoTable<Host>) -> f64 {
+fn sluice_shared(rounds: u32, table: &mut StageTwoTable<Pool>) {
     black_box("shared");
-    sluice(rounds, table)
+    sluice(rounds, LEAVES, table);
 }
 
 #[inline(never)]
-fn sluice_alone(rounds: u32, table: &mut StageTwoTable<Host>) -> f64 {
+fn sluice_alone(rounds: u32, table: &mut StageTwoTable<Pool>) {
     black_box("alone");
-    sluice(rounds, table)
+    sluice(rounds, LEAVES, table);
+}
+
+#[inline(never)]
+fn sluice_alone_zeroing(rounds: u32, table: &mut StageTwoTable<Host>) {
+    sluice(rounds, LEAVES, table);
+}
+
+#[inline(never)]
+fn sluice_one_shared(rounds: u32, table: &mut StageTwoTable<Pool>) {
+    black_box("one shared");
+    sluice(rounds, 1, table);
+}
+
+#[inline(never)]
+fn sluice_one_alone(rounds: u32, table: &mut StageTwoTable<Pool>) {
+    black_box("one alone");
+    sluice(rounds, 1, table);
 }
 
 const FLAGS: Stage2Attributes = Stage2Attributes::VALID
@@ -116,9 +169,9 @@ fn region(base: u64, len: u64) -> MemoryRegion {
     MemoryRegion::new(base as usize, (base + len) as usize)
 }
 
-fn paging(rounds: u32, map: &mut IdMap<Stage2>, compact: bool) -> f64 {
-    let range = region(BASE, LEAVES * PAGE);
-    fastest(rounds, || {
+fn paging(rounds: u32, leaves: u64, map: &mut IdMap<Stage2>, compact: bool) {
+    let range = region(BASE, leaves * PAGE);
+    repeat(rounds, || {
         map.map_range(black_box(&range), black_box(FLAGS))
             .expect("free");
         map.map_range_with_constraints(
@@ -130,39 +183,50 @@ fn paging(rounds: u32, map: &mut IdMap<Stage2>, compact: bool) -> f64 {
         if compact {
             map.compact_subtables();
         }
-    })
+    });
 }
 
 #[inline(never)]
-fn aarch64_paging_shared(rounds: u32, map: &mut IdMap<Stage2>) -> f64 {
-    paging(rounds, map, false)
+fn aarch64_paging_shared(rounds: u32, map: &mut IdMap<Stage2>) {
+    black_box("shared");
+    paging(rounds, LEAVES, map, false);
 }
 
 #[inline(never)]
-fn aarch64_paging_alone(rounds: u32, map: &mut IdMap<Stage2>) -> f64 {
-    paging(rounds, map, true)
+fn aarch64_paging_alone(rounds: u32, map: &mut IdMap<Stage2>) {
+    paging(rounds, LEAVES, map, true);
 }
 
-/// Nanoseconds a leaf of the fastest round.
+#[inline(never)]
+fn aarch64_paging_one_shared(rounds: u32, map: &mut IdMap<Stage2>) {
+    black_box("one shared");
+    paging(rounds, 1, map, false);
+}
+
+#[inline(never)]
+fn aarch64_paging_one_alone(rounds: u32, map: &mut IdMap<Stage2>) {
+    black_box("one alone");
+    paging(rounds, 1, map, true);
+}
+
 #[inline(always)]
-fn fastest(rounds: u32, mut round: impl FnMut()) -> f64 {
-    let mut best = f64::INFINITY;
+fn repeat(rounds: u32, mut round: impl FnMut()) {
     for _ in 0..rounds {
-        let start = Instant::now();
         round();
-        best = best.min(start.elapsed().as_nanos() as f64);
     }
-    best / LEAVES as f64
 }
 
-fn main() {
-    let rounds = std::env::args()
-        .nth(1)
-        .map_or(200, |text| text.parse().expect("a number"));
-    println!("rounds {rounds}");
-    println!("leaves {LEAVES}");
+/// Prints nanoseconds a leaf, as a mean. The clock is read outside of what callgrind counts.
+fn timed(name: &str, rounds: u32, leaves: u64, run: impl FnOnce()) {
+    let start = Instant::now();
+    run();
+    let ns = start.elapsed().as_nanos() as f64 / f64::from(rounds) / leaves as f64;
+    println!("{name}_ns_a_leaf {ns:.3}");
+}
 
-    let mut blocks = table();
+/// Stores and bytes of large maps.
+fn counts() {
+    let mut blocks = table(Host);
     let root = blocks.counters().table_bytes;
     blocks
         .map(span(1 << 30, 1 << 30), Hpa(2 << 20), Attributes::DMA)
@@ -173,7 +237,7 @@ fn main() {
         "map_1g_2m_table_bytes {}",
         blocks.counters().table_bytes - root
     );
-    let mut block = table();
+    let mut block = table(Host);
     block
         .map(span(1 << 30, 1 << 30), Hpa(1 << 30), Attributes::DMA)
         .expect("free");
@@ -182,32 +246,71 @@ fn main() {
         "map_1g_1g_table_bytes {}",
         block.counters().table_bytes - root
     );
-
-    let mut alone = table();
+    let mut pages = table(Host);
+    pages
+        .map(span(1 << 30, 1 << 30), Hpa(PAGE), Attributes::DMA)
+        .expect("free");
+    let before = pages.counters();
+    let unmapped = pages.unmap(span(1 << 30, 1 << 30));
+    let after = pages.counters();
     println!(
-        "sluice_alone_ns_a_leaf {:.3}",
-        sluice_alone(rounds, &mut alone)
+        "unmap_1g_4k_leaf_stores {}",
+        after.leaf_stores - before.leaf_stores
     );
+    println!(
+        "unmap_1g_4k_table_stores {}",
+        after.table_stores - before.table_stores
+    );
+    pages.release(unmapped, Invalidated::complete());
+}
+
+fn main() {
+    let rounds = std::env::args()
+        .nth(1)
+        .map_or(200, |text| text.parse().expect("a number"));
+    println!("rounds {rounds}");
+    println!("leaves {LEAVES}");
+    counts();
+
+    let pool = Arc::new(Pool::default());
+    let mut alone = StageTwoTable::new(Arc::clone(&pool), 39, true).expect("memory");
+    let (root, out) = (alone.counters().table_bytes, pool.out.load(Relaxed));
+    timed("sluice_alone", rounds, LEAVES, || {
+        sluice_alone(rounds, &mut alone);
+    });
+    timed("sluice_one_alone", rounds, 1, || {
+        sluice_one_alone(rounds, &mut alone);
+    });
     println!("retained_bytes {}", alone.counters().table_bytes - root);
-    let mut shared = table();
+    println!("retained_pages {}", pool.out.load(Relaxed) - out);
+    timed("sluice_alone_zeroing", rounds, LEAVES, || {
+        sluice_alone_zeroing(rounds, &mut table(Host));
+    });
+    let mut shared = table(Pool::default());
     shared
         .map(span(NEIGHBOUR, PAGE), Hpa(NEIGHBOUR), Attributes::DMA)
         .expect("free");
-    println!(
-        "sluice_shared_ns_a_leaf {:.3}",
-        sluice_shared(rounds, &mut shared)
-    );
+    timed("sluice_shared", rounds, LEAVES, || {
+        sluice_shared(rounds, &mut shared);
+    });
+    timed("sluice_one_shared", rounds, 1, || {
+        sluice_one_shared(rounds, &mut shared);
+    });
 
     let mut map = IdMap::new(1, Stage2);
-    println!(
-        "aarch64_paging_alone_ns_a_leaf {:.3}",
-        aarch64_paging_alone(rounds, &mut map)
-    );
+    timed("aarch64_paging_alone", rounds, LEAVES, || {
+        aarch64_paging_alone(rounds, &mut map);
+    });
+    timed("aarch64_paging_one_alone", rounds, 1, || {
+        aarch64_paging_one_alone(rounds, &mut map);
+    });
     let mut map = IdMap::new(1, Stage2);
     map.map_range(&region(NEIGHBOUR, PAGE), FLAGS)
         .expect("free");
-    println!(
-        "aarch64_paging_shared_ns_a_leaf {:.3}",
-        aarch64_paging_shared(rounds, &mut map)
-    );
+    timed("aarch64_paging_shared", rounds, LEAVES, || {
+        aarch64_paging_shared(rounds, &mut map);
+    });
+    timed("aarch64_paging_one_shared", rounds, 1, || {
+        aarch64_paging_one_shared(rounds, &mut map);
+    });
 }

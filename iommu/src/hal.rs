@@ -42,6 +42,13 @@ pub trait DmaBuffer: Send {
             value = value.wrapping_add(step);
         }
     }
+    /// Writes the 64-bit word at byte `offset` and returns the one that was there. Where a device changes words in the
+    /// buffer on its own (a table walker that notes writes), implementors make this one atomic exchange.
+    fn swap64(&mut self, offset: usize, value: u64) -> u64 {
+        let old = self.read64(offset);
+        self.write64(offset, value);
+        old
+    }
     /// Makes `[offset, offset + len)` visible to a device that does not snoop CPU caches.
     fn clean(&self, offset: usize, len: usize);
     /// Makes what a device that does not snoop CPU caches wrote to `[offset, offset + len)` visible to our reads.
@@ -58,6 +65,14 @@ pub trait Platform: Send + Sync {
 
     /// `len` zeroed bytes, `len` a power of two ≥ 4096, aligned to `len`; `None` if there are none left.
     fn allocate(&self, len: usize) -> Option<Self::Buffer>;
+    /// Whether [`release_zeroed`](Self::release_zeroed) keeps what it is told, so that it pays to clear a few words
+    /// before giving a buffer back.
+    const KEEPS_ZEROED: bool = false;
+    /// Takes back a buffer of which every word is zero again: the next [`allocate`](Self::allocate) may hand it out as
+    /// it is. To drop it is right as well.
+    fn release_zeroed(&self, buffer: Self::Buffer) {
+        drop(buffer);
+    }
     /// All earlier stores to DMA memory are visible to devices before any later store (to memory or a register).
     fn write_barrier(&self);
     /// All earlier loads (of a register or of memory) complete before any later load.

@@ -1,12 +1,14 @@
 //! Mapping: a first walk that only looks, then one that only stores.
 
-use super::node::{ENTRIES, Node};
-use super::{Attributes, Context, MapError, RESERVE, StageTwoTable, index, shift};
+use super::format::{Format, Layout};
+use super::node::Node;
+use super::{Context, MapError, PageTable};
+use crate::addr::{Hpa, Input, Span};
 use crate::hal::{DmaBuffer, Platform};
 
 /// A range to be mapped, inside what one table covers.
 #[derive(Clone, Copy)]
-pub(super) struct Piece {
+struct Piece {
     at: u64,
     len: u64,
     output: u64,
@@ -21,22 +23,23 @@ enum Front {
 }
 
 impl Piece {
-    pub(super) fn new(at: u64, len: u64, output: u64) -> Self {
+    fn new(at: u64, len: u64, output: u64) -> Self {
         Self { at, len, output }
     }
 
-    /// The first part of this piece that a table at `level` treats in one way, and what is left.
-    fn front(self, level: u8) -> (Front, Piece, Option<Piece>) {
-        let size = 1 << shift(level);
-        let first = index(self.at, level);
-        let (front, len) =
-            if level > 0 && (self.at | self.output) & (size - 1) == 0 && self.len >= size {
-                let count = (self.len >> shift(level)) as usize;
-                (Front::Leaves(first, count), (count as u64) << shift(level))
-            } else {
-                let room = size - (self.at & (size - 1));
-                (Front::Below(first), self.len.min(room))
-            };
+    /// The first part of this piece that a table at `height` treats in one way, and what is left.
+    fn front<F: Format>(self, layout: Layout, height: u8) -> (Front, Piece, Option<Piece>) {
+        let shift = F::shift(height);
+        let size = 1 << shift;
+        let first = layout.index::<F>(self.at, height);
+        let aligned = (self.at | self.output) & (size - 1) == 0;
+        let (front, len) = if height <= layout.blocks && aligned && self.len >= size {
+            let count = (self.len >> shift) as usize;
+            (Front::Leaves(first, count), (count as u64) << shift)
+        } else {
+            let room = size - (self.at & (size - 1));
+            (Front::Below(first), self.len.min(room))
+        };
         let rest =
             (len < self.len).then(|| Self::new(self.at + len, self.len - len, self.output + len));
         (front, Self { len, ..self }, rest)
@@ -52,33 +55,39 @@ struct Need {
 }
 
 /// The first address mapped by the used entry `index` of `node`, which covers addresses from `base` on.
-fn first_mapped<B: DmaBuffer>(node: &Node<B>, index: usize, level: u8, base: u64) -> u64 {
+fn first_mapped<B: DmaBuffer, F: Format>(
+    node: &Node<B>,
+    index: usize,
+    height: u8,
+    base: u64,
+) -> u64 {
     let Some(child) = node.child(index) else {
         return base;
     };
-    let used = child.first_used(0..ENTRIES).unwrap_or(0);
-    let below = base + ((used as u64) << shift(level + 1));
-    first_mapped(child, used, level + 1, below)
+    let used = child.first_used(0..F::ENTRIES).unwrap_or(0);
+    let below = base + ((used as u64) << F::shift(height - 1));
+    first_mapped::<B, F>(child, used, height - 1, below)
 }
 
-/// Adds to `need` what mapping `piece` takes in `node` at `level`, or in an empty table there.
-fn check<B: DmaBuffer>(
+/// Adds to `need` what mapping `piece` takes in `node` at `height`, or in an empty table there.
+fn check<B: DmaBuffer, F: Format>(
     node: Option<&Node<B>>,
-    level: u8,
+    layout: Layout,
+    height: u8,
     piece: Piece,
     need: &mut Need,
 ) -> Result<(), MapError> {
     let mut has_children = node.is_some_and(|node| node.children.is_some());
     let mut left = Some(piece);
     while let Some(piece) = left {
-        let (front, part, rest) = piece.front(level);
+        let (front, part, rest) = piece.front::<F>(layout, height);
         left = rest;
         match front {
             Front::Leaves(first, count) => {
                 let used = node.and_then(|node| {
                     let used = node.first_used(first..first + count)?;
-                    let base = part.at + (((used - first) as u64) << shift(level));
-                    Some(first_mapped(node, used, level, base))
+                    let base = part.at + (((used - first) as u64) << F::shift(height));
+                    Some(first_mapped::<B, F>(node, used, height, base))
                 });
                 if let Some(used) = used {
                     return Err(MapError::Mapped(used));
@@ -94,43 +103,60 @@ fn check<B: DmaBuffer>(
                     need.children += usize::from(!has_children);
                     has_children = true;
                 }
-                check(child.map(|child| &**child), level + 1, part, need)?;
+                check::<B, F>(child.map(|child| &**child), layout, height - 1, part, need)?;
             }
         }
     }
     Ok(())
 }
 
+impl<P: Platform> Context<'_, P> {
+    /// The leaf at `height` for `output`.
+    pub(super) fn leaf<F: Format>(
+        &self,
+        attributes: F::Attributes,
+        height: u8,
+        output: u64,
+    ) -> u64 {
+        let entry = F::leaf(attributes, height, output);
+        if self.shape.dirty {
+            F::tracked(entry)
+        } else {
+            entry
+        }
+    }
+}
+
 /// Stores what [`check`] found possible. `reachable`: a walker can be in `node` already.
-fn commit<P: Platform>(
+fn commit<P: Platform, F: Format>(
     context: &mut Context<'_, P>,
     node: &mut Node<P::Buffer>,
-    level: u8,
+    height: u8,
     piece: Piece,
-    attributes: Attributes,
+    attributes: F::Attributes,
     reachable: bool,
 ) {
     let mut left = Some(piece);
     while let Some(piece) = left {
-        let (front, part, rest) = piece.front(level);
+        let (front, part, rest) = piece.front::<F>(context.layout, height);
         left = rest;
         match front {
             Front::Leaves(first, count) => {
-                let entry = attributes.leaf(level, part.output);
+                let entry = context.leaf::<F>(attributes, height, part.output);
                 node.fill(
                     first..first + count,
                     entry,
-                    1 << shift(level),
-                    context.coherent,
+                    1 << F::shift(height),
+                    context.shape.coherent,
                 );
                 context.counters.leaf_stores += count as u64;
             }
             Front::Below(index) => {
                 if let Some(child) = node.child_mut(index) {
-                    commit(context, child, level + 1, part, attributes, reachable);
+                    commit::<P, F>(context, child, height - 1, part, attributes, reachable);
                 } else if let Some(mut child) = context.spare.pop() {
-                    commit(context, &mut child, level + 1, part, attributes, false);
-                    context.attach(node, index, child, reachable);
+                    commit::<P, F>(context, &mut child, height - 1, part, attributes, false);
+                    context.attach::<F>(node, index, child, reachable);
                 } else {
                     debug_assert!(false, "the check counts tables");
                 }
@@ -139,27 +165,85 @@ fn commit<P: Platform>(
     }
 }
 
-impl<P: Platform> StageTwoTable<P> {
-    /// Maps a piece whose bounds and alignment are right.
-    pub(super) fn map_checked(
+impl<P: Platform, F: Format> PageTable<P, F> {
+    /// Maps `input` to the same number of bytes from `output` on.
+    ///
+    /// A range that was unmapped is mapped again only after its [`Unmapped`](super::Unmapped) was released.
+    ///
+    /// # Errors
+    /// Each [`MapError`] that names no other operation. Nothing has changed then.
+    pub fn map<A: Input>(
         &mut self,
-        piece: Piece,
-        attributes: Attributes,
+        input: Span<A>,
+        output: Hpa,
+        attributes: F::Attributes,
     ) -> Result<(), MapError> {
+        let (at, len) = self.checked(input)?;
+        if !output.is_aligned(1 << F::PAGE_SHIFT) {
+            return Err(MapError::Misaligned(output.0));
+        }
+        match output.checked_add(len - 1) {
+            Some(last) if last.0 >> self.shape.output_bits == 0 => {}
+            _ => return Err(MapError::OutputTooWide(output.0)),
+        }
+        F::check(attributes)?;
+        let piece = Piece::new(at, len, output.0);
+        if self.map_pages(piece, attributes) {
+            return Ok(());
+        }
+        self.map_piece(piece, attributes)
+    }
+
+    /// Maps a piece that is all free pages of one table that is there already. Returns false, and has done nothing,
+    /// where it is anything else.
+    #[inline]
+    fn map_pages(&mut self, piece: Piece, attributes: F::Attributes) -> bool {
+        let room = F::shift(1);
+        if piece.at >> room != (piece.at + piece.len - 1) >> room || piece.len >> room != 0 {
+            return false;
+        }
+        let (mut node, context) = self.parts();
+        if context.spare.fill_is_due(Self::RESERVE) {
+            return false;
+        }
+        let mut height = context.layout.top;
+        let mut index = (piece.at >> F::shift(height)) as usize;
+        while height > 0 {
+            let Some(child) = node.child_mut(index) else {
+                return false;
+            };
+            node = child;
+            height -= 1;
+            index = (piece.at >> F::shift(height)) as usize & (F::ENTRIES - 1);
+        }
+        let count = (piece.len >> F::PAGE_SHIFT) as usize;
+        if node.first_used(index..index + count).is_some() {
+            return false;
+        }
+        let entry = context.leaf::<F>(attributes, 0, piece.output);
+        let step = 1 << F::PAGE_SHIFT;
+        node.fill(index..index + count, entry, step, context.shape.coherent);
+        context.counters.leaf_stores += count as u64;
+        context.platform.write_barrier();
+        true
+    }
+
+    /// Maps a piece whose bounds and alignment are right.
+    fn map_piece(&mut self, piece: Piece, attributes: F::Attributes) -> Result<(), MapError> {
         let mut need = Need::default();
-        let start = self.start;
         let (root, mut context) = self.parts();
-        check(Some(root), start, piece, &mut need)?;
+        let (layout, top) = (context.layout, context.layout.top);
+        check::<P::Buffer, F>(Some(root), layout, top, piece, &mut need)?;
         let filled = context.spare.fill(
             context.platform,
-            need.tables + RESERVE,
-            need.children + RESERVE,
+            need.tables + Self::RESERVE,
+            need.children + Self::RESERVE,
         );
         if let Err(error) = filled {
-            context.spare.trim(RESERVE);
+            context.spare.trim(context.platform, Self::RESERVE);
             return Err(error);
         }
-        commit(&mut context, root, start, piece, attributes, true);
+        commit::<P, F>(&mut context, root, top, piece, attributes, true);
         context.platform.write_barrier();
         Ok(())
     }

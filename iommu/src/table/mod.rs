@@ -1,48 +1,56 @@
-//! Stage 2 page tables: VMSAv8-64, 4 KiB granule, 32 to 48 input bits, for a CPU and for an SMMU alike.
+//! Page tables: one radix implementation, and the formats that CPUs and IOMMUs walk.
 //!
-//! * [`StageTwoTable::map`] checks everything first (alignment, width, overlap, memory for every table it will need) and
+//! * A [`Format`] says how entries look: [`StageTwo`] and [`StageOne`] of VMSAv8-64 with each [`Granule`], and
+//!   [`SecondStage`] of VT-d. A [`Shape`] says what one table is to be.
+//! * [`PageTable::map`] checks everything first (alignment, width, overlap, memory for every table it will need) and
 //!   then commits: a refused call changes nothing. The largest blocks that fit are used; neighbours are never merged.
-//! * [`StageTwoTable::unmap`] cannot fail. What it cuts off is held by an [`Unmapped`] until the caller says, with an
+//! * [`PageTable::unmap`] cannot fail. What it cuts off is held by an [`Unmapped`] until the caller says, with an
 //!   [`Invalidated`], that no cache holds the range any more; only then is a table's memory free.
-//! * Start tables are never concatenated, so 40 input bits and more start at level 0. That costs one table and works with
-//!   walkers that ignore the index into concatenated tables.
+//! * [`PageTable::protect`] and [`PageTable::read_dirty`] change leaves in place; [`walk_foreign`] walks tables that
+//!   somebody else wrote.
+//! * Start tables are not concatenated unless the shape asks for it: that costs one table and works with walkers that
+//!   ignore the index into concatenated tables.
 //!
-//! The descriptors are in `spec`, the record of each table in `node`, and the two walks that change them in `map` and
-//! `unmap`. All work on runs of leaves in one table, not on leaves.
+//! The formats are in `vmsa`, `second_stage` and `spec`, the record of each table in `node`, the memory kept in hand in
+//! `spare`, and the walks that change tables in `map`, `unmap`, `split`, `protect` and `dirty`. All work on runs of
+//! leaves in one table, not on leaves.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, Ordering};
-
-use tock_registers::LocalRegisterCopy;
 
 use crate::addr::{Hpa, Input, Span};
 use crate::hal::{DmaBuffer, Platform};
-use node::{Children, ENTRIES, Node, TABLE_BYTES, Table};
+use node::{Node, Table};
+use spare::Spare;
 
-mod attributes;
+mod dirty;
+mod foreign;
+mod format;
 mod map;
 mod node;
 mod protect;
+mod second_stage;
+mod spare;
 pub mod spec;
+mod split;
 #[cfg(test)]
 mod tests;
 mod unmap;
+mod vmsa;
 
 pub use crate::physical::Invalidated;
-pub use attributes::{Attributes, Memory};
+pub use foreign::{ForeignTable, Translation, WalkFault, WalkFaultKind, walk_foreign};
+pub use format::{Entry, Format, Layout, Replace, Shape};
+pub use second_stage::{SecondStage, SecondStageAttributes};
 pub use unmap::Unmapped;
+pub use vmsa::{
+    Attributes, Granule, Granule4K, Granule16K, Granule64K, Memory, StageOne, StageOneAttributes,
+    StageTwo,
+};
 
-/// Tables kept back so that cutting blocks needs no memory: an unmap cuts at most two blocks, each over two levels.
-const RESERVE: usize = 4;
-
-/// The descriptor that points to `table`.
-fn link<B: DmaBuffer>(table: &Node<B>) -> u64 {
-    let mut entry =
-        LocalRegisterCopy::<u64, spec::TABLE::Register>::new(table.buffer.hpa().0 & spec::ADDRESS);
-    entry.modify(spec::TABLE::TYPE::Table);
-    entry.get()
-}
+/// The table that a CPU's stage 2 and an SMMU's share: VMSAv8-64 stage 2, 4 KiB granule.
+pub type StageTwoTable<P> = PageTable<P, StageTwo<Granule4K>>;
 
 /// Why a change of a table was refused. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,37 +58,37 @@ fn link<B: DmaBuffer>(table: &Node<B>) -> u64 {
 pub enum MapError {
     /// The range has no bytes.
     Empty,
-    /// An input address, an output address or a length that is no multiple of 4 KiB.
+    /// An input address, an output address or a length that is no multiple of a page.
     Misaligned(u64),
     /// The first input address past the table's width that was asked for.
     InputTooWide(u64),
-    /// An output address past 48 bits.
+    /// An output address past the output width.
     OutputTooWide(u64),
-    /// Neither readable nor writable, or executable but not readable.
+    /// The format has no leaf with these attributes.
     Access,
     /// This input address is mapped already.
     Mapped(u64),
-    /// This input address is not mapped ([`StageTwoTable::protect`]).
+    /// This input address is not mapped ([`PageTable::protect`]).
     NotMapped(u64),
-    /// The range ends inside the block at this input address ([`StageTwoTable::protect`]).
-    InsideBlock(u64),
-    /// The memory type of the mapping at this input address differs ([`StageTwoTable::protect`]).
+    /// The mapping at this input address differs in more than permissions ([`PageTable::protect`]).
     MemoryType(u64),
+    /// The shape does not track writes ([`PageTable::read_dirty`]).
+    Untracked,
     /// No memory for a table or for its record.
     OutOfMemory,
-    /// Input widths are 32 to 48 bits; the one asked for.
+    /// The format has no table this wide, or not without concatenation, or not for that output width; the input width.
     Width(u8),
 }
 
 /// The mapping of one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Leaf {
+pub struct Leaf<A = Attributes> {
     /// Where this very address goes.
     pub output: Hpa,
     /// Size of the page or block, in bytes.
     pub size: u64,
     /// What it allows.
-    pub attributes: Attributes,
+    pub attributes: A,
 }
 
 /// Exact counts since the table was made.
@@ -94,82 +102,19 @@ pub struct Counters {
     pub table_bytes: u64,
 }
 
-/// log2 of the bytes one entry at `level` covers (DDI 0487, D8.2.8).
-const fn shift(level: u8) -> u32 {
-    39 - 9 * level as u32
-}
-
-/// The index into a table at `level` of the entry that covers `address`.
-const fn index(address: u64, level: u8) -> usize {
-    (address >> shift(level)) as usize & (ENTRIES - 1)
-}
-
-/// Tables and records that hang nowhere.
-struct Spare<B> {
-    tables: Option<Table<B>>,
-    count: usize,
-    /// Never grown on the way of an operation that cannot fail.
-    children: Vec<Children<B>>,
-}
-
-impl<B: DmaBuffer> Spare<B> {
-    fn push(&mut self, mut table: Table<B>) {
-        table.next = self.tables.take();
-        self.tables = Some(table);
-        self.count += 1;
-    }
-
-    fn pop(&mut self) -> Option<Table<B>> {
-        let mut table = self.tables.take()?;
-        self.tables = table.next.take();
-        self.count -= 1;
-        Some(table)
-    }
-
-    /// Holds at least this many of each afterwards.
-    fn fill(
-        &mut self,
-        platform: &impl Platform<Buffer = B>,
-        tables: usize,
-        children: usize,
-    ) -> Result<(), MapError> {
-        while self.count < tables {
-            let buffer = platform
-                .allocate(TABLE_BYTES)
-                .ok_or(MapError::OutOfMemory)?;
-            self.push(Table::new(buffer).ok_or(MapError::OutOfMemory)?);
-        }
-        let missing = children.saturating_sub(self.children.len());
-        self.children
-            .try_reserve(missing)
-            .map_err(|_| MapError::OutOfMemory)?;
-        for _ in 0..missing {
-            self.children
-                .push(node::children().ok_or(MapError::OutOfMemory)?);
-        }
-        Ok(())
-    }
-
-    /// Gives tables above `tables` back to the platform.
-    fn trim(&mut self, tables: usize) {
-        while self.count > tables {
-            self.pop();
-        }
-    }
-}
-
 /// The parts of a table that its walks need beside the tables themselves.
 struct Context<'a, P: Platform> {
     platform: &'a P,
-    coherent: bool,
+    shape: Shape,
+    layout: Layout,
     spare: &'a mut Spare<P::Buffer>,
     counters: &'a mut Counters,
 }
 
 impl<P: Platform> Context<'_, P> {
-    /// Hangs `child`, complete, below entry `index` of `parent`.
-    /// Its descriptors are visible before the one that leads to them (DDI 0487, B2.3.12: a walk is a read of memory).
-    fn attach(
+    /// Hangs `child`, complete, below entry `index` of `parent`. Its descriptors are visible before the one that leads
+    /// to them (DDI 0487, B2.3.12: a walk is a read of memory).
+    fn attach<F: Format>(
         &mut self,
         parent: &mut Node<P::Buffer>,
         index: usize,
@@ -179,13 +124,19 @@ impl<P: Platform> Context<'_, P> {
         if reachable {
             self.platform.write_barrier();
         }
-        parent.fill(index..index + 1, link(&child), 0, self.coherent);
+        let entry = F::link(child.buffer.hpa().0);
+        parent.fill(index..index + 1, entry, 0, self.shape.coherent);
         self.counters.table_stores += 1;
-        self.adopt(parent, index, child);
+        self.adopt::<F>(parent, index, child);
     }
 
     /// Records `child` below entry `index` of `parent`.
-    fn adopt(&mut self, parent: &mut Node<P::Buffer>, index: usize, child: Table<P::Buffer>) {
+    fn adopt<F: Format>(
+        &mut self,
+        parent: &mut Node<P::Buffer>,
+        index: usize,
+        child: Table<P::Buffer>,
+    ) {
         if parent.children.is_none() {
             parent.children = self.spare.children.pop();
         }
@@ -193,24 +144,24 @@ impl<P: Platform> Context<'_, P> {
         if let Some(children) = parent.children.as_mut() {
             children[index] = Some(child);
         }
-        self.counters.table_bytes += TABLE_BYTES as u64;
+        self.counters.table_bytes += F::TABLE_BYTES as u64;
     }
 }
 
-/// A stage 2 translation table and its record. Owned by one holder; a walker reads it at any time.
+/// A page table and its record. Owned by one holder; a walker reads it at any time.
 ///
 /// A table whose [`root`](Self::root) was asked for may be in use by a walker: [`retire`](Self::retire) frees it.
 /// Merely dropped, it is lost rather than freed.
-pub struct StageTwoTable<P: Platform> {
+pub struct PageTable<P: Platform, F: Format> {
     platform: Arc<P>,
     /// Present until the table is retired or dropped.
     root: Option<Table<P::Buffer>>,
     spare: Spare<P::Buffer>,
     counters: Counters,
-    start: u8,
-    input_bits: u8,
-    coherent: bool,
+    shape: Shape,
+    layout: Layout,
     published: AtomicBool,
+    format: PhantomData<fn() -> F>,
 }
 
 impl<P: Platform> StageTwoTable<P> {
@@ -220,31 +171,53 @@ impl<P: Platform> StageTwoTable<P> {
     /// # Errors
     /// [`MapError::Width`] and [`MapError::OutOfMemory`].
     pub fn new(platform: Arc<P>, input_bits: u8, coherent: bool) -> Result<Self, MapError> {
-        if !(32..=48).contains(&input_bits) {
-            return Err(MapError::Width(input_bits));
-        }
-        let mut spare = Spare {
-            tables: None,
-            count: 0,
-            children: Vec::new(),
+        let shape = Shape {
+            coherent,
+            ..Shape::new(input_bits)
         };
-        spare.fill(&*platform, RESERVE + 1, RESERVE)?;
-        let root = spare.pop();
-        if !coherent && let Some(root) = &root {
-            root.buffer.clean(0, TABLE_BYTES);
+        Self::with_shape(platform, shape)
+    }
+}
+
+impl<P: Platform, G: Granule> PageTable<P, StageTwo<G>> {
+    /// The level that a walk starts at, as the architecture counts (DDI 0487, D8.2.8). With 4 KiB granules
+    /// VTCR_EL2.SL0 and STE.S2SL0 are 2 minus this, with larger ones 3 minus this.
+    pub fn start_level(&self) -> u8 {
+        3 - self.layout.top
+    }
+}
+
+impl<P: Platform, F: Format> PageTable<P, F> {
+    /// Tables kept back so that cutting blocks needs no memory: an unmap cuts at most two blocks.
+    const RESERVE: usize = 2 * F::BLOCKS as usize;
+
+    /// An empty table.
+    ///
+    /// # Errors
+    /// [`MapError::Width`] and [`MapError::OutOfMemory`].
+    pub fn with_shape(platform: Arc<P>, shape: Shape) -> Result<Self, MapError> {
+        let layout = shape.layout::<F>()?;
+        let mut spare = Spare::new(F::TABLE_BYTES, shape.coherent);
+        spare.fill(&*platform, Self::RESERVE, Self::RESERVE)?;
+        let buffer = platform.allocate(layout.root_bytes());
+        let buffer = buffer.ok_or(MapError::OutOfMemory)?;
+        if !shape.coherent {
+            buffer.clean(0, layout.root_bytes());
         }
+        let mut root = Table::new(buffer, layout.root_entries).ok_or(MapError::OutOfMemory)?;
+        root.children = Some(node::children(layout.root_entries).ok_or(MapError::OutOfMemory)?);
         Ok(Self {
             platform,
-            root,
+            root: Some(root),
             spare,
             counters: Counters {
-                table_bytes: TABLE_BYTES as u64,
+                table_bytes: layout.root_bytes() as u64,
                 ..Counters::default()
             },
-            start: if input_bits > 39 { 0 } else { 1 },
-            input_bits,
-            coherent,
+            shape,
+            layout,
             published: AtomicBool::new(false),
+            format: PhantomData,
         })
     }
 
@@ -256,12 +229,17 @@ impl<P: Platform> StageTwoTable<P> {
 
     /// Input address width in bits.
     pub fn input_bits(&self) -> u8 {
-        self.input_bits
+        self.shape.input_bits
     }
 
-    /// The level that a walk starts at: 0 or 1 (VTCR_EL2.SL0 and STE.S2SL0 are 2 minus this, for 4 KiB granules).
-    pub fn start_level(&self) -> u8 {
-        self.start
+    /// What the table was made to be.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Its levels.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Counts so far.
@@ -269,69 +247,61 @@ impl<P: Platform> StageTwoTable<P> {
         self.counters
     }
 
-    /// Maps `input` to the same number of bytes from `output` on.
-    ///
-    /// A range that was unmapped is mapped again only after its [`Unmapped`] was released.
-    ///
-    /// # Errors
-    /// Each [`MapError`] that names no other operation. Nothing has changed then.
-    pub fn map<A: Input>(
-        &mut self,
-        input: Span<A>,
-        output: Hpa,
-        attributes: Attributes,
-    ) -> Result<(), MapError> {
-        let (at, len) = self.checked(input)?;
-        if !output.is_aligned(1 << 12) {
-            return Err(MapError::Misaligned(output.0));
-        }
-        match output.checked_add(len - 1) {
-            Some(last) if last.0 >> spec::OUTPUT_BITS == 0 => {}
-            _ => return Err(MapError::OutputTooWide(output.0)),
-        }
-        attributes.check()?;
-        self.map_checked(map::Piece::new(at, len, output.0), attributes)
-    }
-
     /// The range as bare numbers, if this table can hold it.
     fn checked<A: Input>(&self, input: Span<A>) -> Result<(u64, u64), MapError> {
         let (at, len) = (input.base.raw(), input.len);
+        let offset = (1 << F::PAGE_SHIFT) - 1;
         if len == 0 {
             return Err(MapError::Empty);
         }
-        if (at | len) & 0xfff != 0 {
-            return Err(MapError::Misaligned(if at & 0xfff != 0 { at } else { len }));
+        if (at | len) & offset != 0 {
+            let wrong = if at & offset != 0 { at } else { len };
+            return Err(MapError::Misaligned(wrong));
         }
         match at.checked_add(len - 1) {
-            Some(last) if last >> self.input_bits == 0 => Ok((at, len)),
-            _ => Err(MapError::InputTooWide(at.max(1 << self.input_bits))),
+            Some(last) if last >> self.shape.input_bits == 0 => Ok((at, len)),
+            _ => Err(MapError::InputTooWide(at.max(1 << self.shape.input_bits))),
         }
     }
 
+    /// The part of `input` that this table can hold, rounded outwards to pages.
+    fn clamped<A: Input>(&self, input: Span<A>) -> (u64, u64) {
+        let limit = 1u64 << self.shape.input_bits;
+        let page = 1u64 << F::PAGE_SHIFT;
+        let from = (input.base.raw() & !(page - 1)).min(limit);
+        let to = input.base.raw().saturating_add(input.len).min(limit);
+        let to = to.next_multiple_of(page);
+        (from, to.max(from))
+    }
+
     /// What `address` is mapped to, by the record of the tables.
-    pub fn walk<A: Input>(&self, address: A) -> Option<Leaf> {
+    pub fn walk<A: Input>(&self, address: A) -> Option<Leaf<F::Attributes>> {
         let address = address.raw();
-        if address >> self.input_bits != 0 {
+        if address >> self.shape.input_bits != 0 {
             return None;
         }
         let mut node = self.node();
-        let mut level = self.start;
+        let mut height = self.layout.top;
         loop {
-            let index = index(address, level);
+            let index = self.layout.index::<F>(address, height);
             if let Some(child) = node.child(index) {
                 node = child;
-                level += 1;
+                height -= 1;
                 continue;
             }
             if !node.is_used(index) {
                 return None;
             }
-            let size = 1 << shift(level);
-            let entry = node.buffer.read64(index * 8);
+            let size = 1u64 << F::shift(height);
+            let entry = node.entry(index);
+            // A cut block is out of force until its release, and has its table by then.
+            let Entry::Leaf(output) = F::decode(entry, height) else {
+                return None;
+            };
             return Some(Leaf {
-                output: Hpa((entry & spec::ADDRESS) + (address & (size - 1))),
+                output: Hpa(output + (address & (size - 1))),
                 size,
-                attributes: Attributes::of(entry),
+                attributes: F::attributes(entry),
             });
         }
     }
@@ -350,13 +320,15 @@ impl<P: Platform> StageTwoTable<P> {
     }
 
     /// The root, and what the walks need beside it.
+    #[inline]
     fn parts(&mut self) -> (&mut Node<P::Buffer>, Context<'_, P>) {
         let Some(root) = &mut self.root else {
             unreachable!("the root goes with the table");
         };
         let context = Context {
             platform: &*self.platform,
-            coherent: self.coherent,
+            shape: self.shape,
+            layout: self.layout,
             spare: &mut self.spare,
             counters: &mut self.counters,
         };
@@ -364,7 +336,7 @@ impl<P: Platform> StageTwoTable<P> {
     }
 }
 
-impl<P: Platform> Drop for StageTwoTable<P> {
+impl<P: Platform, F: Format> Drop for PageTable<P, F> {
     fn drop(&mut self) {
         if *self.published.get_mut() {
             core::mem::forget(self.root.take());

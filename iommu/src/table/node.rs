@@ -9,21 +9,14 @@ use core::ops::{Deref, DerefMut, Range};
 
 use crate::hal::DmaBuffer;
 
-/// Descriptors in one table.
-pub(super) const ENTRIES: usize = 512;
-/// Bytes of one table.
-pub(super) const TABLE_BYTES: usize = ENTRIES * 8;
-/// Words of the bitmap.
-const WORDS: usize = ENTRIES / 64;
-
 /// The tables below one table, by index.
 pub(super) type Children<B> = Box<[Option<Table<B>>]>;
 
-/// Room for [`Children`], or `None` where the heap has none left.
-pub(super) fn children<B>() -> Option<Children<B>> {
+/// Room for [`Children`] of a table of `entries`, or `None` where the heap has none left.
+pub(super) fn children<B>(entries: usize) -> Option<Children<B>> {
     let mut slots = Vec::new();
-    slots.try_reserve_exact(ENTRIES).ok()?;
-    slots.resize_with(ENTRIES, || None);
+    slots.try_reserve_exact(entries).ok()?;
+    slots.resize_with(entries, || None);
     Some(slots.into_boxed_slice())
 }
 
@@ -35,7 +28,8 @@ pub(super) struct Node<B> {
     pub(super) children: Option<Children<B>>,
     /// The next of a list of tables that hang nowhere.
     pub(super) next: Option<Table<B>>,
-    used: [u64; WORDS],
+    /// One bit an entry.
+    used: Box<[u64]>,
     live: usize,
 }
 
@@ -58,93 +52,131 @@ impl<B> DerefMut for Table<B> {
 }
 
 impl<B: DmaBuffer> Table<B> {
-    /// An empty table in `buffer`, which is zero; `None` where the heap has no room for the record.
-    pub(super) fn new(buffer: B) -> Option<Self> {
+    /// An empty table of `entries` in `buffer`, which is zero; `None` where the heap has no room for the record.
+    pub(super) fn new(buffer: B, entries: usize) -> Option<Self> {
+        let mut used = Vec::new();
+        used.try_reserve_exact(entries.div_ceil(64)).ok()?;
+        used.resize(entries.div_ceil(64), 0);
         let mut one = Vec::new();
         one.try_reserve_exact(1).ok()?;
         one.push(Node {
             buffer,
             children: None,
             next: None,
-            used: [0; WORDS],
+            used: used.into_boxed_slice(),
             live: 0,
         });
         one.into_boxed_slice().try_into().ok().map(Self)
     }
+
+    /// The memory, without the record.
+    pub(super) fn into_buffer(self) -> B {
+        let one: Box<[Node<B>]> = self.0;
+        let mut node = one.into_vec();
+        match node.pop() {
+            Some(node) => node.buffer,
+            None => unreachable!("a box of one"),
+        }
+    }
 }
 
-/// The bits of `range` that fall in bitmap word `word`.
+/// The bits of bitmap word `word` that `range`, which is not empty and reaches into it, covers.
+#[inline]
 fn mask(word: usize, range: &Range<usize>) -> u64 {
-    let low = range.start.saturating_sub(word * 64).min(64);
-    let high = range.end.saturating_sub(word * 64).min(64);
-    let below = |n: usize| if n == 64 { u64::MAX } else { (1 << n) - 1 };
-    below(high) & !below(low)
+    let mut mask = u64::MAX;
+    if word == range.start / 64 {
+        mask <<= range.start % 64;
+    }
+    if word == (range.end - 1) / 64 {
+        mask &= u64::MAX >> (63 - (range.end - 1) % 64);
+    }
+    mask
 }
 
 /// The bitmap words that `range` touches.
+#[inline]
 fn words(range: &Range<usize>) -> Range<usize> {
     range.start / 64..range.end.div_ceil(64)
 }
 
+/// The first bit of `range` that is set in `word(n)`, called with bitmap words in turn.
+#[inline]
+fn first(range: &Range<usize>, word: impl Fn(usize) -> u64) -> Option<usize> {
+    words(range).find_map(|n| {
+        let bits = word(n) & mask(n, range);
+        (bits != 0).then(|| n * 64 + bits.trailing_zeros() as usize)
+    })
+}
+
 impl<B: DmaBuffer> Node<B> {
     /// Entries in use.
+    #[inline]
     pub(super) fn live(&self) -> usize {
         self.live
     }
 
     /// Whether entry `index` is in use.
+    #[inline]
     pub(super) fn is_used(&self, index: usize) -> bool {
         self.used[index / 64] >> (index % 64) & 1 != 0
     }
 
     /// Entries of `range` in use.
+    #[inline]
     pub(super) fn count(&self, range: Range<usize>) -> usize {
+        if range.len() == 1 {
+            return usize::from(self.is_used(range.start));
+        }
         words(&range)
-            .map(|word| (self.used[word] & mask(word, &range)).count_ones() as usize)
+            .map(|word| {
+                let (bits, mask) = (self.used[word], mask(word, &range));
+                if bits & mask == mask {
+                    return mask.count_ones() as usize;
+                }
+                (bits & mask).count_ones() as usize
+            })
             .sum()
     }
 
     /// The first entry of `range` in use.
+    #[inline]
     pub(super) fn first_used(&self, range: Range<usize>) -> Option<usize> {
-        words(&range).find_map(|word| {
-            let bits = self.used[word] & mask(word, &range);
-            (bits != 0).then(|| word * 64 + bits.trailing_zeros() as usize)
-        })
+        first(&range, |word| self.used[word])
     }
 
     /// The end of the run of used entries that starts at `index`, at most `end`.
+    #[inline]
     pub(super) fn run_end(&self, index: usize, end: usize) -> usize {
-        let range = index..end;
-        words(&range)
-            .find_map(|word| {
-                let bits = !self.used[word] & mask(word, &range);
-                (bits != 0).then(|| word * 64 + bits.trailing_zeros() as usize)
-            })
-            .unwrap_or(end)
+        first(&(index..end), |word| !self.used[word]).unwrap_or(end)
     }
 
     /// The table below entry `index`.
+    #[inline]
     pub(super) fn child(&self, index: usize) -> Option<&Table<B>> {
         self.children.as_ref()?[index].as_ref()
     }
 
     /// The table below entry `index`.
+    #[inline]
     pub(super) fn child_mut(&mut self, index: usize) -> Option<&mut Table<B>> {
         self.children.as_mut()?[index].as_mut()
     }
 
     /// Takes the table below entry `index` out of the record; the descriptor is the caller's.
+    #[inline]
     pub(super) fn take_child(&mut self, index: usize) -> Option<Table<B>> {
         self.children.as_mut()?[index].take()
     }
 
     /// Writes descriptors `first`, `first + step`, .. to the free entries of `range`.
+    #[inline]
     pub(super) fn fill(&mut self, range: Range<usize>, first: u64, step: u64, coherent: bool) {
         self.mark(range.clone());
         self.store(range, first, step, coherent);
     }
 
     /// Marks `range`, all free, as used, and stores nothing.
+    #[inline]
     pub(super) fn mark(&mut self, range: Range<usize>) {
         for word in words(&range) {
             self.used[word] |= mask(word, &range);
@@ -153,6 +185,7 @@ impl<B: DmaBuffer> Node<B> {
     }
 
     /// Clears the descriptors of `range`, all of them in use.
+    #[inline]
     pub(super) fn clear(&mut self, range: Range<usize>, coherent: bool) {
         for word in words(&range) {
             self.used[word] &= !mask(word, &range);
@@ -161,7 +194,23 @@ impl<B: DmaBuffer> Node<B> {
         self.store(range, 0, 0, coherent);
     }
 
+    /// The descriptor of entry `index`. Walkers that note writes change it.
+    #[inline]
+    pub(super) fn entry(&self, index: usize) -> u64 {
+        self.buffer.read64(index * 8)
+    }
+
+    /// Stores one descriptor whose use does not change, and returns the one that was there.
+    pub(super) fn swap(&mut self, index: usize, entry: u64, coherent: bool) -> u64 {
+        let old = self.buffer.swap64(index * 8, entry);
+        if !coherent {
+            self.buffer.clean(index * 8, 8);
+        }
+        old
+    }
+
     /// Stores descriptors whose use does not change.
+    #[inline]
     pub(super) fn store(&mut self, range: Range<usize>, first: u64, step: u64, coherent: bool) {
         self.buffer
             .write64_run(range.start * 8, first, step, range.len());

@@ -467,10 +467,6 @@ fn protect_changes_permissions_and_nothing_else() {
         Some(MapError::NotMapped(2 * M2 + K4))
     );
     assert_eq!(
-        refused(&mut table, span(0, M2 + K4), read_only),
-        Some(MapError::InsideBlock(M2))
-    );
-    assert_eq!(
         refused(&mut table, span(0, M2), Attributes::DEVICE),
         Some(MapError::MemoryType(0))
     );

@@ -3,31 +3,27 @@
 
 use core::mem;
 
-use super::node::{Node, TABLE_BYTES, Table};
-use super::{Context, RESERVE, StageTwoTable, index, link, shift, spec};
+use super::format::Format;
+use super::node::{Node, Table};
+use super::spare::dismantle;
+use super::split::Remake;
+use super::{Context, PageTable};
 use crate::addr::{Input, Span};
 use crate::hal::{DmaBuffer, Platform};
 use crate::id::CacheTag;
 use crate::physical::{Invalidated, Invalidation};
 
-/// A block that was cut: its entry is invalid until the old block has left the caches (break-before-make,
-/// DDI 0487 D8.16.1), and then leads to the table that holds what is left of it.
-#[derive(Clone, Copy)]
-struct Remake {
-    at: u64,
-    level: u8,
-}
-
-/// What an unmap cut off. Caches may still hold it: invalidate [`stale`](Self::stale), then give it to
-/// [`StageTwoTable::release`]. Dropped instead, its tables are lost, and what is left of a cut block stays unmapped.
-#[must_use = "its tables are freed, and cut blocks come back, by StageTwoTable::release"]
+/// What an unmap cut off, or another change left stale. Caches may still hold it: invalidate [`stale`](Self::stale),
+/// then give it to [`PageTable::release`]. Dropped instead, its tables are lost, and what is left of a cut block stays
+/// unmapped.
+#[must_use = "its tables are freed, and cut blocks come back, by PageTable::release"]
 pub struct Unmapped<B> {
     tables: Option<Table<B>>,
-    remake: [Option<Remake>; 2],
-    stale: (u64, u64),
-    removed: (u64, u64),
-    any: bool,
-    leaf_only: bool,
+    pub(super) remake: [Option<Remake>; 2],
+    pub(super) stale: (u64, u64),
+    pub(super) removed: (u64, u64),
+    pub(super) any: bool,
+    pub(super) leaf_only: bool,
 }
 
 impl<B> Unmapped<B> {
@@ -62,6 +58,7 @@ impl<B> Unmapped<B> {
     }
 
     /// Nothing of `from..to` yet.
+    #[inline]
     fn none(from: u64, to: u64) -> Self {
         Self {
             tables: None,
@@ -73,12 +70,11 @@ impl<B> Unmapped<B> {
         }
     }
 
-    /// Leaves of `from..to` changed in place.
-    pub(super) fn changed(from: u64, to: u64) -> Self {
-        let mut changed = Self::none(from, to);
-        changed.removed.1 = from;
-        changed.any = true;
-        changed
+    /// No leaf of `from..to` changed in place yet.
+    pub(super) fn unchanged(from: u64, to: u64) -> Self {
+        let mut out = Self::none(from, to);
+        out.removed.1 = from;
+        out
     }
 
     fn push(&mut self, mut table: Table<B>) {
@@ -94,20 +90,30 @@ impl<B> Drop for Unmapped<B> {
     }
 }
 
-/// Where a walk of [`cut`] is.
+/// Where a walk that changes tables is.
 #[derive(Clone, Copy)]
-struct Place {
-    level: u8,
+pub(super) struct Place {
+    pub height: u8,
     /// First input address that the table covers.
-    base: u64,
+    pub base: u64,
     /// A walker can be in the table.
-    reachable: bool,
-    root: bool,
+    pub reachable: bool,
+}
+
+impl Place {
+    /// The table below the entry that starts at `base`.
+    pub(super) fn below(self, base: u64) -> Self {
+        Self {
+            height: self.height - 1,
+            base,
+            ..self
+        }
+    }
 }
 
 /// Removes `from..to` from `node`. Returns whether nothing would be left: then nothing was stored and the caller cuts
 /// the whole table off.
-fn cut<P: Platform>(
+fn cut<P: Platform, F: Format>(
     context: &mut Context<'_, P>,
     out: &mut Unmapped<P::Buffer>,
     node: &mut Node<P::Buffer>,
@@ -115,8 +121,10 @@ fn cut<P: Platform>(
     from: u64,
     to: u64,
 ) -> bool {
-    let size = 1u64 << shift(place.level);
-    let (mut first, mut end) = (index(from, place.level), index(to - 1, place.level) + 1);
+    let layout = context.layout;
+    let size = 1u64 << F::shift(place.height);
+    let mut first = layout.index::<F>(from, place.height);
+    let mut end = layout.index::<F>(to - 1, place.height) + 1;
     let edges = [Some(first), (end - 1 > first).then_some(end - 1)];
     for edge in edges.into_iter().flatten() {
         let base = place.base + edge as u64 * size;
@@ -124,15 +132,10 @@ fn cut<P: Platform>(
         if high - low == size || !node.is_used(edge) {
             continue;
         }
-        let below = Place {
-            level: place.level + 1,
-            base,
-            reachable: place.reachable,
-            root: false,
-        };
+        let below = place.below(base);
         let gone = match node.child_mut(edge) {
-            Some(child) => cut(context, out, child, below, low, high),
-            None => !split(context, out, node, edge, below, low, high),
+            Some(child) => cut::<P, F>(context, out, child, below, low, high),
+            None => !cut_block::<P, F>(context, out, node, edge, below, low, high),
         };
         if !gone && edge == first {
             first += 1;
@@ -140,7 +143,6 @@ fn cut<P: Platform>(
             end -= 1;
         }
     }
-    let first = first;
     let count = if first < end {
         node.count(first..end)
     } else {
@@ -150,13 +152,25 @@ fn cut<P: Platform>(
         return false;
     }
     out.any = true;
-    if count == node.live() && !place.root {
+    if count == node.live() && place.height != layout.top {
         return true;
     }
+    clear(context, out, node, first, end);
+    false
+}
+
+/// Clears the used entries of `first..end`, and takes the tables below them.
+fn clear<P: Platform>(
+    context: &mut Context<'_, P>,
+    out: &mut Unmapped<P::Buffer>,
+    node: &mut Node<P::Buffer>,
+    first: usize,
+    end: usize,
+) {
     let mut at = first;
     while let Some(start) = node.first_used(at..end) {
         at = node.run_end(start, end);
-        node.clear(start..at, context.coherent);
+        node.clear(start..at, context.shape.coherent);
         let mut tables = 0;
         if node.children.is_some() {
             for index in start..at {
@@ -169,12 +183,11 @@ fn cut<P: Platform>(
         context.counters.table_stores += tables;
         context.counters.leaf_stores += (at - start) as u64 - tables;
     }
-    false
 }
 
 /// Replaces the block at entry `edge` of `node` by a table of its parts without `from..to`. Returns false where the
 /// reserve is empty: then all of the block has to go.
-fn split<P: Platform>(
+fn cut_block<P: Platform, F: Format>(
     context: &mut Context<'_, P>,
     out: &mut Unmapped<P::Buffer>,
     node: &mut Node<P::Buffer>,
@@ -183,80 +196,98 @@ fn split<P: Platform>(
     from: u64,
     to: u64,
 ) -> bool {
-    let size = 1u64 << shift(below.level - 1);
-    out.any = true;
-    out.stale.0 = out.stale.0.min(below.base);
-    out.stale.1 = out.stale.1.max(below.base + size);
-    let ready = node.children.is_some() || !context.spare.children.is_empty();
-    let Some(mut child) = context.spare.pop().filter(|_| ready) else {
-        out.removed.0 = out.removed.0.min(below.base);
-        out.removed.1 = out.removed.1.max(below.base + size);
+    let Some(mut split) = context.begin_split::<F>(out, node, edge, below) else {
+        let end = below.base + (1u64 << F::shift(below.height + 1));
+        out.removed = (out.removed.0.min(below.base), out.removed.1.max(end));
         return false;
     };
-    let mut entry = node.buffer.read64(edge * 8);
-    if below.level == 3 {
-        entry |= spec::LEAF::TYPE::Page.value;
-    }
-    child.fill(
-        0..super::ENTRIES,
-        entry,
-        1 << shift(below.level),
-        context.coherent,
-    );
-    context.counters.leaf_stores += super::ENTRIES as u64;
     let unreachable = Place {
         reachable: false,
         ..below
     };
-    cut(context, out, &mut child, unreachable, from, to);
-    if below.reachable {
-        node.store(edge..edge + 1, 0, 0, context.coherent);
-        context.counters.leaf_stores += 1;
-        let remake = Remake {
-            at: below.base,
-            level: below.level - 1,
-        };
-        if let Some(slot) = out.remake.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(remake);
-        }
-        out.leaf_only = false;
-    } else {
-        node.store(edge..edge + 1, link(&child), 0, context.coherent);
-        context.counters.table_stores += 1;
-    }
-    context.adopt(node, edge, child);
+    cut::<P, F>(context, out, &mut split.child, unreachable, from, to);
+    context.finish_split::<F>(out, node, edge, below, split);
     true
 }
 
-impl<P: Platform> StageTwoTable<P> {
+impl<P: Platform, F: Format> PageTable<P, F> {
     /// Removes whatever is mapped in `input`. Cannot fail: a range that is not page-aligned is rounded outwards, what
     /// lies past the table's width is not mapped anyway, and cutting a block needs no memory as long as the last
     /// [`map`](Self::map) succeeded and one cut followed it (see [`Unmapped::removed`] for the rest).
     pub fn unmap<A: Input>(&mut self, input: Span<A>) -> Unmapped<P::Buffer> {
-        let limit = 1u64 << self.input_bits;
-        let from = (input.base.raw() & !0xfff).min(limit);
-        let to = input
-            .base
-            .raw()
-            .saturating_add(input.len)
-            .min(limit)
-            .next_multiple_of(1 << 12);
-        let mut out = Unmapped::none(from, to.max(from));
+        let (from, to) = self.clamped(input);
+        let mut out = Unmapped::none(from, to);
         if from >= to {
             return out;
         }
-        let place = Place {
-            level: self.start,
-            base: 0,
-            reachable: true,
-            root: true,
-        };
-        let (root, mut context) = self.parts();
-        cut(&mut context, &mut out, root, place, from, to);
-        context.platform.write_barrier();
+        if !self.unmap_pages(&mut out, from, to) {
+            let (root, mut context) = self.parts();
+            let place = Place {
+                height: context.layout.top,
+                base: 0,
+                reachable: true,
+            };
+            cut::<P, F>(&mut context, &mut out, root, place, from, to);
+            context.platform.write_barrier();
+        }
         // A reserve that cannot be filled now is filled by the next map, or that fails.
-        let _ = context.spare.fill(context.platform, RESERVE, RESERVE);
+        let _ = self
+            .spare
+            .fill(&*self.platform, Self::RESERVE, Self::RESERVE);
         out
+    }
+
+    /// Removes `from..to` where it lies in one table of pages. Returns false, and has done nothing, where it does not.
+    #[inline]
+    fn unmap_pages(&mut self, out: &mut Unmapped<P::Buffer>, from: u64, to: u64) -> bool {
+        if from >> F::shift(1) != (to - 1) >> F::shift(1) {
+            return false;
+        }
+        let (root, mut context) = self.parts();
+        let top = context.layout.top;
+        // Looks first: how far up does the cut leave tables empty?
+        let (mut keep, mut height, mut node) = (top, top, &*root);
+        let mut index = (from >> F::shift(top)) as usize;
+        while height > 0 {
+            if node.live() > 1 {
+                keep = height;
+            }
+            let Some(child) = node.child(index) else {
+                return !node.is_used(index);
+            };
+            node = child;
+            height -= 1;
+            index = (from >> F::shift(height)) as usize & (F::ENTRIES - 1);
+        }
+        let range = index..index + ((to - from) >> F::PAGE_SHIFT) as usize;
+        let count = node.count(range.clone());
+        if count == 0 {
+            return true;
+        }
+        if count < node.live() {
+            keep = 0;
+        }
+        let (mut height, mut node) = (top, root);
+        let mut index = (from >> F::shift(top)) as usize;
+        while height > keep {
+            let Some(child) = node.child_mut(index) else {
+                return false;
+            };
+            node = child;
+            height -= 1;
+            index = (from >> F::shift(height)) as usize & (F::ENTRIES - 1);
+        }
+        out.any = true;
+        if keep > 0 {
+            clear(&mut context, out, node, index, index + 1);
+        } else if count == range.len() {
+            node.clear(range, context.shape.coherent);
+            context.counters.leaf_stores += count as u64;
+        } else {
+            clear(&mut context, out, node, range.start, range.end);
+        }
+        context.platform.write_barrier();
+        true
     }
 
     /// Frees the tables that an unmap cut off, and puts what is left of cut blocks back in force.
@@ -264,53 +295,35 @@ impl<P: Platform> StageTwoTable<P> {
         for remake in mem::take(&mut unmapped.remake).into_iter().flatten() {
             self.remake(remake);
         }
-        let (_, mut context) = self.parts();
         while let Some(mut table) = unmapped.tables.take() {
             unmapped.tables = table.next.take();
-            dismantle(&mut context, table);
+            let freed = dismantle(&*self.platform, &mut self.spare, Self::RESERVE, table);
+            self.counters.table_bytes -= freed;
         }
     }
 
     /// Makes the table that replaced a block reachable, if it is still there.
     fn remake(&mut self, remake: Remake) {
-        let mut level = self.start;
         let (mut node, context) = self.parts();
-        while level < remake.level {
-            let Some(child) = node.child_mut(index(remake.at, level)) else {
+        let mut height = context.layout.top;
+        while height > remake.height() {
+            let index = context.layout.index::<F>(remake.at(), height);
+            let Some(child) = node.child_mut(index) else {
                 return;
             };
             node = child;
-            level += 1;
+            height -= 1;
         }
-        let index = index(remake.at, level);
-        let Some(entry) = node.child(index).map(|child| link(child)) else {
+        let index = context.layout.index::<F>(remake.at(), height);
+        let Some(child) = node.child(index) else {
             return;
         };
-        if node.buffer.read64(index * 8) == 0 {
+        let entry = F::link(child.buffer.hpa().0);
+        if node.entry(index) == 0 {
             context.platform.write_barrier();
-            node.store(index..index + 1, entry, 0, context.coherent);
+            node.store(index..index + 1, entry, 0, context.shape.coherent);
             context.platform.write_barrier();
             context.counters.table_stores += 1;
         }
     }
-}
-
-/// Frees `table` and all below it.
-fn dismantle<P: Platform>(context: &mut Context<'_, P>, mut table: Table<P::Buffer>) {
-    if table.children.is_some() {
-        let mut at = 0;
-        while let Some(index) = table.first_used(at..super::ENTRIES) {
-            if let Some(child) = table.take_child(index) {
-                dismantle(context, child);
-            }
-            at = index + 1;
-        }
-        let kept = &mut context.spare.children;
-        if let Some(children) = table.children.take()
-            && kept.len() < kept.capacity()
-        {
-            kept.push(children);
-        }
-    }
-    context.counters.table_bytes -= TABLE_BYTES as u64;
 }
