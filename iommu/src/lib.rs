@@ -10,6 +10,7 @@
 //! 4. [`fault`]: one decoded event, before anybody decides whose it is.
 //! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
 //! 6. [`smmuv3`]: the driver of a physical SMMUv3.
+//! 7. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
 //!
 //! Feature `model` adds `model`, software hardware to test drivers on.
 #![no_std]
@@ -25,6 +26,7 @@ pub mod hal;
 pub mod id;
 #[cfg(feature = "model")]
 pub mod model;
+pub mod object;
 pub mod physical;
 pub mod smmuv3;
 pub mod table;

@@ -1,0 +1,179 @@
+//! What the handles of a slice, its queues and its memory users do.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::super::driver::{Answer, Entry, HwptFlags, StageOne, UserData};
+use super::super::fault_queue::PageRequest;
+use super::super::hwpt::{Parent, StageOneSource};
+use super::super::inner::Inner;
+use super::super::ring::Item;
+use super::super::viommu::{Entries, Progress};
+use super::super::{Error, Event, Record};
+use super::{
+    AccessPins, Device, FaultQueue, HwQueue, HwptNested, Vdevice, Veventq, Viommu, peer_of,
+    with_fault,
+};
+use crate::addr::{Gpa, Hpa, Iova, Span};
+
+impl Viommu {
+    /// A guest's stage 1 that the caller has decoded.
+    ///
+    /// # Errors
+    /// [`Error::IllegalStageOne`], [`Error::Unsupported`], [`Error::NoSuchObject`].
+    pub fn nested(
+        &self,
+        stage_one: StageOne,
+        fault_queue: Option<&FaultQueue>,
+    ) -> Result<HwptNested, Error> {
+        self.nested_of(StageOneSource::Decoded(stage_one), fault_queue)
+    }
+
+    /// A guest's stage 1 in the driver's own format.
+    ///
+    /// # Errors
+    /// As [`nested`](Self::nested), and [`Error::DataType`], [`Error::DataLength`].
+    pub fn nested_from(
+        &self,
+        data: UserData<'_>,
+        fault_queue: Option<&FaultQueue>,
+    ) -> Result<HwptNested, Error> {
+        self.nested_of(StageOneSource::Data(data), fault_queue)
+    }
+
+    fn nested_of(
+        &self,
+        source: StageOneSource<'_>,
+        fault_queue: Option<&FaultQueue>,
+    ) -> Result<HwptNested, Error> {
+        let fault = peer_of(&self.0, fault_queue)?;
+        let flags = with_fault(HwptFlags::empty(), fault);
+        let make = |inner: &mut Inner, id| {
+            let driver = Arc::clone(&inner.ids.viommu(id)?.driver);
+            inner.nested_alloc(Parent::Viommu(id), &driver, flags, source, fault)
+        };
+        self.0.child(make).map(HwptNested)
+    }
+
+    /// Names a device of the same IOMMU.
+    ///
+    /// # Errors
+    /// [`Error::OtherIommu`]; [`Error::Exists`] where the device or the name has one; those of the driver.
+    pub fn vdevice(&self, device: &Device, virt_id: u64) -> Result<Vdevice, Error> {
+        let device = self.0.peer(&device.0)?;
+        self.0
+            .child(|inner, id| inner.vdevice_alloc(id, device, virt_id))
+            .map(Vdevice)
+    }
+
+    /// A guest's invalidations, in order, up to the first that fails. What is counted is complete in the hardware.
+    pub fn invalidate(&self, kind: u32, entries: &[Entry]) -> Progress {
+        self.0
+            .with(|inner, id| inner.invalidate(id, kind, Entries::Words(entries)))
+    }
+
+    /// A queue of `depth` events of type `kind`.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::Invalid`], [`Error::Exists`].
+    pub fn veventq(&self, kind: u32, depth: u32) -> Result<Veventq, Error> {
+        self.0
+            .child(|inner, id| inner.veventq_alloc(id, kind, depth))
+            .map(Veventq)
+    }
+
+    /// Puts an event into the queue of its type. A full queue notes the loss.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]: there is no such queue.
+    pub fn report(&self, kind: u32, event: Event) -> Result<(), Error> {
+        self.0.with(|inner, id| inner.report_event(id, kind, event))
+    }
+
+    /// A hardware queue of this slice stopped.
+    pub fn queue_error(&self, error: u64) {
+        let viommu = self.id();
+        self.0.with(|inner, _| {
+            let record = Record::QueueError { viommu, error };
+            inner.records.push(record)
+        });
+    }
+
+    /// A guest queue of `len` bytes at `base` for the hardware to read.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`], [`Error::Empty`], [`Error::Overflow`], [`Error::Exists`], [`Error::NotMapped`],
+    /// [`Error::NotPermitted`], [`Error::NotContiguous`], [`Error::Misaligned`], [`Error::QueueOrder`].
+    pub fn hw_queue(&self, kind: u32, index: u32, base: Gpa, len: u64) -> Result<HwQueue, Error> {
+        self.0
+            .child(|inner, id| inner.hw_queue_alloc(id, kind, index, base, len))
+            .map(HwQueue)
+    }
+}
+
+impl Veventq {
+    /// Takes the oldest.
+    pub fn pop(&self) -> Option<Item<Event>> {
+        self.0
+            .with(|inner, id| inner.ids.veventq_mut(id).ok()?.ring.pop())
+    }
+
+    /// The oldest, which stays.
+    pub fn peek(&self) -> Option<Item<Event>> {
+        self.0
+            .with(|inner, id| inner.ids.veventq(id).ok()?.ring.peek())
+    }
+
+    /// Whole records as bytes: a header of two words (flags, sequence) and `event_len` bytes each.
+    ///
+    /// # Errors
+    /// [`Error::MessageSize`] for fewer than 8 bytes; [`Error::Invalid`] where the first does not fit.
+    pub fn read(&self, event_len: usize, bytes: &mut [u8]) -> Result<usize, Error> {
+        self.0
+            .with(|inner, id| inner.veventq_read(id, event_len, bytes))
+    }
+}
+
+impl FaultQueue {
+    /// Reads the oldest complete group, and returns its length; 0 where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it does not fit.
+    pub fn read(&self, out: &mut [PageRequest]) -> Result<usize, Error> {
+        self.0
+            .with(|inner, id| inner.ids.fault_queue_mut(id)?.read(out))
+    }
+
+    /// Answers the group that was read under `cookie`; once.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a cookie that no group has.
+    pub fn respond(&self, cookie: u32, answer: Answer) -> Result<(), Error> {
+        self.0
+            .with(|inner, id| inner.ids.fault_queue_mut(id)?.respond(cookie, answer))
+    }
+}
+
+impl AccessPins {
+    /// Holds a range, and returns its physically contiguous pieces in order.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Overflow`], [`Error::NotMapped`], [`Error::NotPermitted`], [`Error::OutOfMemory`].
+    pub fn pin(&self, range: Span<Iova>, write: bool) -> Result<Vec<Span<Hpa>>, Error> {
+        self.0.with(|inner, id| inner.pin(id, range, write))
+    }
+
+    /// Lets go of a range that was held exactly so.
+    ///
+    /// # Errors
+    /// [`Error::NotMapped`].
+    pub fn unpin(&self, range: Span<Iova>) -> Result<(), Error> {
+        self.0.with(|inner, id| inner.unpin(id, range))
+    }
+
+    /// Whether an unmapping was refused because of this.
+    pub fn wanted(&self) -> bool {
+        self.0
+            .with(|inner, id| inner.ids.access(id).is_ok_and(|pins| pins.wanted))
+    }
+}

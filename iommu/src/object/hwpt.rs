@@ -1,0 +1,407 @@
+//! Hardware page tables: ours, filled from an address space, and guests' on top of one.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::driver::{Driver, HwptFlags, Invalidator, PageTable, Root, StageOne, Stale, UserData};
+use super::ids::{Object, Owner};
+use super::inner::Inner;
+use super::{Error, room};
+use crate::addr::{Iova, Span};
+use crate::id::CacheTag;
+use crate::physical::IommuError;
+
+/// A tag under which one IOMMU caches a table.
+#[derive(Debug)]
+pub(super) struct Tagged {
+    pub driver: Arc<dyn Driver>,
+    pub tag: CacheTag,
+    /// A guest's stage 1 is cached under it too: it is a slice's, or a nested table's own.
+    pub nested: bool,
+    /// Attachments, where it is not nested.
+    pub users: u32,
+}
+
+/// A table of ours.
+#[derive(Debug)]
+pub(super) struct Paging {
+    pub ioas: u32,
+    table: Box<dyn PageTable>,
+    pub flags: HwptFlags,
+    pub fault: Option<u32>,
+    /// Every tag under which it is cached anywhere.
+    pub tags: Vec<Tagged>,
+    pub dirty: bool,
+    /// An IOMMU would not forget it: its memory is lost when it goes.
+    pub lost: bool,
+}
+
+impl Paging {
+    pub(super) fn table_mut(&mut self) -> &mut dyn PageTable {
+        &mut *self.table
+    }
+
+    pub(super) fn root(&self) -> Root {
+        self.table.root()
+    }
+
+    pub(super) fn page_size(&self) -> u64 {
+        self.table.page_size()
+    }
+
+    pub(super) fn walk(&self, iova: Iova) -> Option<crate::addr::Hpa> {
+        self.table.walk(iova)
+    }
+
+    /// Removes a range from the table and from all caches of it.
+    pub(super) fn unmap(&mut self, range: Span<Iova>) -> Result<(), IommuError> {
+        let tags = &self.tags;
+        let result = self.table.unmap(range, &mut |stale| flush(tags, stale));
+        self.lost |= result.is_err();
+        result
+    }
+
+    /// Makes all IOMMUs forget `stale`.
+    pub(super) fn flush(&self, stale: Stale) -> Result<(), IommuError> {
+        flush(&self.tags, stale)
+    }
+
+    /// Makes all IOMMUs forget all of it.
+    pub(super) fn flush_all(&self) -> Result<(), IommuError> {
+        let len = 1u64 << self.root().input_bits.min(63);
+        let base = Iova(0);
+        self.flush(Stale {
+            range: Span { base, len },
+            leaf: false,
+        })
+    }
+
+    /// The tag for attachments behind `driver`; taken if there is none yet. Counted.
+    pub(super) fn take_tag(&mut self, driver: &Arc<dyn Driver>) -> Result<(), Error> {
+        let index = driver.index();
+        let mut tags = self.tags.iter_mut();
+        if let Some(known) = tags.find(|it| !it.nested && it.driver.index() == index) {
+            known.users += 1;
+            return Ok(());
+        }
+        room::reserve(&mut self.tags, 1)?;
+        let tag = driver.alloc_tag()?;
+        self.tags.push(Tagged {
+            driver: Arc::clone(driver),
+            tag,
+            nested: false,
+            users: 1,
+        });
+        Ok(())
+    }
+
+    /// The tag of attachments behind `driver`.
+    pub(super) fn tag(&self, driver: &Arc<dyn Driver>) -> Option<CacheTag> {
+        let index = driver.index();
+        let mut tags = self.tags.iter();
+        tags.find(|it| !it.nested && it.driver.index() == index)
+            .map(|it| it.tag)
+    }
+
+    /// One attachment behind `driver` less. The tag goes with the last.
+    pub(super) fn put_tag(&mut self, driver: &Arc<dyn Driver>) {
+        let index = driver.index();
+        let mut tags = self.tags.iter();
+        let Some(at) = tags.position(|it| !it.nested && it.driver.index() == index) else {
+            return;
+        };
+        self.tags[at].users -= 1;
+        if self.tags[at].users == 0 {
+            let gone = self.tags.swap_remove(at);
+            self.free_tag(&gone.driver, gone.tag);
+        }
+    }
+
+    /// Takes the tag of a slice or of a nested table out. It is freed by [`free_tag`](Self::free_tag).
+    pub(super) fn drop_nested_tag(&mut self, driver: &Arc<dyn Driver>, tag: CacheTag) {
+        let index = driver.index();
+        self.tags
+            .retain(|it| !(it.nested && it.tag == tag && it.driver.index() == index));
+        self.free_tag(driver, tag);
+    }
+
+    fn free_tag(&mut self, driver: &Arc<dyn Driver>, tag: CacheTag) {
+        self.lost |= driver.free_tag(tag).is_err();
+    }
+}
+
+/// Each IOMMU is told, whatever another answered.
+fn flush(tags: &[Tagged], stale: Stale) -> Result<(), IommuError> {
+    let mut result = Ok(());
+    for tagged in tags {
+        let one = tagged.driver.flush(tagged.tag, stale, tagged.nested);
+        result = result.and(one);
+    }
+    result
+}
+
+/// What a guest's stage 1 is on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parent {
+    Viommu(u32),
+    /// A nest parent itself, where the hardware has no slices.
+    Paging(u32),
+}
+
+/// A guest's stage 1. A changed one is a new one.
+#[derive(Debug)]
+pub(super) struct Nested {
+    pub parent: Parent,
+    pub stage_one: StageOne,
+    pub flags: HwptFlags,
+    pub fault: Option<u32>,
+    pub driver: Arc<dyn Driver>,
+    /// The slice's, or its own where there is no slice.
+    pub tag: CacheTag,
+    /// Where there is no slice to do it.
+    pub invalidator: Option<Box<dyn Invalidator>>,
+}
+
+/// A guest's stage 1 as it comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum StageOneSource<'a> {
+    Data(UserData<'a>),
+    Decoded(StageOne),
+}
+
+const NESTED_FLAGS: HwptFlags = HwptFlags::FAULT.union(HwptFlags::PASID);
+
+impl Inner {
+    /// A table that mirrors an address space, made by `driver`.
+    pub(super) fn paging_alloc(
+        &mut self,
+        ioas: u32,
+        driver: &Arc<dyn Driver>,
+        flags: HwptFlags,
+        data: UserData<'_>,
+        fault: Option<u32>,
+    ) -> Result<u32, Error> {
+        self.ids.ioas(ioas)?;
+        if flags.contains(HwptFlags::FAULT | HwptFlags::NEST_PARENT) {
+            return Err(Error::Unsupported(HwptFlags::FAULT.bits()));
+        }
+        let fault = self.fault_of(flags, fault)?;
+        let id = self.publish_with(|inner, id| {
+            let mut table = driver.alloc_table(flags - HwptFlags::FAULT, data)?;
+            let placed = inner.mirror(ioas, id, &mut *table);
+            if let Err(error) = placed {
+                // Nothing has walked it.
+                table.retire();
+                return Err(error);
+            }
+            Ok(Object::Paging(Paging {
+                ioas,
+                table,
+                flags,
+                fault,
+                tags: Vec::new(),
+                dirty: false,
+                lost: false,
+            }))
+        })?;
+        self.ids.grab(ioas);
+        if let Some(fault) = fault {
+            self.ids.grab(fault);
+        }
+        Ok(id)
+    }
+
+    /// The fault queue that a HWPT's flags ask for.
+    fn fault_of(&self, flags: HwptFlags, fault: Option<u32>) -> Result<Option<u32>, Error> {
+        if !flags.contains(HwptFlags::FAULT) {
+            return Ok(None);
+        }
+        let fault = fault.unwrap_or(0);
+        self.ids.fault_queue(fault)?;
+        Ok(Some(fault))
+    }
+
+    /// Fills a new table, and makes the address space keep to what it can hold.
+    fn mirror(&mut self, ioas: u32, id: u32, table: &mut dyn PageTable) -> Result<(), Error> {
+        let space = self.ids.ioas_mut(ioas)?;
+        let alignment = space.raised(table.page_size())?;
+        room::reserve(&mut space.hwpts, 1)?;
+        let root = table.root();
+        if root.input_bits < 64 {
+            space.reserve(1 << root.input_bits, u64::MAX, id.into())?;
+        }
+        if let Err(error) = space.fill(table) {
+            space.unreserve(id.into());
+            return Err(error);
+        }
+        space.hwpts.push(id);
+        space.alignment = alignment;
+        Ok(())
+    }
+
+    /// A table that exists for as long as something is attached to it.
+    pub(super) fn auto_paging(
+        &mut self,
+        ioas: u32,
+        driver: &Arc<dyn Driver>,
+    ) -> Result<u32, Error> {
+        let id = self.paging_alloc(ioas, driver, HwptFlags::empty(), UserData::default(), None)?;
+        self.ids.entry_mut(id)?.owner = Owner::Uses;
+        Ok(id)
+    }
+
+    /// Whether a HWPT was made by an attachment.
+    pub(super) fn is_auto(&self, id: u32) -> bool {
+        let entry = self.ids.entry(id);
+        entry.is_ok_and(|entry| entry.owner == Owner::Uses && entry.handles == 0)
+    }
+
+    pub(super) fn paging_destroyed(&mut self, id: u32, mut hwpt: Paging) {
+        if let Ok(space) = self.ids.ioas_mut(hwpt.ioas) {
+            space.hwpts.retain(|it| *it != id);
+            space.unreserve(id.into());
+        }
+        self.settle_alignment(hwpt.ioas);
+        if !hwpt.lost {
+            hwpt.table.retire();
+        }
+        drop(hwpt.table);
+        self.put(hwpt.ioas);
+        if let Some(fault) = hwpt.fault {
+            self.put(fault);
+        }
+    }
+
+    /// A guest's stage 1, for devices behind `driver`.
+    pub(super) fn nested_alloc(
+        &mut self,
+        parent: Parent,
+        driver: &Arc<dyn Driver>,
+        flags: HwptFlags,
+        source: StageOneSource<'_>,
+        fault: Option<u32>,
+    ) -> Result<u32, Error> {
+        if !NESTED_FLAGS.contains(flags) {
+            return Err(Error::Unsupported((flags - NESTED_FLAGS).bits()));
+        }
+        if let StageOneSource::Data(data) = source
+            && data.bytes.is_empty()
+        {
+            return Err(Error::Unsupported(data.kind));
+        }
+        let id = match parent {
+            Parent::Viommu(viommu) => self.nested_on_viommu(viommu, driver, flags, source, fault),
+            Parent::Paging(paging) => self.nested_on_parent(paging, driver, flags, source, fault),
+        }?;
+        match parent {
+            Parent::Viommu(parent) | Parent::Paging(parent) => self.ids.grab(parent),
+        }
+        if flags.contains(HwptFlags::FAULT)
+            && let Some(fault) = fault
+        {
+            self.ids.grab(fault);
+        }
+        Ok(id)
+    }
+
+    fn nested_on_viommu(
+        &mut self,
+        viommu: u32,
+        driver: &Arc<dyn Driver>,
+        flags: HwptFlags,
+        source: StageOneSource<'_>,
+        fault: Option<u32>,
+    ) -> Result<u32, Error> {
+        let slice = self.ids.viommu(viommu)?;
+        if slice.driver.index() != driver.index() {
+            return Err(Error::OtherIommu);
+        }
+        let tag = slice.tag;
+        let fault = self.fault_of(flags, fault)?;
+        self.publish_with(|inner, _| {
+            let slice = inner.ids.viommu_mut(viommu)?;
+            let stage_one = match source {
+                StageOneSource::Data(data) => {
+                    slice.ops.decode_nested(flags - HwptFlags::FAULT, data)?
+                }
+                StageOneSource::Decoded(stage_one) => {
+                    slice.ops.check_nested(&stage_one)?;
+                    stage_one
+                }
+            };
+            Ok(Object::Nested(Nested {
+                parent: Parent::Viommu(viommu),
+                stage_one,
+                flags,
+                fault,
+                driver: Arc::clone(driver),
+                tag,
+                invalidator: None,
+            }))
+        })
+    }
+
+    fn nested_on_parent(
+        &mut self,
+        paging: u32,
+        driver: &Arc<dyn Driver>,
+        flags: HwptFlags,
+        source: StageOneSource<'_>,
+        fault: Option<u32>,
+    ) -> Result<u32, Error> {
+        let parent = self.ids.paging(paging)?;
+        if self.is_auto(paging) || !parent.flags.contains(HwptFlags::NEST_PARENT) {
+            return Err(Error::NotNestParent(paging));
+        }
+        let root = parent.root();
+        driver.accepts(&root)?;
+        let StageOneSource::Data(data) = source else {
+            return Err(Error::Unsupported(0));
+        };
+        let fault = self.fault_of(flags, fault)?;
+        self.publish_with(|inner, _| {
+            let parent = inner.ids.paging_mut(paging)?;
+            room::reserve(&mut parent.tags, 1)?;
+            let tag = driver.alloc_tag()?;
+            let made = driver.alloc_nested(&root, tag, data);
+            let (stage_one, invalidator) = match made {
+                Ok(made) => made,
+                Err(error) => {
+                    parent.free_tag(driver, tag);
+                    return Err(error);
+                }
+            };
+            parent.tags.push(Tagged {
+                driver: Arc::clone(driver),
+                tag,
+                nested: true,
+                users: 1,
+            });
+            Ok(Object::Nested(Nested {
+                parent: Parent::Paging(paging),
+                stage_one,
+                flags,
+                fault,
+                driver: Arc::clone(driver),
+                tag,
+                invalidator: Some(invalidator),
+            }))
+        })
+    }
+
+    pub(super) fn nested_destroyed(&mut self, hwpt: Nested) {
+        match hwpt.parent {
+            Parent::Viommu(viommu) => self.put(viommu),
+            Parent::Paging(paging) => {
+                if let Ok(parent) = self.ids.paging_mut(paging) {
+                    parent.drop_nested_tag(&hwpt.driver, hwpt.tag);
+                }
+                self.put(paging);
+            }
+        }
+        if let Some(fault) = hwpt.fault {
+            self.put(fault);
+        }
+    }
+}

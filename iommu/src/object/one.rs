@@ -1,0 +1,94 @@
+//! A boxed value is a box of an array of one (see `room`): the array is whatever its element is.
+
+use super::Error;
+use super::driver::{
+    Access, Entry, EntryRule, Flush, HwptFlags, Invalidator, PageTable, Partial, Root, StageOne,
+    UserData, ViommuDriver, VirtIds,
+};
+use crate::addr::{Hpa, Iova, Span};
+use crate::fault::Fault;
+use crate::id::DeviceId;
+use crate::physical::IommuError;
+
+impl<T: PageTable> PageTable for [T; 1] {
+    fn root(&self) -> Root {
+        self[0].root()
+    }
+    fn page_size(&self) -> u64 {
+        self[0].page_size()
+    }
+    fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
+        self[0].map(range, to, access)
+    }
+    fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        self[0].unmap(range, flush)
+    }
+    fn walk(&self, iova: Iova) -> Option<Hpa> {
+        self[0].walk(iova)
+    }
+    fn set_dirty_tracking(&mut self, on: bool) -> Result<(), Error> {
+        self[0].set_dirty_tracking(on)
+    }
+    fn read_dirty(
+        &mut self,
+        range: Span<Iova>,
+        clear: bool,
+        dirty: &mut dyn FnMut(Span<Iova>),
+    ) -> Result<(), Error> {
+        self[0].read_dirty(range, clear, dirty)
+    }
+    fn retire(&mut self) {
+        self[0].retire();
+    }
+}
+
+impl<T: Invalidator> Invalidator for [T; 1] {
+    fn entry_rule(&self, kind: u32) -> Option<EntryRule> {
+        self[0].entry_rule(kind)
+    }
+    fn decode(&self, kind: u32, entry: &Entry, devices: &VirtIds<'_>) -> Result<Entry, Error> {
+        self[0].decode(kind, entry, devices)
+    }
+    fn submit(&mut self, commands: &[Entry]) -> Result<(), Partial> {
+        self[0].submit(commands)
+    }
+}
+
+impl<T: ViommuDriver> ViommuDriver for [T; 1] {
+    fn decode_nested(&mut self, flags: HwptFlags, data: UserData<'_>) -> Result<StageOne, Error> {
+        self[0].decode_nested(flags, data)
+    }
+    fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
+        self[0].check_nested(stage_one)
+    }
+    fn vdevice(&mut self, streams: &[DeviceId], virt_id: u64) -> Result<(), Error> {
+        self[0].vdevice(streams, virt_id)
+    }
+    fn vdevice_gone(&mut self, streams: &[DeviceId], virt_id: u64) {
+        self[0].vdevice_gone(streams, virt_id);
+    }
+    fn has_events(&self, kind: u32) -> bool {
+        self[0].has_events(kind)
+    }
+    fn event(&self, fault: &Fault, virt_id: u64) -> Option<(u32, Entry)> {
+        self[0].event(fault, virt_id)
+    }
+    fn has_queues(&self, kind: u32) -> Result<(), Error> {
+        self[0].has_queues(kind)
+    }
+    fn hw_queue(
+        &mut self,
+        kind: u32,
+        index: u32,
+        base: Hpa,
+        len: u64,
+    ) -> Result<Option<u32>, Error> {
+        self[0].hw_queue(kind, index, base, len)
+    }
+    fn hw_queue_gone(&mut self, kind: u32, index: u32) {
+        self[0].hw_queue_gone(kind, index);
+    }
+    fn destroy(&mut self) {
+        self[0].destroy();
+    }
+}

@@ -1,0 +1,214 @@
+//! Moving devices from one HWPT to another, in hardware first and in the record last.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::attach::Attachment;
+use super::driver::Target;
+use super::event::Record;
+use super::hwpt::Parent;
+use super::inner::Inner;
+use super::{Error, device};
+use crate::id::DeviceId;
+
+/// One move of the devices of a group.
+pub(super) struct Move {
+    pub pasid: u32,
+    /// What they leave; nothing is abort.
+    pub from: Option<u32>,
+    pub to: u32,
+    /// The address space in which their reserved ranges are to hold, where they do not yet.
+    pub reserve: Option<u32>,
+    /// The one in which they hold no more.
+    pub unreserve: Option<u32>,
+}
+
+impl Inner {
+    /// What a device's streams go through with this HWPT, whose tag was taken.
+    fn target(&self, device: u32, hwpt: u32) -> Result<Target, Error> {
+        if let Ok(paging) = self.ids.paging(hwpt) {
+            let driver = &self.ids.device(device)?.driver;
+            let tag = paging.tag(driver).ok_or(Error::NoSpace)?;
+            let root = paging.root();
+            return Ok(Target::Paging { tag, root });
+        }
+        let nested = self.ids.nested(hwpt)?;
+        let parent = self.ids.paging(self.nest_parent_of(nested.parent)?)?;
+        let virt_id = match nested.parent {
+            Parent::Viommu(viommu) => self.virt_id(device, viommu),
+            Parent::Paging(_) => None,
+        };
+        Ok(Target::Nested {
+            tag: nested.tag,
+            parent: parent.root(),
+            stage_one: nested.stage_one,
+            virt_id,
+        })
+    }
+
+    /// Takes the tag that an attachment needs; a guest's stage 1 has one.
+    fn take_tag(&mut self, device: u32, hwpt: u32) -> Result<(), Error> {
+        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        match self.ids.paging_mut(hwpt) {
+            Ok(paging) => paging.take_tag(&driver),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn put_tag(&mut self, device: u32, hwpt: u32) {
+        let Ok(bound) = self.ids.device(device) else {
+            return;
+        };
+        let driver = Arc::clone(&bound.driver);
+        if let Ok(paging) = self.ids.paging_mut(hwpt) {
+            paging.put_tag(&driver);
+        }
+    }
+
+    fn unreserve_for(&mut self, device: u32, pasid: u32, ioas: Option<u32>) {
+        if let Some(ioas) = ioas
+            && let Ok(space) = self.ids.ioas_mut(ioas)
+        {
+            space.unreserve(device::owner(device, pasid));
+        }
+    }
+
+    /// The n-th stream of a device that no other device of its attachment has put through it.
+    fn own_stream(&self, device: u32, pasid: u32, n: usize) -> Option<DeviceId> {
+        let bound = self.ids.device(device).ok()?;
+        let group = &self.groups[self.group_of(device).ok()?];
+        let others = group.at(pasid).map_or(&[][..], |it| &it.devices);
+        let shared = |stream: &DeviceId| {
+            let mut others = others.iter().filter(|other| **other != device);
+            others.any(|other| {
+                let other = self.ids.device(*other);
+                other.is_ok_and(|other| other.streams.contains(stream))
+            })
+        };
+        let mut own = bound.streams.iter().filter(|stream| !shared(stream));
+        own.nth(n).copied()
+    }
+
+    /// The n-th stream to program in a move. In place of another HWPT all go along, shared ones more than once.
+    fn stream(&self, device: u32, way: &Move, n: usize) -> Option<DeviceId> {
+        match way.from {
+            Some(_) => self.ids.device(device).ok()?.streams.get(n).copied(),
+            None => self.own_stream(device, way.pasid, n),
+        }
+    }
+
+    /// Moves one device. After an error it is where it was.
+    pub(super) fn switch(&mut self, device: u32, way: &Move) -> Result<(), Error> {
+        if let Some(ioas) = way.reserve {
+            self.reserve_for(device, way.pasid, ioas)?;
+        }
+        let result = self.take_tag(device, way.to).and_then(|()| {
+            let result = self.drive(device, way);
+            if result.is_err() {
+                self.put_tag(device, way.to);
+            }
+            result
+        });
+        if result.is_err() {
+            self.unreserve_for(device, way.pasid, way.reserve);
+        }
+        result
+    }
+
+    /// Programs the streams of one device. After an error all of them are where they were.
+    fn drive(&mut self, device: u32, way: &Move) -> Result<(), Error> {
+        let target = self.target(device, way.to)?;
+        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        let mut n = 0;
+        while let Some(stream) = self.stream(device, way, n) {
+            n += 1;
+            if let Err(error) = driver.attach(stream, way.pasid, &target) {
+                self.restore(device, way, n);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the first `count` streams of a device back.
+    fn restore(&mut self, device: u32, way: &Move, count: usize) {
+        let Ok(bound) = self.ids.device(device) else {
+            return;
+        };
+        let driver = Arc::clone(&bound.driver);
+        let old = way.from.map(|from| self.target(device, from));
+        let target = old.and_then(Result::ok).unwrap_or(Target::Abort);
+        for n in 0..count {
+            let Some(stream) = self.stream(device, way, n) else {
+                return;
+            };
+            if let Err(error) = driver.attach(stream, way.pasid, &target) {
+                // The driver leaves it in abort: contained, but not what its owner believes.
+                self.records.push(Record::Contained { device, error });
+            }
+        }
+    }
+
+    /// Undoes [`switch`](Self::switch).
+    pub(super) fn switch_back(&mut self, device: u32, way: &Move) {
+        let streams = self.ids.device(device).map_or(0, |it| it.streams.len());
+        self.restore(device, way, streams);
+        self.put_tag(device, way.to);
+        self.unreserve_for(device, way.pasid, way.reserve);
+    }
+
+    /// Records what the hardware does already. Cannot fail: the room was made before.
+    pub(super) fn commit(&mut self, group: usize, way: &Move, moved: Vec<u32>) {
+        for device in &moved {
+            self.ids.grab(way.to);
+            match way.from {
+                Some(from) => self.left(*device, way.pasid, from, way.unreserve),
+                None => self.ids.grab(*device),
+            }
+        }
+        let group = &mut self.groups[group];
+        match group.at_mut(way.pasid) {
+            Some(attachment) if way.from.is_some() => attachment.hwpt = way.to,
+            Some(attachment) => attachment.devices.extend_from_slice(&moved),
+            None => group.attachments.push(Attachment {
+                pasid: way.pasid,
+                hwpt: way.to,
+                devices: moved,
+            }),
+        }
+    }
+
+    /// A device has left a HWPT in hardware.
+    fn left(&mut self, device: u32, pasid: u32, hwpt: u32, unreserve: Option<u32>) {
+        self.answer_left(device, pasid, hwpt);
+        self.put_tag(device, hwpt);
+        self.unreserve_for(device, pasid, unreserve);
+        self.put(hwpt);
+    }
+
+    /// Puts a device in abort at one PASID. Nothing to do where it is not attached.
+    ///
+    /// # Errors
+    /// That of the hardware: the device may still reach memory, and stays attached.
+    pub(super) fn detach(&mut self, device: u32, pasid: u32) -> Result<(), Error> {
+        let index = self.group_of(device)?;
+        let Some(hwpt) = self.attached(device, pasid) else {
+            return Ok(());
+        };
+        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        let mut n = 0;
+        while let Some(stream) = self.own_stream(device, pasid, n) {
+            driver.attach(stream, pasid, &Target::Abort)?;
+            n += 1;
+        }
+        let ioas = self.facts(hwpt)?.ioas;
+        let group = &mut self.groups[index];
+        if let Some(attachment) = group.at_mut(pasid) {
+            attachment.devices.retain(|it| *it != device);
+        }
+        group.attachments.retain(|it| !it.devices.is_empty());
+        self.left(device, pasid, hwpt, Some(ioas));
+        self.put(device);
+        Ok(())
+    }
+}

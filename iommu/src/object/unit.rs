@@ -1,0 +1,304 @@
+//! A [`Driver`] out of any [`PhysicalIommu`]: second stages of ours, under tags that are forgotten before they are used
+//! again. What a guest owns (slices, stages 1) needs a driver that knows it.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use spin::mutex::TicketMutex;
+
+use super::driver::{
+    Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, Stale, Target,
+    UserData, ViommuDriver,
+};
+use super::{Error, room};
+use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
+use crate::hal::Platform;
+use crate::id::{CacheTag, DeviceId, IommuIndex};
+use crate::physical::{
+    Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
+};
+use crate::smmuv3::CacheTagAllocator;
+use crate::table::{Attributes, MapError, Memory, StageTwoTable};
+
+/// Who has each group: the group, its owner, and how many of its devices are bound.
+#[derive(Debug, Default)]
+struct GroupOwners(Vec<(u32, usize, u32)>);
+
+impl GroupOwners {
+    fn claim(&mut self, group: u32, owner: usize) -> Result<(), Error> {
+        match self.0.iter_mut().find(|it| it.0 == group) {
+            Some(claim) if claim.1 == owner => claim.2 += 1,
+            Some(_) => return Err(Error::GroupOwned(group)),
+            None => {
+                room::reserve(&mut self.0, 1)?;
+                self.0.push((group, owner, 1));
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, group: u32, owner: usize) {
+        if let Some(claim) = self.0.iter_mut().find(|it| (it.0, it.1) == (group, owner)) {
+            claim.2 -= 1;
+        }
+        self.0.retain(|it| it.2 > 0);
+    }
+}
+
+/// See the module's description. Contexts share it.
+pub struct Unit<P: Platform, I: PhysicalIommu> {
+    index: IommuIndex,
+    platform: Arc<P>,
+    /// Width of the tables it makes.
+    input_bits: u8,
+    coherent: bool,
+    output_bits: u8,
+    physical: TicketMutex<I>,
+    tags: TicketMutex<CacheTagAllocator>,
+    groups: TicketMutex<GroupOwners>,
+}
+
+impl<P: Platform, I: PhysicalIommu> Unit<P, I> {
+    /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address.
+    pub fn new(index: IommuIndex, physical: I, platform: Arc<P>, input_bits: u8) -> Self {
+        let caps = physical.caps();
+        Self {
+            index,
+            platform,
+            input_bits,
+            coherent: caps.coherent,
+            output_bits: caps.output_bits,
+            physical: TicketMutex::new(physical),
+            tags: TicketMutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
+            groups: TicketMutex::new(GroupOwners::default()),
+        }
+    }
+
+    /// The hardware itself, for its faults and errors.
+    pub fn physical(&self) -> &TicketMutex<I> {
+        &self.physical
+    }
+}
+
+impl<P: Platform, I: PhysicalIommu> fmt::Debug for Unit<P, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "iommu{}", self.index.0)
+    }
+}
+
+impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
+    fn index(&self) -> IommuIndex {
+        self.index
+    }
+
+    fn hw_info(&self, kind: u32) -> Result<HwInfo, Error> {
+        if kind != 0 {
+            return Err(Error::Unsupported(kind));
+        }
+        Ok(HwInfo {
+            kind: 2,
+            words: [0; 5],
+            len: 0,
+            dirty_tracking: false,
+        })
+    }
+
+    fn claim_group(&self, group: u32, owner: usize) -> Result<(), Error> {
+        self.groups.lock().claim(group, owner)
+    }
+
+    fn release_group(&self, group: u32, owner: usize) {
+        self.groups.lock().release(group, owner);
+    }
+
+    fn alloc_table(
+        &self,
+        flags: HwptFlags,
+        data: UserData<'_>,
+    ) -> Result<Box<dyn PageTable>, Error> {
+        if !HwptFlags::NEST_PARENT.contains(flags) {
+            return Err(Error::Unsupported(flags.bits()));
+        }
+        if data.kind != 0 {
+            return Err(Error::Unsupported(data.kind));
+        }
+        let platform = Arc::clone(&self.platform);
+        let table = StageTwoTable::new(platform, self.input_bits, self.coherent);
+        Ok(room::boxed(Table {
+            table: Some(table.map_err(refused)?),
+            cleaned: !self.coherent,
+        })?)
+    }
+
+    fn accepts(&self, root: &Root) -> Result<(), Error> {
+        let walks = root.format == Format::ArmStageTwo
+            && root.input_bits <= self.output_bits
+            && (self.coherent || root.cleaned);
+        if walks {
+            Ok(())
+        } else {
+            Err(Error::Incompatible)
+        }
+    }
+
+    fn alloc_tag(&self) -> Result<CacheTag, Error> {
+        self.tags.lock().allocate().ok_or(Error::NoSpace)
+    }
+
+    fn free_tag(&self, tag: CacheTag) -> Result<(), IommuError> {
+        self.tags.lock().free(tag, &mut *self.physical.lock())
+    }
+
+    fn flush(&self, tag: CacheTag, stale: Stale, nested: bool) -> Result<(), IommuError> {
+        let range = Invalidation::StageTwoRange {
+            tag,
+            range: stale.range,
+            leaf: stale.leaf,
+        };
+        // What is cached of both stages is not found by an address of the second.
+        let what = if nested {
+            Invalidation::Tag(tag)
+        } else {
+            range
+        };
+        self.physical.lock().invalidate(&[what])
+    }
+
+    fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
+        if pasid != 0 {
+            return Err(Error::Unsupported(pasid));
+        }
+        let config = match target {
+            Target::Abort => StreamConfig::Abort,
+            Target::Paging { tag, root } => StreamConfig::StageTwo(StageTwo {
+                tag: *tag,
+                root: root.root,
+                input_bits: root.input_bits,
+            }),
+            Target::Nested { .. } => {
+                self.physical.lock().attach(stream, StreamConfig::Abort)?;
+                return Err(Error::Unsupported(0));
+            }
+        };
+        Ok(self.physical.lock().attach(stream, config)?)
+    }
+
+    fn alloc_viommu(
+        &self,
+        kind: u32,
+        _parent: &Root,
+        _tag: CacheTag,
+        _data: UserData<'_>,
+    ) -> Result<Box<dyn ViommuDriver>, Error> {
+        Err(Error::Unsupported(kind))
+    }
+
+    fn respond(
+        &self,
+        _stream: DeviceId,
+        _pasid: Option<u32>,
+        _group: u32,
+        _answer: Answer,
+    ) -> Result<(), IommuError> {
+        Err(IommuError::Unsupported)
+    }
+}
+
+fn refused(error: MapError) -> Error {
+    match error {
+        MapError::OutOfMemory => Error::OutOfMemory,
+        MapError::Misaligned(at) => Error::Misaligned(at),
+        MapError::Mapped(at) => Error::Occupied(at),
+        MapError::InputTooWide(at) | MapError::OutputTooWide(at) => Error::Invalid(at),
+        MapError::Width(bits) => Error::Unsupported(bits.into()),
+        MapError::Empty => Error::Empty,
+        _ => Error::Access,
+    }
+}
+
+/// A second stage of ours. Lost unless it is retired.
+struct Table<P: Platform> {
+    table: Option<StageTwoTable<P>>,
+    cleaned: bool,
+}
+
+impl<P: Platform> fmt::Debug for Table<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("counters", &self.get().counters())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform> Table<P> {
+    fn get(&self) -> &StageTwoTable<P> {
+        let Some(table) = &self.table else {
+            unreachable!("nothing is asked of a retired table");
+        };
+        table
+    }
+
+    fn get_mut(&mut self) -> &mut StageTwoTable<P> {
+        let Some(table) = &mut self.table else {
+            unreachable!("nothing is asked of a retired table");
+        };
+        table
+    }
+}
+
+impl<P: Platform> PageTable for Table<P> {
+    fn root(&self) -> Root {
+        let table = self.get();
+        Root {
+            format: Format::ArmStageTwo,
+            root: table.root(),
+            input_bits: table.input_bits(),
+            output_bits: 48,
+            cleaned: self.cleaned,
+        }
+    }
+
+    fn page_size(&self) -> u64 {
+        PAGE_SIZE
+    }
+
+    fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
+        let attributes = Attributes {
+            read: access.contains(Access::READ),
+            write: access.contains(Access::WRITE),
+            execute: false,
+            memory: if access.contains(Access::DEVICE) {
+                Memory::Device
+            } else {
+                Memory::Normal
+            },
+        };
+        self.get_mut().map(range, to, attributes).map_err(refused)
+    }
+
+    fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        let table = self.get_mut();
+        let cut = table.unmap(range);
+        if cut.is_empty() {
+            return Ok(());
+        }
+        flush(Stale {
+            range: cut.stale(),
+            leaf: cut.leaf_only(),
+        })?;
+        table.release(cut, Invalidated::complete());
+        Ok(())
+    }
+
+    fn walk(&self, iova: Iova) -> Option<Hpa> {
+        Some(self.get().walk(iova)?.output)
+    }
+
+    fn retire(&mut self) {
+        if let Some(table) = self.table.take() {
+            table.retire(Invalidated::complete());
+        }
+    }
+}
