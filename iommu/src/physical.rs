@@ -32,6 +32,31 @@ pub struct StageTwo {
     pub input_bits: u8,
 }
 
+/// A first stage as a device entry needs it, field by field: what a guest asked for, canonicalised, or the host's own.
+/// The values are those of the architecture's entry; a driver checks them against its hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StageOneConfig {
+    /// Format of the context table: one descriptor or a linear table (0), two levels of 4 KiB (1), of 64 KiB (2) leaves.
+    pub format: u8,
+    /// Address of the context table: an IPA under a second stage, a host physical address without one.
+    pub contexts: u64,
+    /// log2 of the number of contexts.
+    pub contexts_log2: u8,
+    /// What a transaction without a PASID does where there are several contexts: aborts (0), bypasses (1), uses context
+    /// 0 (2).
+    pub default_context: u8,
+    /// Inner cacheability of context fetches.
+    pub inner: u8,
+    /// Outer cacheability of context fetches.
+    pub outer: u8,
+    /// Shareability of context fetches.
+    pub shareability: u8,
+    /// Faults never stall, whatever a context says.
+    pub no_stall: bool,
+    /// ATS is on. The host's decision, never copied from a guest: the device's cache has to be invalidated by somebody.
+    pub ats: bool,
+}
+
 /// What a device's DMA goes through. A driver never parses a guest's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -40,10 +65,49 @@ pub enum StreamConfig {
     Abort,
     /// Our second stage only.
     StageTwo(StageTwo),
+    /// A first stage whose tables are in host physical memory: only for tables that the host itself writes.
+    StageOne {
+        /// Tag of its cache entries.
+        tag: CacheTag,
+        /// The first stage.
+        stage_one: StageOneConfig,
+    },
+    /// A first stage of the guest's on our second stage.
+    Nested {
+        /// Ours.
+        stage_two: StageTwo,
+        /// The guest's.
+        stage_one: StageOneConfig,
+    },
+}
+
+/// Granule of a first stage, which its range invalidations are counted in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Granule {
+    /// 4 KiB.
+    Size4K,
+    /// 16 KiB.
+    Size16K,
+    /// 64 KiB.
+    Size64K,
+}
+
+impl Granule {
+    /// log2 of its bytes.
+    pub const fn log2(self) -> u8 {
+        match self {
+            Self::Size4K => 12,
+            Self::Size16K => 14,
+            Self::Size64K => 16,
+        }
+    }
 }
 
 /// What has to leave the caches of the IOMMU. Order within a batch is not significant; all of it is complete when
 /// [`PhysicalIommu::invalidate`] returns `Ok`.
+///
+/// A second-stage range leaves what was combined from both stages: [`Invalidation::StageOne`] takes that, in a batch after
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Invalidation {
@@ -58,6 +122,73 @@ pub enum Invalidation {
         /// Whether only last-level entries changed.
         leaf: bool,
     },
+    /// Everything that a first stage took part in, under one tag.
+    StageOne(CacheTag),
+    /// Everything of one address space of a first stage but its global entries.
+    AddressSpace {
+        /// The slice's tag.
+        tag: CacheTag,
+        /// The guest's own.
+        asid: u16,
+    },
+    /// Whatever entry translates one address, of any size.
+    StageOneAddress {
+        /// The slice's tag.
+        tag: CacheTag,
+        /// `None` for every address space.
+        asid: Option<u16>,
+        /// Any address that the entry translates.
+        address: Iova,
+        /// Whether only last-level entries changed.
+        leaf: bool,
+    },
+    /// First-stage entries of a range.
+    StageOneRange {
+        /// The slice's tag.
+        tag: CacheTag,
+        /// `None` for every address space.
+        asid: Option<u16>,
+        /// The range. Rounded outwards to the granule.
+        range: Span<Iova>,
+        /// The first stage's.
+        granule: Granule,
+        /// Level of the entries (1, 2, 3); 0 where it is not known.
+        level: u8,
+        /// Whether only last-level entries changed.
+        leaf: bool,
+    },
+    /// One context of a device.
+    Context {
+        /// The device.
+        device: DeviceId,
+        /// Its PASID.
+        pasid: u32,
+        /// Not the table that leads to it.
+        leaf: bool,
+    },
+    /// Every context of a device.
+    Contexts(DeviceId),
+    /// The entry of a device and all that hangs on it.
+    Device(DeviceId),
+    /// What the device itself caches (ATS).
+    DeviceTlb {
+        /// The device.
+        device: DeviceId,
+        /// `None` for transactions without PASID.
+        pasid: Option<u32>,
+        /// The range, of whole 4 KiB pages; `None` for everything. Widened to a power of two, naturally aligned.
+        range: Option<Span<Iova>>,
+    },
+}
+
+/// A batch that was not completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Incomplete {
+    /// So many entries from the start of the batch are complete in hardware. The one after them is not known to be; later
+    /// ones may or may not have taken effect.
+    pub complete: usize,
+    /// Why.
+    pub error: IommuError,
 }
 
 /// Why an operation on the hardware failed. The stream in question is in abort when this is returned.
@@ -99,6 +230,14 @@ pub trait PhysicalIommu: Send {
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError>;
     /// Removes from the caches of the hardware; complete on return.
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError>;
+    /// As [`invalidate`](Self::invalidate), and says how far it came.
+    ///
+    /// # Errors
+    /// [`Incomplete`].
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        self.invalidate(batch)
+            .map_err(|error| Incomplete { complete: 0, error })
+    }
     /// Fills `faults` with the oldest events and returns how many, and how many were lost since the last call.
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained;
     /// Acknowledges the errors of the hardware itself, after its error interrupt, and gets it going again.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use fake::Fake;
 use iommu::addr::{Hpa, Iova, Span};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
-use iommu::physical::{Invalidation, PhysicalIommu, StageTwo, StreamConfig};
-use iommu::smmuv3::Smmu;
-use iommu::smmuv3::command::Command;
-use iommu::smmuv3::spec::{command as c, event as e, registers as r, ste as s};
+use iommu::physical::{
+    Granule, Invalidation, PhysicalIommu, StageOneConfig, StageTwo, StreamConfig,
+};
+use iommu::smmuv3::command::{Command, PageResponse, Range, Resume, Scope, Signal};
+use iommu::smmuv3::spec::{cd, command as c, event as e, registers as r, ste as s};
+use iommu::smmuv3::{ContextDescriptor, GuestEntry, IllegalEntry, Smmu, StageOneTable};
 
 const fn genmask(high: u32, low: u32) -> u64 {
     (u64::MAX >> (63 - high)) & (u64::MAX << low)
@@ -36,6 +38,17 @@ fn entry_fields() {
     fields! {
         s::STE0::V => 0, 0;
         s::STE0::CONFIG => 3, 1;
+        s::STE0::S1FMT => 5, 4;
+        s::STE0::S1CONTEXTPTR => 51, 6;
+        s::STE0::S1CDMAX => 63, 59;
+        s::STE1::S1DSS => 1, 0;
+        s::STE1::S1CIR => 3, 2;
+        s::STE1::S1COR => 5, 4;
+        s::STE1::S1CSH => 7, 6;
+        s::STE1::MEV => 19, 19;
+        s::STE1::S2FWB => 25, 25;
+        s::STE1::S1STALLD => 27, 27;
+        s::STE1::STRW => 31, 30;
         s::STE1::EATS => 29, 28;
         s::STE1::SHCFG => 45, 44;
         s::STE2::S2VMID => 15, 0;
@@ -59,6 +72,43 @@ fn entry_fields() {
 }
 
 #[test]
+fn context_fields() {
+    fields! {
+        cd::L1CD::V => 0, 0;
+        cd::L1CD::L2PTR => 51, 12;
+        cd::CD0::T0SZ => 5, 0;
+        cd::CD0::TG0 => 7, 6;
+        cd::CD0::IR0 => 9, 8;
+        cd::CD0::OR0 => 11, 10;
+        cd::CD0::SH0 => 13, 12;
+        cd::CD0::EPD0 => 14, 14;
+        cd::CD0::ENDI => 15, 15;
+        cd::CD0::T1SZ => 21, 16;
+        cd::CD0::TG1 => 23, 22;
+        cd::CD0::IR1 => 25, 24;
+        cd::CD0::OR1 => 27, 26;
+        cd::CD0::SH1 => 29, 28;
+        cd::CD0::EPD1 => 30, 30;
+        cd::CD0::V => 31, 31;
+        cd::CD0::IPS => 34, 32;
+        cd::CD0::AFFD => 35, 35;
+        cd::CD0::WXN => 36, 36;
+        cd::CD0::UWXN => 37, 37;
+        cd::CD0::TBI0 => 38, 38;
+        cd::CD0::TBI1 => 39, 39;
+        cd::CD0::AA64 => 41, 41;
+        cd::CD0::HD => 42, 42;
+        cd::CD0::HA => 43, 43;
+        cd::CD0::S => 44, 44;
+        cd::CD0::R => 45, 45;
+        cd::CD0::A => 46, 46;
+        cd::CD0::ASET => 47, 47;
+        cd::CD0::ASID => 63, 48;
+        cd::CD1::TTB => 51, 4;
+    }
+}
+
+#[test]
 fn command_fields() {
     fields! {
         c::CMD0::OPCODE => 7, 0;
@@ -66,12 +116,27 @@ fn command_fields() {
         c::CMD0::NUM => 16, 12;
         c::CMD0::SCALE => 24, 20;
         c::CMD0::VMID => 47, 32;
+        c::CMD0::ASID => 63, 48;
+        c::CMD0::GLOBAL => 9, 9;
+        c::CMD0::SSV => 11, 11;
+        c::CMD0::SSID => 31, 12;
+        c::CMD0::AC => 12, 12;
+        c::CMD0::AB => 13, 13;
+        c::CMD0::MSH => 23, 22;
+        c::CMD0::MSI_ATTR => 27, 24;
+        c::CMD0::MSI_DATA => 63, 32;
         c::CMD0::CS => 13, 12;
         c::CMD1::LEAF => 0, 0;
         c::CMD1::RANGE => 4, 0;
         c::CMD1::TTL => 9, 8;
         c::CMD1::TG => 11, 10;
         c::CMD1::ADDRESS => 51, 12;
+        c::CMD1::VA => 63, 12;
+        c::CMD1::SIZE => 5, 0;
+        c::CMD1::PRGI => 8, 0;
+        c::CMD1::RESP => 13, 12;
+        c::CMD1::STAG => 15, 0;
+        c::CMD1::MSI_ADDRESS => 51, 2;
     }
 }
 
@@ -101,6 +166,28 @@ fn register_fields() {
         r::IDR0_FIELDS::TTF => 3, 2;
         r::IDR0_FIELDS::COHACC => 4, 4;
         r::IDR0_FIELDS::HYP => 9, 9;
+        r::IDR0_FIELDS::ATS => 10, 10;
+        r::IDR0_FIELDS::ASID16 => 12, 12;
+        r::IDR0_FIELDS::MSI => 13, 13;
+        r::IDR0_FIELDS::SEV => 14, 14;
+        r::IDR0_FIELDS::PRI => 16, 16;
+        r::IDR0_FIELDS::CD2L => 19, 19;
+        r::IDR0_FIELDS::STALL_MODEL => 25, 24;
+        r::IDR0_FIELDS::TERM_MODEL => 26, 26;
+        r::IDR1_FIELDS::SSIDSIZE => 10, 6;
+        r::IDR3_FIELDS::FWB => 8, 8;
+        r::IDR3_FIELDS::BBML => 12, 11;
+        r::IDR5_FIELDS::GRAN16K => 5, 5;
+        r::IDR5_FIELDS::GRAN64K => 6, 6;
+        r::IIDR_FIELDS::IMPLEMENTER => 11, 0;
+        r::IIDR_FIELDS::REVISION => 15, 12;
+        r::IIDR_FIELDS::VARIANT => 19, 16;
+        r::IIDR_FIELDS::PRODUCT_ID => 31, 20;
+        r::GERROR_FIELDS::PRIQ_ABT_ERR => 3, 3;
+        r::GERROR_FIELDS::MSI_CMDQ_ABT_ERR => 4, 4;
+        r::GERROR_FIELDS::MSI_EVENTQ_ABT_ERR => 5, 5;
+        r::GERROR_FIELDS::MSI_PRIQ_ABT_ERR => 6, 6;
+        r::GERROR_FIELDS::MSI_GERROR_ABT_ERR => 7, 7;
         r::IDR0_FIELDS::VMID16 => 18, 18;
         r::IDR0_FIELDS::TTENDIAN => 22, 21;
         r::IDR0_FIELDS::ST_LEVEL => 28, 27;
@@ -141,6 +228,8 @@ fn register_fields() {
         (r::IDR1, 0x4),
         (r::IDR3, 0xc),
         (r::IDR5, 0x14),
+        (r::IIDR, 0x18),
+        (r::AIDR, 0x1c),
         (r::CR0, 0x20),
         (r::CR0ACK, 0x24),
         (r::CR1, 0x28),
@@ -235,7 +324,7 @@ fn commands() {
         Command::tlbi_s12_vmall(CacheTag(0xbeef)).0,
         [0x0000_beef_0000_0028, 0]
     );
-    assert_eq!(Command::sync().0, [0x46, 0]);
+    assert_eq!(Command::sync(Signal::None).0, [0x46, 0]);
 
     let fake = Fake::new();
     let mut smmu =
@@ -250,11 +339,340 @@ fn commands() {
     assert_eq!(
         fake.commands(),
         [
-            // 512 pages: SCALE 9, NUM 0. 33: one page, then SCALE 5, NUM 0.
-            [0x0000_0005_0090_002a, 0x4020_0400],
-            [0x0000_0005_0000_002a, 0x4020_0000],
-            [0x0000_0005_0050_002a, 0x4020_1400],
+            // 512 pages: SCALE 4, NUM 31. 33: 32 from each end.
+            [0x0000_0005_0041_f02a, 0x4020_0400],
+            [0x0000_0005_0010_f02a, 0x4020_0400],
+            [0x0000_0005_0001_f02a, 0x4020_1400],
             [0x46, 0],
         ]
     );
+}
+
+/// Opcodes by the names of Linux's `arm-smmu-v3.h` (`CMDQ_OP_*`), fields by its `GENMASK`s above; every command with all
+/// of its fields at their ends, so that a stray bit shows.
+#[test]
+fn every_command() {
+    let device = DeviceId(0xffff_fffe);
+    let sid = 0xffff_fffe_0000_0000u64;
+    let tag = CacheTag(0xfffe);
+    let vmid = 0x0000_fffe_0000_0000u64;
+    let asid = 0xfffd_0000_0000_0000u64;
+    let va = Iova(0xffff_ffff_ffff_f000);
+    let cases = [
+        (Command::prefetch_config(device), [0x01 | sid, 0]),
+        (Command::cfgi_ste_range(device, 8), [0x04 | sid, 7]),
+        (Command::cfgi_ste_range(device, 31), [0x04 | sid, 30]),
+        (
+            Command::cfgi_cd(device, 0xf_fffe, true),
+            [0x05 | 0xf_fffe << 12 | sid, 1],
+        ),
+        (
+            Command::cfgi_cd(device, 1, false),
+            [0x05 | 1 << 12 | sid, 0],
+        ),
+        (Command::cfgi_cd_all(device), [0x06 | sid, 0]),
+        (Command::cfgi_vms_pidm(tag), [0x07 | vmid, 0]),
+        (Command::tlbi_nh_all(tag), [0x10 | vmid, 0]),
+        (Command::tlbi_nh_asid(tag, 0xfffd), [0x11 | vmid | asid, 0]),
+        (
+            Command::tlbi_address(Scope::Va(tag, 0xfffd), va, true),
+            [0x12 | vmid | asid, 0xffff_ffff_ffff_f001],
+        ),
+        (
+            Command::tlbi_address(Scope::Vaa(tag), va, false),
+            [0x13 | vmid, 0xffff_ffff_ffff_f000],
+        ),
+        (Command::tlbi_el2_all(), [0x20, 0]),
+        (Command::tlbi_el2_asid(0xfffd), [0x21 | asid, 0]),
+        (
+            Command::tlbi_address(Scope::El2Va(0xfffd), va, true),
+            [0x22 | asid, 0xffff_ffff_ffff_f001],
+        ),
+        (
+            Command::tlbi_address(Scope::El2Vaa, va, false),
+            [0x23, 0xffff_ffff_ffff_f000],
+        ),
+        (Command::tlbi_s12_vmall(tag), [0x28 | vmid, 0]),
+        // An IPA ends at bit 51.
+        (
+            Command::tlbi_address(Scope::Ipa(tag), va, true),
+            [0x2a | vmid, 0x000f_ffff_ffff_f001],
+        ),
+        (Command::tlbi_nsnh_all(), [0x30, 0]),
+        (
+            Command::atc_inv(device, None, Some((va, 51))),
+            [0x40 | sid, 0xffff_ffff_ffff_f000 | 51],
+        ),
+        (
+            Command::atc_inv(device, Some(0xf_fffe), None),
+            [0x40 | 1 << 11 | 0xf_fffe << 12 | sid, 52],
+        ),
+        (
+            Command::atc_inv_global(device, None),
+            [0x40 | 1 << 9 | 1 << 11 | sid, 52],
+        ),
+        (
+            Command::pri_resp(device, None, 0x1ff, PageResponse::Failure),
+            [0x41 | sid, 0x1ff],
+        ),
+        (
+            Command::pri_resp(device, None, 1, PageResponse::Invalid),
+            [0x41 | sid, 1 << 12 | 1],
+        ),
+        (
+            Command::pri_resp(device, Some(3), 1, PageResponse::Success),
+            [0x41 | 1 << 11 | 3 << 12 | sid, 2 << 12 | 1],
+        ),
+        (
+            Command::resume(device, 0xfffe, Resume::Terminate),
+            [0x44 | sid, 0xfffe],
+        ),
+        (
+            Command::resume(device, 1, Resume::Retry),
+            [0x44 | 1 << 12 | sid, 1],
+        ),
+        (
+            Command::resume(device, 1, Resume::Abort),
+            [0x44 | 2 << 12 | sid, 1],
+        ),
+        (Command::stall_term(device), [0x45 | sid, 0]),
+        (Command::sync(Signal::Irq), [0x46 | 1 << 12, 0]),
+        (Command::sync(Signal::Event), [0x46 | 2 << 12, 0]),
+        (
+            Command::sync(Signal::Message {
+                address: Hpa(0x000f_ffff_ffff_fffc),
+                data: 0xdead_beef,
+                memory: true,
+            }),
+            [
+                0xdead_beef_0000_0046 | 1 << 12 | 3 << 22 | 0xf << 24,
+                0x000f_ffff_ffff_fffc,
+            ],
+        ),
+        (
+            Command::sync(Signal::Message {
+                address: Hpa(0x0809_0040),
+                data: 7,
+                memory: false,
+            }),
+            [0x7_0000_0046 | 1 << 12 | 1 << 24, 0x0809_0040],
+        ),
+    ];
+    for (command, words) in cases {
+        assert_eq!(command.0, words, "{:#x}", words[0] & 0xff);
+    }
+    // NUM, SCALE, TTL, TG at their ends, each granule.
+    for (granule, tg) in [(12, 1u64), (14, 2), (16, 3)] {
+        let range = Range {
+            granule,
+            num: 31,
+            scale: 31,
+            level: 3,
+        };
+        let command = Command::tlbi_range(Scope::Va(tag, 0xfffd), va, range, true);
+        let first = 0x12 | 31 << 12 | 31 << 20 | vmid | asid;
+        let second = 0xffff_ffff_ffff_f000 | tg << 10 | 3 << 8 | 1;
+        assert_eq!(command.0, [first, second]);
+    }
+}
+
+#[test]
+fn invalidations_of_stage_1() {
+    let fake = Fake::with(0x18, 0x4872_143b);
+    let mut smmu =
+        Smmu::start(IommuIndex(0), fake.clone(), Arc::new(fake.clone())).expect("starts");
+    fake.commands();
+    let tag = CacheTag(5);
+    let range = |level, granule, base, len| Invalidation::StageOneRange {
+        tag,
+        asid: Some(0x22),
+        range: Span::<Iova>::new(Iova(base), len).expect("range"),
+        granule,
+        level,
+        leaf: true,
+    };
+    let address = |asid| Invalidation::StageOneAddress {
+        tag,
+        asid,
+        address: Iova(0x4020_1000),
+        leaf: false,
+    };
+    let batch = [
+        Invalidation::StageOne(tag),
+        Invalidation::AddressSpace { tag, asid: 0x22 },
+        address(Some(0x22)),
+        address(None),
+        // One 2 MiB block: TTL 2, SCALE 9; the same of 64 KiB granules, 512 MiB: SCALE 13.
+        range(2, Granule::Size4K, 0x4020_0000, 0x20_0000),
+        range(2, Granule::Size64K, 0x4000_0000, 0x2000_0000),
+        // A page with its level: TG and TTL, without NUM and SCALE.
+        range(3, Granule::Size16K, 0x4000_4000, 0x4000),
+        // The same without: no TG either.
+        range(0, Granule::Size16K, 0x4000_4000, 0x4000),
+        Invalidation::Context {
+            device: DeviceId(0x108),
+            pasid: 0,
+            leaf: true,
+        },
+        Invalidation::Contexts(DeviceId(0x108)),
+        Invalidation::Device(DeviceId(0x108)),
+    ];
+    smmu.invalidate(&batch).expect("works");
+    assert_eq!(
+        fake.commands(),
+        [
+            [0x0000_0005_0000_0010, 0],
+            [0x0022_0005_0000_0011, 0],
+            [0x0022_0005_0000_0012, 0x4020_1000],
+            [0x0000_0005_0000_0013, 0x4020_1000],
+            [0x0022_0005_0090_0012, 0x4020_0601],
+            [0x0022_0005_00d0_0012, 0x4000_0e01],
+            [0x0022_0005_0000_0012, 0x4000_4b01],
+            [0x0022_0005_0000_0012, 0x4000_4001],
+            [0x0000_0108_0000_0005, 1],
+            [0x0000_0108_0000_0006, 0],
+            [0x0000_0108_0000_0003, 1],
+            [0x46, 0],
+        ]
+    );
+}
+
+#[test]
+fn an_entry_with_a_stage_1_of_the_guest() {
+    let fake = Fake::new();
+    let mut smmu =
+        Smmu::start(IommuIndex(0), fake.clone(), Arc::new(fake.clone())).expect("starts");
+    let two = StageTwo {
+        tag: CacheTag(7),
+        root: Hpa(0x8_1234_5000),
+        input_bits: 39,
+    };
+    // As Linux writes it: V, S1 translates, table at 0x4567_8000 | write-back, inner shareable.
+    let words = [0xb | 0x4567_8000, 0xd4];
+    let Ok(GuestEntry::Translate { stage_one, ats }) = GuestEntry::read(words) else {
+        panic!("legal");
+    };
+    assert!(!ats);
+    let nested = StreamConfig::Nested {
+        stage_two: two,
+        stage_one,
+    };
+    smmu.attach(DeviceId(0x108), nested).expect("fits");
+    assert_eq!(
+        fake.state().entry(0x108).expect("has an entry"),
+        [
+            0xf | 0x4567_8000,
+            // SHCFG incoming, MEV, CSH, COR, CIR.
+            0x1000_0008_00d4,
+            0x046c_3559_0000_0007,
+            0x8_1234_5000,
+            0,
+            0,
+            0,
+            0
+        ]
+    );
+    let one = StreamConfig::StageOne {
+        tag: CacheTag(7),
+        stage_one,
+    };
+    smmu.attach(DeviceId(0x108), one).expect("fits");
+    assert_eq!(
+        fake.state().entry(0x108).expect("has an entry"),
+        [0xb | 0x4567_8000, 0x1000_0000_00d4, 7, 0, 0, 0, 0, 0]
+    );
+}
+
+#[test]
+fn what_a_guest_entry_may_say() {
+    assert_eq!(
+        GuestEntry::read([0xffff_fffe, u64::MAX]),
+        Ok(GuestEntry::Abort { invalid: true })
+    );
+    assert_eq!(
+        GuestEntry::read([1, 0]),
+        Ok(GuestEntry::Abort { invalid: false })
+    );
+    assert_eq!(GuestEntry::read([0x9, 0]), Ok(GuestEntry::Bypass));
+    // Reserved Configs, stage 2, nested.
+    for config in [1u64, 2, 3, 6, 7] {
+        assert_eq!(
+            GuestEntry::read([1 | config << 1, 0]),
+            Err(IllegalEntry([config << 1, 0]))
+        );
+    }
+    // Bit by bit, in each Config: on the list or refused.
+    let first = genmask(5, 0) | genmask(51, 6) | genmask(63, 59);
+    let second = genmask(7, 0) | genmask(27, 27) | genmask(29, 28);
+    for config in [0u64, 4, 5] {
+        for bit in 6..64 {
+            let entry = GuestEntry::read([1 | config << 1 | 1 << bit, 0]);
+            assert_eq!(entry.is_ok(), first >> bit & 1 != 0, "word 0 bit {bit}");
+        }
+        for bit in 0..64 {
+            let entry = GuestEntry::read([1 | config << 1, 1 << bit]);
+            // EATS = 0b10 is split stage ATS.
+            let allowed = second >> bit & 1 != 0 && bit != 29;
+            assert_eq!(entry.is_ok(), allowed, "word 1 bit {bit}");
+        }
+    }
+    let everything = GuestEntry::read([0x1b | 0x000f_ffff_ffff_ffc0 | 20 << 59, 0x1800_00de]);
+    assert_eq!(
+        everything,
+        Ok(GuestEntry::Translate {
+            stage_one: StageOneConfig {
+                format: 1,
+                contexts: 0x000f_ffff_ffff_ffc0,
+                contexts_log2: 20,
+                default_context: 2,
+                inner: 3,
+                outer: 1,
+                shareability: 3,
+                no_stall: true,
+                ats: false,
+            },
+            ats: true
+        })
+    );
+    // Reserved S1Fmt and S1DSS, which mean nothing with one context.
+    assert_eq!(
+        GuestEntry::read([0x3b | 1 << 59, 0]),
+        Err(IllegalEntry([0x30, 0]))
+    );
+    assert_eq!(
+        GuestEntry::read([0xb | 1 << 59, 3]),
+        Err(IllegalEntry([0, 3]))
+    );
+    assert!(GuestEntry::read([0x3b, 3]).is_ok());
+}
+
+#[test]
+fn a_context_descriptor() {
+    let fake = Fake::new();
+    let smmu = Smmu::start(IommuIndex(0), fake.clone(), Arc::new(fake.clone())).expect("starts");
+    let table = StageOneTable {
+        asid: 0x1234,
+        root: Hpa(0x8_1234_0000),
+        input_bits: 48,
+        granule: Granule::Size4K,
+        attributes: 0xff44_0c04_00ff,
+    };
+    let words = |table| ContextDescriptor::new(table, &smmu.features()).map(|it| it.0);
+    // ASID | ASET, A, R, AA64, AFFD, IPS = 44 bits | V, EPD1, inner shareable, WB, T0SZ = 16.
+    assert_eq!(
+        words(table),
+        Ok([
+            0x1234_e20c_c000_3510,
+            0x8_1234_0000,
+            0,
+            0xff44_0c04_00ff,
+            0,
+            0,
+            0,
+            0
+        ])
+    );
+    let other = |granule| words(StageOneTable { granule, ..table }).expect("has it")[0];
+    assert_eq!(other(Granule::Size16K) >> 6 & 3, 2);
+    assert_eq!(other(Granule::Size64K) >> 6 & 3, 1);
 }

@@ -8,8 +8,14 @@ use fake::{Act, CMDQ_PROD, CR0, EVENTQ_CONS, Fake, GBPA, GERROR};
 use iommu::addr::{Gpa, Hpa, Iova, Span};
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
-use iommu::physical::{Drained, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig};
-use iommu::smmuv3::{CacheTagAllocator, Smmu, StartError, deny_all, event};
+use iommu::physical::{
+    Drained, Granule, Invalidation, IommuError, PhysicalIommu, StageOneConfig, StageTwo,
+    StreamConfig,
+};
+use iommu::smmuv3::{
+    CacheTagAllocator, ContextDescriptor, ContextTable, Smmu, StageOneTable, StartError, deny_all,
+    event,
+};
 
 type Driver = Smmu<Fake, Fake>;
 
@@ -230,58 +236,187 @@ fn the_stream_table_of_65536_streams_is_small() {
 }
 
 #[test]
-fn an_entry_is_opened_by_its_first_word_behind_a_barrier() {
+fn an_entry_is_filled_forgotten_and_then_opened_by_its_first_word() {
     let (fake, mut smmu) = started();
     smmu.attach(DeviceId(0x8), StreamConfig::Abort).unwrap();
     fake.acts();
     fake.commands();
     smmu.attach(DeviceId(0x8), stage_two(7)).unwrap();
-    let acts = fake.acts();
-    let stores: Vec<u64> = acts
-        .iter()
-        .map_while(|act| match act {
-            Act::Store(at, _) => Some(*at),
-            _ => None,
-        })
-        .collect();
-    let base = stores[0] - 8;
+    let mut acts = fake.acts();
+    let base = acts.iter().find_map(|act| match act {
+        Act::Store(at, _) => Some(*at - 8),
+        _ => None,
+    });
+    let base = base.unwrap();
+    acts.retain(|act| match act {
+        Act::Store(at, _) => (base..base + 64).contains(at),
+        Act::Write(CMDQ_PROD, _) => true,
+        _ => false,
+    });
     assert_eq!(
-        stores,
-        (1..8).map(|word| base + word * 8).collect::<Vec<_>>(),
-        "words 1 to 7 first"
+        acts,
+        [
+            Act::Store(base + 8, 0x1000_0000_0000),
+            Act::Store(base + 16, 0x046c_3559_0000_0007),
+            Act::Store(base + 24, ROOT),
+            acts[3],
+            Act::Store(base, 0xd),
+            acts[5],
+        ]
     );
-    assert_eq!(acts[7], Act::Barrier);
-    assert_eq!(acts[8], Act::Store(base, 0xd));
-    assert_eq!(acts[9], Act::Barrier);
-    assert_eq!(fake.commands(), [[0x3 | 0x8 << 32, 1], [0x46, 0]]);
+    let forget = [[0x3 | 0x8 << 32, 1], [0x46, 0]];
+    assert_eq!(fake.commands(), [forget, forget].concat());
     let entry = fake.state().transaction(8).unwrap();
     assert_eq!(entry[3], ROOT);
 }
 
-#[test]
-fn a_live_entry_is_closed_and_forgotten_before_it_is_rewritten() {
-    let (fake, mut smmu) = started();
-    smmu.attach(DeviceId(0x8), stage_two(1)).unwrap();
-    assert!(
-        fake.state().transaction(8).is_some(),
-        "the SMMU has it cached"
-    );
-    fake.acts();
-    smmu.attach(DeviceId(0x8), stage_two(2)).unwrap();
-    let acts = fake.acts();
-    let Act::Store(base, 1) = acts[0] else {
-        panic!("one store closes it: {:?}", acts[0])
+fn nested(tag: u16, contexts: u64) -> StreamConfig {
+    let StreamConfig::StageTwo(two) = stage_two(tag) else {
+        unreachable!("is one");
     };
-    let told = acts
-        .iter()
-        .position(|act| matches!(act, Act::Write(CMDQ_PROD, _)))
+    StreamConfig::Nested {
+        stage_two: two,
+        stage_one: StageOneConfig {
+            contexts,
+            inner: 1,
+            outer: 1,
+            shareability: 3,
+            ..StageOneConfig::default()
+        },
+    }
+}
+
+#[test]
+fn a_stream_changes_between_the_guests_tables_without_ever_being_refused() {
+    let (fake, mut smmu) = started();
+    smmu.attach(DeviceId(0x8), stage_two(7)).unwrap();
+    for config in [nested(7, 0x4000), nested(7, 0x8000), stage_two(7)] {
+        assert!(fake.state().transaction(8).is_some());
+        fake.state().watched = Some(8);
+        smmu.attach(DeviceId(0x8), config).unwrap();
+        let seen = std::mem::take(&mut fake.state().seen);
+        assert!(
+            seen.len() > 1 && seen.iter().all(Option::is_some),
+            "{seen:x?}"
+        );
+    }
+    // Another tag and another first stage at once: not possible, so it is refused in between.
+    let mut other = nested(8, 0x4000);
+    if let StreamConfig::Nested { stage_two, .. } = &mut other {
+        stage_two.root = Hpa(ROOT + 0x1000);
+    }
+    smmu.attach(DeviceId(0x8), other).unwrap();
+    assert!(fake.state().seen.iter().any(Option::is_none));
+    assert_eq!(fake.state().transaction(8).unwrap()[3], ROOT + 0x1000);
+}
+
+#[test]
+fn a_stage_1_that_does_not_fit_the_smmu_closes_the_stream() {
+    let (fake, mut smmu) = started();
+    let change = |change: fn(&mut StageOneConfig)| {
+        let mut config = nested(7, 0x4000);
+        if let StreamConfig::Nested { stage_one, .. } = &mut config {
+            change(stage_one);
+        }
+        config
+    };
+    let bad = [
+        change(|one| one.contexts_log2 = 1),
+        change(|one| one.format = 3),
+        change(|one| one.default_context = 3),
+        change(|one| one.contexts = 0x20),
+        change(|one| one.contexts = 1 << 52),
+        change(|one| one.no_stall = true),
+        change(|one| one.ats = true),
+        change(|one| one.inner = 4),
+        change(|one| one.outer = 4),
+        change(|one| one.shareability = 4),
+    ];
+    for config in bad {
+        smmu.attach(DeviceId(0x8), nested(7, 0x4000)).unwrap();
+        assert!(fake.state().transaction(8).is_some());
+        assert_eq!(
+            smmu.attach(DeviceId(0x8), config),
+            Err(IommuError::Unsupported),
+            "{config:?}"
+        );
+        assert_eq!(fake.state().transaction(8), None);
+    }
+}
+
+#[test]
+fn nesting_is_refused_where_an_erratum_is_against_it() {
+    let fake = Fake::with(0x18, 0x4870_043b);
+    let mut smmu = start(&fake).unwrap();
+    assert!(!smmu.caps().nested && smmu.features().stage_one);
+    assert_eq!(
+        smmu.attach(DeviceId(8), nested(7, 0x4000)),
+        Err(IommuError::Unsupported)
+    );
+}
+
+#[test]
+fn a_context_is_changed_in_one_store_where_it_can_be() {
+    let (fake, mut smmu) = started();
+    let platform = Arc::new(fake.clone());
+    let features = smmu.features();
+    let mut table = ContextTable::new(&*platform, 0, &features).unwrap();
+    let stage_one = table.stage_one();
+    smmu.attach(
+        DeviceId(8),
+        StreamConfig::StageOne {
+            tag: CacheTag(1),
+            stage_one,
+        },
+    )
+    .unwrap();
+    let descriptor = |root, asid| {
+        let table = StageOneTable {
+            asid,
+            root: Hpa(root),
+            input_bits: 39,
+            granule: Granule::Size4K,
+            attributes: 0xff,
+        };
+        ContextDescriptor::new(table, &features).unwrap()
+    };
+    let mut stores = |descriptor: &ContextDescriptor| {
+        fake.acts();
+        smmu.set_context(DeviceId(8), &mut table, 0, descriptor)
+            .unwrap();
+        let at = |word| {
+            fake.state()
+                .memory
+                .get(&(stage_one.contexts + word * 8))
+                .copied()
+        };
+        for (word, value) in descriptor.0.iter().enumerate() {
+            assert_eq!(at(word as u64).unwrap_or(0), *value);
+        }
+        let near = stage_one.contexts..stage_one.contexts + 64;
+        let acts = fake.acts();
+        let stored = acts
+            .iter()
+            .filter(|act| matches!(act, Act::Store(at, _) if near.contains(at)));
+        stored.count()
+    };
+    assert_eq!(stores(&descriptor(0x8_0000_0000, 1)), 3);
+    assert_eq!(stores(&descriptor(0x8_0000_1000, 1)), 1);
+    assert_eq!(stores(&descriptor(0x8_0000_1000, 2)), 1);
+    assert_eq!(
+        stores(&descriptor(0x8_0000_2000, 3)),
+        3,
+        "closed, filled, opened"
+    );
+    assert_eq!(stores(&ContextDescriptor::invalid()), 3);
+    let beyond = smmu.set_context(DeviceId(8), &mut table, 1, &ContextDescriptor::invalid());
+    assert_eq!(beyond, Err(IommuError::Unsupported));
+    fake.commands();
+    smmu.set_context(DeviceId(8), &mut table, 0, &descriptor(0x8_0000_0000, 1))
         .unwrap();
-    let changed = acts
-        .iter()
-        .position(|act| matches!(act, Act::Store(at, _) if *at == base + 8))
-        .unwrap();
-    assert!(told < changed);
-    assert_eq!(fake.state().transaction(8).unwrap()[2] & 0xffff, 2);
+    let forget = [[0x5 | 0x8 << 32, 1], [0x46, 0]];
+    assert_eq!(fake.commands(), [forget, forget].concat());
+    smmu.attach(DeviceId(8), StreamConfig::Abort).unwrap();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Commands are pushed; one CMD_SYNC at the end publishes them all and waits until it is consumed. A command that the
 //! SMMU refuses is overwritten by a CMD_SYNC, so that the queue goes on, and the batch it was part of fails.
 
-use super::command::Command;
+use super::command::{Command, Signal};
 use super::held::Held;
 use super::registers::{DEADLINE_NS, Registers};
 use super::ring::Position;
@@ -88,7 +88,7 @@ impl<P: Platform> CommandQueue<P> {
         platform: &P,
         registers: &Registers<M>,
     ) -> Result<(), IommuError> {
-        self.push(platform, registers, Command::sync())?;
+        self.push(platform, registers, Command::sync(Signal::None))?;
         self.commands -= 1;
         self.syncs += 1;
         self.publish(platform, registers);
@@ -165,7 +165,7 @@ impl<P: Platform> CommandQueue<P> {
             && self.prod.since(at) <= self.prod.entries()
             && at != self.prod
         {
-            self.store(at, Command::sync());
+            self.store(at, Command::sync(Signal::None));
             platform.write_barrier();
         }
         self.refused.get_or_insert(code);

@@ -5,9 +5,10 @@
 //! passes only between [`PhysicalIommu::attach`] with a stage 2 and the next one with `Abort`. If the driver is dropped,
 //! or a step of the start fails, the SMMU is back at refusing everything.
 //!
-//! Files: `spec/` has the layouts; `probe` the ID registers; `stream_table`, `command_queue` and `event_queue` are the
-//! one writer or reader of each; `command` and `event` are pure; `quirks` says where the emulator differs; `tags` keeps
-//! the VMIDs.
+//! Files: `spec/` has the layouts; `probe` the ID registers and `errata` what they stand for; `entry`, `guest_entry` and
+//! `context` build entries, `hitless` says how one becomes another; `command` builds commands, `cover` and `invalidation`
+//! choose them; `stream_table`, `command_queue` and `event_queue` are the one writer or reader of each; `event` is pure;
+//! `quirks` says where the emulator differs; `tags` keeps the VMIDs.
 //!
 //! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
 //! there is no `more`, the global error's calls [`Smmu::handle_gerror`].
@@ -20,9 +21,11 @@ use crate::id::{DeviceId, IommuIndex};
 use crate::physical::{
     Caps, Drained, HardwareErrors, Invalidation, IommuError, PhysicalIommu, StreamConfig,
 };
-use command::{Command, StageTwoCover};
+use command::Command;
 use command_queue::CommandQueue;
+use entry::StreamTableEntry as Entry;
 use event_queue::EventQueue;
+use hitless::{Kind, Update};
 use registers::Registers;
 use spec::registers::{
     CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_IRQ_CFG0, GERROR,
@@ -32,10 +35,17 @@ use stream_table::StreamTable;
 
 pub mod command;
 mod command_queue;
+mod context;
+mod cover;
 mod deny;
+mod entry;
+pub mod errata;
 pub mod event;
 mod event_queue;
+mod guest_entry;
 mod held;
+mod hitless;
+mod invalidation;
 mod probe;
 mod quirks;
 mod registers;
@@ -44,9 +54,11 @@ pub mod spec;
 mod stream_table;
 mod tags;
 
+pub use context::{ContextDescriptor, ContextTable, StageOneTable};
 pub use deny::deny_all;
-pub use probe::Features;
-pub use stream_table::StreamTableEntry;
+pub use entry::StreamTableEntry;
+pub use guest_entry::{GuestEntry, IllegalEntry};
+pub use probe::{Features, Stalls};
 pub use tags::CacheTagAllocator;
 
 /// Why an SMMU cannot be used. It refuses all DMA then, as far as it can be reached at all.
@@ -272,11 +284,66 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         Ok(active)
     }
 
+    /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
+    /// allows ([`hitless`]). TLB entries under its ASID go when their owner invalidates them.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] for a substream that the table does not have; those of the command queue. The
+    /// substream is refused then, as far as the SMMU can be told.
+    pub fn set_context(
+        &mut self,
+        device: DeviceId,
+        table: &mut ContextTable<P>,
+        substream: u32,
+        descriptor: &ContextDescriptor,
+    ) -> Result<(), IommuError> {
+        let old = table.read(substream).ok_or(IommuError::Unsupported)?;
+        let update = Update::new(&old, &descriptor.0, Kind::ContextDescriptor);
+        for image in update.images() {
+            if !table.store(&self.platform, substream, image) {
+                continue;
+            }
+            let told = self.invalidate(&[Invalidation::Context {
+                device,
+                pasid: substream,
+                leaf: true,
+            }]);
+            if told.is_err() {
+                let [shut, ..] = *Update::close(&old, Kind::ContextDescriptor).images();
+                table.store(&self.platform, substream, &shut);
+                return told;
+            }
+        }
+        Ok(())
+    }
+
     fn forget_entry(&mut self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
         let command = Command::cfgi_ste(device, leaf);
         self.commands
             .push(&self.platform, &self.registers, command)?;
         self.commands.sync(&self.platform, &self.registers)
+    }
+
+    /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
+    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `linked`: there is a new level 2 table.
+    fn update(
+        &mut self,
+        device: DeviceId,
+        update: &Update,
+        mut linked: bool,
+    ) -> Result<(), IommuError> {
+        let mut told = false;
+        for image in update.images() {
+            if self.streams.store(&self.platform, device, image) {
+                self.forget_entry(device, !linked)?;
+                (linked, told) = (false, true);
+            }
+        }
+        if told {
+            Ok(())
+        } else {
+            self.forget_entry(device, !linked)
+        }
     }
 }
 
@@ -296,35 +363,30 @@ impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
             output_bits: self.features.output_bits(),
             device_id_bits: self.streams.stream_bits(),
             cache_tag_bits: if self.features.vmid16 { 16 } else { 8 },
-            nested: self.features.stage_one,
+            nested: self.features.nested,
             coherent: self.features.coherent,
             range_invalidation: self.features.range_invalidation,
         }
     }
 
-    /// Closes the entry and lets the SMMU forget it; then, unless that is all, writes the new one and opens it.
-    /// TLB entries are under the tag: they go when their owner invalidates it.
+    /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to abort by one
+    /// store. TLB entries are under the tag: they go when their owner invalidates it.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
-        let entry = match config {
-            StreamConfig::Abort => None,
-            StreamConfig::StageTwo(two) => Some(StreamTableEntry::stage_two(two, &self.features)),
-        };
         let linked = self.streams.prepare(&self.platform, device)?;
-        if self.streams.is_open(device) || entry.is_none() || linked {
-            self.streams.close(&self.platform, device);
-            self.forget_entry(device, !linked)?;
-        }
-        let Some(entry) = entry else {
-            return Ok(());
+        let old = self.streams.read(device);
+        let old = old.ok_or(IommuError::NoSuchDevice(device))?;
+        let entry = Entry::new(config, &self.features);
+        let update = match (config, &entry) {
+            (StreamConfig::Abort, _) | (_, Err(_)) => Update::close(&old, Kind::StreamTableEntry),
+            (_, Ok(entry)) => Update::new(&old, &entry.0, Kind::StreamTableEntry),
         };
-        self.streams.open(&self.platform, device, entry?);
-        let opened = self.forget_entry(device, true);
-        if opened.is_err() {
-            self.streams.close(&self.platform, device);
+        let updated = self.update(device, &update, linked);
+        if updated.is_err() {
+            let shut = Update::close(&old, Kind::StreamTableEntry);
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
-            let _ = self.forget_entry(device, true);
+            let _ = self.update(device, &shut, true);
         }
-        opened
+        updated.and(entry.map(drop))
     }
 
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
@@ -333,20 +395,10 @@ impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
         }
         // Table stores before this call are visible before the SMMU is told to forget.
         self.platform.write_barrier();
-        for invalidation in batch {
-            match *invalidation {
-                Invalidation::Tag(tag) => {
-                    let command = Command::tlbi_s12_vmall(tag);
-                    self.commands
-                        .push(&self.platform, &self.registers, command)?;
-                }
-                Invalidation::StageTwoRange { tag, range, leaf } => {
-                    let ranges = self.features.range_invalidation;
-                    for command in StageTwoCover::new(tag, range, leaf, ranges) {
-                        self.commands
-                            .push(&self.platform, &self.registers, command)?;
-                    }
-                }
+        for entry in batch {
+            for command in invalidation::commands(entry, &self.features)? {
+                self.commands
+                    .push(&self.platform, &self.registers, command)?;
             }
         }
         self.commands.sync(&self.platform, &self.registers)

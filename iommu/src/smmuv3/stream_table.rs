@@ -8,15 +8,16 @@ use alloc::vec::Vec;
 use tock_registers::LocalRegisterCopy;
 
 use super::held::Held;
+use super::hitless::Words;
 use super::probe::Features;
 use super::registers::Registers;
 use super::spec::registers::{
     STRTAB_BASE, STRTAB_BASE_CFG, STRTAB_BASE_CFG_FIELDS, STRTAB_BASE_RA,
 };
-use super::spec::ste::{L1STD, STE_BYTES, STE_WORDS, STE0, STE1, STE2, STE3};
+use super::spec::ste::{L1STD, STE_BYTES};
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::id::DeviceId;
-use crate::physical::{IommuError, StageTwo};
+use crate::physical::IommuError;
 
 /// StreamID bits that index a level 2 table: a PCI bus, and 16 KiB.
 const SPLIT: u8 = 8;
@@ -24,62 +25,6 @@ const SPLIT: u8 = 8;
 const TWO_LEVEL_BITS: u8 = 24;
 /// The same for a linear table: 4 MiB.
 const LINEAR_BITS: u8 = 16;
-
-/// One entry as it stands in the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamTableEntry(pub [u64; STE_WORDS]);
-
-impl StreamTableEntry {
-    /// Aborts everything, without an event.
-    pub fn abort() -> Self {
-        let mut words = [0; STE_WORDS];
-        words[0] = (STE0::V::SET + STE0::CONFIG::Abort).value;
-        Self(words)
-    }
-
-    /// Stage 2 only: the device sees the addresses that `two` translates from.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where `two` does not fit the SMMU.
-    pub fn stage_two(two: StageTwo, features: &Features) -> Result<Self, IommuError> {
-        let tag_fits = features.vmid16 || two.tag.0 < 1 << 8;
-        let root_fits = two.root.is_aligned(4096) && two.root.0 >> features.output_bits() == 0;
-        // Start level 0 needs at least 40 bits without concatenation, level 1 at least 31; and an input is never wider
-        // than an output (§3.4.1).
-        let width_fits =
-            (32..=48).contains(&two.input_bits) && two.input_bits <= features.output_bits().max(40);
-        if !tag_fits || !root_fits || !width_fits {
-            return Err(IommuError::Unsupported);
-        }
-        let start_level = if two.input_bits > 39 { 0 } else { 1 };
-        let mut stage_two = LocalRegisterCopy::<u64, STE2::Register>::new(0);
-        stage_two.modify(
-            STE2::S2VMID.val(two.tag.0.into())
-                + STE2::S2T0SZ.val(64 - u64::from(two.input_bits))
-                + STE2::S2SL0.val(2 - start_level)
-                + STE2::S2TG::Granule4K
-                // 52-bit output needs other descriptors; ours have 48.
-                + STE2::S2PS.val(features.output_size.min(5).into())
-                + STE2::S2AA64::SET
-                + STE2::S2ENDI::CLEAR
-                + STE2::S2AFFD::SET
-                + STE2::S2PTW::SET
-                + STE2::S2S::CLEAR
-                + STE2::S2R::SET,
-        );
-        stage_two.modify(if features.coherent {
-            STE2::S2IR0::WriteBackAllocate + STE2::S2OR0::WriteBackAllocate + STE2::S2SH0::Inner
-        } else {
-            STE2::S2IR0::NonCacheable + STE2::S2OR0::NonCacheable + STE2::S2SH0::Outer
-        });
-        let mut words = [0; STE_WORDS];
-        words[0] = (STE0::V::SET + STE0::CONFIG::StageTwo).value;
-        words[1] = (STE1::SHCFG::Incoming + STE1::EATS.val(0)).value;
-        words[2] = stage_two.get();
-        words[3] = STE3::S2TTB.val(two.root.0 >> 4).value;
-        Ok(Self(words))
-    }
-}
 
 enum Tables<B> {
     Linear(Held<B>),
@@ -220,43 +165,46 @@ impl<P: Platform> StreamTable<P> {
         }
     }
 
-    /// Whether the SMMU may use more of the entry than its first word.
-    pub(super) fn is_open(&mut self, device: DeviceId) -> bool {
-        self.slot(device).is_some_and(|(buffer, offset)| {
-            let first = LocalRegisterCopy::<u64, STE0::Register>::new(buffer.read64(offset));
-            first.is_set(STE0::V) && !first.matches_all(STE0::CONFIG::Abort)
-        })
+    /// The entry of a device as it is in memory.
+    pub(super) fn read(&mut self, device: DeviceId) -> Option<Words> {
+        let (buffer, offset) = self.slot(device)?;
+        Some(core::array::from_fn(|word| {
+            buffer.read64(offset + word * 8)
+        }))
     }
 
-    /// Closes an entry by one store to its first word; the others stay as they are.
-    pub(super) fn close(&mut self, platform: &P, device: DeviceId) {
-        let coherent = self.coherent;
-        if let Some((buffer, offset)) = self.slot(device) {
-            buffer.write64(offset, StreamTableEntry::abort().0[0]);
-            if !coherent {
-                buffer.clean(offset, 8);
-            }
-        }
-        platform.write_barrier();
-    }
-
-    /// Writes a closed entry: all words but the first, then the first (§3.21.3.1: an SMMU reads it at any time).
-    pub(super) fn open(&mut self, platform: &P, device: DeviceId, entry: StreamTableEntry) {
+    /// Stores the words of an entry that differ from `image`, in ascending order; visible to the SMMU on return. Returns
+    /// whether there were any.
+    pub(super) fn store(&mut self, platform: &P, device: DeviceId, image: &Words) -> bool {
         let coherent = self.coherent;
         let Some((buffer, offset)) = self.slot(device) else {
-            return;
+            return false;
         };
-        for (word, value) in entry.0.iter().enumerate().skip(1) {
-            buffer.write64(offset + word * 8, *value);
+        store(platform, buffer, offset, image, coherent)
+    }
+}
+
+/// Stores the words of a structure at `offset` that differ from `image`.
+pub(super) fn store<P: Platform>(
+    platform: &P,
+    buffer: &mut P::Buffer,
+    offset: usize,
+    image: &Words,
+    coherent: bool,
+) -> bool {
+    let mut stored = false;
+    for (word, value) in image.iter().enumerate() {
+        let at = offset + word * 8;
+        if buffer.read64(at) != *value {
+            buffer.write64(at, *value);
+            stored = true;
         }
+    }
+    if stored {
         if !coherent {
-            buffer.clean(offset, STE_BYTES);
-        }
-        platform.write_barrier();
-        buffer.write64(offset, entry.0[0]);
-        if !coherent {
-            buffer.clean(offset, 8);
+            buffer.clean(offset, core::mem::size_of_val(image));
         }
         platform.write_barrier();
     }
+    stored
 }

@@ -53,6 +53,9 @@ pub struct State {
     pub slow_updates: usize,
     /// An opcode that is refused.
     pub illegal: Option<u64>,
+    /// A stream that sends a transaction whenever memory changes, and what each met.
+    pub watched: Option<u32>,
+    pub seen: Vec<Option<[u64; 8]>>,
     /// The queue's memory cannot be read.
     pub unreadable: bool,
 }
@@ -67,8 +70,15 @@ impl State {
     }
 
     fn flush(&mut self) {
-        let buffered = std::mem::take(&mut self.buffered);
-        self.memory.extend(buffered);
+        for (at, value) in std::mem::take(&mut self.buffered) {
+            self.memory.insert(at, value);
+            if let Some(stream) = self.watched {
+                // With a cold cache: whatever is there counts.
+                self.cached.remove(&stream);
+                let met = self.transaction(stream);
+                self.seen.push(met);
+            }
+        }
     }
 
     /// The entry of a stream as the SMMU finds it in memory: `Err` for C_BAD_STREAMID.
@@ -132,7 +142,8 @@ impl State {
             let error = match opcode {
                 _ if self.unreadable => 2,
                 _ if self.illegal == Some(opcode) => 1,
-                0x03 | 0x04 | 0x20 | 0x28 | 0x2a | 0x30 | 0x46 => 0,
+                0x03..=0x06 | 0x10..=0x13 | 0x20..=0x23 | 0x28 | 0x2a | 0x30 | 0x46 => 0,
+                0x40 if self.register(0) >> 10 & 1 != 0 => 0,
                 _ => 1,
             };
             if error != 0 {

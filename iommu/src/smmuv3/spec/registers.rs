@@ -18,6 +18,10 @@ pub const IDR1: usize = 0x04;
 pub const IDR3: usize = 0x0c;
 /// SMMU_IDR5 (§6.3.6).
 pub const IDR5: usize = 0x14;
+/// SMMU_IIDR (§6.3.7).
+pub const IIDR: usize = 0x18;
+/// SMMU_AIDR (§6.3.8).
+pub const AIDR: usize = 0x1c;
 /// SMMU_CR0 (§6.3.10).
 pub const CR0: usize = 0x20;
 /// SMMU_CR0ACK (§6.3.11): CR0 as far as it is in force.
@@ -78,16 +82,34 @@ register_bitfields![u32,
         COHACC OFFSET(4) NUMBITS(1) [],
         /// EL2 stream world.
         HYP OFFSET(9) NUMBITS(1) [],
-        /// It can send its own interrupts as messages.
+        /// ATS.
+        ATS OFFSET(10) NUMBITS(1) [],
+        /// 16-bit ASIDs.
+        ASID16 OFFSET(12) NUMBITS(1) [],
+        /// Message signalled interrupts, CMD_SYNC completion by a write among them.
         MSI OFFSET(13) NUMBITS(1) [],
+        /// CMD_SYNC completion by an event.
+        SEV OFFSET(14) NUMBITS(1) [],
+        /// Page requests.
+        PRI OFFSET(16) NUMBITS(1) [],
         /// 16-bit VMIDs.
         VMID16 OFFSET(18) NUMBITS(1) [],
+        /// Two-level context descriptor tables.
+        CD2L OFFSET(19) NUMBITS(1) [],
         /// Endianness of table walks.
         TTENDIAN OFFSET(21) NUMBITS(2) [
             Mixed = 0b00,
             Little = 0b10,
             Big = 0b11
         ],
+        /// Whether faults can stall.
+        STALL_MODEL OFFSET(24) NUMBITS(2) [
+            Both = 0b00,
+            Terminate = 0b01,
+            Stall = 0b10
+        ],
+        /// Terminated transactions are always aborted, never RAZ/WI.
+        TERM_MODEL OFFSET(26) NUMBITS(1) [],
         /// Stream table formats.
         ST_LEVEL OFFSET(27) NUMBITS(2) [
             Linear = 0b00,
@@ -98,6 +120,8 @@ register_bitfields![u32,
     pub IDR1_FIELDS [
         /// Bits of a StreamID.
         SIDSIZE OFFSET(0) NUMBITS(6) [],
+        /// Bits of a SubstreamID.
+        SSIDSIZE OFFSET(6) NUMBITS(5) [],
         /// log2 of the largest event queue.
         EVENTQS OFFSET(16) NUMBITS(5) [],
         /// log2 of the largest command queue.
@@ -109,15 +133,34 @@ register_bitfields![u32,
     ],
     /// SMMU_IDR3 (§6.3.4).
     pub IDR3_FIELDS [
+        /// Stage 2 can force write-back attributes.
+        FWB OFFSET(8) NUMBITS(1) [],
         /// Range-based invalidation and level hints.
-        RIL OFFSET(10) NUMBITS(1) []
+        RIL OFFSET(10) NUMBITS(1) [],
+        /// Break-before-make level.
+        BBML OFFSET(11) NUMBITS(2) []
     ],
     /// SMMU_IDR5 (§6.3.6).
     pub IDR5_FIELDS [
         /// Output address size: 32, 36, 40, 42, 44, 48, 52 bits.
         OAS OFFSET(0) NUMBITS(3) [],
         /// 4 KiB granule.
-        GRAN4K OFFSET(4) NUMBITS(1) []
+        GRAN4K OFFSET(4) NUMBITS(1) [],
+        /// 16 KiB granule.
+        GRAN16K OFFSET(5) NUMBITS(1) [],
+        /// 64 KiB granule.
+        GRAN64K OFFSET(6) NUMBITS(1) []
+    ],
+    /// SMMU_IIDR (§6.3.7).
+    pub IIDR_FIELDS [
+        /// JEP106 code of the implementer.
+        IMPLEMENTER OFFSET(0) NUMBITS(12) [],
+        /// Minor revision: the y of rxpy.
+        REVISION OFFSET(12) NUMBITS(4) [],
+        /// Major revision: the x of rxpy.
+        VARIANT OFFSET(16) NUMBITS(4) [],
+        /// Product.
+        PRODUCT_ID OFFSET(20) NUMBITS(12) []
     ],
     /// SMMU_CR0 and SMMU_CR0ACK (§6.3.10, §6.3.11).
     pub CR0_FIELDS [
@@ -180,6 +223,16 @@ register_bitfields![u32,
         CMDQ_ERR OFFSET(0) NUMBITS(1) [],
         /// An event could not be written.
         EVENTQ_ABT_ERR OFFSET(2) NUMBITS(1) [],
+        /// A page request could not be written.
+        PRIQ_ABT_ERR OFFSET(3) NUMBITS(1) [],
+        /// The message of a CMD_SYNC was aborted.
+        MSI_CMDQ_ABT_ERR OFFSET(4) NUMBITS(1) [],
+        /// The event queue's message was aborted.
+        MSI_EVENTQ_ABT_ERR OFFSET(5) NUMBITS(1) [],
+        /// The page request queue's message was aborted.
+        MSI_PRIQ_ABT_ERR OFFSET(6) NUMBITS(1) [],
+        /// The message of this register was aborted.
+        MSI_GERROR_ABT_ERR OFFSET(7) NUMBITS(1) [],
         /// Service failure mode: the SMMU aborts everything.
         SFM_ERR OFFSET(8) NUMBITS(1) []
     ],

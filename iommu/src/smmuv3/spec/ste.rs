@@ -31,12 +31,58 @@ register_bitfields![u64,
             StageOne = 0b101,
             StageTwo = 0b110,
             Nested = 0b111
-        ]
+        ],
+        /// Format of the context descriptors: one, a linear table, two levels.
+        S1FMT OFFSET(4) NUMBITS(2) [
+            Linear = 0b00,
+            TwoLevel4K = 0b01,
+            TwoLevel64K = 0b10
+        ],
+        /// Address bits [51:6] of the context descriptors; an IPA where stage 2 is on too.
+        S1CONTEXTPTR OFFSET(6) NUMBITS(46) [],
+        /// log2 of the number of context descriptors.
+        S1CDMAX OFFSET(59) NUMBITS(5) []
     ],
     /// Word 1 (§5.2).
     pub STE1 [
+        /// What a transaction without a substream does where S1CDMAX is not 0.
+        S1DSS OFFSET(0) NUMBITS(2) [
+            Terminate = 0b00,
+            Bypass = 0b01,
+            Substream0 = 0b10
+        ],
+        /// Inner cacheability of context descriptor fetches.
+        S1CIR OFFSET(2) NUMBITS(2) [
+            NonCacheable = 0b00,
+            WriteBackAllocate = 0b01
+        ],
+        /// Outer cacheability of context descriptor fetches.
+        S1COR OFFSET(4) NUMBITS(2) [
+            NonCacheable = 0b00,
+            WriteBackAllocate = 0b01
+        ],
+        /// Shareability of context descriptor fetches.
+        S1CSH OFFSET(6) NUMBITS(2) [
+            Outer = 0b10,
+            Inner = 0b11
+        ],
+        /// Records of like faults may be merged.
+        MEV OFFSET(19) NUMBITS(1) [],
+        /// Stage 2 forces write-back attributes.
+        S2FWB OFFSET(25) NUMBITS(1) [],
+        /// Stage 1 faults do not stall whatever the context descriptor says.
+        S1STALLD OFFSET(27) NUMBITS(1) [],
+        /// Stream world.
+        STRW OFFSET(30) NUMBITS(2) [
+            El1 = 0b00,
+            El2 = 0b10
+        ],
         /// ATS: 0 aborts translation requests and translated transactions.
-        EATS OFFSET(28) NUMBITS(2) [],
+        EATS OFFSET(28) NUMBITS(2) [
+            Abort = 0b00,
+            Full = 0b01,
+            Split = 0b10
+        ],
         /// Shareability override.
         SHCFG OFFSET(44) NUMBITS(2) [
             NonShareable = 0b00,
