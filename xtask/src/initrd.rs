@@ -38,6 +38,9 @@ pub fn build(linux: &Linux, init: Init<'_>) -> Result<Vec<u8>> {
     Ok(archive.finish())
 }
 
+/// Waits until the console has sent everything (`tcsetattr` with TCSADRAIN): power does not wait for the last line.
+pub const DRAIN: &str = "stty sane";
+
 fn script(load: &str, init: Init<'_>) -> String {
     let work = match init {
         Init::Script(lines) => lines,
@@ -50,6 +53,7 @@ fn script(load: &str, init: Init<'_>) -> String {
          mount -t proc proc /proc\nmount -t sysfs sys /sys\nmount -t devtmpfs dev /dev\nmount -t tmpfs tmp /tmp\n\
          {load}\
          {work}\n\
+         {DRAIN}\n\
          poweroff -f\n"
     )
 }
@@ -157,6 +161,7 @@ mod tests {
             "mount -t proc",
             "insmod /modules/x.ko",
             "echo done",
+            DRAIN,
             "poweroff -f",
         ]
         .map(|part| text.find(part));

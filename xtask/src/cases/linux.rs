@@ -2,7 +2,7 @@
 
 use super::lines::{self, answer, answers};
 use super::{Case, Context, case, random, sha256};
-use crate::initrd::{self, Init};
+use crate::initrd::{self, DRAIN, Init};
 use crate::qemu::Boot;
 use crate::setup::kit;
 use anyhow::{Result, ensure};
@@ -60,6 +60,7 @@ if [ \"$(part 64 1 | head -c 8)\" != written. ]; then
   printf written. | dd of=$disk bs=1M seek=64 conv=fsync 2>/dev/null
   sync
   key start first
+  drain
   reboot -f
 fi
 key start second
@@ -201,7 +202,7 @@ fn boots_through_uboot(context: &Context) -> Result<()> {
 
 /// The initial RAM disk that the configurations name.
 fn initial_disk(context: &Context, script: &str) -> Result<()> {
-    let script = format!("{TOOLS}{script}");
+    let script = format!("{TOOLS}drain() {{ {DRAIN}; }}\n{script}");
     let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;
     Ok(())

@@ -222,7 +222,7 @@ mod tests {
     fn all_of_memory_but_the_holes_is_compared() {
         let (before, after) = (memory(1), memory(9));
         let all = before.without(&[]);
-        assert_eq!(all, [RAM..RAM + 4096]);
+        assert!(all.len() == 1 && all[0] == (RAM..RAM + 4096));
         assert_eq!(before.difference(&after, all[0].clone()), Some(RAM + 0x100));
         let holes = [RAM + 0x200..RAM + 0x208, RAM + 0x100..RAM + 0x110];
         let rest = before.without(&holes);
