@@ -24,4 +24,4 @@ use aarch64 as machine;
 use host as machine;
 
 pub use aarch64::{gic, ich, its, pl011, vcpu};
-pub use machine::{barrier, clock, cpu, power, stage2};
+pub use machine::{barrier, clock, cpu, power, stage2, timer};

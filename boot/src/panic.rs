@@ -30,6 +30,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     let _ = writeln!(console, ":\n{}", info.message());
     backtrace::print(&mut console);
+    let _ = kernel::last_events(&mut console);
     let _ = writeln!(console, "Sluice stopped.");
     power::off()
 }

@@ -5,6 +5,7 @@ use crate::monitor::{Attributed, Monitor, Report};
 use crate::partition::Partition;
 use crate::pci::{Function, Topology};
 use crate::system::System;
+use crate::trace::Event;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arch::gic::{Intid, Trigger};
@@ -164,6 +165,7 @@ impl Gate {
     }
 
     fn serve_fault(&self, system: &'static System, fault: &Fault) {
+        system.trace.here().record(Event::Fault(fault.device.0));
         let stream = self
             .streams
             .iter()

@@ -1,10 +1,14 @@
 //! Physical interrupts, all of which are taken at EL2, and the way of virtual ones into the guest.
 
+use crate::guest_map::{GICD, GICR, ITS};
 use crate::partition::Partition;
 use crate::system::System;
-use crate::vdev::vgic::LrState;
+use crate::trace::Event;
+use crate::vdev::vgic::spec::MAX_LRS;
+use crate::vdev::vgic::{Effects, LrState};
 use arch::gic::{Intid, Kind};
 use arch::ich::{self, Hcr, ListRegister};
+use arch::vcpu::Exit;
 
 /// Makes another CPU look: at its list registers, at its partition's life.
 pub const KICK: Intid = Intid::sgi(0);
@@ -17,8 +21,10 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
         let Some(intid) = system.gic.acknowledge() else {
             return;
         };
+        system.trace.here().record(Event::Take(intid.0));
         system.gic.end(intid);
         let forwarded = match intid.kind() {
+            Kind::Ppi if system.private_interrupt(intid) => false,
             Kind::Ppi => {
                 guest.is_some_and(|(partition, vcpu)| forward_ppi(system, partition, vcpu, intid))
             }
@@ -47,26 +53,115 @@ fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, inti
     true
 }
 
-/// Puts `lists` into the CPU's virtual interface, of which the first `before` may hold something. Returns how many do now.
-pub fn load(lists: &LrState, before: usize) -> usize {
-    let filled = &lists.lr[..lists.count];
-    let used = filled
-        .iter()
-        .rposition(|&lr| lr != 0)
-        .map_or(0, |at| at + 1);
-    for (index, &lr) in filled.iter().enumerate().take(used.max(before)) {
-        ich::write_lr(index, ListRegister(lr));
-    }
-    ich::set_hcr(Hcr(lists.hcr));
-    used
+/// The list registers of this CPU while its vCPU runs. They stay as they are over an exit that has nothing to do with the
+/// virtual GIC: to that, the guest has not left.
+pub struct Lists {
+    state: LrState,
+    /// List registers from this one on are empty.
+    used: usize,
+    loaded: bool,
 }
 
-/// Takes the first `used` out again, with what the guest did to them. It cannot fill one that was empty.
-pub fn store(lists: &mut LrState, used: usize) {
-    for index in 0..used {
-        lists.lr[index] = ich::read_lr(index).0;
+impl Lists {
+    /// Resets this CPU's virtual interface: nothing is pending, and nothing active.
+    pub fn reset() -> Self {
+        ich::init();
+        Self {
+            state: LrState {
+                lr: [0; MAX_LRS],
+                count: ich::count(),
+                hcr: 0,
+                vmcr: 0,
+            },
+            used: 0,
+            loaded: false,
+        }
     }
-    lists.hcr = ich::hcr().0;
-    lists.vmcr = ich::vmcr().0;
-    ich::set_hcr(Hcr(0));
+
+    /// Before an entry: fills them with what is pending, unless they are filled.
+    pub fn load(&mut self, partition: &Partition, vcpu: usize) {
+        if self.loaded {
+            return;
+        }
+        partition.vgic.lock().flush(vcpu, &mut self.state);
+        let lr = &self.state.lr[..self.state.count];
+        let filled = lr
+            .iter()
+            .rposition(|&lr| lr != 0)
+            .map_or(0, |last| last + 1);
+        for (index, &lr) in lr.iter().enumerate().take(filled.max(self.used)) {
+            ich::write_lr(index, ListRegister(lr));
+        }
+        ich::set_hcr(Hcr(self.state.hcr));
+        self.used = filled;
+        self.loaded = true;
+    }
+
+    /// Gives what they hold, with what the guest did to it, back to the virtual GIC.
+    pub fn store(&mut self, system: &System, partition: &Partition, vcpu: usize) {
+        if !self.loaded {
+            return;
+        }
+        self.loaded = false;
+        for index in 0..self.used {
+            self.state.lr[index] = ich::read_lr(index).0;
+        }
+        self.state.hcr = ich::hcr().0;
+        self.state.vmcr = ich::vmcr().0;
+        ich::set_hcr(Hcr(0));
+        let mut effects = Effects::default();
+        partition
+            .vgic
+            .lock()
+            .sync(vcpu, &mut self.state, &mut effects);
+        system.apply(partition, &effects);
+    }
+}
+
+/// Whether an exit has to do with the virtual GIC: an interrupt, an access to its frames or its registers.
+pub fn concerns(exit: &Exit) -> bool {
+    match exit {
+        Exit::Interrupt => true,
+        Exit::Mmio(access) => {
+            let frames = GICD.base.0..GICR.end().0;
+            frames.contains(&access.ipa)
+        }
+        // ICC_*_EL1 and their neighbours (DDI 0487, D23.3): op0 = 3, CRn = 12.
+        Exit::SystemRegister(access) => (access.op0, access.crn) == (3, 12),
+        _ => false,
+    }
+}
+
+// The ITS and its translater are between the two.
+const _: () = assert!(GICD.base.0 < ITS.base.0 && ITS.end().0 <= GICR.base.0);
+
+#[cfg(test)]
+mod tests {
+    use super::concerns;
+    use arch::vcpu::{Exit, MmioAccess};
+
+    fn access(ipa: u64) -> Exit {
+        Exit::Mmio(MmioAccess {
+            ipa,
+            far: ipa,
+            size: 4,
+            write: false,
+            reg: 0,
+            sign_extend: false,
+            sixty_four: false,
+        })
+    }
+
+    #[test]
+    fn only_exits_of_the_gic_take_the_list_registers_back() {
+        assert!(concerns(&Exit::Interrupt));
+        for ipa in [0x0800_0000, 0x0808_0090, 0x080a_0000, 0x080d_ffff] {
+            assert!(concerns(&access(ipa)), "{ipa:#x}");
+        }
+        for ipa in [0x07ff_ffff, 0x0900_0018, 0x3f01_0000, 0x4000_0000] {
+            assert!(!concerns(&access(ipa)), "{ipa:#x}");
+        }
+        assert!(!concerns(&Exit::Hypercall { imm: 0 }));
+        assert!(!concerns(&Exit::Wait { event: false }));
+    }
 }

@@ -16,6 +16,7 @@ pub mod devices;
 pub mod gate;
 pub mod guest_map;
 pub mod guest_tree;
+pub mod input;
 pub mod intx;
 pub mod irq;
 pub mod life;
@@ -30,6 +31,8 @@ pub mod setup;
 pub mod symbols;
 pub mod system;
 pub mod terminal;
+pub mod tick;
+pub mod trace;
 pub mod vcpu;
 pub mod vdev;
 
@@ -56,6 +59,15 @@ pub struct Start {
 
 /// All that runs, once it is built.
 static SYSTEM: Once<System> = Once::new();
+
+/// Writes what each CPU did last, for a panic: without a lock, and nothing if it is too early.
+pub fn last_events(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
+    const EACH: usize = 8;
+    match SYSTEM.get() {
+        Some(system) => system.trace.dump(EACH, out),
+        None => Ok(()),
+    }
+}
 
 /// Takes the machine over. What cannot be done is said, and the machine stops.
 pub fn start(start: Start) -> ! {

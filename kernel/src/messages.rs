@@ -10,6 +10,7 @@ use crate::vdev::CpuSet;
 use crate::vdev::vits::{BackendError, ItsBackend};
 use arch::gic::{DEFAULT_PRIORITY, Intid};
 use arch::its::{Its, ItsError};
+use core::sync::atomic::Ordering;
 use iommu::id::VirtDeviceId;
 
 /// One function's events at the physical ITS.
@@ -136,15 +137,16 @@ impl Partition {
 
     /// Carries on with the commands that the guest has given its ITS, a bounded number a call.
     pub fn serve_its(&self, system: &System) {
-        let mut vits = self.vits.lock();
-        if !vits.has_work() {
+        if !self.its_busy.load(Ordering::Acquire) {
             return;
         }
+        let mut vits = self.vits.lock();
         let kick = vits.poll(
             &mut self.vgic.lock(),
             &self.ram,
             &mut Backend::new(system, self),
         );
+        self.its_busy.store(vits.has_work(), Ordering::Release);
         drop(vits);
         system.kick(self, kick);
     }

@@ -1,10 +1,12 @@
 //! A trapped load or store, brought to the virtual device that is there.
 
 use crate::guest_map::{ECAM, GICD, GICR, GICR_STRIDE, ITS, UART};
+use crate::input;
 use crate::partition::Partition;
 use crate::system::System;
 use crate::terminal;
 use crate::vdev::vpci::Effect;
+use core::sync::atomic::Ordering;
 use iommu::addr::{Gpa, Span};
 
 /// Carries out an access of `size` bytes by `vcpu` at `address`: a store of `value`, or a load. What a load reads (0 for
@@ -54,7 +56,10 @@ pub fn access(
         let Some(value) = value else {
             return Some(partition.vits.lock().read(offset, size));
         };
-        partition.vits.lock().write(offset, size, value);
+        let mut its = partition.vits.lock();
+        its.write(offset, size, value);
+        partition.its_busy.store(its.has_work(), Ordering::Release);
+        drop(its);
         partition.serve_its(system);
     } else if inside(&ECAM) {
         let offset = at.base - ECAM.base;
@@ -81,21 +86,13 @@ fn uart(
     size: u8,
     value: Option<u64>,
 ) -> u64 {
-    let mut uart = partition.uart.lock();
-    let before = uart.line();
-    let (read, line) = match value {
-        None => (uart.read(offset, size), uart.line()),
-        Some(value) => {
-            let effect = uart.write(offset, size, value);
-            if let Some(byte) = effect.output {
-                terminal::output(partition.index, byte);
-            }
-            (0, effect.line)
-        }
-    };
-    drop(uart);
-    if line != before {
-        partition.drive_uart(system, line);
+    let (read, output) = partition.with_uart(system, |uart| match value {
+        None => (uart.read(offset, size), None),
+        Some(value) => (0, uart.write(offset, size, value).output),
+    });
+    if let Some(byte) = output {
+        terminal::output(partition.index, byte);
     }
+    input::room_made(system);
     read
 }

@@ -18,7 +18,7 @@ use crate::{say, terminal};
 use alloc::vec::Vec;
 use arch::gic::Intid;
 use arch::stage2::Stage2Config;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::addr::{Gpa, Span};
 use iommu::id::CacheTag;
 use iommu::table::{Attributes, Invalidated, StageTwoTable};
@@ -46,6 +46,8 @@ pub struct Partition {
     pub vgic: TicketMutex<Vgic>,
     /// Its ITS. Locked before the GIC where both are.
     pub vits: TicketMutex<Vits>,
+    /// Its ITS has commands left; written under its lock.
+    pub its_busy: AtomicBool,
     /// Its UART.
     pub uart: TicketMutex<Vuart>,
     /// What it is started with.
@@ -54,6 +56,8 @@ pub struct Partition {
     pub refused: AtomicU64,
     /// DMA faults since it was last started.
     pub faults: AtomicU64,
+    /// How often it was started again.
+    pub restarts: AtomicU64,
 }
 
 /// A vCPU after a call.
@@ -141,6 +145,11 @@ impl Partition {
         self.refused.load(Ordering::Relaxed) + self.vgic.lock().misuse()
     }
 
+    /// How often it was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
     /// A fault of one of its functions: the configured policy, once the threshold is reached.
     pub fn fault(&self, system: &'static System, function: Function) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
@@ -192,14 +201,26 @@ impl Partition {
 
     /// A byte from the console.
     pub fn receive(&self, system: &'static System, byte: u8) {
-        let line = self.uart.lock().receive(byte);
-        self.drive_uart(system, line);
+        self.with_uart(system, |uart| uart.receive(byte));
     }
 
-    /// The UART's interrupt line is at this level now.
-    pub fn drive_uart(&self, system: &'static System, line: bool) {
-        let kick = self.vgic.lock().set_line(guest_map::UART_INTID, line);
-        system.kick(self, kick);
+    /// Whether its UART takes another byte, or loses it whenever it comes.
+    pub fn has_room(&self) -> bool {
+        self.uart.lock().has_room()
+    }
+
+    /// Does something with its UART. The interrupt line follows before anybody else gets at the UART, so that levels
+    /// arrive in order.
+    pub fn with_uart<T>(&self, system: &'static System, action: impl FnOnce(&mut Vuart) -> T) -> T {
+        let mut uart = self.uart.lock();
+        let before = uart.line();
+        let result = action(&mut uart);
+        let line = uart.line();
+        if line != before {
+            let kick = self.vgic.lock().set_line(guest_map::UART_INTID, line);
+            system.kick(self, kick);
+        }
+        result
     }
 
     /// Whether the guest gets physical PPI `intid` itself: only its virtual timer.
@@ -271,9 +292,10 @@ impl Partition {
         }
         let effects = self.vgic.lock().reset_distributor();
         system.apply(self, &effects);
-        *self.uart.lock() = Vuart::new();
+        self.with_uart(system, |uart| *uart = Vuart::new());
         match change {
             Change::Restart => {
+                self.restarts.fetch_add(1, Ordering::Relaxed);
                 say!("{}: restarts", self.name());
                 self.start(system);
             }

@@ -3,11 +3,13 @@
 use crate::gate::Gate;
 use crate::irq::KICK;
 use crate::partition::Partition;
-use crate::terminal;
+use crate::trace::Trace;
 use crate::vdev::CpuSet;
 use crate::vdev::vgic::{Action, Effects, Physical};
+use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +30,12 @@ pub struct System {
     pub partitions: Vec<Partition>,
     /// By physical CPU.
     pub owners: Vec<Option<Owner>>,
+    /// By physical CPU, and only for itself: there is something new for its list registers.
+    pub attention: Vec<AtomicBool>,
+    /// What each CPU did last.
+    pub trace: Trace,
+    /// Interrupt of each CPU's own timer.
+    pub timer: Option<(Intid, Trigger)>,
     /// Maintenance interrupt of the list registers.
     pub maintenance: Option<(Intid, Trigger)>,
     /// Receive interrupt of the console.
@@ -40,12 +48,14 @@ impl System {
         self.owners.get(cpu).copied().flatten()
     }
 
-    /// Makes the CPUs of these vCPUs look. The caller's own looks anyway before it enters its guest.
+    /// Makes the CPUs of these vCPUs look, the caller's own before it enters its guest.
     pub fn kick(&self, partition: &Partition, vcpus: CpuSet) {
-        for cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
-            if *cpu != arch::cpu::index() {
+        for &cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
+            if cpu == arch::cpu::index() {
+                self.attention[cpu].store(true, Ordering::Relaxed);
+            } else {
                 // Both numbers are of things that exist.
-                let _ = self.gic.send_sgi(*cpu, KICK);
+                let _ = self.gic.send_sgi(cpu, KICK);
             }
         }
     }
@@ -76,13 +86,22 @@ impl System {
         self.kick(partition, effects.kick);
     }
 
-    /// Turns on this CPU's own interrupts: kicks, and the maintenance of its list registers. Runs on it.
+    /// Turns on this CPU's own interrupts: kicks, its timer, and the maintenance of its list registers. Runs on it.
     pub fn listen_here(&self, cpu: usize) -> Result<(), GicError> {
-        self.gic.enable(KICK, Trigger::Edge, cpu)?;
-        if let Some((maintenance, trigger)) = self.maintenance {
-            self.gic.enable(maintenance, trigger, cpu)?;
+        let own = [self.maintenance, self.timer];
+        let kick = (KICK, Trigger::Edge);
+        let mut all = own.into_iter().flatten().chain([kick]);
+        all.try_for_each(|(intid, trigger)| self.gic.enable(intid, trigger, cpu))
+    }
+
+    /// Serves a PPI of the hypervisor's own; whether it is one.
+    pub fn private_interrupt(&'static self, intid: Intid) -> bool {
+        let is = |own: Option<(Intid, Trigger)>| own.is_some_and(|(own, _)| own == intid);
+        if is(self.timer) {
+            tick::serve(self);
         }
-        Ok(())
+        // The exit is all that the maintenance of list registers needs.
+        is(self.timer) || is(self.maintenance)
     }
 
     /// Turns on the interrupts of the hypervisor's own devices, at `cpu`.
@@ -97,14 +116,14 @@ impl System {
                 crate::say!("interrupt {} stays off: {error:?}", intid.0);
             }
         }
-        terminal::listen();
+        terminal::listen(true);
     }
 
     /// Serves an SPI; whether it is a guest's now.
     pub fn shared_interrupt(&'static self, intid: Intid) -> bool {
         if self.uart.is_some_and(|(uart, _)| uart == intid) {
-            while let Some((to, byte)) = terminal::input() {
-                self.partitions[to].receive(self, byte);
+            if let Some(again) = input::pump(self) {
+                tick::by(again);
             }
             return false;
         }
@@ -114,6 +133,24 @@ impl System {
         self.partitions
             .iter()
             .any(|partition| partition.take_spi(self, intid))
+    }
+
+    /// Says how every partition is doing.
+    pub fn statistics(&self) {
+        for partition in &self.partitions {
+            let state = if partition.life.is_running() {
+                "runs"
+            } else {
+                "stopped"
+            };
+            crate::say!(
+                "{}: {state}, {} restarts, {}",
+                partition.name(),
+                partition.restarts(),
+                self.trace.counts(partition.cpus.iter().copied())
+            );
+        }
+        self.gate.summary(&self.partitions);
     }
 
     /// Serves an LPI.
@@ -133,7 +170,7 @@ impl System {
         {
             return;
         }
-        self.gate.summary(&self.partitions);
+        self.statistics();
         crate::say!("all partitions have stopped");
         arch::power::off()
     }

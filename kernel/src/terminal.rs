@@ -1,15 +1,25 @@
 //! The physical UART with the console on it, for every CPU: [`say!`](crate::say) prints a line of the hypervisor's own.
+//!
+//! Its lock is the last one that anybody takes: nothing in here locks anything else.
 
-use crate::console::{Console, Sink, Source};
+use crate::console::{Console, Input, Sink, Source};
+use crate::tick;
+use alloc::vec::Vec;
+use arch::clock;
 use arch::pl011::Pl011;
 use core::fmt::Arguments;
 use spin::mutex::TicketMutex;
+
+/// Output that waits for the rest of its line is shown once nothing has come for so long.
+const IDLE_NS: u64 = 1_000_000_000;
 
 static TERMINAL: TicketMutex<Option<Terminal>> = TicketMutex::new(None);
 
 struct Terminal {
     console: Console,
     uart: Uart,
+    /// When each partition last wrote something.
+    touched: Vec<u64>,
 }
 
 struct Uart(Pl011);
@@ -36,30 +46,34 @@ pub fn open(uart: Pl011) {
     *TERMINAL.lock() = Some(Terminal {
         console: Console::new([]),
         uart: Uart(uart),
+        touched: Vec::new(),
     });
 }
 
 /// Gives each partition its lines; the first gets the input.
-pub fn name_partitions<'a>(names: impl IntoIterator<Item = &'a str>) {
-    with(|terminal| terminal.console = Console::new(names));
-}
-
-/// Turns the receive interrupt of the UART on.
-pub fn listen() {
-    with(|terminal| terminal.uart.0.enable_receive_interrupt());
+pub fn name_partitions<'a>(names: impl ExactSizeIterator<Item = &'a str>) {
+    with(|terminal| {
+        terminal.touched = alloc::vec![0; names.len()];
+        terminal.console = Console::new(names);
+    });
 }
 
 /// See [`say!`](crate::say).
 pub fn print(text: Arguments<'_>) {
-    with(|terminal| terminal.console.print(text, &mut terminal.uart));
+    with(|terminal| {
+        terminal.console.print(text, &mut terminal.uart);
+        terminal.wait_for_the_rest(terminal.console.selected());
+    });
 }
 
 /// Output of a partition.
 pub fn output(partition: usize, byte: u8) {
     with(|terminal| {
-        terminal
-            .console
-            .write(Source::Partition(partition), &[byte], &mut terminal.uart)
+        let source = Source::Partition(partition);
+        terminal.console.write(source, &[byte], &mut terminal.uart);
+        // What it cut off is the selected one's.
+        let selected = terminal.console.selected();
+        terminal.wait_for_the_rest(Some(partition).filter(|_| byte != b'\n').or(selected));
     });
 }
 
@@ -72,23 +86,70 @@ pub fn end_line(partition: usize) {
     });
 }
 
-/// The next byte of input that is for a partition, with whose it is; `None` if there is no more input.
-pub fn input() -> Option<(usize, u8)> {
+/// Shows what has waited long enough for the rest of its line. When to look again, on [`clock::now_ns`].
+pub fn show_idle() -> Option<u64> {
     let mut terminal = TERMINAL.lock();
     let terminal = terminal.as_mut()?;
-    terminal.uart.0.clear_interrupts();
-    // At most what the FIFO holds: more raises the interrupt again.
-    for _ in 0..64 {
-        let byte = terminal.uart.0.read_byte()?;
-        if let Some(for_partition) = terminal.console.input(byte, &mut terminal.uart) {
-            return Some(for_partition);
+    let now = clock::now_ns();
+    let mut next: Option<u64> = None;
+    for (partition, touched) in terminal.touched.iter().enumerate() {
+        let due = touched.saturating_add(IDLE_NS);
+        if due <= now {
+            terminal.console.show_kept(partition, &mut terminal.uart);
+        } else if terminal.console.keeps(partition) {
+            next = Some(next.map_or(due, |next| next.min(due)));
         }
     }
-    None
+    next
+}
+
+/// The partition that gets the input.
+pub fn selected() -> Option<usize> {
+    TERMINAL.lock().as_ref()?.console.selected()
+}
+
+/// Whether a byte of input waits.
+pub fn has_input() -> bool {
+    let terminal = TERMINAL.lock();
+    terminal
+        .as_ref()
+        .is_some_and(|terminal| terminal.uart.0.has_input())
+}
+
+/// The next byte of input; `None` if none waits.
+pub fn input() -> Option<Input> {
+    let mut terminal = TERMINAL.lock();
+    let terminal = terminal.as_mut()?;
+    let byte = terminal.uart.0.read_byte()?;
+    Some(terminal.console.input(byte, &mut terminal.uart))
+}
+
+/// Whether input that waits raises the interrupt of the UART. What has raised it up to now is forgotten.
+pub fn listen(on: bool) {
+    with(|terminal| {
+        terminal.uart.0.clear_interrupts();
+        if on {
+            terminal.uart.0.enable_receive_interrupt();
+        } else {
+            terminal.uart.0.disable_receive_interrupt();
+        }
+    });
 }
 
 fn with(action: impl FnOnce(&mut Terminal)) {
     if let Some(terminal) = TERMINAL.lock().as_mut() {
         action(terminal);
+    }
+}
+
+impl Terminal {
+    /// If something of `partition` is kept: has this CPU look again later.
+    fn wait_for_the_rest(&mut self, partition: Option<usize>) {
+        if let Some(partition) = partition.filter(|&partition| self.console.keeps(partition))
+            && let Some(touched) = self.touched.get_mut(partition)
+        {
+            *touched = clock::now_ns();
+            tick::by(*touched + IDLE_NS);
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! What one physical CPU does: enters its vCPU, gets back the reason why it stopped, acts on it, again and again.
 
-use crate::irq;
+use crate::irq::{self, Lists};
 use crate::life::{Entry, Next};
 use crate::mmio;
 use crate::partition::{AfterCall, Partition, vmpidr};
 use crate::system::System;
+use crate::trace::Event;
 use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
-use crate::vdev::vgic::{self, Effects, LrState};
 use arch::cpu::Features;
 use arch::vcpu::{Exception, Exit, SysregAccess, Vcpu, VcpuConfig};
+use core::sync::atomic::Ordering;
 
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
 pub fn run(system: &'static System, cpu: usize) -> ! {
@@ -73,30 +74,30 @@ impl Stay<'_> {
             index,
             ..
         } = *self;
-        arch::ich::init();
         arch::stage2::activate(&partition.stage_two());
         self.vcpu.reset(entry.pc, entry.argument);
-        let mut lists = LrState {
-            lr: [0; vgic::spec::MAX_LRS],
-            count: arch::ich::count(),
-            hcr: 0,
-            vmcr: 0,
-        };
-        let mut used = 0;
+        let trace = system.trace.here();
+        trace.record(Event::Start(entry.pc));
+        let attention = &system.attention[arch::cpu::index()];
+        let mut lists = Lists::reset();
         loop {
-            partition.vgic.lock().flush(index, &mut lists);
-            used = irq::load(&lists, used);
+            if attention.load(Ordering::Relaxed) {
+                attention.store(false, Ordering::Relaxed);
+                lists.store(system, partition, index);
+            }
+            lists.load(partition, index);
             let exit = self.vcpu.run();
-            irq::store(&mut lists, used);
-            let mut effects = Effects::default();
-            partition.vgic.lock().sync(index, &mut lists, &mut effects);
-            system.apply(partition, &effects);
+            trace.record(Event::of(&exit, self.vcpu.reg(0)));
+            if irq::concerns(&exit) {
+                lists.store(system, partition, index);
+            }
             let then = self.handle(exit);
             partition.serve_its(system);
             if then == Then::Leave || partition.life.must_leave() {
                 break;
             }
         }
+        lists.store(system, partition, index);
         partition.vgic.lock().reset_interface(index);
         arch::ich::init();
     }

@@ -30,4 +30,6 @@ pub mod pl011;
 #[cfg(target_os = "none")]
 pub mod power;
 pub mod stage2;
+#[cfg(target_os = "none")]
+pub mod timer;
 pub mod vcpu;

@@ -8,3 +8,4 @@ pub mod memory;
 pub mod mmio;
 pub mod power;
 pub mod stage2;
+pub mod timer;

@@ -1,10 +1,11 @@
 //! One physical console for all: output is cut into lines that say whose they are, input goes to one partition.
 //!
-//! Output of a partition is kept until its line is complete, is full, or has been idle ([`Console::flush`]), so that a line on
-//! the wire never mixes two sources. The partition *selected* for input is shown at once, so that a prompt is visible; where
+//! Output of a partition is kept until its line is complete, is full, or has been idle ([`Console::show_kept`]), so that a
+//! line on the wire never mixes two sources. The partition *selected* for input is shown at once, so that a prompt is visible; where
 //! another's line comes in between, the prompt is cut off and drawn again at the next flush.
 //!
-//! `Ctrl-]` (0x1d) is the escape: then a digit selects a partition, `?` lists them, a second `Ctrl-]` goes to the partition.
+//! `Ctrl-]` (0x1d) is the escape: then a digit selects a partition, `?` lists them, `s` asks for statistics, a second
+//! `Ctrl-]` goes to the partition.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -31,6 +32,17 @@ pub enum Source {
     Hypervisor,
     /// A partition, by number. Numbers that do not exist are ignored.
     Partition(usize),
+}
+
+/// What a byte of input means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Nothing to do: it was part of a command, or there is nobody to get it.
+    Done,
+    /// It is for a partition.
+    For(usize, u8),
+    /// Somebody wants to know how the machine is doing.
+    Statistics,
 }
 
 /// See the module's description.
@@ -97,16 +109,21 @@ impl Console {
         self.write(Source::Hypervisor, b"\n", sink);
     }
 
-    /// Nothing came for a while: shows what is still kept.
-    pub fn flush(&mut self, sink: &mut impl Sink) {
-        for at in 0..self.lines.len() {
-            let selected = self.selected == Some(at);
-            if !selected && !self.lines[at].text.is_empty() {
-                self.complete(at, sink);
-            }
+    /// Whether some output of `partition` is not on the wire.
+    pub fn keeps(&self, partition: usize) -> bool {
+        let line = partition.checked_add(1).and_then(|at| self.lines.get(at));
+        line.is_some_and(|line| line.shown < line.text.len())
+    }
+
+    /// Nothing came from `partition` for a while: shows what is kept of it, the selected one's as a prompt.
+    pub fn show_kept(&mut self, partition: usize, sink: &mut impl Sink) {
+        if !self.keeps(partition) {
+            return;
         }
-        if let Some(at) = self.selected {
-            self.show(at, sink);
+        if self.selected() == Some(partition) {
+            self.show(partition + 1, sink);
+        } else {
+            self.complete(partition + 1, sink);
         }
     }
 
@@ -120,26 +137,32 @@ impl Console {
         }
     }
 
-    /// A byte from the physical console; the partition that it is for, if any.
-    pub fn input(&mut self, byte: u8, sink: &mut impl Sink) -> Option<(usize, u8)> {
-        if !self.escaped {
-            self.escaped = byte == ESCAPE;
+    /// A byte from the physical console.
+    pub fn input(&mut self, byte: u8, sink: &mut impl Sink) -> Input {
+        if self.escaped == (byte == ESCAPE) {
+            // Not in a command, or the escape twice.
+            self.escaped = false;
             return self
                 .selected()
-                .filter(|_| byte != ESCAPE)
-                .map(|to| (to, byte));
+                .map_or(Input::Done, |to| Input::For(to, byte));
+        }
+        if !self.escaped {
+            self.escaped = true;
+            return Input::Done;
         }
         self.escaped = false;
         match byte {
-            ESCAPE => return self.selected().map(|to| (to, ESCAPE)),
+            b's' => return Input::Statistics,
             b'0'..=b'9' => self.select(usize::from(byte - b'0'), sink),
             b'?' => self.list(sink),
             _ => self.print(
-                format_args!("Ctrl-] then 0-9: input to that partition, ?: list, Ctrl-]: itself"),
+                format_args!(
+                    "Ctrl-] then 0-9: input to that partition, ?: list, s: statistics, Ctrl-]: itself"
+                ),
                 sink,
             ),
         }
-        None
+        Input::Done
     }
 
     fn select(&mut self, partition: usize, sink: &mut impl Sink) {

@@ -1,6 +1,6 @@
 //! Bytes in, bytes out.
 
-use super::{Console, Sink, Source};
+use super::{Console, Input, Sink, Source};
 
 #[derive(Default)]
 struct Wire(Vec<u8>);
@@ -37,13 +37,18 @@ impl Bench {
     }
 
     fn flush(&mut self) {
-        self.console.flush(&mut self.wire);
+        for partition in 0..3 {
+            self.console.show_kept(partition, &mut self.wire);
+        }
     }
 
     fn input(&mut self, bytes: &[u8]) -> Vec<(usize, u8)> {
         bytes
             .iter()
-            .filter_map(|&byte| self.console.input(byte, &mut self.wire))
+            .filter_map(|&byte| match self.console.input(byte, &mut self.wire) {
+                Input::For(partition, byte) => Some((partition, byte)),
+                Input::Done | Input::Statistics => None,
+            })
             .collect()
     }
 
@@ -194,6 +199,32 @@ fn without_partitions_and_from_unknown_ones_nothing_happens() {
     bench.write(usize::MAX, "x\n");
     bench.flush();
     assert_eq!(bench.out(), "");
+}
+
+#[test]
+fn statistics_are_asked_for_by_the_escape_only() {
+    let mut bench = Bench::new();
+    let mut input = |byte| bench.console.input(byte, &mut bench.wire);
+    assert_eq!(input(b's'), Input::For(0, b's'));
+    assert_eq!(input(0x1d), Input::Done);
+    assert_eq!(input(b's'), Input::Statistics);
+    assert_eq!(input(b's'), Input::For(0, b's'));
+}
+
+#[test]
+fn what_is_kept_is_known() {
+    let mut bench = Bench::new();
+    bench.write(0, "~ # ");
+    bench.write(1, "half");
+    let keeps = |bench: &Bench| [0, 1, 2, 3, usize::MAX].map(|n| bench.console.keeps(n));
+    assert_eq!(keeps(&bench), [false, true, false, false, false]);
+    bench.write(2, "cuts\n");
+    assert_eq!(keeps(&bench), [true, true, false, false, false]);
+    bench.console.show_kept(usize::MAX, &mut bench.wire);
+    bench.console.show_kept(1, &mut bench.wire);
+    assert_eq!(keeps(&bench), [true, false, false, false, false]);
+    bench.console.show_kept(0, &mut bench.wire);
+    assert_eq!(keeps(&bench), [false; 5]);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::vdev::{self, vuart::Vuart};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::Frames;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Gpa, Hpa, Iova, Span};
 use iommu::id::{CacheTag, IommuIndex, VirtDeviceId};
 use iommu::table::{Attributes, StageTwoTable};
@@ -105,9 +105,11 @@ pub fn partition(
         devices,
         vgic: TicketMutex::new(vgic),
         vits: TicketMutex::new(vits),
+        its_busy: AtomicBool::new(false),
         uart: TicketMutex::new(Vuart::new()),
         refused: AtomicU64::new(0),
         faults: AtomicU64::new(0),
+        restarts: AtomicU64::new(0),
     })
 }
 

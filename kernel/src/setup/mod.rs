@@ -9,6 +9,7 @@ use crate::bundle::{Bundle, BundleError};
 use crate::config;
 use crate::machine::Host;
 use crate::system::System;
+use crate::trace::Trace;
 use crate::{say, terminal};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,6 +18,7 @@ use arch::its::ItsError;
 use arch::memory::FramePool;
 use arch::mmio::{MmioError, MmioPool};
 use core::fmt;
+use core::sync::atomic::AtomicBool;
 use iommu::id::IommuIndex;
 use iommu::smmuv3::StartError;
 use iommu::table::MapError;
@@ -112,6 +114,9 @@ pub fn build(
             .as_ref()
             .and_then(|gic| gic.maintenance)
             .map(takeover::wired),
+        timer: info.timer.map(|timer| takeover::wired(timer.hyp)),
+        attention: info.cpus.iter().map(|_| AtomicBool::new(false)).collect(),
+        trace: Trace::new(info.cpus.len()),
         gic,
         gate,
         partitions,

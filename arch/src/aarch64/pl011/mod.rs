@@ -130,9 +130,19 @@ impl Pl011 {
         None
     }
 
+    /// Whether there is something to read.
+    pub fn has_input(&self) -> bool {
+        !self.flag(Flags::Rxfe::SET.value)
+    }
+
     /// Raises the UART's interrupt, a level, while there is something to read.
     pub fn enable_receive_interrupt(&mut self) {
         self.registers.write32(IMSC, RECEIVE);
+    }
+
+    /// Lets the interrupt be, so that input may wait: in the FIFO, and then, by flow control, with whoever sends it.
+    pub fn disable_receive_interrupt(&mut self) {
+        self.registers.write32(IMSC, 0);
     }
 
     /// Lowers it again, before [`read_byte`](Self::read_byte) is called until it has no more: what comes later raises it.

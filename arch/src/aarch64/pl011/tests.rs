@@ -139,3 +139,15 @@ fn only_receive_interrupts_are_enabled_and_cleared() {
     let uart = fake.0.lock();
     assert_eq!((uart.mask, uart.cleared), (0x50, 0x50));
 }
+
+#[test]
+fn input_can_be_left_where_it_is() {
+    let (fake, mut driver) = uart(Uart::default());
+    assert!(!driver.has_input());
+    fake.0.lock().received.push_back(0x41);
+    driver.enable_receive_interrupt();
+    driver.disable_receive_interrupt();
+    assert!(driver.has_input());
+    assert_eq!(fake.0.lock().mask, 0);
+    assert_eq!(driver.read_byte(), Some(b'A'));
+}

@@ -122,6 +122,12 @@ impl Vuart {
         self.lost
     }
 
+    /// Whether a character from outside would not be lost for want of room. Without a receiver every one is lost anyway,
+    /// and none need wait.
+    pub fn has_room(&self) -> bool {
+        !self.is_receiving() || self.received.len() < self.depth()
+    }
+
     /// A guest's read of `size` bytes. It may take a character out of the FIFO: the caller looks at [`Vuart::line`] after it.
     pub fn read(&mut self, offset: u64, size: u8) -> u64 {
         if !is_register(offset, size) {
@@ -162,8 +168,7 @@ impl Vuart {
 
     /// A character from outside; the level of the interrupt line after it.
     pub fn receive(&mut self, byte: u8) -> bool {
-        const ON: u16 = CR_ENABLE | CR_RECEIVE;
-        if self.control & ON != ON {
+        if !self.is_receiving() {
             self.lost += 1;
         } else if self.received.len() >= self.depth() {
             self.lost += 1;
@@ -182,6 +187,11 @@ impl Vuart {
             self.raw |= INT_TIMEOUT;
         }
         self.line()
+    }
+
+    fn is_receiving(&self) -> bool {
+        const ON: u16 = CR_ENABLE | CR_RECEIVE;
+        self.control & ON == ON
     }
 
     fn store(&mut self, offset: u64, value: u16) -> Option<u8> {
