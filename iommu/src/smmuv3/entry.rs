@@ -64,7 +64,7 @@ impl StreamTableEntry {
         // Start level 0 needs at least 40 bits without concatenation, level 1 at least 31; and an input is never wider
         // than an output (§3.4.1).
         let width_fits =
-            (32..=48).contains(&two.input_bits) && two.input_bits <= features.output_bits().max(40);
+            (32..=48).contains(&two.input_bits) && two.input_bits <= features.input_bits();
         if !tag_fits(two.tag.0, features) || !root_fits || !width_fits {
             return Err(IommuError::Unsupported);
         }

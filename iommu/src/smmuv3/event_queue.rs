@@ -36,8 +36,13 @@ impl<P: Platform> EventQueue<P> {
     pub(super) fn new(platform: &P, largest: u8, coherent: bool) -> Option<Self> {
         let log2 = largest.min(LOG2_ENTRIES);
         let bytes = (EVENT_BYTES << log2).max(4096);
+        let buffer = platform.allocate(bytes)?;
+        if !coherent {
+            // Zeroes that a cache still holds would be written over the first records some day.
+            buffer.clean(0, buffer.len());
+        }
         Some(Self {
-            buffer: Held::new(platform.allocate(bytes)?),
+            buffer: Held::new(buffer),
             cons: Position::start(log2),
             acknowledged: 0,
             lost: false,

@@ -100,6 +100,8 @@ pub struct Features {
     pub force_write_back: bool,
     /// IDR3.BBML: 0 to 2.
     pub break_before_make_level: u8,
+    /// AArch32 tables as well, whose 40-bit inputs widen those of stage 2.
+    pub aarch32: bool,
     /// IDR5.OAS as it is encoded.
     pub output_size: u8,
     /// 16 KiB granules in stage 1.
@@ -121,6 +123,11 @@ impl Features {
             4 => 44,
             _ => 48,
         }
+    }
+
+    /// Stage 2 input width in bits (IAS, §3.4.1).
+    pub fn input_bits(&self) -> u8 {
+        self.output_bits().max(if self.aarch32 { 40 } else { 0 })
     }
 
     /// Reads them. Refuses an SMMU that is not there or that cannot do this driver's job.
@@ -176,6 +183,7 @@ impl Features {
             range_invalidation: idr3.is_set(IDR3_FIELDS::RIL),
             force_write_back: idr3.is_set(IDR3_FIELDS::FWB),
             break_before_make_level: idr3.read(IDR3_FIELDS::BBML) as u8,
+            aarch32: idr0.matches_all(IDR0_FIELDS::TTF::AArch32And64),
             output_size: idr5.read(IDR5_FIELDS::OAS) as u8,
             granule_16k: idr5.is_set(IDR5_FIELDS::GRAN16K),
             granule_64k: idr5.is_set(IDR5_FIELDS::GRAN64K),
