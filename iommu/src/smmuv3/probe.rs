@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | IDR0 | S2P | must be 1 |
 //! | | S1P | stage 1; with S2P and no erratum, nesting |
-//! | | TTF | must have AArch64 |
+//! | | TTF | must have AArch64; with AArch32 stage 2 inputs have 40 bits at least |
 //! | | COHACC | attributes of walks and queues; cleaning of what we write |
 //! | | HYP | whether EL2 entries are invalidated at the start |
 //! | | ATS, PRI | `StageOneConfig::ats`, device TLB invalidation, page request responses |
