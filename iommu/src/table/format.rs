@@ -63,6 +63,12 @@ pub trait Format: Sized + 'static {
     /// A tracked, writable leaf as the first write leaves it.
     fn dirtied(entry: u64) -> u64;
 
+    /// The index into a table of pages of the entry that covers `address`.
+    #[inline]
+    fn page_index(address: u64) -> usize {
+        (address >> Self::PAGE_SHIFT) as usize & (Self::ENTRIES - 1)
+    }
+
     /// log2 of the bytes that an entry at `height` covers.
     #[inline]
     fn shift(height: u8) -> u32 {

@@ -172,59 +172,66 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     ///
     /// # Errors
     /// Each [`MapError`] that names no other operation. Nothing has changed then.
+    #[inline]
     pub fn map<A: Input>(
         &mut self,
         input: Span<A>,
         output: Hpa,
         attributes: F::Attributes,
     ) -> Result<(), MapError> {
-        let (at, len) = self.checked(input)?;
+        F::check(attributes)?;
+        let piece = Piece::new(input.base.raw(), input.len, output.0);
+        if self.map_pages(piece, attributes) {
+            return Ok(());
+        }
+        let _ = self.checked(input)?;
         if !output.is_aligned(1 << F::PAGE_SHIFT) {
             return Err(MapError::Misaligned(output.0));
         }
-        match output.checked_add(len - 1) {
+        match output.checked_add(input.len - 1) {
             Some(last) if last.0 >> self.shape.output_bits == 0 => {}
             _ => return Err(MapError::OutputTooWide(output.0)),
-        }
-        F::check(attributes)?;
-        let piece = Piece::new(at, len, output.0);
-        if self.map_pages(piece, attributes) {
-            return Ok(());
         }
         self.map_piece(piece, attributes)
     }
 
-    /// Maps a piece that is all free pages of one table that is there already. Returns false, and has done nothing,
-    /// where it is anything else.
+    /// Maps a piece that is right, and all free pages of one table that is there already. Returns false, and has done
+    /// nothing, where it is anything else.
     #[inline]
     fn map_pages(&mut self, piece: Piece, attributes: F::Attributes) -> bool {
-        let room = F::shift(1);
-        if piece.at >> room != (piece.at + piece.len - 1) >> room || piece.len >> room != 0 {
+        let Piece { at, len, output } = piece;
+        // An empty piece wraps here, one past the end of the space there: both are too long for one table.
+        let (last, over) = (
+            at.wrapping_add(len.wrapping_sub(1)),
+            output.checked_add(len),
+        );
+        let misaligned = (at | len | output) & ((1 << F::PAGE_SHIFT) - 1) != 0;
+        if misaligned
+            || (len.wrapping_sub(1) | (at ^ last)) >> F::shift(1) != 0
+            || at >> self.shape.input_bits != 0
+            || over.is_none_or(|over| (over - 1) >> self.shape.output_bits != 0)
+            || len == 1 << F::shift(1)
+            || self.spare.fill_is_due(Self::RESERVE)
+        {
             return false;
         }
-        let (mut node, context) = self.parts();
-        if context.spare.fill_is_due(Self::RESERVE) {
+        let shape = self.shape;
+        let Some(node) = self.page_table(at) else {
+            return false;
+        };
+        let index = F::page_index(at);
+        let range = index..index + (len >> F::PAGE_SHIFT) as usize;
+        if node.first_used(range.clone()).is_some() {
             return false;
         }
-        let mut height = context.layout.top;
-        let mut index = (piece.at >> F::shift(height)) as usize;
-        while height > 0 {
-            let Some(child) = node.child_mut(index) else {
-                return false;
-            };
-            node = child;
-            height -= 1;
-            index = (piece.at >> F::shift(height)) as usize & (F::ENTRIES - 1);
+        let mut entry = F::leaf(attributes, 0, output);
+        if shape.dirty {
+            entry = F::tracked(entry);
         }
-        let count = (piece.len >> F::PAGE_SHIFT) as usize;
-        if node.first_used(index..index + count).is_some() {
-            return false;
-        }
-        let entry = context.leaf::<F>(attributes, 0, piece.output);
-        let step = 1 << F::PAGE_SHIFT;
-        node.fill(index..index + count, entry, step, context.shape.coherent);
-        context.counters.leaf_stores += count as u64;
-        context.platform.write_barrier();
+        let count = range.len();
+        node.fill(range, entry, 1 << F::PAGE_SHIFT, shape.coherent);
+        self.counters.leaf_stores += count as u64;
+        self.platform.write_barrier();
         true
     }
 

@@ -265,6 +265,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     }
 
     /// The part of `input` that this table can hold, rounded outwards to pages.
+    #[inline]
     fn clamped<A: Input>(&self, input: Span<A>) -> (u64, u64) {
         let limit = 1u64 << self.shape.input_bits;
         let page = 1u64 << F::PAGE_SHIFT;
@@ -310,6 +311,20 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     /// that could start a walk there may have it any more.
     pub fn retire(mut self, _proof: Invalidated) {
         self.root = None;
+    }
+
+    /// The table of pages that covers `address`, which is within the input width, if it is there.
+    #[inline]
+    fn page_table(&mut self, address: u64) -> Option<&mut Node<P::Buffer>> {
+        let mut node: &mut Node<P::Buffer> = self.root.as_mut()?;
+        let mut shift = F::shift(self.layout.top);
+        let mut index = (address >> shift) as usize;
+        while shift > F::PAGE_SHIFT {
+            node = node.child_mut(index)?;
+            shift -= F::INDEX_BITS;
+            index = (address >> shift) as usize & (F::ENTRIES - 1);
+        }
+        Some(node)
     }
 
     fn node(&self) -> &Node<P::Buffer> {

@@ -38,6 +38,7 @@ pub(super) struct Table<B>(Box<[Node<B>; 1]>);
 
 impl<B> Deref for Table<B> {
     type Target = Node<B>;
+    #[inline]
     fn deref(&self) -> &Node<B> {
         let [node] = &*self.0;
         node
@@ -45,6 +46,7 @@ impl<B> Deref for Table<B> {
 }
 
 impl<B> DerefMut for Table<B> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Node<B> {
         let [node] = &mut *self.0;
         node
@@ -141,6 +143,9 @@ impl<B: DmaBuffer> Node<B> {
     /// The first entry of `range` in use.
     #[inline]
     pub(super) fn first_used(&self, range: Range<usize>) -> Option<usize> {
+        if range.len() == 1 {
+            return self.is_used(range.start).then_some(range.start);
+        }
         first(&range, |word| self.used[word])
     }
 
@@ -178,19 +183,27 @@ impl<B: DmaBuffer> Node<B> {
     /// Marks `range`, all free, as used, and stores nothing.
     #[inline]
     pub(super) fn mark(&mut self, range: Range<usize>) {
+        self.live += range.len();
+        if range.len() == 1 {
+            self.used[range.start / 64] |= 1 << (range.start % 64);
+            return;
+        }
         for word in words(&range) {
             self.used[word] |= mask(word, &range);
         }
-        self.live += range.len();
     }
 
     /// Clears the descriptors of `range`, all of them in use.
     #[inline]
     pub(super) fn clear(&mut self, range: Range<usize>, coherent: bool) {
-        for word in words(&range) {
-            self.used[word] &= !mask(word, &range);
-        }
         self.live -= range.len();
+        if range.len() == 1 {
+            self.used[range.start / 64] &= !(1 << (range.start % 64));
+        } else {
+            for word in words(&range) {
+                self.used[word] &= !mask(word, &range);
+            }
+        }
         self.store(range, 0, 0, coherent);
     }
 
@@ -212,8 +225,12 @@ impl<B: DmaBuffer> Node<B> {
     /// Stores descriptors whose use does not change.
     #[inline]
     pub(super) fn store(&mut self, range: Range<usize>, first: u64, step: u64, coherent: bool) {
-        self.buffer
-            .write64_run(range.start * 8, first, step, range.len());
+        if range.len() == 1 {
+            self.buffer.write64(range.start * 8, first);
+        } else {
+            self.buffer
+                .write64_run(range.start * 8, first, step, range.len());
+        }
         if !coherent {
             self.buffer.clean(range.start * 8, range.len() * 8);
         }

@@ -85,6 +85,7 @@ impl<B> Unmapped<B> {
 }
 
 impl<B> Drop for Unmapped<B> {
+    #[inline]
     fn drop(&mut self) {
         mem::forget(self.tables.take());
     }
@@ -214,6 +215,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     /// Removes whatever is mapped in `input`. Cannot fail: a range that is not page-aligned is rounded outwards, what
     /// lies past the table's width is not mapped anyway, and cutting a block needs no memory as long as the last
     /// [`map`](Self::map) succeeded and one cut followed it (see [`Unmapped::removed`] for the rest).
+    #[inline]
     pub fn unmap<A: Input>(&mut self, input: Span<A>) -> Unmapped<P::Buffer> {
         let (from, to) = self.clamped(input);
         let mut out = Unmapped::none(from, to);
@@ -221,14 +223,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
             return out;
         }
         if !self.unmap_pages(&mut out, from, to) {
-            let (root, mut context) = self.parts();
-            let place = Place {
-                height: context.layout.top,
-                base: 0,
-                reachable: true,
-            };
-            cut::<P, F>(&mut context, &mut out, root, place, from, to);
-            context.platform.write_barrier();
+            self.unmap_range(&mut out, from, to);
         }
         // A reserve that cannot be filled now is filled by the next map, or that fails.
         let _ = self
@@ -237,61 +232,84 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         out
     }
 
+    /// Removes `from..to`, wherever it lies.
+    fn unmap_range(&mut self, out: &mut Unmapped<P::Buffer>, from: u64, to: u64) {
+        let (root, mut context) = self.parts();
+        let place = Place {
+            height: context.layout.top,
+            base: 0,
+            reachable: true,
+        };
+        cut::<P, F>(&mut context, out, root, place, from, to);
+        context.platform.write_barrier();
+    }
+
     /// Removes `from..to` where it lies in one table of pages. Returns false, and has done nothing, where it does not.
     #[inline]
     fn unmap_pages(&mut self, out: &mut Unmapped<P::Buffer>, from: u64, to: u64) -> bool {
-        if from >> F::shift(1) != (to - 1) >> F::shift(1) {
+        if (from ^ (to - 1)) >> F::shift(1) != 0 {
             return false;
         }
+        let coherent = self.shape.coherent;
+        let Some(node) = self.page_table(from) else {
+            return false;
+        };
+        let index = F::page_index(from);
+        let range = index..index + ((to - from) >> F::PAGE_SHIFT) as usize;
+        let (count, wanted) = (node.count(range.clone()), range.len());
+        if count == node.live() {
+            return self.unmap_path(out, from);
+        }
+        if count != wanted {
+            return false;
+        }
+        node.clear(range, coherent);
+        out.any = true;
+        self.counters.leaf_stores += count as u64;
+        self.platform.write_barrier();
+        true
+    }
+
+    /// Cuts off the table of pages for `address`, and the tables above it that hold nothing else, by one store.
+    fn unmap_path(&mut self, out: &mut Unmapped<P::Buffer>, address: u64) -> bool {
         let (root, mut context) = self.parts();
-        let top = context.layout.top;
+        let layout = context.layout;
         // Looks first: how far up does the cut leave tables empty?
-        let (mut keep, mut height, mut node) = (top, top, &*root);
-        let mut index = (from >> F::shift(top)) as usize;
+        let (mut keep, mut height, mut node) = (layout.top, layout.top, &*root);
         while height > 0 {
             if node.live() > 1 {
                 keep = height;
             }
-            let Some(child) = node.child(index) else {
-                return !node.is_used(index);
-            };
-            node = child;
-            height -= 1;
-            index = (from >> F::shift(height)) as usize & (F::ENTRIES - 1);
-        }
-        let range = index..index + ((to - from) >> F::PAGE_SHIFT) as usize;
-        let count = node.count(range.clone());
-        if count == 0 {
-            return true;
-        }
-        if count < node.live() {
-            keep = 0;
-        }
-        let (mut height, mut node) = (top, root);
-        let mut index = (from >> F::shift(top)) as usize;
-        while height > keep {
-            let Some(child) = node.child_mut(index) else {
+            let Some(child) = node.child(layout.index::<F>(address, height)) else {
                 return false;
             };
             node = child;
             height -= 1;
-            index = (from >> F::shift(height)) as usize & (F::ENTRIES - 1);
         }
+        let (mut height, mut node) = (layout.top, root);
+        while height > keep {
+            let Some(child) = node.child_mut(layout.index::<F>(address, height)) else {
+                return false;
+            };
+            node = child;
+            height -= 1;
+        }
+        let index = layout.index::<F>(address, height);
         out.any = true;
-        if keep > 0 {
-            clear(&mut context, out, node, index, index + 1);
-        } else if count == range.len() {
-            node.clear(range, context.shape.coherent);
-            context.counters.leaf_stores += count as u64;
-        } else {
-            clear(&mut context, out, node, range.start, range.end);
-        }
+        clear(&mut context, out, node, index, index + 1);
         context.platform.write_barrier();
         true
     }
 
     /// Frees the tables that an unmap cut off, and puts what is left of cut blocks back in force.
-    pub fn release(&mut self, mut unmapped: Unmapped<P::Buffer>, _proof: Invalidated) {
+    #[inline]
+    pub fn release(&mut self, unmapped: Unmapped<P::Buffer>, _proof: Invalidated) {
+        if unmapped.tables.is_some() || unmapped.remake[0].is_some() {
+            self.settle(unmapped);
+        }
+    }
+
+    fn settle(&mut self, mut unmapped: Unmapped<P::Buffer>) {
         for remake in mem::take(&mut unmapped.remake).into_iter().flatten() {
             self.remake(remake);
         }

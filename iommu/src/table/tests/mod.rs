@@ -1,136 +1,25 @@
 //! What the tables promise, against a walker that knows only descriptors, and against a map of pages.
 
+mod foreign;
+mod formats;
+mod machine;
+mod tlb;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::sync::Mutex;
 
 use proptest::prelude::*;
 
 use super::{Attributes, Invalidated, MapError, Memory, StageTwoTable, Unmapped};
 use crate::addr::{Gpa, Hpa, Span};
-use crate::hal::{DmaBuffer, Platform};
+use machine::{Frame, Ram};
 
 const K4: u64 = 4 << 10;
 const M2: u64 = 2 << 20;
 const G1: u64 = 1 << 30;
 
-/// Memory with addresses of its own, an allocation budget, and a note of what was cleaned.
-#[derive(Default)]
-struct Machine {
-    memory: Mutex<Memories>,
-}
-
-#[derive(Default)]
-struct Memories {
-    words: BTreeMap<u64, u64>,
-    dirty: BTreeMap<u64, ()>,
-    next: u64,
-    live: usize,
-    budget: Option<usize>,
-}
-
-#[derive(Clone)]
-struct Ram(Arc<Machine>);
-
-struct Frame {
-    machine: Ram,
-    base: u64,
-    len: usize,
-}
-
-impl Platform for Ram {
-    type Buffer = Frame;
-    fn allocate(&self, len: usize) -> Option<Frame> {
-        let mut memory = self.0.memory.lock().unwrap();
-        match &mut memory.budget {
-            Some(0) => return None,
-            Some(left) => *left -= 1,
-            None => {}
-        }
-        memory.next += len as u64;
-        memory.live += 1;
-        let base = 0x40_0000_0000 + memory.next;
-        Some(Frame {
-            machine: self.clone(),
-            base,
-            len,
-        })
-    }
-    fn write_barrier(&self) {}
-    fn read_barrier(&self) {}
-    fn now_ns(&self) -> u64 {
-        0
-    }
-}
-
-impl DmaBuffer for Frame {
-    fn hpa(&self) -> Hpa {
-        Hpa(self.base)
-    }
-    fn len(&self) -> usize {
-        self.len
-    }
-    fn read64(&self, offset: usize) -> u64 {
-        assert!(offset < self.len);
-        self.machine.word(self.base + offset as u64)
-    }
-    fn write64(&mut self, offset: usize, value: u64) {
-        assert!(offset < self.len);
-        let mut memory = self.machine.0.memory.lock().unwrap();
-        let at = self.base + offset as u64;
-        memory.words.insert(at, value);
-        memory.dirty.insert(at, ());
-    }
-    fn clean(&self, offset: usize, len: usize) {
-        let mut memory = self.machine.0.memory.lock().unwrap();
-        let from = self.base + offset as u64;
-        let gone: Vec<u64> = memory
-            .dirty
-            .range(from..from + len as u64)
-            .map(|(at, ())| *at)
-            .collect();
-        for at in gone {
-            memory.dirty.remove(&at);
-        }
-    }
-}
-
-impl Drop for Frame {
-    fn drop(&mut self) {
-        let mut memory = self.machine.0.memory.lock().unwrap();
-        memory.live -= 1;
-        for at in (self.base..self.base + self.len as u64).step_by(8) {
-            memory.words.insert(at, 0xdead_dead_dead_dead);
-            memory.dirty.remove(&at);
-        }
-    }
-}
-
 impl Ram {
-    fn word(&self, at: u64) -> u64 {
-        self.0
-            .memory
-            .lock()
-            .unwrap()
-            .words
-            .get(&at)
-            .copied()
-            .unwrap_or(0)
-    }
-    fn words(&self) -> BTreeMap<u64, u64> {
-        self.0.memory.lock().unwrap().words.clone()
-    }
-    fn live(&self) -> usize {
-        self.0.memory.lock().unwrap().live
-    }
-    fn budget(&self, budget: Option<usize>) {
-        self.0.memory.lock().unwrap().budget = budget;
-    }
-    fn dirty(&self) -> usize {
-        self.0.memory.lock().unwrap().dirty.len()
-    }
-
     /// The walk of DDI 0487 D8.2 by descriptors alone: output address, S2AP, and block size.
     fn hardware(&self, root: u64, start: u32, address: u64) -> Option<(u64, u64, u64)> {
         let mut table = root;
