@@ -210,6 +210,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         registers.write(GERRORN, errors);
 
         let mut control = CR0_FIELDS::CMDQEN::SET.value;
+        if self.features.ats {
+            // Without it whatever claims to be translated passes, from any stream and to any address (§3.9.2).
+            control |= CR0_FIELDS::ATSCHK::SET.value;
+        }
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
         let mut forget = [
             Some(Command::cfgi_all()),
