@@ -4,7 +4,7 @@
 //! SMMU refuses is overwritten by a CMD_SYNC, so that the queue goes on, and the batch it was part of fails.
 
 use super::command::{Command, Signal};
-use super::held::{Held, span};
+use super::held::Held;
 use super::registers::{DEADLINE_NS, Registers};
 use super::ring::Position;
 use super::spec::command::{COMMAND_BYTES, cerror};
@@ -12,7 +12,6 @@ use super::spec::registers::{
     CMDQ_BASE, CMDQ_CONS, CMDQ_CONS_FIELDS, CMDQ_PROD, GERROR, GERROR_FIELDS, GERRORN,
     QUEUE_BASE_ALLOCATE,
 };
-use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::physical::IommuError;
 
@@ -49,11 +48,6 @@ impl<P: Platform> CommandQueue<P> {
 
     pub(super) fn bytes(&self) -> u64 {
         self.buffer.len() as u64
-    }
-
-    /// Where it is.
-    pub(super) fn place(&self) -> Span<Hpa> {
-        span(&*self.buffer)
     }
 
     pub(super) fn lose(&mut self) {

@@ -1,6 +1,6 @@
 //! Mapping: a first walk that only looks, then one that only stores.
 
-use super::format::{Format, Layout};
+use super::format::{Format, Layout, Shape};
 use super::node::Node;
 use super::{Context, MapError, PageTable};
 use crate::addr::{Hpa, Input, Span};
@@ -179,43 +179,74 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         output: Hpa,
         attributes: F::Attributes,
     ) -> Result<(), MapError> {
-        F::check(attributes)?;
-        let piece = Piece::new(input.base.raw(), input.len, output.0);
-        if self.map_pages(piece, attributes) {
+        let (at, len) = (input.base.raw(), input.len);
+        if len == 1 << F::PAGE_SHIFT && self.map_page(at, output.0, attributes) {
             return Ok(());
         }
-        let _ = self.checked(input)?;
-        if !output.is_aligned(1 << F::PAGE_SHIFT) {
-            return Err(MapError::Misaligned(output.0));
-        }
-        match output.checked_add(input.len - 1) {
-            Some(last) if last.0 >> self.shape.output_bits == 0 => {}
-            _ => return Err(MapError::OutputTooWide(output.0)),
-        }
-        self.map_piece(piece, attributes)
+        self.map_range(input, output, attributes)
     }
 
-    /// Maps a piece that is right, and all free pages of one table that is there already. Returns false, and has done
-    /// nothing, where it is anything else.
-    #[inline]
-    fn map_pages(&mut self, piece: Piece, attributes: F::Attributes) -> bool {
-        let Piece { at, len, output } = piece;
-        // An empty piece wraps here, one past the end of the space there: both are too long for one table.
-        let (last, over) = (
-            at.wrapping_add(len.wrapping_sub(1)),
-            output.checked_add(len),
-        );
-        let misaligned = (at | len | output) & ((1 << F::PAGE_SHIFT) - 1) != 0;
-        if misaligned
-            || (len.wrapping_sub(1) | (at ^ last)) >> F::shift(1) != 0
-            || at >> self.shape.input_bits != 0
-            || over.is_none_or(|over| (over - 1) >> self.shape.output_bits != 0)
-            || len == 1 << F::shift(1)
+    /// Maps one free page of a table that is there already. Returns false, and has done nothing, where anything is
+    /// different, or wrong.
+    #[inline(always)]
+    fn map_page(&mut self, at: u64, output: u64, attributes: F::Attributes) -> bool {
+        let offset = (at | output) & ((1 << F::PAGE_SHIFT) - 1);
+        if offset | output >> self.shape.output_bits != 0
+            || F::check(attributes).is_err()
             || self.spare.fill_is_due(Self::RESERVE)
         {
             return false;
         }
-        let shape = self.shape;
+        let Shape {
+            coherent, dirty, ..
+        } = self.shape;
+        let Some(node) = self.page_table(at) else {
+            return false;
+        };
+        let entry = F::leaf(attributes, 0, output);
+        let entry = if dirty { F::tracked(entry) } else { entry };
+        if !node.fill_one(F::page_index(at), entry, coherent) {
+            return false;
+        }
+        self.counters.leaf_stores += 1;
+        self.platform.write_barrier();
+        true
+    }
+
+    #[inline(never)]
+    fn map_range<A: Input>(
+        &mut self,
+        input: Span<A>,
+        output: Hpa,
+        attributes: F::Attributes,
+    ) -> Result<(), MapError> {
+        let (at, len) = self.checked(input)?;
+        if !output.is_aligned(1 << F::PAGE_SHIFT) {
+            return Err(MapError::Misaligned(output.0));
+        }
+        match output.checked_add(len - 1) {
+            Some(last) if last.0 >> self.shape.output_bits == 0 => {}
+            _ => return Err(MapError::OutputTooWide(output.0)),
+        }
+        F::check(attributes)?;
+        let piece = Piece::new(at, len, output.0);
+        if self.map_pages(piece, attributes) {
+            return Ok(());
+        }
+        self.map_piece(piece, attributes)
+    }
+
+    /// Maps a piece that is all free pages of one table that is there already. Returns false, and has done nothing,
+    /// where it is anything else.
+    fn map_pages(&mut self, piece: Piece, attributes: F::Attributes) -> bool {
+        let Piece { at, len, output } = piece;
+        let one_table = (at ^ (at + len - 1)) >> F::shift(1) == 0;
+        if !one_table || len == 1 << F::shift(1) || self.spare.fill_is_due(Self::RESERVE) {
+            return false;
+        }
+        let Shape {
+            coherent, dirty, ..
+        } = self.shape;
         let Some(node) = self.page_table(at) else {
             return false;
         };
@@ -224,12 +255,10 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         if node.first_used(range.clone()).is_some() {
             return false;
         }
-        let mut entry = F::leaf(attributes, 0, output);
-        if shape.dirty {
-            entry = F::tracked(entry);
-        }
+        let entry = F::leaf(attributes, 0, output);
+        let entry = if dirty { F::tracked(entry) } else { entry };
         let count = range.len();
-        node.fill(range, entry, 1 << F::PAGE_SHIFT, shape.coherent);
+        node.fill(range, entry, 1 << F::PAGE_SHIFT, coherent);
         self.counters.leaf_stores += count as u64;
         self.platform.write_barrier();
         true

@@ -12,7 +12,7 @@
 //!   ignore the index into concatenated tables.
 //!
 //! The formats are in `vmsa`, `second_stage` and `spec`, the record of each table in `node`, the memory kept in hand in
-//! `spare`, and the walks that change tables in `map`, `unmap`, `split`, `protect` and `dirty`. All work on runs of
+//! `spare`, the table used last in `hot`, and the walks that change tables in `map`, `unmap`, `split`, `protect` and `dirty`. All work on runs of
 //! leaves in one table, not on leaves.
 
 use alloc::sync::Arc;
@@ -21,12 +21,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::addr::{Hpa, Input, Span};
 use crate::hal::{DmaBuffer, Platform};
+use hot::Hot;
 use node::{Node, Table};
 use spare::Spare;
 
 mod dirty;
 mod foreign;
 mod format;
+mod hot;
 mod map;
 mod node;
 mod protect;
@@ -161,6 +163,7 @@ pub struct PageTable<P: Platform, F: Format> {
     shape: Shape,
     layout: Layout,
     published: AtomicBool,
+    hot: Hot<P::Buffer>,
     format: PhantomData<fn() -> F>,
 }
 
@@ -217,6 +220,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
             shape,
             layout,
             published: AtomicBool::new(false),
+            hot: Hot::default(),
             format: PhantomData,
         })
     }
@@ -281,8 +285,10 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         if address >> self.shape.input_bits != 0 {
             return None;
         }
-        let mut node = self.node();
-        let mut height = self.layout.top;
+        let (mut node, mut height) = match self.hot.table(address >> F::shift(1)) {
+            Some(node) => (node, 0),
+            None => (self.node(), self.layout.top),
+        };
         loop {
             let index = self.layout.index::<F>(address, height);
             if let Some(child) = node.child(index) {
@@ -310,21 +316,8 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     /// Frees all of it. The proof is about the whole input range, table entries included, and about the root: nothing
     /// that could start a walk there may have it any more.
     pub fn retire(mut self, _proof: Invalidated) {
+        self.cool();
         self.root = None;
-    }
-
-    /// The table of pages that covers `address`, which is within the input width, if it is there.
-    #[inline]
-    fn page_table(&mut self, address: u64) -> Option<&mut Node<P::Buffer>> {
-        let mut node: &mut Node<P::Buffer> = self.root.as_mut()?;
-        let mut shift = F::shift(self.layout.top);
-        let mut index = (address >> shift) as usize;
-        while shift > F::PAGE_SHIFT {
-            node = node.child_mut(index)?;
-            shift -= F::INDEX_BITS;
-            index = (address >> shift) as usize & (F::ENTRIES - 1);
-        }
-        Some(node)
     }
 
     fn node(&self) -> &Node<P::Buffer> {
@@ -335,8 +328,14 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     }
 
     /// The root, and what the walks need beside it.
-    #[inline]
     fn parts(&mut self) -> (&mut Node<P::Buffer>, Context<'_, P>) {
+        self.cool();
+        let (root, context, _) = self.parts_and_hot();
+        (root, context)
+    }
+
+    /// The same with the hot table where it is.
+    fn parts_and_hot(&mut self) -> (&mut Node<P::Buffer>, Context<'_, P>, &mut Hot<P::Buffer>) {
         let Some(root) = &mut self.root else {
             unreachable!("the root goes with the table");
         };
@@ -347,7 +346,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
             spare: &mut self.spare,
             counters: &mut self.counters,
         };
-        (root, context)
+        (root, context, &mut self.hot)
     }
 }
 
@@ -355,6 +354,7 @@ impl<P: Platform, F: Format> Drop for PageTable<P, F> {
     fn drop(&mut self) {
         if *self.published.get_mut() {
             core::mem::forget(self.root.take());
+            core::mem::forget(self.hot.take());
         }
     }
 }

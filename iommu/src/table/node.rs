@@ -126,26 +126,14 @@ impl<B: DmaBuffer> Node<B> {
     /// Entries of `range` in use.
     #[inline]
     pub(super) fn count(&self, range: Range<usize>) -> usize {
-        if range.len() == 1 {
-            return usize::from(self.is_used(range.start));
-        }
         words(&range)
-            .map(|word| {
-                let (bits, mask) = (self.used[word], mask(word, &range));
-                if bits & mask == mask {
-                    return mask.count_ones() as usize;
-                }
-                (bits & mask).count_ones() as usize
-            })
+            .map(|word| (self.used[word] & mask(word, &range)).count_ones() as usize)
             .sum()
     }
 
     /// The first entry of `range` in use.
     #[inline]
     pub(super) fn first_used(&self, range: Range<usize>) -> Option<usize> {
-        if range.len() == 1 {
-            return self.is_used(range.start).then_some(range.start);
-        }
         first(&range, |word| self.used[word])
     }
 
@@ -180,14 +168,44 @@ impl<B: DmaBuffer> Node<B> {
         self.store(range, first, step, coherent);
     }
 
+    /// Writes one descriptor. Returns false, and has done nothing, where the entry is in use.
+    #[inline(always)]
+    pub(super) fn fill_one(&mut self, index: usize, entry: u64, coherent: bool) -> bool {
+        let (word, bit) = (&mut self.used[index / 64], 1 << (index % 64));
+        if *word & bit != 0 {
+            return false;
+        }
+        *word |= bit;
+        self.live += 1;
+        self.store_one(index, entry, coherent);
+        true
+    }
+
+    /// Clears one descriptor of several. Returns false, and has done nothing, where it is not in use or the last one.
+    #[inline(always)]
+    pub(super) fn clear_one(&mut self, index: usize, coherent: bool) -> bool {
+        let (word, bit) = (&mut self.used[index / 64], 1 << (index % 64));
+        if *word & bit == 0 || self.live == 1 {
+            return false;
+        }
+        *word &= !bit;
+        self.live -= 1;
+        self.store_one(index, 0, coherent);
+        true
+    }
+
+    #[inline(always)]
+    fn store_one(&mut self, index: usize, entry: u64, coherent: bool) {
+        self.buffer.write64(index * 8, entry);
+        if !coherent {
+            self.buffer.clean(index * 8, 8);
+        }
+    }
+
     /// Marks `range`, all free, as used, and stores nothing.
     #[inline]
     pub(super) fn mark(&mut self, range: Range<usize>) {
         self.live += range.len();
-        if range.len() == 1 {
-            self.used[range.start / 64] |= 1 << (range.start % 64);
-            return;
-        }
         for word in words(&range) {
             self.used[word] |= mask(word, &range);
         }
@@ -197,12 +215,8 @@ impl<B: DmaBuffer> Node<B> {
     #[inline]
     pub(super) fn clear(&mut self, range: Range<usize>, coherent: bool) {
         self.live -= range.len();
-        if range.len() == 1 {
-            self.used[range.start / 64] &= !(1 << (range.start % 64));
-        } else {
-            for word in words(&range) {
-                self.used[word] &= !mask(word, &range);
-            }
+        for word in words(&range) {
+            self.used[word] &= !mask(word, &range);
         }
         self.store(range, 0, 0, coherent);
     }
@@ -225,12 +239,8 @@ impl<B: DmaBuffer> Node<B> {
     /// Stores descriptors whose use does not change.
     #[inline]
     pub(super) fn store(&mut self, range: Range<usize>, first: u64, step: u64, coherent: bool) {
-        if range.len() == 1 {
-            self.buffer.write64(range.start * 8, first);
-        } else {
-            self.buffer
-                .write64_run(range.start * 8, first, step, range.len());
-        }
+        self.buffer
+            .write64_run(range.start * 8, first, step, range.len());
         if !coherent {
             self.buffer.clean(range.start * 8, range.len() * 8);
         }

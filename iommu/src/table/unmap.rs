@@ -217,6 +217,35 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     /// [`map`](Self::map) succeeded and one cut followed it (see [`Unmapped::removed`] for the rest).
     #[inline]
     pub fn unmap<A: Input>(&mut self, input: Span<A>) -> Unmapped<P::Buffer> {
+        let (at, len) = (input.base.raw(), input.len);
+        if len == 1 << F::PAGE_SHIFT && self.unmap_page(at) {
+            let mut out = Unmapped::none(at, at + len);
+            out.any = true;
+            return out;
+        }
+        self.unmap_any(input)
+    }
+
+    /// Removes one page of a table that holds more. Returns false, and has done nothing, where anything is different.
+    #[inline(always)]
+    fn unmap_page(&mut self, at: u64) -> bool {
+        if at & ((1 << F::PAGE_SHIFT) - 1) != 0 {
+            return false;
+        }
+        let coherent = self.shape.coherent;
+        let Some(node) = self.page_table(at) else {
+            return false;
+        };
+        if !node.clear_one(F::page_index(at), coherent) {
+            return false;
+        }
+        self.counters.leaf_stores += 1;
+        self.platform.write_barrier();
+        true
+    }
+
+    #[inline(never)]
+    fn unmap_any<A: Input>(&mut self, input: Span<A>) -> Unmapped<P::Buffer> {
         let (from, to) = self.clamped(input);
         let mut out = Unmapped::none(from, to);
         if from >= to {
@@ -245,7 +274,6 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     }
 
     /// Removes `from..to` where it lies in one table of pages. Returns false, and has done nothing, where it does not.
-    #[inline]
     fn unmap_pages(&mut self, out: &mut Unmapped<P::Buffer>, from: u64, to: u64) -> bool {
         if (from ^ (to - 1)) >> F::shift(1) != 0 {
             return false;
@@ -309,6 +337,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         }
     }
 
+    #[inline(never)]
     fn settle(&mut self, mut unmapped: Unmapped<P::Buffer>) {
         for remake in mem::take(&mut unmapped.remake).into_iter().flatten() {
             self.remake(remake);

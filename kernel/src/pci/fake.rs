@@ -362,7 +362,6 @@ impl ConfigSpace for FakeBus {
 }
 
 /// xorshift64: random enough, and the same every time.
-#[derive(Clone)]
 pub struct Random(pub u64);
 
 impl Random {

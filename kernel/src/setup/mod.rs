@@ -2,7 +2,6 @@
 //! partitions on it, of which none runs yet.
 
 pub mod assemble;
-mod report;
 pub mod takeover;
 
 use crate::boot_info::BootInfo;
@@ -98,7 +97,12 @@ pub fn build(
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
         let partition = assemble::partition(index, config, ram, &mut gate, &materials)?;
-        report::partition(&partition, &gate);
+        let (at, len) = (partition.ram.host(), partition.ram.guest().len);
+        say!(
+            "partition {}: memory {at}+{len:#x}, cpus {:?}",
+            partition.name(),
+            partition.cpus
+        );
         partitions.push(partition);
     }
     gate.streams = assemble::streams(&gate, &partitions);

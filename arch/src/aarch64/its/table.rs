@@ -5,7 +5,7 @@ use super::{ItsError, Shareable};
 use crate::barrier;
 use crate::memory::{FramePool, Frames};
 use crate::mmio::MmioRegion;
-use alloc::vec::Vec;
+use alloc::collections::BTreeMap;
 use tock_registers::LocalRegisterCopy;
 use tock_registers::fields::FieldValue;
 
@@ -29,8 +29,7 @@ pub(super) struct Table {
 struct Level2 {
     page_len: u64,
     ids_a_page: u64,
-    /// Each with its index in the first level.
-    pages: Vec<(u64, Frames)>,
+    pages: BTreeMap<u64, Frames>,
 }
 
 impl Table {
@@ -87,7 +86,7 @@ impl Table {
             level2: two_levels.then(|| Level2 {
                 page_len,
                 ids_a_page: ids_an_entry,
-                pages: Vec::new(),
+                pages: BTreeMap::new(),
             }),
             limit: ids.min(entries * ids_an_entry),
         })
@@ -103,7 +102,7 @@ impl Table {
             return Ok(());
         };
         let index = id / level2.ids_a_page;
-        if level2.pages.iter().any(|(other, _)| *other == index) {
+        if level2.pages.contains_key(&index) {
             return Ok(());
         }
         let page = pool
@@ -116,7 +115,7 @@ impl Table {
         self.memory.write64(entry, page.base() | LEVEL1_VALID);
         self.memory.clean(entry, 8);
         barrier::dma_write();
-        level2.pages.push((index, page));
+        level2.pages.insert(index, page);
         Ok(())
     }
 }

@@ -626,3 +626,49 @@ fn protect_refuses_a_change_of_more_than_permissions() {
     );
     assert_eq!(ram.words(), before);
 }
+
+#[test]
+fn single_pages_of_two_tables_in_turn() {
+    let (ram, mut table) = make::<StageTwo<Granule4K>>(Shape::new(39));
+    let far = 1 << 30;
+    let mut mapped = BTreeMap::new();
+    // Runs of one to four pages in one table, then in the other, and what is wrong in between.
+    for n in 0..600u64 {
+        let table_base = if n / (n % 4 + 1) % 2 == 0 { 0 } else { far };
+        let at = table_base + n * 7 % 64 * 4096;
+        let range = span(at, 4096);
+        if mapped.remove(&at).is_some() {
+            let cut = table.unmap(range);
+            assert!(!cut.is_empty());
+            table.release(cut, Invalidated::complete());
+        } else {
+            assert!(table.unmap(range).is_empty());
+            let wrong = table.map(range, Hpa(1 << 48), Attributes::DMA);
+            assert_eq!(wrong, Err(MapError::OutputTooWide(1 << 48)));
+            let wide = table.map(span(1 << 39, 4096), Hpa(at), Attributes::DMA);
+            assert_eq!(wide, Err(MapError::InputTooWide(1 << 39)));
+            assert!(table.unmap(span(1 << 39, 4096)).is_empty());
+            table
+                .map(range, Hpa(n << 12), Attributes::DMA)
+                .expect("free");
+            let again = table.map(range, Hpa(0), Attributes::DMA);
+            assert_eq!(again, Err(MapError::Mapped(at)));
+            mapped.insert(at, n << 12);
+        }
+        for (at, output) in [0, far]
+            .into_iter()
+            .flat_map(|base| (0..64).map(move |n| base + n * 4096))
+            .map(|at| (at, mapped.get(&at)))
+        {
+            let seen = look(&ram, &table, at).map(|seen| seen.output);
+            assert_eq!(seen.as_ref(), output);
+            assert_eq!(
+                table.walk(Iova(at)).map(|leaf| leaf.output.0).as_ref(),
+                output
+            );
+        }
+    }
+    table.root();
+    table.retire(Invalidated::complete());
+    assert_eq!(ram.live(), 0);
+}
