@@ -151,7 +151,7 @@ pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
         wait_landed(&mut debugger)?;
         ensure!(
             attempts(&guest)? > tried,
-            "the SMMU saw no DMA to {target:#x}"
+            "the SMMU did not refuse the DMA to {target:#x}"
         );
         ensure!(monitor.memory(buffer, PAGE)? == [0; PAGE as usize]);
         ensure!(

@@ -107,6 +107,8 @@ fn targets(layout: &Layout) -> Vec<(String, u64)> {
     ends("the hypervisor's data", &layout.changing[0]);
     ends("the command queue", &layout.command_queue);
     ends("the event queue", &layout.event_queue);
+    // The canary's array is 1 MiB right behind its few pages of code.
+    add("what the canary watches", layout.canary.start + 0x8_0000);
     add("the middle of the canary's memory", middle(&layout.canary));
     add("the heap", middle(&layout.changing[1]));
     add("a stack", layout.changing[2].end - 0x5000);
