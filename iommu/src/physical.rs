@@ -1,5 +1,7 @@
 //! The one seam to a physical IOMMU, and the values that cross it.
 
+use alloc::sync::Arc;
+
 use crate::addr::{Hpa, Iova, Span};
 use crate::fault::Fault;
 use crate::id::{CacheTag, DeviceId};
@@ -106,8 +108,8 @@ impl Granule {
 /// What has to leave the caches of the IOMMU. Order within a batch is not significant; all of it is complete when
 /// [`PhysicalIommu::invalidate`] returns `Ok`.
 ///
-/// A second-stage range leaves what was combined from both stages: [`Invalidation::StageOne`] takes that, in a batch after
-/// it.
+/// A second-stage range also takes what was combined from both stages, wherever a first stage may have been in use under
+/// the tag since the tag was last invalidated as a whole; the driver sees to that itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Invalidation {
@@ -191,6 +193,15 @@ pub struct Incomplete {
     pub error: IommuError,
 }
 
+/// Invalidation by several CPUs at once: nobody waits for the commands of another, only for their own.
+pub trait Invalidate: Send + Sync {
+    /// As [`PhysicalIommu::submit`].
+    ///
+    /// # Errors
+    /// [`Incomplete`].
+    fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete>;
+}
+
 /// Why an operation on the hardware failed. The stream in question is in abort when this is returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -207,6 +218,8 @@ pub enum IommuError {
     Command(u8),
     /// Registers read as all ones: the hardware is not there any more.
     Gone,
+    /// The hardware has stopped serving and refuses all DMA, or its driver was dropped.
+    Stopped,
 }
 
 /// The caller's word that what was named has left every cache of every walker, and that this was complete before:
@@ -237,6 +250,10 @@ pub trait PhysicalIommu: Send {
     fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         self.invalidate(batch)
             .map_err(|error| Incomplete { complete: 0, error })
+    }
+    /// For CPUs that invalidate without owning this; `None` where there is no such way.
+    fn invalidator(&self) -> Option<Arc<dyn Invalidate>> {
+        None
     }
     /// Fills `faults` with the oldest events and returns how many, and how many were lost since the last call.
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained;

@@ -1,13 +1,21 @@
-//! The command queue (IHI 0070, §3.5, §4, §7.1): its one producer.
+//! The command queue (IHI 0070, §3.5, §4, §7.1): positions, errors, and whose command is whose.
 //!
-//! Commands are pushed; one CMD_SYNC at the end publishes them all and waits until it is consumed. A command that the
-//! SMMU refuses is overwritten by a CMD_SYNC, so that the queue goes on, and the batch it was part of fails.
+//! Every method is one step under the lock of [`shared`](super::shared): none waits. Commands have sequence numbers of 64
+//! bits that are never used twice, so a completion that comes late is nobody else's. A batch is a run of commands without
+//! a gap and a CMD_SYNC after it; it is done when its CMD_SYNC is consumed.
+//!
+//! | CMDQ_CONS.ERR | what happens |
+//! |---|---|
+//! | CERROR_NONE | acknowledged; the queue goes on |
+//! | CERROR_ILL, reserved codes | the command becomes a CMD_SYNC, its batch fails there, the queue goes on |
+//! | CERROR_ABT | acknowledged, which reads it again; after [`ABORTS`] times in a row whoever waits fails |
+//! | CERROR_ATC_INV_SYNC | acknowledged; every batch with a CMD_ATC_INV before the CMD_SYNC fails there |
 
 use super::command::{Command, Signal};
 use super::held::Held;
-use super::registers::{DEADLINE_NS, Registers};
+use super::registers::Registers;
 use super::ring::Position;
-use super::spec::command::{COMMAND_BYTES, cerror};
+use super::spec::command::{CMD0, COMMAND_BYTES, cerror};
 use super::spec::registers::{
     CMDQ_BASE, CMDQ_CONS, CMDQ_CONS_FIELDS, CMDQ_PROD, GERROR, GERROR_FIELDS, GERRORN,
     QUEUE_BASE_ALLOCATE,
@@ -17,17 +25,76 @@ use crate::physical::IommuError;
 
 /// log2 of the entries used, where the SMMU has that many: one page.
 const LOG2_ENTRIES: u8 = 8;
+/// Batches at a time; one a CPU that waits.
+const BATCHES: usize = 32;
+/// Reads of a command that may fail in a row.
+const ABORTS: u8 = 3;
+
+/// A batch that somebody waits for.
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    /// First command of the run.
+    start: u64,
+    /// One past the last.
+    end: u64,
+    /// The CMD_SYNC after it.
+    sync: Option<u64>,
+    /// The first and the last CMD_ATC_INV.
+    device_tlb: Option<(u64, u64)>,
+    /// The first command that was refused, and the code.
+    refused: Option<(u64, u8)>,
+}
+
+impl Batch {
+    fn refuse(&mut self, at: u64, code: u8) {
+        if self.refused.is_none_or(|(first, _)| at < first) {
+            self.refused = Some((at, code));
+        }
+    }
+}
+
+/// Names a batch until it is closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ticket(usize);
+
+/// What became of a command that was to be added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pushed {
+    Done,
+    /// No room.
+    Full,
+    /// Somebody else's commands are in between: the run is over.
+    Cut,
+}
+
+/// How far a run came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Progress {
+    /// Commands from its start that are complete.
+    pub(super) complete: u64,
+    /// Why not all.
+    pub(super) refused: Option<u8>,
+}
 
 pub(super) struct CommandQueue<P: Platform> {
     buffer: Held<P::Buffer>,
     prod: Position,
     /// As last read.
     cons: Position,
+    /// Commands stored since the start, and consumed, and published.
+    produced: u64,
+    consumed: u64,
+    published: u64,
+    /// All before it is complete: a CMD_SYNC after it was consumed.
+    synced: u64,
+    /// The CMD_SYNC that took the place of a refused command, until it is consumed.
+    replaced: Option<u64>,
+    batches: [Option<Batch>; BATCHES],
+    aborts: u8,
     coherent: bool,
-    /// The first code that a command of the current batch was refused with.
-    refused: Option<u8>,
     pub(super) commands: u64,
     pub(super) syncs: u64,
+    pub(super) refusals: u64,
 }
 
 impl<P: Platform> CommandQueue<P> {
@@ -39,10 +106,17 @@ impl<P: Platform> CommandQueue<P> {
             buffer: Held::new(platform.allocate(bytes)?),
             prod: Position::start(log2),
             cons: Position::start(log2),
+            produced: 0,
+            consumed: 0,
+            published: 0,
+            synced: 0,
+            replaced: None,
+            batches: [None; BATCHES],
+            aborts: 0,
             coherent,
-            refused: None,
             commands: 0,
             syncs: 0,
+            refusals: 0,
         })
     }
 
@@ -64,38 +138,81 @@ impl<P: Platform> CommandQueue<P> {
         registers.write(CMDQ_CONS, 0);
     }
 
-    /// Adds `command` to the batch. Waits for room, without completing anything, where the batch is longer than the queue.
-    pub(super) fn push<M: Mmio>(
-        &mut self,
-        platform: &P,
-        registers: &Registers<M>,
-        command: Command,
-    ) -> Result<(), IommuError> {
-        if self.prod.since(self.cons) >= self.prod.entries() {
-            self.publish(platform, registers);
-            let full = self.prod.entries();
-            self.wait(platform, registers, |prod, cons| prod.since(cons) < full)?;
-        }
-        self.store(self.prod, command);
-        self.prod = self.prod.next();
-        self.commands += 1;
-        Ok(())
+    /// Starts a batch; `None` while there are too many.
+    pub(super) fn open(&mut self) -> Option<Ticket> {
+        let free = self.batches.iter().position(Option::is_none)?;
+        let mut batch = Batch::default();
+        (batch.start, batch.end) = (self.produced, self.produced);
+        self.batches[free] = Some(batch);
+        Some(Ticket(free))
     }
 
-    /// Ends the batch: all of it is complete on return.
-    pub(super) fn sync<M: Mmio>(
-        &mut self,
-        platform: &P,
-        registers: &Registers<M>,
-    ) -> Result<(), IommuError> {
-        self.push(platform, registers, Command::sync(Signal::None))?;
-        self.commands -= 1;
-        self.syncs += 1;
-        self.publish(platform, registers);
-        self.wait(platform, registers, |prod, cons| prod == cons)?;
-        match self.refused.take() {
-            Some(code) => Err(IommuError::Command(code)),
-            None => Ok(()),
+    fn batch(&mut self, Ticket(at): Ticket) -> &mut Batch {
+        let Some(batch) = &mut self.batches[at] else {
+            unreachable!("a ticket is closed by its holder alone");
+        };
+        batch
+    }
+
+    /// Free entries.
+    pub(super) fn room(&self) -> u64 {
+        u64::from(self.prod.entries()) - (self.produced - self.consumed)
+    }
+
+    /// Room that is worth waiting for before a long batch goes on.
+    pub(super) fn has_room(&self) -> bool {
+        self.room() >= u64::from(self.prod.entries() / 2).max(1)
+    }
+
+    /// Adds `command` to the run of a batch.
+    pub(super) fn push(&mut self, ticket: Ticket, command: Command) -> Pushed {
+        let at = self.produced;
+        if self.batch(ticket).end != at && !self.restart(ticket) {
+            return Pushed::Cut;
+        }
+        if self.room() == 0 {
+            return Pushed::Full;
+        }
+        let opcode = command.0[0] as u8;
+        let batch = self.batch(ticket);
+        batch.end = at + 1;
+        if opcode == CMD0::OPCODE::AtcInv.value as u8 {
+            let first = batch.device_tlb.map_or(at, |(first, _)| first);
+            batch.device_tlb = Some((first, at));
+        }
+        self.add(command);
+        Pushed::Done
+    }
+
+    /// A run that has nothing in it yet starts where the queue is now.
+    fn restart(&mut self, ticket: Ticket) -> bool {
+        let at = self.produced;
+        let batch = self.batch(ticket);
+        let empty = batch.start == batch.end;
+        if empty {
+            (batch.start, batch.end) = (at, at);
+        }
+        empty
+    }
+
+    /// Ends the run of a batch by a CMD_SYNC; `false` without room.
+    pub(super) fn end(&mut self, ticket: Ticket) -> bool {
+        if self.room() == 0 {
+            return false;
+        }
+        self.batch(ticket).sync = Some(self.produced);
+        self.add(Command::sync(Signal::None));
+        true
+    }
+
+    fn add(&mut self, command: Command) {
+        self.store(self.prod, command);
+        self.prod = self.prod.next();
+        self.produced += 1;
+        if command == Command::sync(Signal::None) {
+            self.syncs += 1;
+        } else {
+            self.commands += 1;
         }
     }
 
@@ -108,42 +225,75 @@ impl<P: Platform> CommandQueue<P> {
         }
     }
 
-    fn publish<M: Mmio>(&self, platform: &P, registers: &Registers<M>) {
-        platform.write_barrier();
-        registers.write(CMDQ_PROD, self.prod.register());
-    }
-
-    /// Reads CONS until `done`, getting over refused commands.
-    fn wait<M: Mmio>(
-        &mut self,
-        platform: &P,
-        registers: &Registers<M>,
-        done: impl Fn(Position, Position) -> bool,
-    ) -> Result<(), IommuError> {
-        let start = platform.now_ns();
-        loop {
-            let register = registers.read::<CMDQ_CONS_FIELDS::Register>(CMDQ_CONS);
-            if register.get() == u32::MAX {
-                return Err(IommuError::Gone);
-            }
-            let cons = self.cons.of_register(register.get());
-            if self.prod.since(cons) <= self.prod.since(self.cons) {
-                self.cons = cons;
-            }
-            if done(self.prod, self.cons) {
-                platform.read_barrier();
-                return Ok(());
-            }
-            self.recover(platform, registers)?;
-            if platform.now_ns().saturating_sub(start) > DEADLINE_NS {
-                return Err(IommuError::Timeout);
-            }
-            core::hint::spin_loop();
+    /// Hands everything stored to the SMMU.
+    pub(super) fn publish<M: Mmio>(&mut self, platform: &P, registers: &Registers<M>) {
+        if self.published != self.produced {
+            self.published = self.produced;
+            platform.write_barrier();
+            registers.write(CMDQ_PROD, self.prod.register());
         }
     }
 
-    /// Gets over the command that stopped the queue, if one did (§7.1). At most once a command, as each turns into a
-    /// CMD_SYNC, which no SMMU refuses.
+    /// Whether the CMD_SYNC of a batch is consumed.
+    pub(super) fn is_done(&self, Ticket(at): Ticket) -> bool {
+        let sync = self.batches[at].and_then(|batch| batch.sync);
+        sync.is_some_and(|sync| sync < self.consumed)
+    }
+
+    /// How far the run of a batch came.
+    pub(super) fn progress(&self, Ticket(at): Ticket) -> Progress {
+        let Some(batch) = self.batches[at] else {
+            unreachable!("a ticket is closed by its holder alone");
+        };
+        let synced = self.synced.clamp(batch.start, batch.end);
+        let first = batch.refused.map_or(synced, |(at, _)| at.min(synced));
+        Progress {
+            complete: first - batch.start,
+            refused: batch.refused.map(|(_, code)| code),
+        }
+    }
+
+    /// Starts the next run of a batch whose last one is done.
+    pub(super) fn next_run(&mut self, ticket: Ticket) {
+        let at = self.produced;
+        let mut batch = Batch::default();
+        (batch.start, batch.end) = (at, at);
+        *self.batch(ticket) = batch;
+    }
+
+    /// Nobody waits for the batch any more. What of it is in the queue still goes to the SMMU.
+    pub(super) fn close(&mut self, Ticket(at): Ticket) {
+        self.batches[at] = None;
+    }
+
+    /// Reads how far the SMMU is.
+    pub(super) fn advance<M: Mmio>(&mut self, registers: &Registers<M>) -> Result<(), IommuError> {
+        let register = registers.read::<CMDQ_CONS_FIELDS::Register>(CMDQ_CONS);
+        if register.get() == u32::MAX {
+            return Err(IommuError::Gone);
+        }
+        let cons = self.cons.of_register(register.get());
+        let step = u64::from(cons.since(self.cons));
+        // A position that was never published is nonsense.
+        if step == 0 || step > self.published - self.consumed {
+            return Ok(());
+        }
+        self.cons = cons;
+        self.consumed += step;
+        self.aborts = 0;
+        if let Some(at) = self.replaced.filter(|at| *at < self.consumed) {
+            self.replaced = None;
+            self.synced = self.synced.max(at + 1);
+        }
+        for batch in self.batches.iter().flatten() {
+            if let Some(sync) = batch.sync.filter(|sync| *sync < self.consumed) {
+                self.synced = self.synced.max(sync + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gets over the command that stopped the queue, if one did (§7.1).
     pub(super) fn recover<M: Mmio>(
         &mut self,
         platform: &P,
@@ -154,28 +304,50 @@ impl<P: Platform> CommandQueue<P> {
         if error.get() == u32::MAX {
             return Err(IommuError::Gone);
         }
-        if error.is_set(GERROR_FIELDS::CMDQ_ERR) == seen.is_set(GERROR_FIELDS::CMDQ_ERR) {
+        let active = error.get() ^ seen.get();
+        if active & GERROR_FIELDS::SFM_ERR::SET.value != 0 {
+            return Err(IommuError::Stopped);
+        }
+        let stopped = GERROR_FIELDS::CMDQ_ERR::SET.value;
+        if active & stopped == 0 {
             return Ok(());
         }
+        self.advance(registers)?;
         let cons = registers.read::<CMDQ_CONS_FIELDS::Register>(CMDQ_CONS);
         let code = cons.read(CMDQ_CONS_FIELDS::ERR) as u8;
-        let at = self.cons.of_register(cons.get());
-        // After CERROR_ATC_INV_SYNC the CMD_SYNC at CONS is good as it stands (§7.1).
-        if code != cerror::ATC_INV_SYNC
-            && self.prod.since(at) <= self.prod.entries()
-            && at != self.prod
-        {
-            self.store(at, Command::sync(Signal::None));
-            platform.write_barrier();
+        let at = self.consumed;
+        match code {
+            cerror::NONE => {}
+            cerror::ABT => self.aborts = self.aborts.saturating_add(1),
+            cerror::ATC_INV_SYNC => {
+                for batch in self.batches.iter_mut().flatten() {
+                    // Those that a CMD_SYNC has seen done are not meant.
+                    let open = |(first, last): &(u64, u64)| *first < at && *last >= self.synced;
+                    if let Some((first, _)) = batch.device_tlb.filter(open) {
+                        batch.refuse(first.max(self.synced), code);
+                    }
+                }
+            }
+            _ if at < self.published => {
+                self.store(self.cons, Command::sync(Signal::None));
+                platform.write_barrier();
+                self.replaced = Some(at);
+                self.refusals += 1;
+                for batch in self.batches.iter_mut().flatten() {
+                    if (batch.start..batch.end).contains(&at) {
+                        batch.refuse(at, code);
+                    }
+                }
+            }
+            _ => {}
         }
-        self.refused.get_or_insert(code);
-        let mask = GERROR_FIELDS::CMDQ_ERR.mask << GERROR_FIELDS::CMDQ_ERR.shift;
-        registers.write(GERRORN, seen.get() ^ mask);
-        if code == cerror::ABT {
-            // The queue's own memory cannot be read: nothing in it will ever be.
-            self.refused = None;
-            return Err(IommuError::Command(code));
+        registers.write(GERRORN, seen.get() ^ stopped);
+        if self.aborts > ABORTS {
+            return Err(IommuError::Command(cerror::ABT));
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,8 @@
 //!
 //! Files: `spec/` has the layouts; `probe` the ID registers and `errata` what they stand for; `entry`, `guest_entry` and
 //! `context` build entries, `hitless` says how one becomes another; `command` builds commands, `cover` and `invalidation`
-//! choose them; `stream_table`, `command_queue` and `event_queue` are the one writer or reader of each; `event` is pure;
-//! `quirks` says where the emulator differs; `tags` keeps the VMIDs.
+//! choose them, `program` puts a batch together; `stream_table`, `command_queue` and `event_queue` are the one writer or
+//! reader of each; `shared` is what several CPUs use at once, `nested` what they know of each other; `event` is pure; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
 //!
 //! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
 //! there is no `more`, the global error's calls [`Smmu::handle_gerror`].
@@ -17,16 +17,20 @@ use alloc::sync::Arc;
 
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
-use crate::id::{DeviceId, IommuIndex};
+use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Caps, Drained, HardwareErrors, Invalidation, IommuError, PhysicalIommu, StreamConfig,
+    Caps, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation, IommuError, PhysicalIommu,
+    StreamConfig,
 };
-use command::Command;
+use command::{Command, PageResponse, Resume};
 use command_queue::CommandQueue;
 use entry::StreamTableEntry as Entry;
 use event_queue::EventQueue;
 use hitless::{Kind, Update};
+use nested::NestedStreams;
+use program::Program;
 use registers::Registers;
+use shared::{Core, Shared};
 use spec::registers::{
     CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_IRQ_CFG0, GERROR,
     GERROR_FIELDS, GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
@@ -46,10 +50,13 @@ mod guest_entry;
 mod held;
 mod hitless;
 mod invalidation;
+mod nested;
 mod probe;
+mod program;
 mod quirks;
 mod registers;
 pub mod ring;
+mod shared;
 pub mod spec;
 mod stream_table;
 mod tags;
@@ -129,6 +136,8 @@ pub struct Counters {
     pub commands: u64,
     /// CMD_SYNCs.
     pub syncs: u64,
+    /// Commands that the SMMU refused.
+    pub refusals: u64,
     /// Event records read.
     pub events: u64,
     /// Times that records were lost.
@@ -143,10 +152,9 @@ pub struct Counters {
 pub struct Smmu<P: Platform, M: Mmio> {
     index: IommuIndex,
     platform: Arc<P>,
-    registers: Registers<M>,
+    shared: Arc<Shared<P, M>>,
     features: Features,
     streams: StreamTable<P>,
-    commands: CommandQueue<P>,
     events: EventQueue<P>,
 }
 
@@ -166,14 +174,19 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let events = EventQueue::new(platform, features.event_queue_log2, features.coherent)?;
             Some((commands, events, StreamTable::new(platform, &features)?))
         };
-        let (commands, events, streams) = memory(&platform).ok_or(StartError::OutOfMemory)?;
+        let (queue, events, streams) = memory(&platform).ok_or(StartError::OutOfMemory)?;
+        let core = Core {
+            registers,
+            queue,
+            nested: NestedStreams::default(),
+            stopped: false,
+        };
         let mut smmu = Self {
             index,
+            shared: Arc::new(Shared::new(Arc::clone(&platform), features, core)),
             platform,
-            registers,
             features,
             streams,
-            commands,
             events,
         };
         smmu.enable()?;
@@ -183,7 +196,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// The order of §6.3.10 and §3.11: attributes, tables and queues; commands; forget everything; events; translation.
     fn enable(&mut self) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
-        let registers = &self.registers;
+        let shared = Arc::clone(&self.shared);
+        let mut core = shared.lock();
+        let Core {
+            registers, queue, ..
+        } = &mut *core;
         registers.write_acknowledged(&*platform, CR0, CR0ACK, 0)?;
         registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, 0)?;
         let attributes = if self.features.coherent {
@@ -203,7 +220,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         );
         platform.write_barrier();
         self.streams.program(registers);
-        self.commands.program(registers);
+        queue.program(registers);
         self.events.program(registers);
         // Whatever was active before is not ours.
         let errors = registers.read::<()>(GERROR).get();
@@ -211,19 +228,17 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
 
         let mut control = CR0_FIELDS::CMDQEN::SET.value;
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
-        let mut forget = [
-            Some(Command::cfgi_all()),
-            Some(Command::tlbi_nsnh_all()),
-            None,
+        drop(core);
+        let forget = [
+            Command::cfgi_all(),
+            Command::tlbi_nsnh_all(),
+            Command::tlbi_el2_all(),
         ];
-        if self.features.el2 {
-            forget[2] = Some(Command::tlbi_el2_all());
-        }
-        for command in forget.into_iter().flatten() {
-            self.commands.push(&*platform, registers, command)?;
-        }
-        self.commands.sync(&*platform, registers)?;
+        let forget = &forget[..if self.features.el2 { 3 } else { 2 }];
+        self.tell(forget)?;
 
+        let core = shared.lock();
+        let registers = &core.registers;
         if self.features.msi {
             // Their reset value is unknown, and what they hold is written to by the SMMU without being translated.
             registers.write64(GERROR_IRQ_CFG0, 0);
@@ -244,26 +259,43 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
 
     /// Counts so far.
     pub fn counters(&self) -> Counters {
-        let (register_reads, register_writes) = self.registers.accesses();
+        let core = self.shared.lock();
+        let (register_reads, register_writes) = core.registers.accesses();
         Counters {
             register_reads,
             register_writes,
-            commands: self.commands.commands,
-            syncs: self.commands.syncs,
+            commands: core.queue.commands,
+            syncs: core.queue.syncs,
+            refusals: core.queue.refusals,
             events: self.events.events,
             losses: self.events.losses,
             stream_table_bytes: self.streams.bytes(),
-            queue_bytes: self.commands.bytes() + self.events.bytes(),
+            queue_bytes: core.queue.bytes() + self.events.bytes(),
         }
     }
 
     /// Acknowledges the active global errors (§7.5), and gets the command queue going again if it stopped.
     ///
+    /// | bit | what happens |
+    /// |---|---|
+    /// | CMDQ_ERR | by CMDQ_CONS.ERR: see `command_queue`; the batch concerned fails |
+    /// | EVENTQ_ABT_ERR | records were lost: the next drain says so |
+    /// | PRIQ_ABT_ERR | acknowledged; there is no page request queue here |
+    /// | MSI_*_ABT_ERR | acknowledged; interrupts are wires, CMD_SYNC is polled for |
+    /// | SFM_ERR | the SMMU refuses all DMA for good: nothing waits for it any more |
+    ///
     /// # Errors
     /// [`IommuError::Gone`]; [`IommuError::Command`] where the command queue cannot go on.
     pub fn handle_gerror(&mut self) -> Result<GlobalErrors, IommuError> {
-        let errors = self.registers.read::<()>(GERROR).get();
-        let seen = self.registers.read::<()>(GERRORN).get();
+        let mut core = self.shared.lock();
+        let Core {
+            registers,
+            queue,
+            stopped,
+            ..
+        } = &mut *core;
+        let errors = registers.read::<()>(GERROR).get();
+        let seen = registers.read::<()>(GERRORN).get();
         if errors == u32::MAX {
             return Err(IommuError::Gone);
         }
@@ -274,14 +306,62 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         if active.events_lost() {
             self.events.note_loss();
         }
+        *stopped |= active.service_failure();
         let command = GERROR_FIELDS::CMDQ_ERR::SET.value;
         if active.0 & !command != 0 {
-            self.registers.write(GERRORN, seen ^ (active.0 & !command));
+            registers.write(GERRORN, seen ^ (active.0 & !command));
         }
         if active.command() {
-            self.commands.recover(&self.platform, &self.registers)?;
+            queue.recover(&self.platform, registers)?;
         }
         Ok(active)
+    }
+
+    /// Sends commands of the host.
+    fn tell(&self, commands: &[Command]) -> Result<(), IommuError> {
+        let mut program = Program::of_commands(commands, &self.features);
+        self.shared
+            .run(&mut program)
+            .map_err(|failure| failure.error)
+    }
+
+    /// Answers a stalled transaction (§4.6.1): `tag` is that of its event.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.
+    pub fn resume(&self, device: DeviceId, tag: u16, action: Resume) -> Result<(), IommuError> {
+        if !self.features.stalls.possible() {
+            return Err(IommuError::Unsupported);
+        }
+        self.tell(&[Command::resume(device, tag, action)])
+    }
+
+    /// Ends every stalled transaction of `device` (§4.6.2), which refuses new ones already.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.
+    pub fn end_stalls(&self, device: DeviceId) -> Result<(), IommuError> {
+        if !self.features.stalls.possible() {
+            return Err(IommuError::Unsupported);
+        }
+        self.tell(&[Command::stall_term(device)])
+    }
+
+    /// Answers a group of page requests (§4.5.2).
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where there are none; those of the command queue.
+    pub fn answer_page_request(
+        &self,
+        device: DeviceId,
+        pasid: Option<u32>,
+        group: u16,
+        response: PageResponse,
+    ) -> Result<(), IommuError> {
+        if !self.features.pri || group >> 9 != 0 {
+            return Err(IommuError::Unsupported);
+        }
+        self.tell(&[Command::pri_resp(device, pasid, group, response)])
     }
 
     /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
@@ -303,11 +383,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             if !table.store(&self.platform, substream, image) {
                 continue;
             }
-            let told = self.invalidate(&[Invalidation::Context {
-                device,
-                pasid: substream,
-                leaf: true,
-            }]);
+            let told = self.tell(&[Command::cfgi_cd(device, substream, true)]);
             if told.is_err() {
                 let [shut, ..] = *Update::close(&old, Kind::ContextDescriptor).images();
                 table.store(&self.platform, substream, &shut);
@@ -317,11 +393,15 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         Ok(())
     }
 
-    fn forget_entry(&mut self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
-        let command = Command::cfgi_ste(device, leaf);
-        self.commands
-            .push(&self.platform, &self.registers, command)?;
-        self.commands.sync(&self.platform, &self.registers)
+    fn forget_entry(&self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
+        self.tell(&[Command::cfgi_ste(device, leaf)])
+    }
+
+    /// Says that `device` is about to use a stage 1 under `tag`. Invalidations of stage 2 that were sent without knowing it
+    /// are complete on return ([`nested`]).
+    fn announce(&self, tag: CacheTag, device: DeviceId) -> Result<(), IommuError> {
+        let new = self.shared.lock().nested.add(tag, device)?;
+        if new { self.tell(&[]) } else { Ok(()) }
     }
 
     /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
@@ -347,7 +427,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 }
 
-impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
+impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
     fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {
         let errors = self.handle_gerror()?;
         Ok(HardwareErrors {
@@ -375,40 +455,57 @@ impl<P: Platform, M: Mmio> PhysicalIommu for Smmu<P, M> {
         let linked = self.streams.prepare(&self.platform, device)?;
         let old = self.streams.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
+        let shut = Update::close(&old, Kind::StreamTableEntry);
         let entry = Entry::new(config, &self.features);
-        let update = match (config, &entry) {
-            (StreamConfig::Abort, _) | (_, Err(_)) => Update::close(&old, Kind::StreamTableEntry),
+        let nested = match config {
+            StreamConfig::Nested { stage_two, .. } => Some(stage_two.tag),
+            _ => None,
+        };
+        if self.shared.lock().stopped {
+            // The SMMU refuses all DMA and answers nothing.
+            self.streams
+                .store(&self.platform, device, &shut.images()[0]);
+            let abort = config == StreamConfig::Abort;
+            return abort.then_some(()).ok_or(IommuError::Stopped);
+        }
+        let ready = entry.and_then(|entry| match nested {
+            Some(tag) => self.announce(tag, device).map(|()| entry),
+            None => Ok(entry),
+        });
+        let update = match (config, &ready) {
+            (StreamConfig::Abort, _) | (_, Err(_)) => shut,
             (_, Ok(entry)) => Update::new(&old, &entry.0, Kind::StreamTableEntry),
         };
         let updated = self.update(device, &update, linked);
         if updated.is_err() {
-            let shut = Update::close(&old, Kind::StreamTableEntry);
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
             let _ = self.update(device, &shut, true);
         }
-        updated.and(entry.map(drop))
+        let result = updated.and(ready.map(drop));
+        if result.is_ok() {
+            self.shared.lock().nested.remove(device, nested);
+        }
+        result
     }
 
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        // Table stores before this call are visible before the SMMU is told to forget.
-        self.platform.write_barrier();
-        for entry in batch {
-            for command in invalidation::commands(entry, &self.features)? {
-                self.commands
-                    .push(&self.platform, &self.registers, command)?;
-            }
-        }
-        self.commands.sync(&self.platform, &self.registers)
+        self.submit(batch).map_err(|incomplete| incomplete.error)
+    }
+
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        self.shared.submit(batch)
+    }
+
+    fn invalidator(&self) -> Option<Arc<dyn Invalidate>> {
+        Some(Arc::clone(&self.shared) as Arc<dyn Invalidate>)
     }
 
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained {
         // An error here is the command queue's, which its next batch reports.
         let _ = self.handle_gerror();
+        let core = self.shared.lock();
         self.events
-            .drain(&self.platform, &self.registers, self.index, faults)
+            .drain(&self.platform, &core.registers, self.index, faults)
     }
 }
 
@@ -416,12 +513,14 @@ impl<P: Platform, M: Mmio> Drop for Smmu<P, M> {
     /// Back to refusing everything by GBPA, which [`Smmu::start`] set. An SMMU that does not acknowledge may still read
     /// its tables and write its queue: their memory is lost then.
     fn drop(&mut self) {
-        let stopped = self
+        let mut core = self.shared.lock();
+        core.stopped = true;
+        let stopped = core
             .registers
             .write_acknowledged(&*self.platform, CR0, CR0ACK, 0);
         if stopped.is_err() {
             self.streams.lose();
-            self.commands.lose();
+            core.queue.lose();
             self.events.lose();
         }
     }

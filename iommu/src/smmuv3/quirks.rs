@@ -12,6 +12,8 @@
 //! * 64-bit accesses work for the base registers only: every other one is accessed with 32 bits.
 //! * An invalidation of an STE finds its device by a bus number that is cached once: buses are numbered first.
 //! * An STE with stage 2 but without S2AA64 ends the emulator: [`super::stream_table`] builds them whole.
+//! * CMD_TLBI_S2_IPA leaves what was combined from both stages, as the document allows: [`super::nested`] goes on with
+//!   CMD_TLBI_NH_ALL.
 //! * A TLBI by VA without a range drops one page of a block that was cached in pages, and translations of TTB0 and TTB1 are
 //!   cached with the configuration: [`super::errata`] has both, by the identity that the emulator leaves 0.
 //! * Commands of features that are not there (CMD_ATC_INV, CMD_RESUME, ..) are consumed, where the document has CERROR_ILL:

@@ -56,6 +56,10 @@ pub struct State {
     /// A stream that sends a transaction whenever memory changes, and what each met.
     pub watched: Option<u32>,
     pub seen: Vec<Option<[u64; 8]>>,
+    /// So many more commands are consumed, then the next is refused with this code, once.
+    pub refuse: Option<(usize, u64)>,
+    /// So many more commands are consumed, then the queue does not move.
+    pub credits: Option<usize>,
     /// The queue's memory cannot be read.
     pub unreadable: bool,
 }
@@ -139,14 +143,33 @@ impl State {
             let at = base + (cons & (wrap >> 1)) * 16;
             let command = [self.word(at), self.word(at + 8)];
             let opcode = command[0] & 0xff;
+            match &mut self.credits {
+                Some(0) => return,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            let refused = match &mut self.refuse {
+                Some((0, code)) => Some(*code),
+                Some((left, _)) => {
+                    *left -= 1;
+                    None
+                }
+                None => None,
+            };
+            if refused.is_some() {
+                self.refuse = None;
+            }
             let error = match opcode {
+                _ if refused.is_some() => refused.unwrap_or(0),
                 _ if self.unreadable => 2,
                 _ if self.illegal == Some(opcode) => 1,
+                0x44 | 0x45 if self.register(0) >> 24 & 3 != 1 => 0,
+                0x41 if self.register(0) >> 16 & 1 != 0 => 0,
                 0x03..=0x06 | 0x10..=0x13 | 0x20..=0x23 | 0x28 | 0x2a | 0x30 | 0x46 => 0,
                 0x40 if self.register(0) >> 10 & 1 != 0 => 0,
                 _ => 1,
             };
-            if error != 0 {
+            if error != 0 || refused.is_some() {
                 self.registers.insert(CMDQ_CONS, cons | error << 24);
                 let toggled = self.register(GERROR) ^ 1;
                 self.registers.insert(GERROR, toggled);

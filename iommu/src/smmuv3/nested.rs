@@ -1,0 +1,74 @@
+//! Which tags have a stage 1 of a guest's in use, and which streams.
+//!
+//! CMD_TLBI_S2_IPA removes entries of stage 2 alone; what was combined from both stages stays (§3.17, §4.4.2), and so does
+//! what the walk of stage 1 left behind. So where there may be such entries, an invalidation of stage 2 goes on with
+//! CMD_TLBI_NH_ALL for the tag, after a CMD_SYNC: without it, a walk in between could combine anew with what was not gone
+//! yet.
+
+use alloc::vec::Vec;
+
+use crate::id::{CacheTag, DeviceId};
+use crate::physical::IommuError;
+
+/// A place in the order of what [`NestedStreams::next`] goes through.
+pub(super) type Place = (CacheTag, Option<DeviceId>);
+
+#[derive(Default, Debug)]
+pub(super) struct NestedStreams {
+    /// Tags with entries that a stage 1 took part in, maybe.
+    tags: Vec<CacheTag>,
+    /// Streams that have one now.
+    streams: Vec<(CacheTag, DeviceId)>,
+}
+
+impl NestedStreams {
+    /// `device` is about to use a stage 1 under `tag`. Whether the tag is new here.
+    pub(super) fn add(&mut self, tag: CacheTag, device: DeviceId) -> Result<bool, IommuError> {
+        let space = self.tags.try_reserve(1).is_ok() && self.streams.try_reserve(1).is_ok();
+        if !space {
+            return Err(IommuError::OutOfMemory);
+        }
+        if !self.streams.contains(&(tag, device)) {
+            self.streams.push((tag, device));
+        }
+        let new = !self.holds(tag);
+        if new {
+            self.tags.push(tag);
+        }
+        Ok(new)
+    }
+
+    /// `device` uses no stage 1 any more but that under `kept`.
+    pub(super) fn remove(&mut self, device: DeviceId, kept: Option<CacheTag>) {
+        self.streams
+            .retain(|(tag, other)| *other != device || Some(*tag) == kept);
+    }
+
+    /// Everything combined under `tag` is gone.
+    pub(super) fn forgotten(&mut self, tag: CacheTag) {
+        if !self.streams.iter().any(|(other, _)| *other == tag) {
+            self.tags.retain(|other| *other != tag);
+        }
+    }
+
+    /// Whether there may be combined entries under `tag`.
+    pub(super) fn holds(&self, tag: CacheTag) -> bool {
+        self.tags.contains(&tag)
+    }
+
+    /// What comes after `last` among the tags that are `wanted`, each followed by its streams.
+    pub(super) fn next(
+        &self,
+        last: Option<Place>,
+        wanted: impl Fn(CacheTag) -> bool,
+    ) -> Option<Place> {
+        let tags = self.tags.iter().map(|tag| (*tag, None));
+        let streams = self
+            .streams
+            .iter()
+            .map(|(tag, device)| (*tag, Some(*device)));
+        tags.chain(streams)
+            .filter(|place| last.is_none_or(|last| *place > last) && wanted(place.0))
+            .min()
+    }
+}

@@ -1,0 +1,214 @@
+//! What several CPUs use of one SMMU at once: its registers and its command queue, behind a lock that nobody holds while
+//! they wait.
+//!
+//! The lock is held to store a batch and write CMDQ_PROD, and to look once how far the SMMU is. Between looks it is free:
+//! others add their commands behind, and each waits for its own CMD_SYNC. It is taken in turn, so that everyone gets in.
+
+use alloc::sync::Arc;
+
+use spin::mutex::{TicketMutex, TicketMutexGuard};
+
+use super::command::Command;
+use super::command_queue::{CommandQueue, Pushed, Ticket};
+use super::nested::NestedStreams;
+use super::probe::Features;
+use super::program::Program;
+use super::registers::{DEADLINE_NS, Registers};
+use crate::hal::{Mmio, Platform};
+use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
+
+/// What the lock is for.
+pub(super) struct Core<P: Platform, M> {
+    pub(super) registers: Registers<M>,
+    pub(super) queue: CommandQueue<P>,
+    pub(super) nested: NestedStreams,
+    /// Nothing is waited for any more: service failure, or the driver is gone.
+    pub(super) stopped: bool,
+}
+
+/// See the module's description.
+pub(super) struct Shared<P: Platform, M> {
+    pub(super) platform: Arc<P>,
+    pub(super) features: Features,
+    core: TicketMutex<Core<P, M>>,
+}
+
+type Guard<'a, P, M> = TicketMutexGuard<'a, Core<P, M>>;
+
+/// A program that did not come to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    /// Commands from its start that are complete.
+    pub(super) complete: u64,
+    pub(super) error: IommuError,
+}
+
+impl<P: Platform, M: Mmio> Shared<P, M> {
+    pub(super) fn new(platform: Arc<P>, features: Features, core: Core<P, M>) -> Self {
+        Self {
+            platform,
+            features,
+            core: TicketMutex::new(core),
+        }
+    }
+
+    pub(super) fn lock(&self) -> Guard<'_, P, M> {
+        self.core.lock()
+    }
+
+    /// Takes a step under the lock until it gives something. Between two steps the lock is free, and the SMMU's progress
+    /// and errors are looked at. Ends by `start` + [`DEADLINE_NS`].
+    fn until<T>(
+        &self,
+        start: u64,
+        mut step: impl FnMut(&mut Core<P, M>) -> Option<T>,
+    ) -> Result<T, IommuError> {
+        loop {
+            {
+                let mut core = self.lock();
+                if core.stopped {
+                    return Err(IommuError::Stopped);
+                }
+                if let Some(value) = step(&mut core) {
+                    return Ok(value);
+                }
+                let Core {
+                    registers, queue, ..
+                } = &mut *core;
+                queue.advance(registers)?;
+                if let Some(value) = step(&mut core) {
+                    self.platform.read_barrier();
+                    return Ok(value);
+                }
+                let Core {
+                    registers, queue, ..
+                } = &mut *core;
+                queue.recover(&self.platform, registers)?;
+            }
+            if self.platform.now_ns().saturating_sub(start) > DEADLINE_NS {
+                return Err(IommuError::Timeout);
+            }
+            core::hint::spin_loop();
+        }
+    }
+
+    /// Sends the commands of `program` with one CMD_SYNC at the end (and those that the program has itself), one write of
+    /// CMDQ_PROD, and waits. A program longer than the queue is handed over in pieces; should others come in between, a
+    /// CMD_SYNC ends the piece, so that it is always known which commands are complete.
+    pub(super) fn run(&self, program: &mut Program<'_>) -> Result<(), Failure> {
+        let start = self.platform.now_ns();
+        let ticket = self.until(start, |core| core.queue.open());
+        let ticket = ticket.map_err(|error| Failure { complete: 0, error })?;
+        let mut settled = 0;
+        let sent = self.send(ticket, program, start, &mut settled);
+        let mut core = self.lock();
+        let progress = core.queue.progress(ticket);
+        core.queue.close(ticket);
+        let error = match (sent, progress.refused) {
+            (Ok(()), None) => return Ok(()),
+            (_, Some(code)) => IommuError::Command(code),
+            (Err(error), None) => error,
+        };
+        Err(Failure {
+            complete: settled + progress.complete,
+            error,
+        })
+    }
+
+    fn send(
+        &self,
+        ticket: Ticket,
+        program: &mut Program<'_>,
+        start: u64,
+        settled: &mut u64,
+    ) -> Result<(), IommuError> {
+        let mut pending = None;
+        loop {
+            let mut full = false;
+            let last = self.until(start, |core| {
+                if full && !core.queue.has_room() {
+                    return None;
+                }
+                let filled = fill(core, ticket, program, &mut pending);
+                full = filled.is_none();
+                let Core {
+                    registers, queue, ..
+                } = core;
+                queue.publish(&self.platform, registers);
+                filled
+            })?;
+            self.until(start, |core| core.queue.is_done(ticket).then_some(()))?;
+            if last {
+                return Ok(());
+            }
+            let mut core = self.lock();
+            let progress = core.queue.progress(ticket);
+            if progress.refused.is_some() {
+                return Ok(());
+            }
+            *settled += progress.complete;
+            core.queue.next_run(ticket);
+        }
+    }
+
+    /// Sends a batch. See [`Invalidate`].
+    pub(super) fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        let illegal = batch.iter().enumerate().find_map(|(index, entry)| {
+            let error = super::invalidation::commands(entry, &self.features).err()?;
+            Some(Incomplete {
+                complete: index,
+                error,
+            })
+        });
+        let legal = &batch[..illegal.map_or(batch.len(), |illegal| illegal.complete)];
+        if !legal.is_empty() {
+            // Table stores before this call are visible before the SMMU is told to forget.
+            self.platform.write_barrier();
+            let mut program = Program::of_entries(legal, &self.features);
+            let sent = self.run(&mut program);
+            let mut core = self.lock();
+            sent.map_err(|failure| Incomplete {
+                complete: program.entries_in(failure.complete, &core.nested),
+                error: failure.error,
+            })?;
+            for entry in legal {
+                if let Invalidation::Tag(tag) | Invalidation::StageOne(tag) = *entry {
+                    core.nested.forgotten(tag);
+                }
+            }
+        }
+        illegal.map_or(Ok(()), Err)
+    }
+}
+
+/// Stores as much of a program as there is room for. `Some` once its piece has its CMD_SYNC: whether it was the last.
+fn fill<P: Platform, M>(
+    core: &mut Core<P, M>,
+    ticket: Ticket,
+    program: &mut Program<'_>,
+    pending: &mut Option<Command>,
+) -> Option<bool> {
+    loop {
+        let next = pending.take().or_else(|| program.next(&core.nested));
+        let Some(command) = next else {
+            return core.queue.end(ticket).then_some(true);
+        };
+        match core.queue.push(ticket, command) {
+            Pushed::Done => {}
+            Pushed::Full => {
+                *pending = Some(command);
+                return None;
+            }
+            Pushed::Cut => {
+                *pending = Some(command);
+                return core.queue.end(ticket).then_some(false);
+            }
+        }
+    }
+}
+
+impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
+    fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        Self::submit(self, batch)
+    }
+}
