@@ -170,7 +170,7 @@ fn permissions_of_the_table_are_those_of_the_device() {
 fn a_stale_entry_is_used_until_the_invalidation_and_never_after_it() {
     let mut rig = Rig::new(Config::default());
     let mut table = rig.table(39);
-    for round in 0..2_000u64 {
+    for round in 0..10_000u64 {
         let at = (round % 5) * 0x20_0000 + (round % 3) * PAGE;
         let len = [PAGE, 3 * PAGE, 0x20_0000, 0x40_0000][(round % 4) as usize];
         let at = if len > 0x1_0000 { at & !0x1f_ffff } else { at };
@@ -276,4 +276,44 @@ fn nothing_is_leaked_and_nothing_freed_is_reached_over_a_life() {
     assert_eq!(memory.live(), before);
     assert_eq!(smmu.dma_read(8, 0, 1), Err(Denied::GlobalAbort));
     assert_eq!(memory.device_read(0x10, true), Err(BusError::Absent(0x10)));
+}
+
+#[test]
+fn a_closed_stream_has_nothing_on_its_way_any_more() {
+    let mut rig = Rig::new(Config::default());
+    let page = 0x7000_0000;
+    rig.memory.add_ram(page, PAGE);
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, page, PAGE);
+    rig.attach(8, &table, 3);
+    rig.smmu.posted_write(8, 0x1000, &[5]).unwrap();
+    rig.abort(8);
+    assert_eq!(rig.memory.device_read(page, true), Ok(5));
+    assert_eq!(
+        rig.smmu.posted_write(8, 0x1000, &[5]),
+        Err(Denied::StreamAbort)
+    );
+}
+
+#[test]
+fn one_table_behind_two_smmus_is_forgotten_by_each_on_its_own() {
+    let (memory, one) = parts(Config::default());
+    let two = SmmuModel::new(Config::default(), &memory);
+    let mut first = start(&memory, &one).unwrap();
+    let mut second = start(&memory, &two).unwrap();
+    let platform = Arc::new(memory.clone());
+    let mut table = iommu::table::StageTwoTable::new(platform, 39, true).unwrap();
+    map(&mut table, 0x1000, RAM, PAGE);
+    let config = rig::stage_two(&table, 3);
+    first.attach(DeviceId(8), config).unwrap();
+    second.attach(DeviceId(8), config).unwrap();
+    assert!(one.dma_read(8, 0x1000, 1).is_ok() && two.dma_read(8, 0x1000, 1).is_ok());
+    let cut = table.unmap(span(0x1000, PAGE));
+    let stale = [cut.invalidation(CacheTag(3))];
+    first.invalidate(&stale).unwrap();
+    assert!(one.dma_read(8, 0x1000, 1).is_err());
+    assert!(two.dma_read(8, 0x1000, 1).is_ok(), "not the other's");
+    second.invalidate(&stale).unwrap();
+    assert!(two.dma_read(8, 0x1000, 1).is_err());
+    table.release(cut, Invalidated::complete());
 }
