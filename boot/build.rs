@@ -20,6 +20,8 @@ fn main() {
         "-znorelro",
         "-znognustack",
         "--build-id=none",
+        // A bit instead of 24 bytes for each.
+        "--pack-dyn-relocs=relr",
     ] {
         println!("cargo:rustc-link-arg-bins={arg}");
     }

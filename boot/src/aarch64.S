@@ -53,7 +53,8 @@ boot_enter:
     cmp     x0, x1
     b.lo    1b
 
-    // Relocations: the image is linked at 0. R_AARCH64_RELATIVE is all that a static image has.
+    // Relocations: the image is linked at 0. R_AARCH64_RELATIVE is all that a static image has;
+    // here the unaligned ones, if any.
     adrp    x0, __rela_start
     add     x0, x0, :lo12:__rela_start
     adrp    x1, __rela_end
@@ -68,6 +69,32 @@ boot_enter:
     str     x4, [x2, x20]
     b       1b
 2:
+    // The aligned ones, packed (gABI, SHT_RELR): an even word is the place of one, an odd one has a bit for each of the 63
+    // words behind the last. The addends are in place.
+    adrp    x0, __relr_start
+    add     x0, x0, :lo12:__relr_start
+    adrp    x1, __relr_end
+    add     x1, x1, :lo12:__relr_end
+1:  cmp     x0, x1
+    b.hs    5f
+    ldr     x2, [x0], #8
+    tbnz    x2, #0, 2f
+    add     x3, x2, x20
+    ldr     x4, [x3]
+    add     x4, x4, x20
+    str     x4, [x3], #8
+    b       1b
+2:  mov     x5, x3
+3:  lsr     x2, x2, #1
+    cbz     x2, 4f
+    ldr     x4, [x5], #8
+    tbz     x2, #0, 3b
+    add     x4, x4, x20
+    stur    x4, [x5, #-8]
+    b       3b
+4:  add     x3, x3, #(63 * 8)
+    b       1b
+5:
     // The initial map: image with bundle, and device tree.
     adrp    x23, __initial_tables
     add     x23, x23, #4096             // the next unused table

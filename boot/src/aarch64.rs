@@ -60,6 +60,17 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error:?}"),
     };
+    let (text, constants, data) = (image::text(), image::constants(), image::data());
+    info!(
+        "image: text {:#x}+{:#x}, constants {:#x}+{:#x}, data {:#x}+{:#x}, ends at {:#x}",
+        text.start,
+        text.end - text.start,
+        constants.start,
+        constants.end - constants.start,
+        data.start,
+        data.end - data.start,
+        image::bundle_range().start
+    );
     info!(
         "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
         plan.heap,

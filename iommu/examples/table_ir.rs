@@ -13,9 +13,9 @@
 //! zeroes each one it gets, as aarch64-paging does. Valgrind counts the byte-wise `rep stos` of the C library's memset as
 //! up to 4,096 instructions, so two zeroed tables a round are about 32 Ir a leaf.
 //!
-//! Prints one line each, `key value`: `rounds`, `leaves`, the exact store and byte counts `map_1g_2m_leaf_stores`,
-//! `map_1g_2m_table_stores`, `map_1g_2m_table_bytes` (without the root), `map_1g_1g_leaf_stores`,
-//! `map_1g_1g_table_bytes`, `unmap_1g_4k_leaf_stores`, `unmap_1g_4k_table_stores`, `retained_bytes` after all unmaps
+//! Prints one line each, `key value`: `rounds`, `leaves`, exact counts for 1 GiB mapped and unmapped again in blocks of
+//! each size, `1g_in_SIZE_WHAT` with WHAT `leaf_stores`, `table_stores`, `table_bytes` of the map (without the root),
+//! `unmap_stores` of the unmap, `freed_bytes` of the release; `retained_bytes` after all unmaps
 //! (without the root), `retained_pages` which the platform is short of after them, and for each function
 //! `NAME_ns_a_leaf`, the mean of its rounds, which is for information only.
 
@@ -225,43 +225,34 @@ fn timed(name: &str, rounds: u32, leaves: u64, run: impl FnOnce()) {
 }
 
 /// Stores and bytes of large maps.
+/// 1 GiB mapped to `output`, whose alignment decides on the largest block, and unmapped again.
+fn one_gib(name: &str, output: u64) {
+    let mut table = table(Host);
+    let root = table.counters().table_bytes;
+    let range = span(1 << 30, 1 << 30);
+    table
+        .map(range, Hpa(output), Attributes::DMA)
+        .expect("free");
+    let mapped = table.counters();
+    let print = |what: &str, value: u64| println!("1g_in_{name}_{what} {value}");
+    print("leaf_stores", mapped.leaf_stores);
+    print("table_stores", mapped.table_stores);
+    print("table_bytes", mapped.table_bytes - root);
+    let unmapped = table.unmap(range);
+    table.release(unmapped, Invalidated::complete());
+    let after = table.counters();
+    let stores = after.leaf_stores + after.table_stores;
+    print(
+        "unmap_stores",
+        stores - mapped.leaf_stores - mapped.table_stores,
+    );
+    print("freed_bytes", mapped.table_bytes - after.table_bytes);
+}
+
 fn counts() {
-    let mut blocks = table(Host);
-    let root = blocks.counters().table_bytes;
-    blocks
-        .map(span(1 << 30, 1 << 30), Hpa(2 << 20), Attributes::DMA)
-        .expect("free");
-    println!("map_1g_2m_leaf_stores {}", blocks.counters().leaf_stores);
-    println!("map_1g_2m_table_stores {}", blocks.counters().table_stores);
-    println!(
-        "map_1g_2m_table_bytes {}",
-        blocks.counters().table_bytes - root
-    );
-    let mut block = table(Host);
-    block
-        .map(span(1 << 30, 1 << 30), Hpa(1 << 30), Attributes::DMA)
-        .expect("free");
-    println!("map_1g_1g_leaf_stores {}", block.counters().leaf_stores);
-    println!(
-        "map_1g_1g_table_bytes {}",
-        block.counters().table_bytes - root
-    );
-    let mut pages = table(Host);
-    pages
-        .map(span(1 << 30, 1 << 30), Hpa(PAGE), Attributes::DMA)
-        .expect("free");
-    let before = pages.counters();
-    let unmapped = pages.unmap(span(1 << 30, 1 << 30));
-    let after = pages.counters();
-    println!(
-        "unmap_1g_4k_leaf_stores {}",
-        after.leaf_stores - before.leaf_stores
-    );
-    println!(
-        "unmap_1g_4k_table_stores {}",
-        after.table_stores - before.table_stores
-    );
-    pages.release(unmapped, Invalidated::complete());
+    one_gib("1g", 1 << 30);
+    one_gib("2m", 2 << 20);
+    one_gib("4k", 4 << 10);
 }
 
 fn main() {

@@ -10,6 +10,8 @@ extern crate alloc;
 
 pub mod boot_info;
 pub mod bundle;
+#[cfg(test)]
+mod composition;
 pub mod config;
 pub mod console;
 pub mod devices;

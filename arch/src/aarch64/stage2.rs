@@ -5,6 +5,8 @@ use super::features::Features;
 use super::{cpu, sysreg::read, sysreg::write_guest};
 #[cfg(target_os = "none")]
 use core::arch::asm;
+#[cfg(target_os = "none")]
+use core::sync::atomic::AtomicU64;
 
 /// The tables of one partition: 4 KiB granule, no concatenation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,10 +51,11 @@ const PAGE: u64 = 4096;
 /// A root table for while another VMID's entries are invalidated: nothing can be cached from it.
 #[cfg(target_os = "none")]
 #[repr(C, align(4096))]
-struct Empty([u64; 512]);
+struct Empty([AtomicU64; 512]);
 
+// Nobody writes it. As a constant its zeros would be a page of the image.
 #[cfg(target_os = "none")]
-static EMPTY: Empty = Empty([0; 512]);
+static EMPTY: Empty = Empty([const { AtomicU64::new(0) }; 512]);
 
 /// Uses these tables on this CPU from here on. What may be cached under the VMID must be that of the same tables.
 #[cfg(target_os = "none")]

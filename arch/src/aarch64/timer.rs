@@ -1,4 +1,4 @@
-//! This CPU's EL2 physical timer, `CNTHP_*_EL2` (Arm ARM D12.2): one deadline, on the clock of [`clock`](super::clock).
+//! This CPU's EL2 physical timer, `CNTHP_*_EL2` (Arm ARM D12.2): one deadline, on the clock of `clock`.
 //!
 //! Its interrupt is a level, high from the deadline on, until [`off`] or a later deadline.
 

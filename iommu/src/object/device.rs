@@ -34,7 +34,7 @@ pub(super) fn owner(device: u32, pasid: u32) -> u64 {
 
 /// A device's record goes when it was unbound already.
 pub(super) fn forgotten(bound: &Bound) {
-    debug_assert!(bound.vdevice.is_none() && !bound.stuck);
+    debug_assert!(bound.vdevice.is_none());
 }
 
 impl Inner {

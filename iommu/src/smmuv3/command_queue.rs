@@ -12,7 +12,7 @@
 //! | CERROR_ATC_INV_SYNC | acknowledged; every batch with a CMD_ATC_INV before the CMD_SYNC fails there |
 
 use super::command::{Command, Signal};
-use super::held::Held;
+use super::held::{Held, span};
 use super::registers::Registers;
 use super::ring::Position;
 use super::spec::command::{CMD0, COMMAND_BYTES, cerror};
@@ -20,6 +20,7 @@ use super::spec::registers::{
     CMDQ_BASE, CMDQ_CONS, CMDQ_CONS_FIELDS, CMDQ_PROD, GERROR, GERROR_FIELDS, GERRORN,
     QUEUE_BASE_ALLOCATE,
 };
+use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::physical::IommuError;
 
@@ -122,6 +123,11 @@ impl<P: Platform> CommandQueue<P> {
 
     pub(super) fn bytes(&self) -> u64 {
         self.buffer.len() as u64
+    }
+
+    /// Where it is.
+    pub(super) fn place(&self) -> Span<Hpa> {
+        span(&*self.buffer)
     }
 
     pub(super) fn lose(&mut self) {

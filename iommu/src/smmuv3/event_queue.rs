@@ -1,13 +1,14 @@
 //! The event queue (IHI 0070, §7.2, §7.4): its one consumer.
 
 use super::event;
-use super::held::Held;
+use super::held::{Held, span};
 use super::registers::Registers;
 use super::ring::Position;
 use super::spec::event::EVENT_BYTES;
 use super::spec::registers::{
     EVENTQ_BASE, EVENTQ_CONS, EVENTQ_INDEX_FIELDS, EVENTQ_PROD, QUEUE_BASE_ALLOCATE,
 };
+use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::id::IommuIndex;
@@ -54,6 +55,11 @@ impl<P: Platform> EventQueue<P> {
 
     pub(super) fn bytes(&self) -> u64 {
         self.buffer.len() as u64
+    }
+
+    /// Where it is.
+    pub(super) fn place(&self) -> Span<Hpa> {
+        span(&*self.buffer)
     }
 
     pub(super) fn lose(&mut self) {

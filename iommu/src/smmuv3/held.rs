@@ -1,6 +1,16 @@
 //! Memory that hardware may still reach when its owner is dropped.
 
+use crate::addr::{Hpa, Span};
+use crate::hal::DmaBuffer;
 use core::ops::{Deref, DerefMut};
+
+/// Where a buffer is.
+pub(super) fn span(buffer: &impl DmaBuffer) -> Span<Hpa> {
+    Span {
+        base: buffer.hpa(),
+        len: buffer.len() as u64,
+    }
+}
 
 /// Owns a buffer. Freed when dropped, unless it was given up before.
 pub(super) struct Held<B>(Option<B>);

@@ -15,6 +15,7 @@
 
 use alloc::sync::Arc;
 
+use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
@@ -125,6 +126,21 @@ impl GlobalErrors {
     }
 }
 
+/// Memory that the SMMU reads and writes by itself, beside the tables of streams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The stream table, or its first level.
+    pub stream_table: Span<Hpa>,
+    /// There are two levels; the second ones are allocated as streams are attached.
+    pub two_level: bool,
+    /// Bits of a StreamID that the table covers: all others are refused.
+    pub stream_bits: u8,
+    /// The command queue.
+    pub command_queue: Span<Hpa>,
+    /// The event queue.
+    pub event_queue: Span<Hpa>,
+}
+
 /// Exact counts since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -227,6 +243,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         registers.write(GERRORN, errors);
 
         let mut control = CR0_FIELDS::CMDQEN::SET.value;
+        if self.features.ats {
+            // Without it whatever claims to be translated passes, from any stream and to any address (§3.9.2).
+            control |= CR0_FIELDS::ATSCHK::SET.value;
+        }
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
         drop(core);
         let forget = [
@@ -255,6 +275,17 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// What the SMMU has.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Where its memory is.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            stream_table: self.streams.base(),
+            two_level: self.streams.is_two_level(),
+            stream_bits: self.streams.stream_bits(),
+            command_queue: self.shared.lock().queue.place(),
+            event_queue: self.events.place(),
+        }
     }
 
     /// Counts so far.

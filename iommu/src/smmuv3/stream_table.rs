@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use tock_registers::LocalRegisterCopy;
 
-use super::held::Held;
+use super::held::{Held, span};
 use super::hitless::Words;
 use super::probe::Features;
 use super::registers::Registers;
@@ -15,6 +15,7 @@ use super::spec::registers::{
     STRTAB_BASE, STRTAB_BASE_CFG, STRTAB_BASE_CFG_FIELDS, STRTAB_BASE_RA,
 };
 use super::spec::ste::{L1STD, STE_BYTES};
+use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::id::DeviceId;
 use crate::physical::IommuError;
@@ -83,6 +84,16 @@ impl<P: Platform> StreamTable<P> {
                 (first.len() + second) as u64
             }
         }
+    }
+
+    /// The table that STRTAB_BASE points to.
+    pub(super) fn base(&self) -> Span<Hpa> {
+        let (Tables::Linear(buffer) | Tables::TwoLevel { first: buffer, .. }) = &self.tables;
+        span(&**buffer)
+    }
+
+    pub(super) fn is_two_level(&self) -> bool {
+        matches!(self.tables, Tables::TwoLevel { .. })
     }
 
     /// Bits of a StreamID that the table covers.

@@ -97,7 +97,7 @@ impl Attributes {
     };
 }
 
-/// The leaf form of bits [1:0] at `height` (D8.3.1.2).
+/// The leaf form of bits 1:0 at `height` (D8.3.1.2).
 fn kind(height: u8) -> u64 {
     if height == 0 {
         LEAF::TYPE::Page.value
@@ -115,7 +115,7 @@ fn link(next: u64) -> u64 {
     (next & ADDRESS) | TABLE::TYPE::Table.value
 }
 
-/// Both stages: bits [1:0] and the levels that have blocks (D8.3.1). What a walker ignores is ignored here too.
+/// Both stages: bits 1:0 and the levels that have blocks (D8.3.1). What a walker ignores is ignored here too.
 fn decode<G: Granule>(entry: u64, height: u8) -> Entry {
     match (entry & 3, height) {
         (0 | 2, _) => Entry::Invalid,

@@ -362,6 +362,7 @@ impl ConfigSpace for FakeBus {
 }
 
 /// xorshift64: random enough, and the same every time.
+#[derive(Clone)]
 pub struct Random(pub u64);
 
 impl Random {

@@ -2,6 +2,7 @@
 //! partitions on it, of which none runs yet.
 
 pub mod assemble;
+mod report;
 pub mod takeover;
 
 use crate::boot_info::BootInfo;
@@ -97,12 +98,7 @@ pub fn build(
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
         let partition = assemble::partition(index, config, ram, &mut gate, &materials)?;
-        let (at, len) = (partition.ram.host(), partition.ram.guest().len);
-        say!(
-            "partition {}: memory {at}+{len:#x}, cpus {:?}",
-            partition.name(),
-            partition.cpus
-        );
+        report::partition(&partition, &gate);
         partitions.push(partition);
     }
     gate.streams = assemble::streams(&gate, &partitions);

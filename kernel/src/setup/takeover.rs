@@ -1,6 +1,6 @@
 //! Taking the machine over: all DMA stopped first, then the interrupt controller, the buses, memory, and the gate shut.
 
-use super::SetupError;
+use super::{SetupError, report};
 use crate::boot_info::{self, BootInfo};
 use crate::bundle::Bundle;
 use crate::config::{self, Machine, MachineFacts};
@@ -17,6 +17,7 @@ use arch::memory::{FramePool, Frames};
 use arch::mmio::{MmioPool, MmioRegion};
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
+use iommu::physical::PhysicalIommu;
 use iommu::smmuv3::{self, Smmu};
 use spin::mutex::TicketMutex;
 
@@ -127,6 +128,7 @@ pub fn gate(
         let index = IommuIndex(index as u8);
         let driver = Smmu::start(index, registers, Arc::clone(host))
             .map_err(|error| SetupError::Smmu(index, error))?;
+        report::smmu(index, &driver.layout(), &driver.caps());
         let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
         units.push(Unit {
             phandle: smmu.phandle,

@@ -206,6 +206,14 @@ pub fn now_ns() -> u64 {
     (u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64
 }
 
+/// Ticks of the counter a second.
+pub fn frequency() -> u64 {
+    let hz;
+    // SAFETY: a read without side effect.
+    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) hz) };
+    hz
+}
+
 /// Waits by looking at the clock.
 pub fn sleep_ms(ms: u64) {
     let end = now_ns() + ms * 1_000_000;

@@ -6,30 +6,73 @@ use anyhow::{Context, Result};
 use object::{Object, ObjectSection, SectionFlags, SectionKind, elf};
 use std::fs;
 
-/// What is loaded of the release build.
+/// What of the release build is loaded, and what it zeroes.
 pub const SIZE: Source = Source {
-    ids: &["B19"],
+    ids: &["B19", "B19.code", "B19.constants", "B19.data", "B19.zeroed"],
     measure: size,
 };
 
-/// All sections that are loaded and not zero: code, constants, relocations, data.
+/// Bytes of the sections that are part of the image in memory.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    code: u64,
+    constants: u64,
+    data: u64,
+    zeroed: u64,
+}
+
+/// Code; constants with what is relocated among them; data. Zeroed memory and stacks are no bytes of the image.
 fn size() -> Result<Vec<Figure>> {
     let program = build::hypervisor(Profile::Release)?;
     let bytes =
         fs::read(&program.elf).with_context(|| format!("cannot read {}", program.elf.display()))?;
     let file = object::File::parse(bytes.as_slice()).context("no ELF file")?;
-    let loaded = file.sections().filter(|section| {
-        let flags = section.flags();
-        let alloc = matches!(flags, SectionFlags::Elf { sh_flags, .. } if sh_flags.0 & elf::SHF_ALLOC.0 != 0);
-        alloc && section.kind() != SectionKind::UninitializedData
-    });
-    let total: u64 = loaded.map(|section| section.size()).sum();
-    Ok(vec![Figure {
-        id: "B19",
-        what: "image: code, constants, relocations and data of the release build",
-        value: f64::from(u32::try_from(total)?) / 1024.0,
+    let mut sizes = Sizes::default();
+    for section in file.sections() {
+        let SectionFlags::Elf { sh_flags, .. } = section.flags() else {
+            continue;
+        };
+        if sh_flags.0 & elf::SHF_ALLOC.0 == 0 {
+            continue;
+        }
+        let part = match (section.name()?, section.kind()) {
+            (_, SectionKind::UninitializedData) => &mut sizes.zeroed,
+            (_, SectionKind::Text) => &mut sizes.code,
+            (".data", _) => &mut sizes.data,
+            _ => &mut sizes.constants,
+        };
+        *part += section.size();
+    }
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    let figure = |id, what, bytes| Figure {
+        id,
+        what,
+        value: kib(bytes),
         unit: "KiB",
-        bound: Some(256.0),
-        peers: vec![("Bao", 92.0)],
-    }])
+        bound: None,
+        peers: Vec::new(),
+    };
+    Ok(vec![
+        Figure {
+            bound: Some(256.0),
+            peers: vec![("Bao", 92.0)],
+            ..figure(
+                "B19",
+                "image: code, constants and data of the release build",
+                sizes.code + sizes.constants + sizes.data,
+            )
+        },
+        figure("B19.code", "of it code", sizes.code),
+        figure(
+            "B19.constants",
+            "of it constants and relocations",
+            sizes.constants,
+        ),
+        figure("B19.data", "of it data", sizes.data),
+        figure(
+            "B19.zeroed",
+            "beside it: early heap, first tables, stacks of the CPU that boots",
+            sizes.zeroed,
+        ),
+    ])
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Bench {
-    /// Only figures whose id contains one of these.
+    /// Only these figures; `B1` stands for `B1.leaf_stores` as well.
     ids: Vec<String>,
     /// One JSON object a figure.
     #[arg(long)]
@@ -20,7 +20,11 @@ impl Bench {
     /// Measures; a figure beyond its bound, or one that cannot be had, fails.
     pub fn run(self) -> Outcome {
         let wanted = |id: &str| {
-            self.ids.is_empty() || self.ids.iter().any(|part| id.contains(part.as_str()))
+            let named = |part: &String| {
+                id.strip_prefix(&**part)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            self.ids.is_empty() || self.ids.iter().any(named)
         };
         let mut good = true;
         for source in SOURCES

@@ -24,7 +24,6 @@ use super::gic::Intid;
 use super::gic::spec::{FIRST_LPI, INNER_SHAREABLE, InnerCache};
 use crate::memory::{FramePool, Frames};
 use crate::mmio::MmioRegion;
-use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
 use queue::CommandQueue;
@@ -90,7 +89,8 @@ pub struct Its {
 #[derive(Debug)]
 struct State {
     queue: CommandQueue,
-    devices: BTreeMap<u32, Device>,
+    /// By identity, in order.
+    devices: Vec<(u32, Device)>,
     /// `None`: the ITS has its own memory for them.
     device_table: Option<Table>,
     _collection_table: Option<Table>,
@@ -130,9 +130,9 @@ impl Its {
             return Err(ItsError::TableRange(device));
         }
         let mut state = self.state.lock();
-        if state.devices.contains_key(&device) {
+        let Err(place) = find(&state.devices, device) else {
             return Err(ItsError::DeviceMapped(device));
-        }
+        };
         if state.devices.len() >= MAX_DEVICES {
             return Err(ItsError::TooManyDevices(device));
         }
@@ -150,16 +150,12 @@ impl Its {
         crate::barrier::dma_write();
         let map = Command::mapd(device, event_bits, itt.base());
         // Kept even where the command fails: whether the ITS has the table is then unknown.
-        state.devices.insert(
-            device,
-            Device {
-                _itt: itt,
-                events: vec![None; events],
-            },
-        );
+        let events = vec![None; events];
+        let entry = Device { _itt: itt, events };
+        state.devices.insert(place, (device, entry));
         let done = self.run(&mut state, &[map, Command::sync(self.targets[0])]);
         if let Err(ItsError::Rejected(_)) = done {
-            state.devices.remove(&device);
+            state.devices.remove(place);
         }
         done
     }
@@ -169,9 +165,8 @@ impl Its {
     pub fn unmap_device(&self, device: u32) -> Result<(), ItsError> {
         let mut state = self.state.lock();
         let State { queue, devices, .. } = &mut *state;
-        let entry = devices
-            .get_mut(&device)
-            .ok_or(ItsError::DeviceUnmapped(device))?;
+        let place = find(devices, device).map_err(|_| ItsError::DeviceUnmapped(device))?;
+        let entry = &mut devices[place].1;
         let filler = self.filler();
         for (index, chunk) in entry.events.chunks_mut(BATCH).enumerate() {
             let mut batch = [filler; BATCH];
@@ -193,7 +188,7 @@ impl Its {
         }
         let remove = [Command::mapd_remove(device), Command::sync(self.targets[0])];
         queue.run(&self.registers, &remove, filler)?;
-        devices.remove(&device);
+        devices.remove(place);
         Ok(())
     }
 
@@ -327,12 +322,15 @@ impl Drop for Its {
     }
 }
 
+/// The place of a device in the list, or where it would be.
+fn find(devices: &[(u32, Device)], device: u32) -> Result<usize, usize> {
+    devices.binary_search_by_key(&device, |(id, _)| *id)
+}
+
 /// The place of an event in its device.
 fn slot(state: &mut State, device: u32, event: u32) -> Result<&mut Option<Event>, ItsError> {
-    let device = state
-        .devices
-        .get_mut(&device)
-        .ok_or(ItsError::DeviceUnmapped(device))?;
+    let place = find(&state.devices, device).map_err(|_| ItsError::DeviceUnmapped(device))?;
+    let device = &mut state.devices[place].1;
     device
         .events
         .get_mut(event as usize)

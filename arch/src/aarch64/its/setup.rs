@@ -10,7 +10,7 @@ use crate::aarch64::gic::spec::{PIDR2, PeripheralId2};
 use crate::aarch64::gic::wait;
 use crate::memory::FramePool;
 use crate::mmio::MmioRegion;
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use spin::mutex::TicketMutex;
 use tock_registers::LocalRegisterCopy;
 
@@ -80,7 +80,7 @@ impl Its {
             itt_entry_len: typer.read(Type::IttEntrySize) + 1,
             state: TicketMutex::new(State {
                 queue: CommandQueue::new(&registers, pool)?,
-                devices: BTreeMap::new(),
+                devices: Vec::new(),
                 device_table,
                 _collection_table: collection_table,
             }),

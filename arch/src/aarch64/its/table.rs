@@ -5,7 +5,7 @@ use super::{ItsError, Shareable};
 use crate::barrier;
 use crate::memory::{FramePool, Frames};
 use crate::mmio::MmioRegion;
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use tock_registers::LocalRegisterCopy;
 use tock_registers::fields::FieldValue;
 
@@ -29,7 +29,8 @@ pub(super) struct Table {
 struct Level2 {
     page_len: u64,
     ids_a_page: u64,
-    pages: BTreeMap<u64, Frames>,
+    /// Each with its index in the first level.
+    pages: Vec<(u64, Frames)>,
 }
 
 impl Table {
@@ -86,7 +87,7 @@ impl Table {
             level2: two_levels.then(|| Level2 {
                 page_len,
                 ids_a_page: ids_an_entry,
-                pages: BTreeMap::new(),
+                pages: Vec::new(),
             }),
             limit: ids.min(entries * ids_an_entry),
         })
@@ -102,7 +103,7 @@ impl Table {
             return Ok(());
         };
         let index = id / level2.ids_a_page;
-        if level2.pages.contains_key(&index) {
+        if level2.pages.iter().any(|(other, _)| *other == index) {
             return Ok(());
         }
         let page = pool
@@ -115,7 +116,7 @@ impl Table {
         self.memory.write64(entry, page.base() | LEVEL1_VALID);
         self.memory.clean(entry, 8);
         barrier::dma_write();
-        level2.pages.insert(index, page);
+        level2.pages.push((index, page));
         Ok(())
     }
 }

@@ -152,14 +152,15 @@ impl Default for Config {
             granule_16k: true,
             granule_64k: true,
             stall_max: 0,
-            iidr: 0,
+            // Nobody's: 0 is what the driver takes for an emulator.
+            iidr: 0x0010_0123,
             completion: Completion::AtSync,
             pace: Pace::AtOnce,
             cache_invalid: true,
             speculate: true,
             update_reads: 1,
             strict: true,
-            torn_fetches: false,
+            torn_fetches: true,
         }
     }
 }

@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 
 use super::super::Error;
@@ -21,6 +22,8 @@ pub(super) struct MockTable {
     pages: BTreeMap<u64, Mapping>,
     tracking: bool,
     retired: bool,
+    /// Somebody may walk it.
+    published: AtomicBool,
 }
 
 impl fmt::Debug for MockTable {
@@ -45,12 +48,14 @@ impl MockTable {
             pages: BTreeMap::new(),
             tracking: false,
             retired: false,
+            published: AtomicBool::new(false),
         }
     }
 }
 
 impl PageTable for MockTable {
     fn root(&self) -> Root {
+        self.published.store(true, Ordering::Relaxed);
         Root {
             format: Format::Mock,
             root: self.root,
@@ -130,7 +135,7 @@ impl Drop for MockTable {
         let mut state = self.state.lock().unwrap();
         state.tables -= 1;
         state.order.push("table");
-        if !self.retired {
+        if !self.retired && *self.published.get_mut() {
             state.lost_tables += 1;
         }
     }

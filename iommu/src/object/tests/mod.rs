@@ -11,9 +11,14 @@ use super::{Context, Device, Errno, Error, Ioas};
 use crate::addr::{Iova, Span};
 use crate::id::DeviceId;
 
+mod attach;
+mod hwpt;
 mod ioas;
+mod lacks;
 mod life;
+mod nth;
 mod ring;
+mod slice;
 
 const K4: u64 = 0x1000;
 const M2: u64 = 0x20_0000;

@@ -169,7 +169,9 @@ register_bitfields![u32,
         /// Event queue writes are on.
         EVENTQEN OFFSET(2) NUMBITS(1) [],
         /// Command queue processing is on.
-        CMDQEN OFFSET(3) NUMBITS(1) []
+        CMDQEN OFFSET(3) NUMBITS(1) [],
+        /// Transactions that say they are translated (ATS) are checked against the STE, and not let through.
+        ATSCHK OFFSET(4) NUMBITS(1) []
     ],
     /// SMMU_CR1 (§6.3.12): attributes of the SMMU's own accesses to queues and tables.
     pub CR1_FIELDS [
