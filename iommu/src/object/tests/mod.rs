@@ -16,9 +16,11 @@ mod hwpt;
 mod ioas;
 mod lacks;
 mod life;
+mod lifecycle;
 mod nth;
 mod ring;
 mod slice;
+mod unit;
 
 const K4: u64 = 0x1000;
 const M2: u64 = 0x20_0000;
