@@ -6,15 +6,21 @@ use crate::gate::Gate;
 use crate::intx::Link;
 use crate::machine::Host;
 use crate::messages::Source;
-use crate::pci::{self, Function, FunctionInfo};
+use crate::pci::{self, Function};
 use crate::say;
 use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::physical::{Invalidation, IommuError, StageTwo, StreamConfig};
 use iommu::table::StageTwoTable;
 use spin::mutex::TicketMutex;
+
+/// How a reset went.
+const DONE: u8 = 0;
+/// It was not possible, which its owner accepts.
+const KEPT: u8 = 1;
+const FAILED: u8 = 2;
 
 /// One function of the partition.
 #[derive(Clone, Debug)]
@@ -43,6 +49,8 @@ pub struct Devices {
     tags: Vec<(IommuIndex, CacheTag)>,
     /// By slot: put in abort by [`Devices::cut_off`] since it was last opened.
     cut: Vec<AtomicBool>,
+    /// By slot: how its last reset went, as far as it was said.
+    said: Vec<AtomicU8>,
     /// Held for as long as a reset takes: two vCPUs cannot reset one function across each other.
     resetting: TicketMutex<()>,
 }
@@ -59,6 +67,7 @@ impl Devices {
     ) -> Self {
         Self {
             cut: owned.iter().map(|_| AtomicBool::new(false)).collect(),
+            said: owned.iter().map(|_| AtomicU8::new(DONE)).collect(),
             resetting: TicketMutex::new(()),
             owned,
             sources,
@@ -79,7 +88,7 @@ impl Devices {
     fn open_one(&self, gate: &Gate, partition: &str, slot: usize) {
         let owned = &self.owned[slot];
         let info = &gate.topology.functions[owned.info];
-        if !reset(gate, partition, owned, info) {
+        if !self.reset(gate, partition, slot) {
             return;
         }
         if let Err(error) = self.let_through(gate, owned) {
@@ -152,8 +161,8 @@ impl Devices {
             }
         }
         self.bus.lock().reset(&mut &gate.buses);
-        for owned in &self.owned {
-            reset(gate, partition, owned, &gate.topology.functions[owned.info]);
+        for slot in 0..self.owned.len() {
+            self.reset(gate, partition, slot);
         }
     }
 
@@ -178,9 +187,8 @@ impl Devices {
 
     /// The guest resets the function of `slot`, which is detached.
     pub fn reset_by_guest(&self, gate: &Gate, partition: &str, slot: usize) {
-        let owned = &self.owned[slot];
         let _alone = self.resetting.lock();
-        if reset(gate, partition, owned, &gate.topology.functions[owned.info]) {
+        if self.reset(gate, partition, slot) {
             self.bus.lock().attach(&mut &gate.buses, slot);
         }
     }
@@ -199,25 +207,33 @@ impl Devices {
     pub fn next_remap(&self) -> Option<MapBar> {
         self.bus.lock().next_remap()
     }
-}
 
-/// Whether the function may be used by the next owner.
-fn reset(gate: &Gate, partition: &str, owned: &Owned, info: &FunctionInfo) -> bool {
-    let done = pci::reset(
-        &mut &gate.buses,
-        &mut crate::machine::Clock,
-        &gate.topology,
-        info,
-    );
-    match (done, owned.reset) {
-        (Ok(_), _) => true,
-        (Err(pci::ResetError::NotPossible(function)), ResetPolicy::BestEffort) => {
-            say!("{partition}: {function} cannot be reset; it keeps its state");
-            true
+    /// Resets the function of `slot`; whether it may be used by whoever is next. What is wrong with it is said once.
+    fn reset(&self, gate: &Gate, partition: &str, slot: usize) -> bool {
+        let owned = &self.owned[slot];
+        let info = &gate.topology.functions[owned.info];
+        let done = pci::reset(
+            &mut &gate.buses,
+            &mut crate::machine::Clock,
+            &gate.topology,
+            info,
+        );
+        let outcome = match (&done, owned.reset) {
+            (Ok(_), _) => DONE,
+            (Err(pci::ResetError::NotPossible(_)), ResetPolicy::BestEffort) => KEPT,
+            (Err(_), _) => FAILED,
+        };
+        let news = self.said[slot].swap(outcome, Ordering::Relaxed) != outcome;
+        match done {
+            Err(error) if news && outcome == FAILED => {
+                say!("{partition}: {error}; it stays in abort")
+            }
+            Err(_) if news => say!(
+                "{partition}: {} cannot be reset; it keeps its state",
+                info.address
+            ),
+            _ => {}
         }
-        (Err(error), _) => {
-            say!("{partition}: {error}; it stays in abort");
-            false
-        }
+        outcome != FAILED
     }
 }

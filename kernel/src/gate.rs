@@ -42,6 +42,9 @@ pub struct Unit {
     pub phandle: u32,
     /// Its driver.
     pub driver: TicketMutex<Box<dyn PhysicalIommu>>,
+    /// Held by who takes its faults, until all that were taken have reached the policies: so whoever has held it after a
+    /// stream was closed knows that nothing of it is on its way.
+    pub serving: TicketMutex<()>,
     /// Event and error interrupts, and how they signal.
     pub irqs: Vec<(Intid, Trigger)>,
 }
@@ -145,6 +148,7 @@ impl Gate {
 
     /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] × [`FAULT_BATCHES`] of them. Whether there are more.
     pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) -> bool {
+        let _alone = self.unit(iommu).serving.lock();
         for _ in 0..FAULT_BATCHES {
             let mut faults = [NO_FAULT; FAULT_BATCH];
             let drained = self.units[usize::from(iommu.0)]

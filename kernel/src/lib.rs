@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod boot_info;
+pub mod budget;
 pub mod bundle;
 #[cfg(test)]
 mod composition;
@@ -38,9 +39,11 @@ pub mod trace;
 pub mod vcpu;
 pub mod vdev;
 
+use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use boot_info::BootInfo;
+use core::sync::atomic::Ordering;
 use spin::Once;
 use system::System;
 
@@ -100,18 +103,27 @@ fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
         say!("CPU {boot_cpu}: GIC: {error:?}");
     }
     system.listen(boot_cpu);
-    for partition in &system.partitions {
-        if partition.config.autostart {
-            partition.start(system);
-        }
-    }
+    let mut missing = Vec::new();
     for (index, cpu) in boot_info.cpus.iter().enumerate() {
         if index != boot_cpu
             && let Err(error) = arch::cpu::start(index, cpu.mpidr, enter)
         {
             say!("CPU {index} does not start: {error:?}");
+            missing.push(index);
         }
     }
+    for partition in &system.partitions {
+        if !partition.config.autostart {
+            say!("{}: is not started by itself", partition.name());
+        } else if let Some(cpu) = partition.cpus.iter().find(|cpu| missing.contains(cpu)) {
+            say!("{}: cannot start without CPU {cpu}", partition.name());
+        } else {
+            partition.start(system);
+        }
+    }
+    // There may be none that runs, or none any more.
+    system.may_end.store(true, Ordering::Release);
+    system.end_if_idle();
     vcpu::run(system, boot_cpu)
 }
 

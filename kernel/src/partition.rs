@@ -1,5 +1,6 @@
 //! A partition: its memory, what its guest sees, and how it starts, restarts and stops.
 
+use crate::budget::{self, Budget};
 use crate::config::{self, FaultAction, OnFault};
 use crate::devices::Devices;
 use crate::guest_map;
@@ -58,6 +59,8 @@ pub struct Partition {
     pub faults: AtomicU64,
     /// How often it was started again.
     pub restarts: AtomicU64,
+    /// Restarts that the fault policy still has.
+    pub fault_restarts: TicketMutex<Budget>,
 }
 
 /// A vCPU after a call.
@@ -175,8 +178,18 @@ impl Partition {
                 self.ask(system, Change::Stop);
             }
             FaultAction::Restart => {
-                say!("{}: restarts after {faults} faults", self.name());
-                self.ask(system, Change::Restart);
+                if self.fault_restarts.lock().spend(arch::clock::now_ns()) {
+                    say!("{}: restarts after {faults} faults", self.name());
+                    self.ask(system, Change::Restart);
+                } else {
+                    say!(
+                        "{}: stops: faults have restarted it {} times in {} s",
+                        self.name(),
+                        budget::TIMES,
+                        budget::WINDOW_NS / 1_000_000_000
+                    );
+                    self.ask(system, Change::Stop);
+                }
             }
         }
     }
@@ -228,7 +241,7 @@ impl Partition {
         intid == guest_map::VIRTUAL_TIMER_INTID
     }
 
-    /// Starts it. No vCPU is inside.
+    /// Starts it; a line says why if it cannot be. No vCPU is inside.
     pub fn start(&self, system: &'static System) {
         match self.files.load(&self.ram) {
             Ok(entry) => {
@@ -240,7 +253,6 @@ impl Partition {
             Err(error) => {
                 say!("{}: cannot start: {error:?}", self.name());
                 self.life.stopped();
-                system.stopped();
             }
         }
     }
@@ -302,9 +314,9 @@ impl Partition {
             Change::Stop => {
                 say!("{}: stopped", self.name());
                 self.life.stopped();
-                system.stopped();
             }
         }
+        system.end_if_idle();
     }
 }
 

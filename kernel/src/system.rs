@@ -10,6 +10,7 @@ use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
 use core::sync::atomic::{AtomicBool, Ordering};
+use iommu::id::IommuIndex;
 
 /// A vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +35,8 @@ pub struct System {
     pub attention: Vec<AtomicBool>,
     /// What each CPU did last.
     pub trace: Trace,
+    /// All partitions that start by themselves were started, and nobody is about to switch the machine off.
+    pub may_end: AtomicBool,
     /// Interrupt of each CPU's own timer.
     pub timer: Option<(Intid, Trigger)>,
     /// Maintenance interrupt of the list registers.
@@ -161,14 +164,17 @@ impl System {
             .any(|partition| partition.take_message(self, intid));
     }
 
-    /// A partition has stopped. Once none runs, there is nothing left to do for the machine.
-    pub fn stopped(&self) {
-        if self
-            .partitions
-            .iter()
-            .any(|partition| partition.life.is_running())
+    /// Once no partition runs, there is nothing left to do for the machine.
+    pub fn end_if_idle(&'static self) {
+        let mut partitions = self.partitions.iter();
+        if partitions.any(|partition| partition.life.is_running())
+            // Two that stop at once both come here.
+            || !self.may_end.swap(false, Ordering::AcqRel)
         {
             return;
+        }
+        for iommu in 0..self.gate.units.len() {
+            self.gate.serve_all_faults(self, IommuIndex(iommu as u8));
         }
         self.statistics();
         crate::say!("all partitions have stopped");

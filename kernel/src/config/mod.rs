@@ -248,7 +248,7 @@ pub enum FaultAction {
     AbortStream,
     /// The partition stops.
     Stop,
-    /// The partition restarts.
+    /// The partition restarts; one that has done so 8 times within a minute stops.
     Restart,
 }
 

@@ -2,6 +2,7 @@
 
 use super::SetupError;
 use crate::boot_info::BootInfo;
+use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress, Machine};
 use crate::devices::{Devices, Owned};
@@ -110,6 +111,7 @@ pub fn partition(
         refused: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         restarts: AtomicU64::new(0),
+        fault_restarts: TicketMutex::new(Budget::new()),
     })
 }
 

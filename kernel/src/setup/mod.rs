@@ -110,6 +110,7 @@ pub fn build(
             .as_ref()
             .and_then(|gic| gic.maintenance)
             .map(takeover::wired),
+        may_end: AtomicBool::new(false),
         timer: info.timer.map(|timer| takeover::wired(timer.hyp)),
         attention: info.cpus.iter().map(|_| AtomicBool::new(false)).collect(),
         trace: Trace::new(info.cpus.len()),

@@ -132,6 +132,7 @@ pub fn gate(
         let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
         units.push(Unit {
             phandle: smmu.phandle,
+            serving: TicketMutex::new(()),
             driver: TicketMutex::new(Box::new(driver)),
             irqs: irqs.map(wired).collect(),
         });
