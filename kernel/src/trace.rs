@@ -43,7 +43,7 @@ pub enum Event {
     },
     /// Exit: a stage-2 fault that nothing answers.
     Abort {
-        /// Where, up to bit 47.
+        /// Where, up to bit 47; 0 where the CPU does not say.
         ipa: u64,
     },
     /// Exit: a call; its function ID.
@@ -76,7 +76,9 @@ impl Event {
                 write: access.write,
                 ipa: access.ipa,
             },
-            Exit::Abort(info) => Self::Abort { ipa: info.ipa },
+            Exit::Abort(info) => Self::Abort {
+                ipa: info.ipa.unwrap_or(0),
+            },
             Exit::Hypercall { .. } | Exit::Smc { .. } => Self::Call(function as u32),
             Exit::SystemRegister(access) => Self::SystemRegister(encoding(&access)),
             Exit::Wait { .. } => Self::Wait,

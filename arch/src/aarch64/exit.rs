@@ -1,6 +1,6 @@
 //! Why a guest stopped: the syndrome of an exception to EL2, decoded (Arm ARM D24.2.40, ESR_EL2).
 //!
-//! Pure: words in, [`Exit`] out. What needs the CPU to be asked again is marked as such in [`Decoded`].
+//! Pure: words in, [`Exit`] out.
 
 /// Why [`run`](crate::vcpu::Vcpu::run) came back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,8 +74,9 @@ impl MmioAccess {
 /// A stage-2 fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AbortInfo {
-    /// Intermediate physical address: of the access, or of the descriptor when [`AbortInfo::walk`].
-    pub ipa: u64,
+    /// Intermediate physical address: of the access, or of the descriptor when [`AbortInfo::walk`]. `None` where the
+    /// CPU does not say.
+    pub ipa: Option<u64>,
     /// Virtual address.
     pub far: u64,
     /// An instruction fetch.
@@ -107,41 +108,6 @@ pub struct SysregAccess {
     pub write: bool,
 }
 
-/// An exit, and what it still lacks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decoded {
-    /// All is known.
-    Complete(Exit),
-    /// HPFAR_EL2 does not hold the page of this fault: translate the virtual address, and put the page in by
-    /// [`Decoded::with_page`].
-    NeedsPage {
-        /// The exit, with bits 11:0 of its IPA.
-        exit: Exit,
-        /// Virtual address to translate.
-        far: u64,
-    },
-}
-
-impl Decoded {
-    /// The exit once the page of its IPA is known.
-    pub fn with_page(self, page: u64) -> Exit {
-        match self {
-            Self::Complete(exit) => exit,
-            Self::NeedsPage { exit, .. } => match exit {
-                Exit::Mmio(access) => Exit::Mmio(MmioAccess {
-                    ipa: page & !0xfff | access.ipa,
-                    ..access
-                }),
-                Exit::Abort(info) => Exit::Abort(AbortInfo {
-                    ipa: page & !0xfff | info.ipa,
-                    ..info
-                }),
-                other => other,
-            },
-        }
-    }
-}
-
 const fn bit(word: u64, at: u32) -> bool {
     word >> at & 1 != 0
 }
@@ -151,8 +117,8 @@ const fn bits(word: u64, high: u32, low: u32) -> u8 {
 }
 
 /// Decodes a synchronous exception from EL1 or EL0.
-pub fn decode(esr: u64, far: u64, hpfar: u64) -> Decoded {
-    let exit = match esr >> 26 & 0x3f {
+pub fn decode(esr: u64, far: u64, hpfar: u64) -> Exit {
+    match esr >> 26 & 0x3f {
         0x01 => Exit::Wait { event: bit(esr, 0) },
         0x16 => Exit::Hypercall { imm: esr as u16 },
         0x17 => Exit::Smc { imm: esr as u16 },
@@ -165,23 +131,22 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Decoded {
             crm: bits(esr, 4, 1),
             write: !bit(esr, 0),
         }),
-        0x20 => return abort(esr, far, hpfar, true),
-        0x24 => return abort(esr, far, hpfar, false),
+        0x20 => abort(esr, far, hpfar, true),
+        0x24 => abort(esr, far, hpfar, false),
         0x2f => Exit::SError(esr),
         _ => Exit::Unknown(esr),
-    };
-    Decoded::Complete(exit)
+    }
 }
 
 /// An instruction or data abort from a lower EL.
-fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Decoded {
+fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Exit {
     let status = bits(esr, 5, 0);
     // Address size, translation, access flag and permission faults at levels 0 to 3, and the first two at level -1:
     // those that stage 2 reports. The rest is external: nothing to emulate, and nothing that tells an IPA.
     let permission = status & 0b11_1100 == 0b00_1100;
     let stage2 = status < 0b01_0000 || matches!(status, 0b10_1001 | 0b10_1011);
     if !stage2 {
-        return Decoded::Complete(Exit::Unknown(esr));
+        return Exit::Unknown(esr);
     }
     let walk = bit(esr, 7);
     let write = !fetch && bit(esr, 6);
@@ -190,36 +155,29 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Decoded {
     let offset = if walk { 0 } else { far & 0xfff };
     // Data aborts only: ISV, and no cache maintenance by address.
     let emulatable = !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
-    let exit = |ipa| {
-        if emulatable {
-            Exit::Mmio(MmioAccess {
-                ipa,
-                far,
-                size: 1 << bits(esr, 23, 22),
-                write,
-                reg: bits(esr, 20, 16),
-                sign_extend: bit(esr, 21),
-                sixty_four: bit(esr, 15),
-            })
-        } else {
-            Exit::Abort(AbortInfo {
-                ipa,
-                far,
-                fetch,
-                write,
-                walk,
-                esr,
-            })
-        }
-    };
-    // HPFAR_EL2 is not set by a permission fault, except on a walk (Arm ARM D24.2.65).
-    if permission && !walk {
-        Decoded::NeedsPage {
-            exit: exit(offset),
+    // HPFAR_EL2 is not set by a permission fault, except on a walk (Arm ARM D24.2.65). To ask the guest's tables instead
+    // (AT S1E1R) could fail at EL2, where nothing catches it; and it would serve nothing: what may be emulated is not
+    // mapped, so a permission fault is never an access to it.
+    let known = !permission || walk;
+    if known && emulatable {
+        Exit::Mmio(MmioAccess {
+            ipa: page | offset,
             far,
-        }
+            size: 1 << bits(esr, 23, 22),
+            write,
+            reg: bits(esr, 20, 16),
+            sign_extend: bit(esr, 21),
+            sixty_four: bit(esr, 15),
+        })
     } else {
-        Decoded::Complete(exit(page | offset))
+        Exit::Abort(AbortInfo {
+            ipa: known.then_some(page | offset),
+            far,
+            fetch,
+            write,
+            walk,
+            esr,
+        })
     }
 }
 

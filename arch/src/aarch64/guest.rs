@@ -1,7 +1,7 @@
 //! The hardware side of a vCPU: entering it, and what EL2 lets it do.
 
 use super::cpu;
-use super::exit::{Decoded, Exit, decode};
+use super::exit::{Exit, decode};
 use super::features::Features;
 use super::inject::{self, Before, Exception};
 use super::sysreg::{read, write_guest};
@@ -105,26 +105,15 @@ impl Guest {
             }
             self.fresh = false;
         }
-        loop {
-            // SAFETY: the guest changes its own registers and memory only: EL1 is behind stage 2 (HCR_EL2.VM), and
-            // comes back through the vectors with the stack and the callee-saved registers as they were.
-            let kind = unsafe { sluice_enter_guest(registers) };
-            self.esr = read!("ESR_EL2");
-            let decoded = match kind {
-                0 => decode(self.esr, read!("FAR_EL2"), read!("HPFAR_EL2")),
-                // EL2 masks SErrors, so one that it caused shows here as well: still the best that is known.
-                3 => Decoded::Complete(Exit::SError(self.esr)),
-                _ => Decoded::Complete(Exit::Interrupt),
-            };
-            match decoded {
-                Decoded::Complete(exit) => return exit,
-                Decoded::NeedsPage { far, .. } => {
-                    if let Some(page) = translate(far) {
-                        return decoded.with_page(page);
-                    }
-                    // The guest changed its tables meanwhile: let it run into the fault again.
-                }
-            }
+        // SAFETY: the guest changes its own registers and memory only: EL1 is behind stage 2 (HCR_EL2.VM), and
+        // comes back through the vectors with the stack and the callee-saved registers as they were.
+        let kind = unsafe { sluice_enter_guest(registers) };
+        self.esr = read!("ESR_EL2");
+        match kind {
+            0 => decode(self.esr, read!("FAR_EL2"), read!("HPFAR_EL2")),
+            // EL2 masks SErrors, so one that it caused shows here as well: still the best that is known.
+            3 => Exit::SError(self.esr),
+            _ => Exit::Interrupt,
         }
     }
 
@@ -147,19 +136,6 @@ impl Guest {
         registers.pc = after.pc;
         registers.pstate = after.pstate;
     }
-}
-
-/// The intermediate physical page of a virtual address of the guest, by its own tables; `None` if they have none.
-///
-/// A read at EL1 is allowed wherever anything is, so the access that faulted does not matter.
-fn translate(address: u64) -> Option<u64> {
-    let saved = read!("PAR_EL1");
-    // SAFETY: translates by the guest's tables; the result goes to PAR_EL1, which is put back.
-    unsafe { asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack, preserves_flags)) };
-    let par = read!("PAR_EL1");
-    write_guest! { "PAR_EL1" = saved; }
-    // PAR_EL1.F; the address is bits 51:12.
-    (par & 1 == 0).then_some(par & 0x000f_ffff_ffff_f000)
 }
 
 /// What EL2 lets the guest do: set once, as this CPU has one guest.

@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_stage_2_fault_becomes_an_external_abort() {
         let info = AbortInfo {
-            ipa: 0x5000,
+            ipa: Some(0x5000),
             far: 0x9000,
             fetch: false,
             write: true,
