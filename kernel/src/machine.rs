@@ -5,6 +5,7 @@ use crate::pci::{self, ConfigSpace, Function};
 use alloc::vec::Vec;
 use arch::memory::{FramePool, Frames};
 use arch::mmio::MmioRegion;
+use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::hal::{DmaBuffer, GuestMemory, GuestMemoryError, Mmio, Platform};
 
@@ -159,42 +160,51 @@ impl ConfigSpace for &Ecam {
 
 /// A partition's RAM: one piece of host memory at [`guest_map::RAM`].
 #[derive(Debug)]
-pub struct GuestRam(Frames);
+pub struct GuestRam {
+    frames: Frames,
+    /// Neither we nor a guest has written to it yet, and frames are handed out zeroed.
+    untouched: AtomicBool,
+}
 
 impl GuestRam {
-    /// All of `frames` as RAM.
+    /// All of `frames` as RAM. Nobody has written to them.
     pub fn new(frames: Frames) -> Self {
-        Self(frames)
+        Self {
+            frames,
+            untouched: AtomicBool::new(true),
+        }
     }
 
     /// Where the guest sees it.
     pub fn guest(&self) -> Span<Gpa> {
         Span {
             base: guest_map::RAM,
-            len: self.0.len(),
+            len: self.frames.len(),
         }
     }
 
     /// Where it is.
     pub fn host(&self) -> Hpa {
-        Hpa(self.0.base())
+        Hpa(self.frames.base())
     }
 
-    /// Zeroes all of it.
+    /// Zeroes all of it, unless it still is.
     pub fn clear(&self) {
-        self.0.zero(0, self.0.len() as usize);
+        if !self.untouched.swap(false, Ordering::AcqRel) {
+            self.frames.zero(0, self.frames.len() as usize);
+        }
     }
 
     /// All of it may be code, and may be read with caches off: makes it visible to both.
     pub fn publish(&self) {
-        self.0.sync_icache(0, self.0.len() as usize);
+        self.frames.sync_icache(0, self.frames.len() as usize);
     }
 
     fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
         let inside = at.0.checked_sub(guest_map::RAM.0).filter(|&offset| {
             offset
                 .checked_add(len as u64)
-                .is_some_and(|end| end <= self.0.len())
+                .is_some_and(|end| end <= self.frames.len())
         });
         inside
             .map(|offset| offset as usize)
@@ -205,13 +215,14 @@ impl GuestRam {
 impl GuestMemory for GuestRam {
     fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
         let offset = self.offset(at, bytes.len())?;
-        self.0.read_bytes(offset, bytes);
+        self.frames.read_bytes(offset, bytes);
         Ok(())
     }
 
     fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
         let offset = self.offset(at, bytes.len())?;
-        self.0.write_bytes(offset, bytes);
+        self.untouched.store(false, Ordering::Relaxed);
+        self.frames.write_bytes(offset, bytes);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ mod baseline;
 mod boot;
 mod demo;
 mod edu;
-mod lines;
+pub mod lines;
 mod linux;
 mod misuse;
 

@@ -4,7 +4,9 @@
 
 mod driver;
 mod image;
+mod machine;
 mod tables;
+mod trace;
 mod trusted;
 
 use crate::progress::Step;
@@ -52,6 +54,7 @@ pub const SOURCES: &[Source] = &[
     tables::COUNTS,
     tables::INSTRUCTIONS,
     driver::COUNTS,
+    machine::MACHINE,
     image::SIZE,
     trusted::TRUSTED,
 ];

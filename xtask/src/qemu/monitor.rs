@@ -1,6 +1,6 @@
 //! QEMU's control socket (QMP): stop it, look into its memory, go on.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use qapi::{Qmp, Stream, qmp};
 use std::fs;
 use std::io::BufReader;
@@ -36,6 +36,35 @@ impl Monitor {
     pub fn stop(&mut self) -> Result<()> {
         self.0.execute(&qmp::stop {}).context("QMP stop")?;
         Ok(())
+    }
+
+    /// When the machine turns itself off, it only stops: its memory can still be looked at.
+    pub fn stay_when_off(&mut self) -> Result<()> {
+        let action = qmp::set_action {
+            shutdown: Some(qmp::ShutdownAction::pause),
+            reboot: None,
+            panic: None,
+            watchdog: None,
+        };
+        self.0.execute(&action).context("QMP set-action")?;
+        Ok(())
+    }
+
+    /// Waits until the machine has stopped.
+    pub fn wait_stopped(&mut self, limit: Duration) -> Result<()> {
+        let until = Instant::now() + limit;
+        loop {
+            let status = self.0.execute(&qmp::query_status {});
+            if !status.context("QMP query-status")?.running {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < until,
+                "the machine still runs after {:.0} s",
+                limit.as_secs_f32()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Lets them go on.
