@@ -433,6 +433,29 @@ fn registers_are_translated_through_the_buses_above() {
 }
 
 #[test]
+fn ranges_of_no_cells_at_all_end() {
+    let mut tree = DeviceTree::from_fdt(&Fdt::new(QEMU).unwrap());
+    set(&mut tree, ROOT, "#address-cells", 0u32);
+    unset(&mut tree, UART, "compatible");
+    let mut uart = node("serial@10");
+    uart.add_property(DeviceTreeProperty::new("compatible", "arm,pl011").unwrap());
+    uart.add_property(DeviceTreeProperty::new("reg", [0x10u32, 4].as_slice()).unwrap());
+    let cells = |node: &mut DeviceTreeNode, address: u32, size: u32, ranges: &[u32]| {
+        node.add_property(DeviceTreeProperty::new("#address-cells", address).unwrap());
+        node.add_property(DeviceTreeProperty::new("#size-cells", size).unwrap());
+        node.add_property(DeviceTreeProperty::new("ranges", ranges).unwrap());
+    };
+    let mut inner = node("inner");
+    cells(&mut inner, 1, 1, &[0, 0x1000]);
+    inner.add_child(uart);
+    let mut outer = node("outer");
+    cells(&mut outer, 0, 0, &[0]);
+    outer.add_child(inner);
+    tree.root.add_child(outer);
+    assert_eq!(console(&tree.to_dtb()), None);
+}
+
+#[test]
 fn console_follows_the_alias_and_falls_back_to_the_first() {
     assert_eq!(
         with("/chosen", "stdout-path", "serial0:115200n8"),

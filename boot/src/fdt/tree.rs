@@ -202,6 +202,10 @@ impl<'a> Tree<'a> {
             let (parent_address, _) = self.cells(parent);
             let mut cells = Cells(self.bytes(bus, "ranges").ok_or("ranges")?);
             let mut found = if cells.is_empty() { Some(span) } else { None };
+            // An entry without cells would be read for ever.
+            if found.is_none() && child_address + parent_address + size == 0 {
+                return Err("ranges");
+            }
             while found.is_none() && !cells.is_empty() {
                 let child = cells.wide(child_address).ok_or("ranges")?;
                 let base = cells.wide(parent_address).ok_or("ranges")?;
