@@ -83,7 +83,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// An empty one, of at most `objects` objects, that keeps at most `records` [`Record`]s for its owner.
+    /// An empty one, of at most `objects` objects, that keeps at most `records` [`Record`]s for its owner. Its own few
+    /// bytes are the one allocation here that ends the program where there is no memory.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Invalid`] for a number of records that a [`Ring`] does not take.

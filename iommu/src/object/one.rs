@@ -2,13 +2,13 @@
 
 use super::Error;
 use super::driver::{
-    Access, Entry, EntryRule, Flush, HwptFlags, Invalidator, PageTable, Partial, Root, StageOne,
-    UserData, ViommuDriver, VirtIds,
+    Access, Entry, EntryRule, Flush, HwptFlags, Invalidator, PageTable, Root, StageOne, UserData,
+    ViommuDriver, VirtIds,
 };
 use crate::addr::{Hpa, Iova, Span};
 use crate::fault::Fault;
 use crate::id::DeviceId;
-use crate::physical::IommuError;
+use crate::physical::{Incomplete, Invalidation, IommuError};
 
 impl<T: PageTable> PageTable for [T; 1] {
     fn root(&self) -> Root {
@@ -46,11 +46,16 @@ impl<T: Invalidator> Invalidator for [T; 1] {
     fn entry_rule(&self, kind: u32) -> Option<EntryRule> {
         self[0].entry_rule(kind)
     }
-    fn decode(&self, kind: u32, entry: &Entry, devices: &VirtIds<'_>) -> Result<Entry, Error> {
+    fn decode(
+        &self,
+        kind: u32,
+        entry: &Entry,
+        devices: &VirtIds<'_>,
+    ) -> Result<Invalidation, Error> {
         self[0].decode(kind, entry, devices)
     }
-    fn submit(&mut self, commands: &[Entry]) -> Result<(), Partial> {
-        self[0].submit(commands)
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        self[0].submit(batch)
     }
 }
 

@@ -9,8 +9,8 @@ use core::fmt;
 use spin::mutex::TicketMutex;
 
 use super::driver::{
-    Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, Stale, Target,
-    UserData, ViommuDriver,
+    Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, StageOne, Stale,
+    Target, UserData, ViommuDriver,
 };
 use super::{Error, room};
 use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
@@ -151,36 +151,42 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
         self.tags.lock().free(tag, &mut *self.physical.lock())
     }
 
-    fn flush(&self, tag: CacheTag, stale: Stale, nested: bool) -> Result<(), IommuError> {
+    fn flush(&self, tag: CacheTag, stale: Stale, _nested: bool) -> Result<(), IommuError> {
+        // What is cached of both stages goes along: see `Invalidation`.
         let range = Invalidation::StageTwoRange {
             tag,
             range: stale.range,
             leaf: stale.leaf,
         };
-        // What is cached of both stages is not found by an address of the second.
-        let what = if nested {
-            Invalidation::Tag(tag)
-        } else {
-            range
-        };
-        self.physical.lock().invalidate(&[what])
+        self.physical.lock().invalidate(&[range])?;
+        Ok(())
     }
 
     fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
         if pasid != 0 {
             return Err(Error::Unsupported(pasid));
         }
+        let stage_two = |tag: &CacheTag, root: &Root| StageTwo {
+            tag: *tag,
+            root: root.root,
+            input_bits: root.input_bits,
+        };
         let config = match target {
             Target::Abort => StreamConfig::Abort,
-            Target::Paging { tag, root } => StreamConfig::StageTwo(StageTwo {
-                tag: *tag,
-                root: root.root,
-                input_bits: root.input_bits,
-            }),
-            Target::Nested { .. } => {
-                self.physical.lock().attach(stream, StreamConfig::Abort)?;
-                return Err(Error::Unsupported(0));
-            }
+            Target::Paging { tag, root } => StreamConfig::StageTwo(stage_two(tag, root)),
+            Target::Nested {
+                tag,
+                parent,
+                stage_one,
+                ..
+            } => match stage_one {
+                StageOne::Abort => StreamConfig::Abort,
+                StageOne::Bypass => StreamConfig::StageTwo(stage_two(tag, parent)),
+                StageOne::Translate(stage_one) => StreamConfig::Nested {
+                    stage_two: stage_two(tag, parent),
+                    stage_one: *stage_one,
+                },
+            },
         };
         Ok(self.physical.lock().attach(stream, config)?)
     }

@@ -11,8 +11,9 @@ use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, room};
 use crate::id::{CacheTag, DeviceId};
+use crate::physical::Invalidation;
 
-/// Commands that are submitted at once. The array of a guest may be longer.
+/// Entries that are submitted at once. The array of a guest may be longer.
 pub const BATCH: usize = 63;
 /// Entries of one array at most.
 pub const MAX_ENTRIES: usize = 1 << 19;
@@ -145,12 +146,12 @@ fn invalidate(
     let mut complete = 0;
     let mut result = Ok(());
     while complete < entries.count() && result.is_ok() {
-        let mut batch = [[0; 4]; BATCH];
+        let mut batch = [Invalidation::Tag(CacheTag(0)); BATCH];
         let mut filled = 0;
         while filled < BATCH && complete + filled < entries.count() {
             let entry = entries.get(complete + filled, rule.len);
             match driver.decode(kind, &entry, &VirtIds(names)) {
-                Ok(command) => batch[filled] = command,
+                Ok(invalidation) => batch[filled] = invalidation,
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -164,7 +165,7 @@ fn invalidate(
         {
             return Progress {
                 complete: complete + partial.complete.min(filled),
-                result: Err(partial.error),
+                result: Err(partial.error.into()),
             };
         }
         complete += filled;

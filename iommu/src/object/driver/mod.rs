@@ -12,11 +12,11 @@ use bitflags::bitflags;
 use super::Error;
 use crate::addr::{Hpa, Iova, Span};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
-use crate::physical::IommuError;
+use crate::physical::{IommuError, StageOneConfig};
 
 mod slice;
 
-pub use slice::{Entry, EntryRule, Invalidator, Partial, ViommuDriver, VirtIds};
+pub use slice::{Entry, EntryRule, Invalidator, ViommuDriver, VirtIds};
 
 bitflags! {
     /// What a mapping allows.
@@ -143,7 +143,7 @@ pub trait PageTable: Send + Debug {
     fn retire(&mut self);
 }
 
-/// A guest-owned stage 1, checked and canonical. Only its driver knows the words.
+/// A guest-owned stage 1, checked and canonical.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StageOne {
     /// Every transaction is aborted.
@@ -151,7 +151,7 @@ pub enum StageOne {
     /// Guest physical addresses, straight into the second stage.
     Bypass,
     /// Through the guest's tables.
-    Translate([u64; 4]),
+    Translate(StageOneConfig),
 }
 
 /// Data in a driver's own format, as a caller outside sent it. `kind` 0 with no bytes is none.

@@ -7,6 +7,7 @@ use super::{HwptFlags, StageOne, UserData};
 use crate::addr::Hpa;
 use crate::fault::Fault;
 use crate::id::DeviceId;
+use crate::physical::{Incomplete, Invalidation};
 
 /// An invalidation entry, zero-extended.
 pub type Entry = [u64; 4];
@@ -18,15 +19,6 @@ pub struct EntryRule {
     pub len: usize,
     /// Shorter ones are zero-extended and longer ones may have a zero tail; else only `len` will do.
     pub extend: bool,
-}
-
-/// How far a batch came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Partial {
-    /// Commands from the first on whose effect is complete in the hardware.
-    pub complete: usize,
-    /// What stopped the next.
-    pub error: Error,
 }
 
 /// The devices of a slice, by the guest's names.
@@ -49,12 +41,17 @@ pub trait Invalidator: Send + Debug {
     ///
     /// # Errors
     /// [`Error::IllegalEntry`] and what else the driver has for it.
-    fn decode(&self, kind: u32, entry: &Entry, devices: &VirtIds<'_>) -> Result<Entry, Error>;
-    /// Issues the commands, and returns when all of them are complete.
+    fn decode(
+        &self,
+        kind: u32,
+        entry: &Entry,
+        devices: &VirtIds<'_>,
+    ) -> Result<Invalidation, Error>;
+    /// Issues them, and returns when all of them are complete in the hardware.
     ///
     /// # Errors
-    /// How many were complete for certain, and why no more.
-    fn submit(&mut self, commands: &[Entry]) -> Result<(), Partial>;
+    /// How many are complete for certain, and why no more.
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete>;
 }
 
 /// One slice, at its driver.

@@ -14,20 +14,20 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::Error;
 use super::driver::{
-    Access, Answer, Driver, Entry, Format, HwInfo, HwptFlags, Invalidator, Memory, PageTable, Root,
+    Access, Answer, Driver, Format, HwInfo, HwptFlags, Invalidator, Memory, PageTable, Root,
     StageOne, Stale, Target, UserData, ViommuDriver,
 };
 use super::room::{self, step};
 use crate::addr::{Hpa, Iova, Span};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
-use crate::physical::IommuError;
+use crate::physical::{Invalidation, IommuError};
 
 mod slice;
 mod table;
 
 #[allow(unused_imports, reason = "for tests elsewhere")]
 pub(crate) use slice::{
-    DIRECT_DATA, ENTRY, EVENTS, ILLEGAL, NESTED_DATA, OP_ATC, OP_TLB, QUEUES, SLICE,
+    DIRECT_DATA, ENTRY, EVENTS, ILLEGAL, NESTED_DATA, OP_ATC, OP_TLB, QUEUES, SLICE, translate,
 };
 use slice::{MockNested, MockSlice};
 use table::MockTable;
@@ -45,7 +45,7 @@ pub(crate) struct State {
     pub lost_tables: usize,
     // Notes of what was done, no part of the hardware.
     pub flushes: Vec<(CacheTag, Stale, bool)>,
-    pub submitted: Vec<Entry>,
+    pub submitted: Vec<Invalidation>,
     pub submissions: usize,
     pub answers: Vec<(DeviceId, u32, Answer)>,
     pub order: Vec<&'static str>,
@@ -277,7 +277,7 @@ impl Driver for Mock {
             return Err(Error::DataLength(data.bytes.len()));
         }
         let nested = room::boxed(MockNested::new(Arc::clone(&self.state), tag))?;
-        Ok((StageOne::Translate([1, 0, 0, 0]), nested))
+        Ok((slice::translate(1), nested))
     }
 
     fn respond(

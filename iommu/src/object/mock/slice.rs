@@ -6,14 +6,14 @@ use std::sync::Mutex;
 
 use super::super::Error;
 use super::super::driver::{
-    Entry, EntryRule, HwptFlags, Invalidator, Partial, StageOne, UserData, ViommuDriver, VirtIds,
+    Entry, EntryRule, HwptFlags, Invalidator, StageOne, UserData, ViommuDriver, VirtIds,
 };
 use super::super::room::step;
 use super::State;
-use crate::addr::Hpa;
+use crate::addr::{Hpa, Iova};
 use crate::fault::{Fault, Stage};
 use crate::id::{CacheTag, DeviceId};
-use crate::physical::IommuError;
+use crate::physical::{Incomplete, Invalidation, IommuError, StageOneConfig};
 
 /// Type of the slices.
 pub(crate) const SLICE: u32 = 0xdead_beef;
@@ -34,19 +34,36 @@ pub(crate) const EVENTS: u32 = 0xbeef_beef;
 /// Type of hardware queues.
 pub(crate) const QUEUES: u32 = 0xdead_beef;
 
-fn submit(state: &Mutex<State>, commands: &[Entry]) -> Result<(), Partial> {
+fn forget(tag: CacheTag, address: u64) -> Invalidation {
+    Invalidation::StageOneAddress {
+        tag,
+        asid: None,
+        address: Iova(address),
+        leaf: true,
+    }
+}
+
+/// A stage 1 with its contexts there.
+pub(crate) fn translate(contexts: u64) -> StageOne {
+    StageOne::Translate(StageOneConfig {
+        contexts,
+        ..StageOneConfig::default()
+    })
+}
+
+fn submit(state: &Mutex<State>, batch: &[Invalidation]) -> Result<(), Incomplete> {
     let mut state = state.lock().unwrap();
     state.submissions += 1;
     let room = match state.submit_fails {
         Some(limit) => limit.saturating_sub(state.submitted.len()),
         None => usize::MAX,
     };
-    let complete = room.min(commands.len());
-    state.submitted.extend_from_slice(&commands[..complete]);
-    if complete < commands.len() {
-        return Err(Partial {
+    let complete = room.min(batch.len());
+    state.submitted.extend_from_slice(&batch[..complete]);
+    if complete < batch.len() {
+        return Err(Incomplete {
             complete,
-            error: Error::Hardware(IommuError::Command(1)),
+            error: IommuError::Command(1),
         });
     }
     Ok(())
@@ -77,21 +94,29 @@ impl Invalidator for MockSlice {
         })
     }
 
-    fn decode(&self, _kind: u32, entry: &Entry, devices: &VirtIds<'_>) -> Result<Entry, Error> {
-        let tag = u64::from(self.tag.0);
+    fn decode(
+        &self,
+        _kind: u32,
+        entry: &Entry,
+        devices: &VirtIds<'_>,
+    ) -> Result<Invalidation, Error> {
         match entry[0] {
-            OP_TLB => Ok([OP_TLB, entry[1], tag, 0]),
+            OP_TLB => Ok(forget(self.tag, entry[1])),
             OP_ATC => {
                 let stream = devices.stream(entry[1]);
                 let stream = stream.ok_or(Error::IllegalEntry(entry[1]))?;
-                Ok([OP_ATC, stream.0.into(), tag, 0])
+                Ok(Invalidation::Context {
+                    device: stream,
+                    pasid: 0,
+                    leaf: true,
+                })
             }
             other => Err(Error::IllegalEntry(other)),
         }
     }
 
-    fn submit(&mut self, commands: &[Entry]) -> Result<(), Partial> {
-        submit(&self.state, commands)
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        submit(&self.state, batch)
     }
 }
 
@@ -110,14 +135,14 @@ impl ViommuDriver for MockSlice {
             0 => Ok(StageOne::Abort),
             1 => Ok(StageOne::Bypass),
             ILLEGAL => Err(Error::IllegalStageOne),
-            table => Ok(StageOne::Translate([table, 0, 0, 0])),
+            contexts => Ok(translate(contexts)),
         }
     }
 
     fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
         step()?;
         match stage_one {
-            StageOne::Translate([ILLEGAL, ..]) => Err(Error::IllegalStageOne),
+            StageOne::Translate(it) if it.contexts == ILLEGAL => Err(Error::IllegalStageOne),
             _ => Ok(()),
         }
     }
@@ -217,17 +242,22 @@ impl Invalidator for MockNested {
         })
     }
 
-    fn decode(&self, _kind: u32, entry: &Entry, _devices: &VirtIds<'_>) -> Result<Entry, Error> {
+    fn decode(
+        &self,
+        _kind: u32,
+        entry: &Entry,
+        _devices: &VirtIds<'_>,
+    ) -> Result<Invalidation, Error> {
         if entry[0] & 0xfff != 0 {
             return Err(Error::Misaligned(entry[0]));
         }
         if entry[2] >> 1 != 0 {
             return Err(Error::ReservedWord(entry[2] as u32));
         }
-        Ok([entry[0], entry[1], u64::from(self.tag.0), 0])
+        Ok(forget(self.tag, entry[0]))
     }
 
-    fn submit(&mut self, commands: &[Entry]) -> Result<(), Partial> {
-        submit(&self.state, commands)
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        submit(&self.state, batch)
     }
 }

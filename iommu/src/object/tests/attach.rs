@@ -6,12 +6,23 @@ use super::super::{Errno, Error, Item, Record};
 use super::{K4, RW, World, bind_to, errno, memory, region};
 use crate::addr::Iova;
 use crate::id::DeviceId;
+use crate::physical::StageOneConfig;
 
 const NONE: UserData<'static> = UserData {
     kind: 0,
     bytes: &[],
 };
-const TABLE: StageOne = StageOne::Translate([0x4000, 0, 0, 0]);
+const TABLE: StageOne = StageOne::Translate(StageOneConfig {
+    format: 0,
+    contexts: 0x4000,
+    contexts_log2: 0,
+    default_context: 0,
+    inner: 0,
+    outer: 0,
+    shareability: 0,
+    no_stall: false,
+    ats: false,
+});
 const PLAIN: HwptFlags = HwptFlags::empty();
 
 impl World {

@@ -234,7 +234,7 @@ fn hwpt_alloc_rows_on_a_viommu() {
     };
     assert_eq!(errno(on(0, illegal)), Errno::EIO);
     assert!(on(0, DATA).is_ok());
-    let decoded = super::super::driver::StageOne::Translate([ILLEGAL, 0, 0, 0]);
+    let decoded = super::super::mock::translate(ILLEGAL);
     assert_eq!(errno(nest.viommu.nested(decoded, None)), Errno::EIO);
 }
 

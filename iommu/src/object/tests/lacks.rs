@@ -11,12 +11,23 @@ use super::{K4, RW, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::fault::{Fault, FaultReason, Stage};
 use crate::id::{DeviceId, IommuIndex};
+use crate::physical::{Invalidation, StageOneConfig};
 
 const NONE: UserData<'static> = UserData {
     kind: 0,
     bytes: &[],
 };
-const TABLE: StageOne = StageOne::Translate([0x4000, 0, 0, 0]);
+const TABLE: StageOne = StageOne::Translate(StageOneConfig {
+    format: 0,
+    contexts: 0x4000,
+    contexts_log2: 0,
+    default_context: 0,
+    inner: 0,
+    outer: 0,
+    shareability: 0,
+    no_stall: false,
+    ats: false,
+});
 
 #[test]
 fn one_nest_parent_serves_slices_on_several_iommus() {
@@ -86,7 +97,10 @@ fn two_slices_of_one_vm_do_not_share_an_asid_space() {
         .state()
         .submitted
         .iter()
-        .map(|it| it[2])
+        .map(|it| match it {
+            Invalidation::StageOneAddress { tag, .. } => u64::from(tag.0),
+            other => panic!("{other:?}"),
+        })
         .collect();
     assert_ne!(
         tags[0], tags[1],

@@ -2,8 +2,8 @@
 //! hardware.
 
 use super::super::by_id::{HwptRequest, MapRequest};
-use super::super::driver::{HwptFlags, ReservedKind, StageOne, UserData};
-use super::super::mock::{DIRECT_DATA, EVENTS, NESTED_DATA, Pieces, QUEUES, SLICE};
+use super::super::driver::{HwptFlags, ReservedKind, UserData};
+use super::super::mock::{DIRECT_DATA, EVENTS, NESTED_DATA, Pieces, QUEUES, SLICE, translate};
 use super::super::room::inject;
 use super::super::{Device, Error, FaultQueue, HwptNested, HwptPaging, Ioas, Vdevice, Viommu};
 use super::{K4, RW, World, bind_to, memory, region, span};
@@ -67,7 +67,7 @@ impl Rich {
         let parent = ioas.nest_parent(&driver).unwrap();
         let viommu = parent.viommu(&driver, SLICE, NONE).unwrap();
         let vdevice = viommu.vdevice(&named, 5).unwrap();
-        let stage_one = StageOne::Translate([0x4000, 0, 0, 0]);
+        let stage_one = translate(0x4000);
         let nested = viommu.nested(stage_one, Some(&faults)).unwrap();
         let hwpt = ioas.paging(&driver, HwptFlags::empty(), None).unwrap();
         let pasids = other.paging(&driver, HwptFlags::PASID, None).unwrap();
