@@ -184,3 +184,17 @@ fn a_table_wider_than_the_output_is_refused_by_the_driver_and_not_by_the_hardwar
         }
     }
 }
+
+#[test]
+fn an_smmu_that_always_stalls_is_served_or_refused_but_never_half() {
+    let mut rig = Rig::new(Config {
+        stall: StallModel::Stall,
+        stall_max: 16,
+        ..Config::default()
+    });
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, RAM, PAGE);
+    let attached = rig.driver.attach(DeviceId(8), rig::stage_two(&table, 3));
+    let reached = rig.smmu.dma_read(8, 0x1000, 1);
+    assert_eq!(attached.is_ok(), reached.is_ok(), "{reached:?}");
+}

@@ -1,7 +1,7 @@
 //! Context descriptors (IHI 0070, §5.4) for tables that the host owns: stage 1 with one table, from address 0 up.
 
 use super::hitless::Words;
-use super::probe::Features;
+use super::probe::{Features, Stalls};
 use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1};
 use super::stream_table::store;
 use crate::addr::Hpa;
@@ -48,7 +48,9 @@ impl ContextDescriptor {
             && (25..=48).contains(&table.input_bits)
             && table.root.is_aligned(1 << table.granule.log2())
             && table.root.0 >> features.output_bits() == 0
-            && (features.asid16 || table.asid < 1 << 8);
+            && (features.asid16 || table.asid < 1 << 8)
+            // S = 0 is ILLEGAL where every fault stalls (§5.4).
+            && features.stalls != Stalls::Always;
         if !fits {
             return Err(IommuError::Unsupported);
         }

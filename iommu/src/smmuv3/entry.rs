@@ -2,7 +2,7 @@
 
 use tock_registers::LocalRegisterCopy;
 
-use super::probe::Features;
+use super::probe::{Features, Stalls};
 use super::spec::ste::{STE_WORDS, STE0, STE1, STE2, STE3};
 use crate::physical::{IommuError, StageOneConfig, StageTwo, StreamConfig};
 
@@ -65,7 +65,9 @@ impl StreamTableEntry {
         // than an output (§3.4.1).
         let width_fits =
             (32..=48).contains(&two.input_bits) && two.input_bits <= features.input_bits();
-        if !tag_fits(two.tag.0, features) || !root_fits || !width_fits {
+        // S2S = 0 is ILLEGAL where every fault stalls (§5.2), and a stall that nobody answers holds the device for ever.
+        let ends = features.stalls != Stalls::Always;
+        if !tag_fits(two.tag.0, features) || !root_fits || !width_fits || !ends {
             return Err(IommuError::Unsupported);
         }
         let start_level = if two.input_bits > 39 { 0 } else { 1 };

@@ -13,7 +13,7 @@
 //! | | SEV | told; a CMD_SYNC is polled for |
 //! | | CD2L | two-level context tables |
 //! | | TTENDIAN | must allow little-endian |
-//! | | STALL_MODEL | S1STALLD, CMD_RESUME |
+//! | | STALL_MODEL | S1STALLD, CMD_RESUME; tables of ours are refused where faults must stall |
 //! | | ST_LEVEL | two-level stream table |
 //! | IDR1 | SIDSIZE, SSIDSIZE | widths of identities |
 //! | | CMDQS, EVENTQS | queue sizes |
