@@ -57,10 +57,11 @@ impl State {
         }
         let at = queue.slot(queue.cons, log2, 16);
         let words = match (self.fetch(at), self.fetch(at + 8)) {
-            (Ok(first), Ok(second)) if !core::mem::take(&mut self.faults.fetch_abort) => {
-                [first, second]
+            (Ok(first), Ok(second)) if self.faults.fetch_aborts == 0 => [first, second],
+            _ => {
+                self.faults.fetch_aborts = self.faults.fetch_aborts.saturating_sub(1);
+                return self.stop(ABT);
             }
-            _ => return self.stop(ABT),
         };
         if let Some((opcode, code)) = self.faults.refuse
             && opcode == words[0] as u8

@@ -13,8 +13,8 @@ pub(super) struct Faults {
     pub deaf: bool,
     /// All registers read as ones, writes go nowhere.
     pub gone: bool,
-    /// The next command cannot be read.
-    pub fetch_abort: bool,
+    /// So many commands cannot be read.
+    pub fetch_aborts: u32,
     /// The next command with this opcode stops the queue with this code.
     pub refuse: Option<(u8, u32)>,
     /// The next CMD_SYNC reports an ATC invalidation that timed out.
@@ -60,9 +60,9 @@ impl SmmuModel {
         state.images.clear();
     }
 
-    /// The next command that is fetched meets an external abort: CERROR_ABT.
-    pub fn abort_fetch(&self) {
-        self.state().faults.fetch_abort = true;
+    /// The next `count` fetches of a command meet an external abort: CERROR_ABT.
+    pub fn abort_fetches(&self, count: u32) {
+        self.state().faults.fetch_aborts = count;
     }
 
     /// The next command with `opcode` stops the queue with CERROR `code`.
