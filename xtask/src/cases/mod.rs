@@ -4,6 +4,7 @@ mod baseline;
 mod boot;
 mod demo;
 mod edu;
+mod figures;
 pub mod lines;
 mod linux;
 mod misuse;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
         linux::CASES,
         edu::CASES,
         misuse::CASES,
+        figures::CASES,
     ]
     .concat()
 }

@@ -2,10 +2,10 @@
 //!
 //! Every figure is exact (a count or a size), so a bound that holds once holds always.
 
-mod driver;
+pub mod driver;
 mod image;
-mod machine;
-mod tables;
+pub mod machine;
+pub mod tables;
 mod trace;
 mod trusted;
 
@@ -14,6 +14,7 @@ use crate::project;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -41,6 +42,25 @@ impl Figure {
     }
 }
 
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = |value: f64| match value.fract() == 0.0 {
+            true => format!("{value}"),
+            false => format!("{value:.1}"),
+        };
+        let value = number(self.value);
+        write!(f, "{}: {}: {value} {}", self.id, self.what, self.unit)?;
+        if let Some(bound) = self.bound {
+            let mark = if self.holds() { "" } else { ": EXCEEDED" };
+            write!(f, ", at most {}{mark}", number(bound))?;
+        }
+        for (name, value) in &self.peers {
+            write!(f, ", {name} {}", number(*value))?;
+        }
+        Ok(())
+    }
+}
+
 /// Figures that are measured together.
 pub struct Source {
     /// Their ids.
@@ -59,34 +79,42 @@ pub const SOURCES: &[Source] = &[
     trusted::TRUSTED,
 ];
 
-/// Builds an example of `iommu` for speed, apart from everything else that is built.
-fn example(name: &str) -> Result<PathBuf> {
+/// What an example is built for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Built {
+    /// For counts, which are the same however it is built.
+    Soon,
+    /// For speed, apart from everything else: a library is measured at its best.
+    Fast,
+}
+
+/// Builds an example of `iommu`.
+fn example(name: &str, built: Built) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let folder = project::target().join("measure");
-    let args = [
-        "build",
-        "--quiet",
-        "--profile",
-        "bench",
-        "--package",
-        "iommu",
-    ];
+    let args = ["build", "--quiet", "--package", "iommu", "--example", name];
     let mut args = args.map(OsString::from).to_vec();
-    args.extend(["--example", name, "--target-dir"].map(OsString::from));
-    args.push(folder.clone().into());
+    let folder = match built {
+        Built::Soon => project::target().join("debug"),
+        Built::Fast => {
+            let target = project::target().join("measure");
+            args.extend(["--profile", "bench", "--target-dir"].map(OsString::from));
+            args.push(target.clone().into());
+            // Where cargo puts that profile.
+            target.join("release")
+        }
+    };
     let step = Step::start(format!("build {name}"));
-    let built = duct::cmd(cargo, args)
+    let done = duct::cmd(cargo, args)
         .dir(project::root())
         .unchecked()
         .run()
         .context("cannot run cargo")?;
     step.over();
     ensure!(
-        built.status.success(),
+        done.status.success(),
         "example `{name}` of package `iommu` does not build"
     );
-    // Where cargo puts the profile `bench`.
-    Ok(folder.join("release/examples").join(name))
+    Ok(folder.join("examples").join(name))
 }
 
 /// `key value` lines.

@@ -1,11 +1,11 @@
 //! Stage 2 tables on the host: the example `table_ir` of the `iommu` crate counts its own stores, callgrind its
 //! instructions, those of the `aarch64-paging` crate in the same process.
 
-use super::{Figure, Source, lines};
+use super::{Built, Figure, Source, example, lines};
 use crate::progress::Step;
 use crate::setup::kit;
 use anyhow::{Context, Result, bail};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// Stores and bytes of large maps.
@@ -38,7 +38,7 @@ pub const INSTRUCTIONS: Source = Source {
 const ROUNDS: u32 = 200;
 
 fn counts() -> Result<Vec<Figure>> {
-    let lines = lines(&mut Command::new(example()?))?;
+    let lines = lines(&mut Command::new(example("table_ir", Built::Soon)?))?;
     let value = |key: &str| {
         let value = lines.get(key).copied();
         value.with_context(|| format!("table_ir prints no {key}"))
@@ -131,7 +131,7 @@ fn counts() -> Result<Vec<Figure>> {
 }
 
 fn instructions() -> Result<Vec<Figure>> {
-    let example = example()?;
+    let example = example("table_ir", Built::Fast)?;
     let lines = lines(Command::new(&example).arg(ROUNDS.to_string()))?;
     let many = *lines.get("leaves").context("table_ir prints no leaves")?;
     let figure = |id, what, leaves: f64, ours: &str, peer: &str, gated: bool| -> Result<Figure> {
@@ -161,11 +161,6 @@ fn instructions() -> Result<Vec<Figure>> {
         figure("B6.shared", one, 1.0, "one_shared", "one_shared", false)?,
         figure("B6.alone", one_alone, 1.0, "one_alone", "one_alone", false)?,
     ])
-}
-
-/// Builds the example as a library is measured, for speed: a peer is shown at its best.
-fn example() -> Result<PathBuf> {
-    super::example("table_ir")
 }
 
 /// Instructions that callgrind counts from the entry of `function` to its return.

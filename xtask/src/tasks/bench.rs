@@ -39,7 +39,7 @@ impl Bench {
                     if self.json {
                         object(figure)
                     } else {
-                        line(figure)
+                        figure.to_string()
                     }
                 );
             }
@@ -67,26 +67,4 @@ fn object(figure: &Figure) -> String {
         "peers": peers,
     })
     .to_string()
-}
-
-fn line(figure: &Figure) -> String {
-    let number = |value: f64| match value.fract() == 0.0 {
-        true => format!("{value}"),
-        false => format!("{value:.1}"),
-    };
-    let mut line = format!(
-        "{}: {}: {} {}",
-        figure.id,
-        figure.what,
-        number(figure.value),
-        figure.unit
-    );
-    if let Some(bound) = figure.bound {
-        let mark = if figure.holds() { "" } else { ": EXCEEDED" };
-        line += &format!(", at most {}{mark}", number(bound));
-    }
-    for (name, value) in &figure.peers {
-        line += &format!(", {name} {}", number(*value));
-    }
-    line
 }

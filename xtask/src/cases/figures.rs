@@ -1,0 +1,23 @@
+//! Counts that never grow: the figures of `cargo xtask bench` that take seconds.
+
+use super::{Case, case};
+use crate::figures::{Source, driver, machine, tables};
+use anyhow::{Result, ensure};
+
+pub const CASES: &[Case] = &[
+    case("figures::tables", |_| hold(&tables::COUNTS)),
+    case("figures::driver", |_| hold(&driver::COUNTS)),
+    case("figures::machine", |_| hold(&machine::MACHINE)),
+];
+
+/// None of them is beyond its bound.
+fn hold(source: &Source) -> Result<()> {
+    let figures = (source.measure)()?;
+    let beyond: Vec<String> = figures
+        .iter()
+        .filter(|figure| !figure.holds())
+        .map(ToString::to_string)
+        .collect();
+    ensure!(beyond.is_empty(), "{}", beyond.join("\n"));
+    Ok(())
+}
