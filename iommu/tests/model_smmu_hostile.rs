@@ -176,7 +176,8 @@ fn each_command_error_is_got_over_and_what_is_not_complete_is_told() {
         (0x2a, 1, false),
         (0x46, 1, true),
         (0x2a, 2, true),
-        (0x46, 3, false),
+        // Of an ATC invalidation that is not in this batch.
+        (0x46, 3, true),
     ] {
         let mut rig = Rig::new(Config::default());
         let mut table = rig.table(39);
@@ -203,6 +204,33 @@ fn each_command_error_is_got_over_and_what_is_not_complete_is_told() {
         assert!(rig.smmu.dma_read(8, 0x1000, 1).is_err());
         table.release(cut, Invalidated::complete());
     }
+}
+
+#[test]
+fn an_atc_invalidation_that_timed_out_is_told_and_the_rest_is_complete() {
+    let mut rig = Rig::new(Config {
+        ats: true,
+        ..Config::default()
+    });
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, RAM, PAGE);
+    rig.attach(8, &table, 3);
+    rig.smmu.dma_read(8, 0x1000, 1).unwrap();
+    let cut = table.unmap(span(0x1000, PAGE));
+    let device = Invalidation::DeviceTlb {
+        device: DeviceId(8),
+        pasid: None,
+        range: None,
+    };
+    rig.smmu.time_out_atc();
+    let batch = [cut.invalidation(CacheTag(3)), device];
+    let told = rig.driver.submit(&batch).unwrap_err();
+    assert_eq!(told.error, IommuError::Command(3));
+    assert!(told.complete < 2, "the device's is not");
+    let gone = rig.smmu.dma_read(8, 0x1000, 1).is_err();
+    assert!(gone || told.complete == 0);
+    assert_eq!(rig.driver.invalidate(&batch), Ok(()));
+    table.release(cut, Invalidated::complete());
 }
 
 #[test]
