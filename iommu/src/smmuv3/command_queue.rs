@@ -96,6 +96,7 @@ pub(super) struct CommandQueue<P: Platform> {
     pub(super) commands: u64,
     pub(super) syncs: u64,
     pub(super) refusals: u64,
+    pub(super) stops: u64,
 }
 
 impl<P: Platform> CommandQueue<P> {
@@ -118,6 +119,7 @@ impl<P: Platform> CommandQueue<P> {
             commands: 0,
             syncs: 0,
             refusals: 0,
+            stops: 0,
         })
     }
 
@@ -322,6 +324,7 @@ impl<P: Platform> CommandQueue<P> {
         let cons = registers.read::<CMDQ_CONS_FIELDS::Register>(CMDQ_CONS);
         let code = cons.read(CMDQ_CONS_FIELDS::ERR) as u8;
         let at = self.consumed;
+        self.stops += 1;
         match code {
             cerror::NONE => {}
             cerror::ABT => self.aborts = self.aborts.saturating_add(1),

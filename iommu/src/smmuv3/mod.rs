@@ -23,7 +23,7 @@ use crate::physical::{
     Caps, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation, IommuError, PhysicalIommu,
     StreamConfig,
 };
-use command::{Command, PageResponse, Resume};
+use command::Command;
 use command_queue::CommandQueue;
 use entry::StreamTableEntry as Entry;
 use event_queue::EventQueue;
@@ -34,10 +34,11 @@ use registers::Registers;
 use shared::{Core, Shared};
 use spec::registers::{
     CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_IRQ_CFG0, GERROR,
-    GERROR_FIELDS, GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
+    GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
 };
 use stream_table::StreamTable;
 
+mod answers;
 pub mod command;
 mod command_queue;
 mod context;
@@ -47,6 +48,7 @@ mod entry;
 pub mod errata;
 pub mod event;
 mod event_queue;
+mod global_error;
 mod guest_entry;
 mod held;
 mod hitless;
@@ -65,6 +67,7 @@ mod tags;
 pub use context::{ContextDescriptor, ContextTable, StageOneTable};
 pub use deny::deny_all;
 pub use entry::StreamTableEntry;
+pub use global_error::GlobalErrors;
 pub use guest_entry::{GuestEntry, IllegalEntry};
 pub use probe::{Features, Stalls};
 pub use tags::CacheTagAllocator;
@@ -100,32 +103,6 @@ impl From<IommuError> for StartError {
     }
 }
 
-/// The errors that [`Smmu::handle_gerror`] found and acknowledged: GERROR bits (§6.3.19).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct GlobalErrors(pub u32);
-
-impl GlobalErrors {
-    /// None was active.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Event records were lost.
-    pub fn events_lost(self) -> bool {
-        self.0 & GERROR_FIELDS::EVENTQ_ABT_ERR::SET.value != 0
-    }
-
-    /// A command was refused outside a batch.
-    pub fn command(self) -> bool {
-        self.0 & GERROR_FIELDS::CMDQ_ERR::SET.value != 0
-    }
-
-    /// The SMMU has stopped serving: it refuses all DMA.
-    pub fn service_failure(self) -> bool {
-        self.0 & GERROR_FIELDS::SFM_ERR::SET.value != 0
-    }
-}
-
 /// Memory that the SMMU reads and writes by itself, beside the tables of streams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
@@ -154,6 +131,8 @@ pub struct Counters {
     pub syncs: u64,
     /// Commands that the SMMU refused.
     pub refusals: u64,
+    /// Times that the command queue stopped, whatever for.
+    pub command_errors: u64,
     /// Event records read.
     pub events: u64,
     /// Times that records were lost.
@@ -298,54 +277,12 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             commands: core.queue.commands,
             syncs: core.queue.syncs,
             refusals: core.queue.refusals,
+            command_errors: core.queue.stops,
             events: self.events.events,
             losses: self.events.losses,
             stream_table_bytes: self.streams.bytes(),
             queue_bytes: core.queue.bytes() + self.events.bytes(),
         }
-    }
-
-    /// Acknowledges the active global errors (§7.5), and gets the command queue going again if it stopped.
-    ///
-    /// | bit | what happens |
-    /// |---|---|
-    /// | CMDQ_ERR | by CMDQ_CONS.ERR: see `command_queue`; the batch concerned fails |
-    /// | EVENTQ_ABT_ERR | records were lost: the next drain says so |
-    /// | PRIQ_ABT_ERR | acknowledged; there is no page request queue here |
-    /// | MSI_*_ABT_ERR | acknowledged; interrupts are wires, CMD_SYNC is polled for |
-    /// | SFM_ERR | the SMMU refuses all DMA for good: nothing waits for it any more |
-    ///
-    /// # Errors
-    /// [`IommuError::Gone`]; [`IommuError::Command`] where the command queue cannot go on.
-    pub fn handle_gerror(&mut self) -> Result<GlobalErrors, IommuError> {
-        let mut core = self.shared.lock();
-        let Core {
-            registers,
-            queue,
-            stopped,
-            ..
-        } = &mut *core;
-        let errors = registers.read::<()>(GERROR).get();
-        let seen = registers.read::<()>(GERRORN).get();
-        if errors == u32::MAX {
-            return Err(IommuError::Gone);
-        }
-        let active = GlobalErrors(errors ^ seen);
-        if active.is_empty() {
-            return Ok(active);
-        }
-        if active.events_lost() {
-            self.events.note_loss();
-        }
-        *stopped |= active.service_failure();
-        let command = GERROR_FIELDS::CMDQ_ERR::SET.value;
-        if active.0 & !command != 0 {
-            registers.write(GERRORN, seen ^ (active.0 & !command));
-        }
-        if active.command() {
-            queue.recover(&self.platform, registers)?;
-        }
-        Ok(active)
     }
 
     /// Sends commands of the host.
@@ -354,45 +291,6 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         self.shared
             .run(&mut program)
             .map_err(|failure| failure.error)
-    }
-
-    /// Answers a stalled transaction (§4.6.1): `tag` is that of its event.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.
-    pub fn resume(&self, device: DeviceId, tag: u16, action: Resume) -> Result<(), IommuError> {
-        if !self.features.stalls.possible() {
-            return Err(IommuError::Unsupported);
-        }
-        self.tell(&[Command::resume(device, tag, action)])
-    }
-
-    /// Ends every stalled transaction of `device` (§4.6.2), which refuses new ones already.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.
-    pub fn end_stalls(&self, device: DeviceId) -> Result<(), IommuError> {
-        if !self.features.stalls.possible() {
-            return Err(IommuError::Unsupported);
-        }
-        self.tell(&[Command::stall_term(device)])
-    }
-
-    /// Answers a group of page requests (§4.5.2).
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where there are none; those of the command queue.
-    pub fn answer_page_request(
-        &self,
-        device: DeviceId,
-        pasid: Option<u32>,
-        group: u16,
-        response: PageResponse,
-    ) -> Result<(), IommuError> {
-        if !self.features.pri || group >> 9 != 0 {
-            return Err(IommuError::Unsupported);
-        }
-        self.tell(&[Command::pri_resp(device, pasid, group, response)])
     }
 
     /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
