@@ -200,7 +200,7 @@ impl Gate {
                 }
             }
             // Nobody's stream is refused in any case: from here on silently. One that the table does not cover cannot be.
-            _ if storm => {
+            _ if storm && self.monitor.lock().silence() => {
                 let mut driver = self.unit(fault.iommu).driver.lock();
                 let _ = driver.attach(fault.device, StreamConfig::Abort);
             }

@@ -15,6 +15,8 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// Faults of one partition, or of nobody, in any one second that make a storm. Far past what a guest's mistake brings:
 /// one refused transfer of a disk is up to 1,024 records.
 pub const STORM: u32 = 1 << 16;
+/// Streams of nobody that are silenced at most: each may take a table, and a device can make numbers up.
+const SILENCED: u32 = 64;
 
 /// A fault, and whose it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +55,7 @@ pub struct Monitor {
     lines_in_window: u32,
     /// As `counts`: start of a second, and faults in it.
     rates: Vec<(u64, u32)>,
+    silenced: u32,
 }
 
 impl Monitor {
@@ -66,6 +69,7 @@ impl Monitor {
             window_start_ns: 0,
             lines_in_window: 0,
             rates: alloc::vec![(0, 0); partitions + 1],
+            silenced: 0,
         }
     }
 
@@ -108,6 +112,13 @@ impl Monitor {
         }
         *faults = faults.saturating_add(1);
         *faults >= STORM
+    }
+
+    /// Whether one more stream of nobody may be silenced.
+    pub fn silence(&mut self) -> bool {
+        let more = self.silenced < SILENCED;
+        self.silenced += u32::from(more);
+        more
     }
 
     /// One of the lines of this second, if there is one left.
@@ -288,6 +299,13 @@ mod tests {
         assert!(!monitor.is_storm(Some(0), SECOND_NS));
         assert!(storm(&mut monitor, Some(0), SECOND_NS + 1));
         assert!(monitor.is_storm(Some(0), SECOND_NS + 2));
+    }
+
+    #[test]
+    fn made_up_streams_are_not_silenced_for_ever() {
+        let mut monitor = Monitor::new(1);
+        let silenced = (0..1000).filter(|_| monitor.silence()).count();
+        assert_eq!(silenced, 64);
     }
 
     #[test]
