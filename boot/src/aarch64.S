@@ -45,6 +45,13 @@ boot_enter:
     b.ne    boot_stop
     cmp     w22, #BOOT_BLOCK
     b.hi    boot_stop
+    // It must not lie in the image, part of which is cleared next.
+    ldr     x1, [x20, #16]
+    add     x1, x1, x20
+    cmp     x19, x1
+    add     x2, x19, x22
+    ccmp    x2, x20, #0, lo             // C clear, so "higher" fails, where the tree starts behind the image
+    b.hi    boot_stop
 
     // .bss and stacks
     adrp    x0, __bss_start
