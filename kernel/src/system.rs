@@ -147,7 +147,7 @@ impl System {
                 "stopped"
             };
             crate::say!(
-                "{}: {state}, {} restarts, {}",
+                "{}: {} restarts, {state}, {}",
                 partition.name(),
                 partition.restarts(),
                 self.trace.counts(partition.cpus.iter().copied())
