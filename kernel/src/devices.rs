@@ -4,6 +4,7 @@
 use crate::config::ResetPolicy;
 use crate::gate::Gate;
 use crate::intx::Link;
+use crate::lock::Mutex;
 use crate::machine::Host;
 use crate::messages::Source;
 use crate::pci::{self, Function};
@@ -14,7 +15,6 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::physical::{Invalidation, IommuError, StageTwo, StreamConfig};
 use iommu::table::StageTwoTable;
-use spin::mutex::TicketMutex;
 
 /// How a reset went.
 const DONE: u8 = 0;
@@ -38,7 +38,7 @@ pub struct Devices {
     /// By slot of the virtual bus.
     pub owned: Vec<Owned>,
     /// What the guest sees of them.
-    pub bus: TicketMutex<VirtualPci>,
+    pub bus: Mutex<VirtualPci>,
     /// Their messages, of those that can send some.
     pub sources: Vec<Source>,
     /// Their INTx lines.
@@ -52,7 +52,7 @@ pub struct Devices {
     /// By slot: how its last reset went, as far as it was said.
     said: Vec<AtomicU8>,
     /// Held for as long as a reset takes: two vCPUs cannot reset one function across each other.
-    resetting: TicketMutex<()>,
+    resetting: Mutex<()>,
 }
 
 impl Devices {
@@ -68,11 +68,11 @@ impl Devices {
         Self {
             cut: owned.iter().map(|_| AtomicBool::new(false)).collect(),
             said: owned.iter().map(|_| AtomicU8::new(DONE)).collect(),
-            resetting: TicketMutex::new(()),
+            resetting: Mutex::new(()),
             owned,
             sources,
             links,
-            bus: TicketMutex::new(bus),
+            bus: Mutex::new(bus),
             table,
             tags,
         }

@@ -1,5 +1,6 @@
 //! Everything about DMA that partitions share: the IOMMUs, the ITS, the buses, and the record of faults.
 
+use crate::lock::Mutex;
 use crate::machine::Ecam;
 use crate::monitor::{Attributed, Monitor, Report};
 use crate::partition::Partition;
@@ -13,7 +14,6 @@ use arch::its::Its;
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::physical::{PhysicalIommu, StreamConfig};
-use spin::mutex::TicketMutex;
 
 /// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
 const FAULT_BATCH: usize = 32;
@@ -41,10 +41,10 @@ pub struct Unit {
     /// phandle in the device tree, which identities name.
     pub phandle: u32,
     /// Its driver.
-    pub driver: TicketMutex<Box<dyn PhysicalIommu>>,
+    pub driver: Mutex<Box<dyn PhysicalIommu>>,
     /// Held by who takes its faults, until all that were taken have reached the policies: so whoever has held it after a
     /// stream was closed knows that nothing of it is on its way.
-    pub serving: TicketMutex<()>,
+    pub serving: Mutex<()>,
     /// Event and error interrupts, and how they signal.
     pub irqs: Vec<(Intid, Trigger)>,
 }
@@ -66,7 +66,7 @@ pub struct Gate {
     /// Who owns which stream.
     pub streams: Vec<Stream>,
     /// What went wrong so far.
-    pub monitor: TicketMutex<Monitor>,
+    pub monitor: Mutex<Monitor>,
 }
 
 /// A stream of a function that the machine knows.

@@ -5,18 +5,18 @@
 //! Locks are taken in this order: [`pump`]'s own; then the terminal's, or a partition's UART and then its GIC.
 
 use crate::console::Input;
+use crate::lock::Mutex;
 use crate::system::System;
 use crate::{terminal, tick};
 use arch::clock;
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::mutex::TicketMutex;
 
 /// Bytes taken in one go, so that a flood of input cannot keep a CPU.
 const BUDGET: usize = 64;
 /// How long input waits for room.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-static INLET: TicketMutex<Inlet> = TicketMutex::new(Inlet::new());
+static INLET: Mutex<Inlet> = Mutex::new(Inlet::new());
 /// Mirror of "input waits for room", for the way of a guest that makes some.
 static HOLDING: AtomicBool = AtomicBool::new(false);
 

@@ -24,6 +24,7 @@ pub mod intx;
 pub mod irq;
 pub mod life;
 pub mod load;
+pub mod lock;
 pub mod machine;
 pub mod messages;
 pub mod mmio;

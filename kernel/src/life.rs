@@ -3,10 +3,10 @@
 //! Each vCPU belongs to one physical CPU, which asks [`Life::next`] what to do whenever it is outside the guest. The CPU of
 //! vCPU 0 alone changes the partition as a whole, and only when no vCPU is inside.
 
+use crate::lock::Mutex;
 use crate::vdev::CpuSet;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use spin::mutex::TicketMutex;
 
 /// Where a vCPU starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +57,7 @@ struct State {
 
 /// See the module's description.
 pub struct Life {
-    state: TicketMutex<State>,
+    state: Mutex<State>,
     /// Mirror of "something other than running is asked for", so that the way of a guest exit takes no lock.
     leave: AtomicBool,
 }
@@ -67,7 +67,7 @@ impl Life {
     pub fn new(cpus: usize) -> Self {
         assert!((1..=64).contains(&cpus), "one bit a vCPU");
         Self {
-            state: TicketMutex::new(State {
+            state: Mutex::new(State {
                 power: alloc::vec![Power::Off; cpus],
                 change: None,
                 inside: CpuSet::NONE,

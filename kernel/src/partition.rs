@@ -6,6 +6,7 @@ use crate::devices::Devices;
 use crate::guest_map;
 use crate::life::{Change, Entry, Life};
 use crate::load::Files;
+use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
 use crate::pci::Function;
 use crate::system::System;
@@ -23,7 +24,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::addr::{Gpa, Span};
 use iommu::id::CacheTag;
 use iommu::table::{Attributes, Invalidated, StageTwoTable};
-use spin::mutex::TicketMutex;
 
 /// See the module's description. The fields are in the order in which they come to be.
 pub struct Partition {
@@ -38,19 +38,19 @@ pub struct Partition {
     /// Its RAM.
     pub ram: GuestRam,
     /// What its CPUs reach.
-    pub stage_two: TicketMutex<StageTwoTable<Host>>,
+    pub stage_two: Mutex<StageTwoTable<Host>>,
     /// Its VMID on the CPUs.
     pub vmid: CacheTag,
     /// Its functions and their DMA.
     pub devices: Devices,
     /// Its interrupt controller.
-    pub vgic: TicketMutex<Vgic>,
+    pub vgic: Mutex<Vgic>,
     /// Its ITS. Locked before the GIC where both are.
-    pub vits: TicketMutex<Vits>,
+    pub vits: Mutex<Vits>,
     /// Its ITS has commands left; written under its lock.
     pub its_busy: AtomicBool,
     /// Its UART.
-    pub uart: TicketMutex<Vuart>,
+    pub uart: Mutex<Vuart>,
     /// What it is started with.
     pub files: Files,
     /// Accesses and calls of the guest that nothing answers.
@@ -60,7 +60,7 @@ pub struct Partition {
     /// How often it was started again.
     pub restarts: AtomicU64,
     /// Restarts that the fault policy still has.
-    pub fault_restarts: TicketMutex<Budget>,
+    pub fault_restarts: Mutex<Budget>,
 }
 
 /// A vCPU after a call.

@@ -3,17 +3,17 @@
 //! Its lock is the last one that anybody takes: nothing in here locks anything else.
 
 use crate::console::{Console, Input, Sink, Source};
+use crate::lock::Mutex;
 use crate::tick;
 use alloc::vec::Vec;
 use arch::clock;
 use arch::pl011::Pl011;
 use core::fmt::Arguments;
-use spin::mutex::TicketMutex;
 
 /// Output that waits for the rest of its line is shown once nothing has come for so long.
 const IDLE_NS: u64 = 1_000_000_000;
 
-static TERMINAL: TicketMutex<Option<Terminal>> = TicketMutex::new(None);
+static TERMINAL: Mutex<Option<Terminal>> = Mutex::new(None);
 
 struct Terminal {
     console: Console,

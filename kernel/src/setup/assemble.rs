@@ -12,6 +12,7 @@ use crate::guest_tree::Pcie;
 use crate::intx::{self, Link, Pin};
 use crate::life::Life;
 use crate::load::Files;
+use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
 use crate::messages::Source;
 use crate::partition::Partition;
@@ -29,7 +30,6 @@ use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Gpa, Hpa, Iova, Span};
 use iommu::id::{CacheTag, IommuIndex, VirtDeviceId};
 use iommu::table::{Attributes, StageTwoTable};
-use spin::mutex::TicketMutex;
 
 /// The first LPI (IHI 0069, §2.2.1).
 const FIRST_LPI: u32 = 8192;
@@ -101,17 +101,17 @@ pub fn partition(
         files: Files::find(materials.bundle, config, pcie).map_err(|_| refused())?,
         config: config.clone(),
         ram,
-        stage_two: TicketMutex::new(stage_two),
+        stage_two: Mutex::new(stage_two),
         vmid: tag(index),
         devices,
-        vgic: TicketMutex::new(vgic),
-        vits: TicketMutex::new(vits),
+        vgic: Mutex::new(vgic),
+        vits: Mutex::new(vits),
         its_busy: AtomicBool::new(false),
-        uart: TicketMutex::new(Vuart::new()),
+        uart: Mutex::new(Vuart::new()),
         refused: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         restarts: AtomicU64::new(0),
-        fault_restarts: TicketMutex::new(Budget::new()),
+        fault_restarts: Mutex::new(Budget::new()),
     })
 }
 

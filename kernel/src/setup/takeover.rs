@@ -5,6 +5,7 @@ use crate::boot_info::{self, BootInfo};
 use crate::bundle::Bundle;
 use crate::config::{self, Machine, MachineFacts};
 use crate::gate::{Gate, Unit};
+use crate::lock::Mutex;
 use crate::machine::{Ecam, Host, Registers};
 use crate::monitor::Monitor;
 use crate::pci::Topology;
@@ -19,7 +20,6 @@ use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
 use iommu::smmuv3::{self, Smmu};
-use spin::mutex::TicketMutex;
 
 /// Registers of one SMMU, in which everything is denied already.
 pub struct Denied {
@@ -132,8 +132,8 @@ pub fn gate(
         let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
         units.push(Unit {
             phandle: smmu.phandle,
-            serving: TicketMutex::new(()),
-            driver: TicketMutex::new(Box::new(driver)),
+            serving: Mutex::new(()),
+            driver: Mutex::new(Box::new(driver)),
             irqs: irqs.map(wired).collect(),
         });
     }
@@ -146,7 +146,7 @@ pub fn gate(
         topology,
         buses,
         streams: Vec::new(),
-        monitor: TicketMutex::new(Monitor::new(partitions)),
+        monitor: Mutex::new(Monitor::new(partitions)),
     })
 }
 
