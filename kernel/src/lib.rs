@@ -1,8 +1,11 @@
 //! Policy: what a partition is, what it sees, and what happens when it, or its devices, step outside.
 //!
 //! A walk through it, in the order of a start: [`boot_info`] is all that firmware told us, [`bundle`] and [`config`]
-//! what the integrator wants, [`pci`] what is on the buses; [`guest_map`], [`guest_tree`] and [`vdev`] are what a
-//! partition sees, [`console`] what we see of it.
+//! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them. From there on each CPU
+//! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
+//! [`guest_tree`], [`vdev`]); [`devices`], [`messages`] and [`intx`] are the functions it owns; [`life`] and
+//! [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is; [`terminal`], [`console`] and
+//! [`trace`] are what we see of all that.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 

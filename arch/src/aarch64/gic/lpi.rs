@@ -1,11 +1,10 @@
-//! LPIs: their configuration and pending tables in memory (IHI 0069, chapter 5), and who has which.
+//! LPIs: their configuration and pending tables in memory (IHI 0069, chapter 5).
 
 use super::redistributor::Redistributor;
 use super::spec::{FIRST_LPI, LPI_ENABLED, LPI_PRIORITY, LPI_RES1};
 use super::{GicError, Intid};
 use crate::barrier;
 use crate::memory::{FramePool, Frames};
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// Bits of the INTIDs that the tables cover at most: 8,192 LPIs, 8 KiB of configuration, 64 KiB of pending table a CPU.
@@ -86,60 +85,5 @@ impl LpiTables {
         self.property.clean(index as usize, 1);
         barrier::dma_write();
         Ok(())
-    }
-}
-
-/// Which LPIs are free: a bitmap of fixed size.
-#[derive(Debug)]
-pub struct LpiAllocator {
-    /// A set bit is a number that is taken.
-    taken: Vec<u64>,
-    count: u32,
-}
-
-impl LpiAllocator {
-    /// `count` free numbers, from 8192 on.
-    pub fn new(count: u32) -> Self {
-        Self {
-            taken: vec![0; count.div_ceil(64) as usize],
-            count,
-        }
-    }
-
-    /// The lowest free number; `None` if all are taken.
-    pub fn allocate(&mut self) -> Option<Intid> {
-        let (index, word) = self
-            .taken
-            .iter_mut()
-            .enumerate()
-            .find(|(_, word)| **word != !0)?;
-        let bit = word.trailing_ones();
-        let number = index as u32 * 64 + bit;
-        if number >= self.count {
-            return None;
-        }
-        *word |= 1 << bit;
-        Some(Intid(FIRST_LPI + number))
-    }
-
-    /// Gives `lpi` back; whether it was taken. Only after the ITS has discarded what was mapped to it.
-    pub fn free(&mut self, lpi: Intid) -> bool {
-        let Some(number) = lpi
-            .0
-            .checked_sub(FIRST_LPI)
-            .filter(|number| *number < self.count)
-        else {
-            return false;
-        };
-        let word = &mut self.taken[(number / 64) as usize];
-        let bit = 1 << (number % 64);
-        let was = *word & bit != 0;
-        *word &= !bit;
-        was
-    }
-
-    /// How many are free.
-    pub fn available(&self) -> u32 {
-        self.count - self.taken.iter().map(|word| word.count_ones()).sum::<u32>()
     }
 }

@@ -26,7 +26,7 @@ mod tests;
 pub(crate) mod wait;
 
 pub use intid::{Intid, Kind, Trigger};
-pub use lpi::{LpiAllocator, MAX_ID_BITS};
+pub use lpi::MAX_ID_BITS;
 
 use crate::memory::FramePool;
 use crate::mmio::MmioRegion;

@@ -2,9 +2,8 @@
 
 use super::{CPUS, TYPER, machine, two_cpus, with_frames};
 use crate::aarch64::gic::fake::{FakeDistributor, Frame};
-use crate::aarch64::gic::{GicError, Intid, LpiAllocator};
+use crate::aarch64::gic::{GicError, Intid};
 use crate::host;
-use alloc::vec::Vec;
 
 #[test]
 fn lpis_are_on_with_tables_of_ours() {
@@ -145,21 +144,4 @@ fn a_redistributor_that_does_not_snoop_is_told_so() {
         .unwrap();
     let (_, propbaser, pendbaser) = machine.redistributors.lpi_registers(0);
     assert_eq!([propbaser, pendbaser].map(|word| word & 0xF80), [1 << 7; 2]);
-}
-
-#[test]
-fn an_lpi_is_given_once_and_serves_again() {
-    let mut lpis = LpiAllocator::new(130);
-    let all: Vec<Intid> = core::iter::from_fn(|| lpis.allocate()).collect();
-    assert_eq!(all, (8192..8192 + 130).map(Intid).collect::<Vec<_>>());
-    assert_eq!(lpis.available(), 0);
-    assert!(lpis.free(Intid(8192 + 64)) && lpis.free(Intid(8192 + 129)));
-    assert!(!lpis.free(Intid(8192 + 64)), "it is free already");
-    assert!(!lpis.free(Intid(8192 + 130)) && !lpis.free(Intid(33)));
-    assert_eq!(lpis.available(), 2);
-    assert_eq!(
-        [(); 3].map(|()| lpis.allocate()),
-        [Some(Intid(8256)), Some(Intid(8321)), None]
-    );
-    assert_eq!(LpiAllocator::new(0).allocate(), None);
 }
