@@ -236,11 +236,6 @@ impl Partition {
         result
     }
 
-    /// Whether the guest gets physical PPI `intid` itself: only its virtual timer.
-    pub fn owns_ppi(&self, intid: u32) -> bool {
-        intid == guest_map::VIRTUAL_TIMER_INTID
-    }
-
     /// Starts it; a line says why if it cannot be. No vCPU is inside.
     pub fn start(&self, system: &'static System) {
         match self.files.load(&self.ram) {

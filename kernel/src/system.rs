@@ -38,7 +38,9 @@ pub struct System {
     /// All partitions that start by themselves were started, and nobody is about to switch the machine off.
     pub may_end: AtomicBool,
     /// Interrupt of each CPU's own timer.
-    pub timer: Option<(Intid, Trigger)>,
+    pub timer: (Intid, Trigger),
+    /// Interrupt of the EL1 virtual timer, which is the guests'.
+    pub guest_timer: Intid,
     /// Maintenance interrupt of the list registers.
     pub maintenance: Option<(Intid, Trigger)>,
     /// Receive interrupt of the console.
@@ -91,7 +93,7 @@ impl System {
 
     /// Turns on this CPU's own interrupts: kicks, its timer, and the maintenance of its list registers. Runs on it.
     pub fn listen_here(&self, cpu: usize) -> Result<(), GicError> {
-        let own = [self.maintenance, self.timer];
+        let own = [self.maintenance, Some(self.timer)];
         let kick = (KICK, Trigger::Edge);
         let mut all = own.into_iter().flatten().chain([kick]);
         all.try_for_each(|(intid, trigger)| self.gic.enable(intid, trigger, cpu))
@@ -99,12 +101,12 @@ impl System {
 
     /// Serves a PPI of the hypervisor's own; whether it is one.
     pub fn private_interrupt(&'static self, intid: Intid) -> bool {
-        let is = |own: Option<(Intid, Trigger)>| own.is_some_and(|(own, _)| own == intid);
-        if is(self.timer) {
+        let tick = self.timer.0 == intid;
+        if tick {
             tick::serve(self);
         }
         // The exit is all that the maintenance of list registers needs.
-        is(self.timer) || is(self.maintenance)
+        tick || self.maintenance.is_some_and(|(own, _)| own == intid)
     }
 
     /// Turns on the interrupts of the hypervisor's own devices, at `cpu`.

@@ -160,9 +160,24 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// # Errors
     /// Each [`StartError`]. The SMMU refuses all DMA then, if it was reached at all.
     pub fn start(index: IommuIndex, mmio: M, platform: Arc<P>) -> Result<Self, StartError> {
+        Self::start_described(index, mmio, platform, true)
+    }
+
+    /// [`Smmu::start`] for an SMMU of which firmware says whether its walks snoop CPU caches: where that says no, an
+    /// IDR0.COHACC of 1 is not believed, because the register does not know how the interconnect was wired (§6.3.1).
+    ///
+    /// # Errors
+    /// As for [`Smmu::start`].
+    pub fn start_described(
+        index: IommuIndex,
+        mmio: M,
+        platform: Arc<P>,
+        coherent: bool,
+    ) -> Result<Self, StartError> {
         deny_all(&mmio, || platform.now_ns())?;
         let registers = Registers::new(mmio);
-        let features = Features::probe(&registers)?;
+        let mut features = Features::probe(&registers)?;
+        features.coherent &= coherent;
         let memory = |platform: &P| {
             let commands =
                 CommandQueue::new(platform, features.command_queue_log2, features.coherent)?;

@@ -42,10 +42,24 @@ pub fn start(memory: &Memory, smmu: &SmmuModel) -> Result<Driver, StartError> {
     Smmu::start(IommuIndex(0), smmu.clone(), Arc::new(memory.clone()))
 }
 
+fn start_described(
+    memory: &Memory,
+    smmu: &SmmuModel,
+    coherent: bool,
+) -> Result<Driver, StartError> {
+    let platform = Arc::new(memory.clone());
+    Smmu::start_described(IommuIndex(0), smmu.clone(), platform, coherent)
+}
+
 impl Rig {
     pub fn new(config: Config) -> Self {
+        Self::described(config, true)
+    }
+
+    /// `coherent`: what firmware says of it.
+    pub fn described(config: Config, coherent: bool) -> Self {
         let (memory, smmu) = parts(config);
-        let driver = start(&memory, &smmu).expect("it starts");
+        let driver = start_described(&memory, &smmu, coherent).expect("it starts");
         Self {
             platform: Arc::new(memory.clone()),
             memory,

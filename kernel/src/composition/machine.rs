@@ -1,7 +1,7 @@
 //! A whole machine for tests: GIC, ITS, SMMU and PCI functions that answer well enough for everything above them to run
 //! as it does in the image, and that remember what was asked of them.
 
-use crate::boot_info::{BootInfo, Cpu, Gic, Irq, Its, Smmu};
+use crate::boot_info::{BootInfo, Cpu, Gic, Irq, Its, Smmu, Timer};
 use crate::bundle::Builder;
 use crate::config::{self, Bytes, DeviceAddress, Machine, OnFault, ResetPolicy};
 use crate::pci::fake::{FakeBus, Random};
@@ -27,6 +27,9 @@ const RAM_LEN: u64 = 48 << 20;
 pub const PARTITION_LEN: u64 = 8 << 20;
 /// CPUs of the machine; each partition has two of them.
 const CPUS: u64 = 4;
+
+/// The EL1 virtual timer's interrupt: another one than what guests see.
+pub const TIMER: u32 = 29;
 
 const GICD: u64 = 0x0800_0000;
 const GITS: u64 = 0x0808_0000;
@@ -232,6 +235,11 @@ impl Bench {
     /// Partition 0 has CPUs 0 and 1, an NVMe (00:01.0) and an edu (00:02.0); partition 1 has CPUs 2 and 3 and an NVMe
     /// (00:03.0).
     pub fn new(seed: u64) -> Self {
+        Self::described(seed, &boot_info())
+    }
+
+    /// The same machine, of which firmware says this.
+    pub fn described(seed: u64, info: &BootInfo) -> Self {
         arch::cpu::set_index(0);
         let frames = pool(RAM, RAM_LEN);
         // IDbits 16, LPIs, 256 interrupts.
@@ -268,7 +276,7 @@ impl Bench {
             .with(SMMU_REGISTERS, 0x2_0000, smmu.clone())
             .with(host.ecam.base.0, host.ecam.len, ecam.clone());
         let mut mmio = MmioPool::new(map, alloc::vec![RAM..RAM + RAM_LEN]);
-        let system = setup::build(&boot_info(), 0, frames, &mut mmio, bundle())
+        let system = setup::build(info, 0, frames, &mut mmio, bundle())
             .unwrap_or_else(|error| panic!("{error}"));
         let system: &'static System = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
         for partition in &system.partitions {
@@ -303,7 +311,12 @@ const fn span(base: u64, len: u64) -> Span<Hpa> {
     }
 }
 
-fn boot_info() -> BootInfo {
+fn level(intid: u32) -> Irq {
+    Irq { intid, edge: false }
+}
+
+/// What firmware says of it.
+pub fn boot_info() -> BootInfo {
     let irq = |intid, edge| Some(Irq { intid, edge });
     BootInfo {
         memory: alloc::vec![span(RAM, RAM_LEN)],
@@ -316,6 +329,11 @@ fn boot_info() -> BootInfo {
                 registers: span(GITS, 0x2_0000),
                 phandle: ITS,
             }],
+        }),
+        timer: Some(Timer {
+            virt: level(TIMER),
+            phys: level(30),
+            hyp: level(26),
         }),
         pcie: alloc::vec![virt_host()],
         smmus: alloc::vec![Smmu {

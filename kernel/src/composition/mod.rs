@@ -6,13 +6,15 @@ mod machine;
 
 use crate::guest_map as map;
 use crate::life::{Change, Next};
+use crate::mmio;
 use crate::partition::{AfterCall, Partition};
 use crate::pci::fake::Random;
 use crate::vdev::vgic::SgiRegister;
 use alloc::vec::Vec;
 use guest::Cpu;
 use iommu::addr::Gpa;
-use machine::{Bench, PARTITION_LEN};
+use iommu::hal::GuestMemory;
+use machine::{Bench, PARTITION_LEN, TIMER, boot_info};
 
 /// Accesses of one run.
 const ROUNDS: usize = 100_000;
@@ -214,4 +216,30 @@ fn two_vcpus_at_once_leave_nothing_behind() {
         .find(|at| table.walk(Gpa(*at)).is_some());
     assert_eq!(left, None, "a BAR is still mapped");
     assert!(bench.its.events.lock().unwrap().is_empty());
+}
+
+#[test]
+fn the_guests_virtual_timer_is_the_machines_whatever_its_number() {
+    let bench = Bench::new(1);
+    let own = &bench.system.partitions[0];
+    bench.forget();
+    let enable = map::GICR.base.0 + map::GICR_STRIDE + 0x1_0100;
+    mmio::access(bench.system, own, 1, enable, 4, Some(1 << 27));
+    let writes = bench.redistributors.writes.lock().unwrap();
+    assert!(writes.contains(&(0x3_0100, 1 << TIMER)), "{writes:x?}");
+    assert!(!writes.contains(&(0x3_0100, 1 << 27)), "{writes:x?}");
+}
+
+#[test]
+fn a_guest_is_told_whether_its_devices_snoop() {
+    for coherent in [true, false] {
+        let mut info = boot_info();
+        info.pcie[0].dma_coherent = coherent;
+        let bench = Bench::described(1, &info);
+        let ram = &bench.system.partitions[0].ram;
+        let mut bytes = alloc::vec![0; PARTITION_LEN as usize];
+        ram.read(map::RAM, &mut bytes).unwrap();
+        let says = bytes.windows(12).any(|word| word == b"dma-coherent");
+        assert_eq!(says, coherent);
+    }
 }

@@ -35,12 +35,16 @@ use iommu::table::{Attributes, StageTwoTable};
 const FIRST_LPI: u32 = 8192;
 /// What all partitions are made from.
 pub struct Materials<'a> {
+    /// The machine.
+    pub info: &'a BootInfo,
     /// Memory for tables.
     pub host: &'a Arc<Host>,
     /// Files of the guests.
     pub bundle: &'a Bundle<'static>,
-    /// Devices and table walks snoop CPU caches.
+    /// Table walks of all IOMMUs snoop CPU caches.
     pub coherent: bool,
+    /// The EL1 virtual timer's interrupt.
+    pub timer: u32,
     /// See [`lines`].
     pub lines: Vec<(u32, Option<usize>)>,
 }
@@ -67,8 +71,12 @@ pub fn partition(
         .map_err(SetupError::Table)?;
 
     let devices = devices(index, config, &ram, gate, materials)?;
+    let snoops = |owned: &Owned| {
+        let host = gate.topology.functions[owned.info].host;
+        materials.info.pcie[host].dma_coherent
+    };
     let pcie = (!devices.owned.is_empty()).then_some(Pcie {
-        dma_coherent: materials.coherent,
+        dma_coherent: devices.owned.iter().all(snoops),
         msi: gate.its.is_some(),
     });
     let affinities: Vec<u32> = (0..config.cpus.len())
@@ -87,8 +95,8 @@ pub fn partition(
     };
     let mut vgic = Vgic::new(&affinities, slots).map_err(|_| refused())?;
     for vcpu in 0..affinities.len() {
-        let timer = guest_map::VIRTUAL_TIMER_INTID;
-        vgic.link_ppi(vcpu, timer, timer).map_err(|_| refused())?;
+        vgic.link_ppi(vcpu, guest_map::VIRTUAL_TIMER_INTID, materials.timer)
+            .map_err(|_| refused())?;
     }
     for link in &devices.links {
         vgic.link_spi(link.guest, link.physical)

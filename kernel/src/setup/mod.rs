@@ -14,7 +14,7 @@ use crate::trace::Trace;
 use crate::{say, terminal};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::gic::GicError;
+use arch::gic::{GicError, Intid};
 use arch::its::ItsError;
 use arch::memory::FramePool;
 use arch::mmio::{MmioError, MmioPool};
@@ -31,6 +31,8 @@ pub enum SetupError {
     NoSmmu,
     /// Firmware describes no GICv3.
     NoGic,
+    /// Firmware describes no generic timer.
+    NoTimer,
     /// Device registers that cannot be had.
     Registers(MmioError),
     /// The interrupt controller.
@@ -83,8 +85,7 @@ pub fn build(
 
     let ram = takeover::memory(&machine, &facts, frames)?;
     let host = Arc::new(Host(frames));
-    let coherent = info.pcie.iter().all(|host| host.dma_coherent)
-        && info.smmus.iter().all(|smmu| smmu.dma_coherent);
+    let timer = info.timer.ok_or(SetupError::NoTimer)?;
     let its = takeover::its(info, mmio, frames, &gic)?;
     let mut gate = takeover::gate(
         &host,
@@ -93,10 +94,13 @@ pub fn build(
         its,
         machine.partitions.len(),
     )?;
+    let mut units = gate.units.iter();
     let materials = assemble::Materials {
+        info,
         host: &host,
         bundle: &bundle,
-        coherent,
+        coherent: units.all(|unit| unit.driver.lock().caps().coherent),
+        timer: timer.virt.intid,
         lines: assemble::lines(info, &machine, &gate.topology),
     };
     let mut partitions = Vec::new();
@@ -115,7 +119,8 @@ pub fn build(
             .and_then(|gic| gic.maintenance)
             .map(takeover::wired),
         may_end: AtomicBool::new(false),
-        timer: info.timer.map(|timer| takeover::wired(timer.hyp)),
+        timer: takeover::wired(timer.hyp),
+        guest_timer: Intid(timer.virt.intid),
         attention: info.cpus.iter().map(|_| AtomicBool::new(false)).collect(),
         trace: Trace::new(info.cpus.len()),
         gic,
@@ -131,6 +136,7 @@ impl fmt::Display for SetupError {
                 f.write_str("the device tree has no SMMUv3: nothing would stop a device's DMA")
             }
             Self::NoGic => f.write_str("the device tree has no GICv3"),
+            Self::NoTimer => f.write_str("the device tree has no generic timer"),
             Self::Registers(error) => write!(f, "device registers: {error:?}"),
             Self::Gic(error) => write!(f, "GIC: {error:?}"),
             Self::Its(error) => write!(f, "ITS: {error:?}"),

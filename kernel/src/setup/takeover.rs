@@ -126,7 +126,8 @@ pub fn gate(
     let mut units = Vec::new();
     for (index, Denied { registers, smmu }) in denied.into_iter().enumerate() {
         let index = IommuIndex(index as u8);
-        let driver = Smmu::start(index, registers, Arc::clone(host))
+        let coherent = smmu.dma_coherent;
+        let driver = Smmu::start_described(index, registers, Arc::clone(host), coherent)
             .map_err(|error| SetupError::Smmu(index, error))?;
         report::smmu(index, &driver.layout(), &driver.caps());
         let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();

@@ -38,8 +38,10 @@ pub struct Config {
     pub stage_one: bool,
     /// IDR0.S2P.
     pub stage_two: bool,
-    /// IDR0.COHACC.
+    /// Its accesses snoop CPU caches.
     pub coherent: bool,
+    /// IDR0.COHACC, where it is not `coherent`: what the interconnect does with the accesses, the register cannot know.
+    pub cohacc: Option<bool>,
     /// IDR0.HTTU: 0 none, 1 access flag, 2 dirty state as well.
     pub httu: u8,
     /// IDR0.HYP.
@@ -123,6 +125,7 @@ impl Default for Config {
             stage_one: true,
             stage_two: true,
             coherent: true,
+            cohacc: None,
             httu: 0,
             hyp: false,
             ats: false,
@@ -205,7 +208,7 @@ impl Config {
                 bit(self.stage_two, 0)
                     | bit(self.stage_one, 1)
                     | 2 << 2
-                    | bit(self.coherent, 4)
+                    | bit(self.cohacc.unwrap_or(self.coherent), 4)
                     | field(self.httu, 6)
                     | bit(self.hyp, 9)
                     | bit(self.ats, 10)
