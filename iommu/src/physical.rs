@@ -63,7 +63,9 @@ pub struct StageOneConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StreamConfig {
-    /// Every transaction is aborted.
+    /// Nobody's: every transaction is refused, and recorded as one of a device without an entry.
+    Refuse,
+    /// Every transaction is refused without a record, as a guest asked for or because there were too many.
     Abort,
     /// Our second stage only.
     StageTwo(StageTwo),
@@ -202,7 +204,7 @@ pub trait Invalidate: Send + Sync {
     fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete>;
 }
 
-/// Why an operation on the hardware failed. The stream in question is in abort when this is returned.
+/// Why an operation on the hardware failed. The stream in question is refused when this is returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IommuError {
@@ -259,6 +261,14 @@ pub trait PhysicalIommu: Send {
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained;
     /// Acknowledges the errors of the hardware itself, after its error interrupt, and gets it going again.
     fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError>;
+    /// Looks whether the hardware still has what it was told. One that lost its state refuses all DMA from here on, then
+    /// is what it was before: `true`. What the devices did meanwhile is not known.
+    ///
+    /// # Errors
+    /// It does not take its state back. It refuses all DMA, if it can be told that at all.
+    fn check(&mut self) -> Result<bool, IommuError> {
+        Ok(false)
+    }
 }
 
 /// Errors of the hardware itself, acknowledged.

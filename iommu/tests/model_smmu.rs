@@ -5,14 +5,17 @@ mod rig;
 use std::sync::Arc;
 
 use iommu::addr::Hpa;
+use iommu::fault::FaultReason;
 use iommu::hal::{Mmio, Platform};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::model::memory::{BusError, Memory};
 use iommu::model::smmu::{Config, Denied, SmmuModel};
-use iommu::physical::{Invalidated, Invalidation, PhysicalIommu};
+use iommu::physical::{
+    Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
+};
 use iommu::smmuv3::Smmu;
 use iommu::table::Attributes;
-use rig::{RAM, READ_ONLY, Rig, map, panic_of, parts, span, start, translation};
+use rig::{RAM, READ_ONLY, Rig, map, panic_of, parts, span, stage_two, start, translation};
 
 const PAGE: u64 = 4096;
 
@@ -316,4 +319,44 @@ fn one_table_behind_two_smmus_is_forgotten_by_each_on_its_own() {
     second.invalidate(&stale).unwrap();
     assert!(two.dma_read(8, 0x1000, 1).is_err());
     table.release(cut, Invalidated::complete());
+}
+
+#[test]
+fn a_stream_of_nobody_is_recorded_and_a_silenced_one_is_not() {
+    let mut rig = Rig::new(Config::default());
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, RAM, PAGE);
+    let bad_entry = Err(Denied::Fault {
+        number: 0x4,
+        stage_two: false,
+    });
+    rig.attach(8, &table, 3);
+    for (config, denied, records) in [
+        (StreamConfig::Refuse, bad_entry, 1),
+        (StreamConfig::Abort, Err(Denied::StreamAbort), 0),
+        (StreamConfig::Refuse, bad_entry, 1),
+        (stage_two(&table, 3), Ok(()), 0),
+        (StreamConfig::Abort, Err(Denied::StreamAbort), 0),
+        (stage_two(&table, 3), Ok(()), 0),
+        (StreamConfig::Refuse, bad_entry, 1),
+    ] {
+        rig.driver.attach(DeviceId(8), config).unwrap();
+        assert_eq!(rig.smmu.dma_write(8, 0x1000, &[1]), denied, "{config:?}");
+        let (faults, lost) = rig.drain();
+        assert_eq!((faults.len(), lost), (records, false), "{config:?}");
+        for fault in faults {
+            assert_eq!(fault.device, DeviceId(8));
+            assert_eq!(fault.reason, FaultReason::BadDeviceEntry);
+        }
+    }
+    // One that could not be let through is nobody's.
+    let wide = StageTwo {
+        tag: CacheTag(3),
+        root: table.root(),
+        input_bits: 52,
+    };
+    rig.attach(8, &table, 3);
+    let refused = rig.driver.attach(DeviceId(8), StreamConfig::StageTwo(wide));
+    assert_eq!(refused, Err(IommuError::Unsupported));
+    assert_eq!(rig.smmu.dma_write(8, 0x1000, &[1]), bad_entry);
 }

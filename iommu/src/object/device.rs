@@ -23,6 +23,8 @@ pub(super) struct Bound {
     pub dirty_tracking: bool,
     /// At most one, of any slice.
     pub vdevice: Option<u32>,
+    /// Its streams are refused without a record, whatever it is attached to.
+    pub silenced: bool,
     /// Its DMA could not be stopped.
     pub stuck: bool,
 }
@@ -38,7 +40,7 @@ pub(super) fn forgotten(bound: &Bound) {
 }
 
 impl Inner {
-    /// Takes a device. It is in abort until it is attached.
+    /// Takes a device. It is refused DMA until it is attached.
     pub(super) fn bind(&mut self, info: &DeviceInfo<'_>) -> Result<u32, Error> {
         if info.streams.is_empty() {
             return Err(Error::NoIommu);
@@ -98,6 +100,7 @@ impl Inner {
                 shares_page_requests: info.shares_page_requests,
                 dirty_tracking,
                 vdevice: None,
+                silenced: false,
                 stuck: false,
             }))
         })
@@ -120,6 +123,8 @@ impl Inner {
                 break;
             }
         }
+        // It may be silenced without being attached.
+        result = result.and_then(|()| self.detach(device, 0));
         if let Err(error) = result {
             if let Ok(bound) = self.ids.device_mut(device) {
                 bound.stuck = true;

@@ -94,7 +94,7 @@ pub enum Error {
     NoIommu,
     /// The context was closed.
     Closed,
-    /// The hardware failed. What the operation was about to let through is in abort.
+    /// The hardware failed. What the operation was about to let through is refused.
     Hardware(IommuError),
 }
 

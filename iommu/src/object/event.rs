@@ -38,7 +38,7 @@ pub enum Record {
         /// The driver's word.
         error: u64,
     },
-    /// A device could not be put back where it was. It is in abort.
+    /// A device could not be put back where it was. It is refused DMA.
     Contained {
         /// The device's ID.
         device: u32,

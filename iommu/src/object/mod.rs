@@ -13,7 +13,7 @@
 //!
 //! * **Nothing is half done.** What can fail comes before the commit, and what was done is undone. Two exceptions, both
 //!   of broken hardware: an area that caches would not forget stays in its address space, unmapped but not free, and a
-//!   device that could not be put back is in abort; the owner finds a [`Record`] of it.
+//!   device that could not be put back is refused DMA; the owner finds a [`Record`] of it.
 //! * **There are no wait counts.** An operation holds the lock from the first look-up to the commit, so that no other
 //!   one is under way when it starts; what Linux waits for cannot happen. Drivers bound their own waits, and never call
 //!   up.
@@ -102,7 +102,7 @@ impl Context {
         handle::adopt(&self.shared, Inner::ioas_alloc).map(Ioas)
     }
 
-    /// Takes a device. Its DMA is in abort until it is attached.
+    /// Takes a device. Its DMA is refused until it is attached.
     ///
     /// # Errors
     /// [`Error::GroupOwned`] where another context has its group or another group its stream; [`Error::NotCoherent`];

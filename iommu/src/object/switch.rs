@@ -4,9 +4,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::attach::Attachment;
-use super::driver::Target;
+use super::driver::{Driver, Target};
 use super::event::Record;
 use super::hwpt::Parent;
+use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, device};
 use crate::id::DeviceId;
@@ -14,7 +15,7 @@ use crate::id::DeviceId;
 /// One move of the devices of a group.
 pub(super) struct Move {
     pub pasid: u32,
-    /// What they leave; nothing is abort.
+    /// What they leave; nothing is refused DMA.
     pub from: Option<u32>,
     pub to: u32,
     /// The address space in which their reserved ranges are to hold, where they do not yet.
@@ -122,6 +123,7 @@ impl Inner {
         let mut n = 0;
         while let Some(stream) = self.stream(device, way, n) {
             n += 1;
+            let target = self.unless_silenced(&driver, stream, way.pasid, target);
             if let Err(error) = driver.attach(stream, way.pasid, &target) {
                 self.restore(device, way, n);
                 return Err(error);
@@ -137,13 +139,14 @@ impl Inner {
         };
         let driver = Arc::clone(&bound.driver);
         let old = way.from.map(|from| self.target(device, from));
-        let target = old.and_then(Result::ok).unwrap_or(Target::Abort);
+        let target = old.and_then(Result::ok).unwrap_or(Target::Refuse);
         for n in 0..count {
             let Some(stream) = self.stream(device, way, n) else {
                 return;
             };
+            let target = self.unless_silenced(&driver, stream, way.pasid, target);
             if let Err(error) = driver.attach(stream, way.pasid, &target) {
-                // The driver leaves it in abort: contained, but not what its owner believes.
+                // The driver leaves it refused: contained, but not what its owner believes.
                 self.records.push(Record::Contained { device, error });
             }
         }
@@ -186,29 +189,108 @@ impl Inner {
         self.put(hwpt);
     }
 
-    /// Puts a device in abort at one PASID. Nothing to do where it is not attached.
+    /// What a stream goes through: nothing, if one of its devices is silenced.
+    fn unless_silenced(
+        &self,
+        driver: &Arc<dyn Driver>,
+        stream: DeviceId,
+        pasid: u32,
+        target: Target,
+    ) -> Target {
+        let index = driver.index();
+        let silenced = |object: &Object| match object {
+            Object::Device(it) => {
+                it.silenced && it.driver.index() == index && it.streams.contains(&stream)
+            }
+            _ => false,
+        };
+        let mut live = self.ids.live();
+        match pasid == 0 && live.any(|(_, entry)| silenced(&entry.object)) {
+            true => Target::Abort,
+            false => target,
+        }
+    }
+
+    /// Refuses all requests without a PASID of a device's streams, without a record, whatever it is attached to.
+    ///
+    /// # Errors
+    /// That of the hardware: the device may still reach memory.
+    pub(super) fn silence(&mut self, device: u32) -> Result<(), Error> {
+        let bound = self.ids.device_mut(device)?;
+        bound.silenced = true;
+        let driver = Arc::clone(&bound.driver);
+        for stream in &self.ids.device(device)?.streams {
+            driver.attach(*stream, 0, &Target::Abort)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a device's silence: each of its streams goes through what it would have without.
+    fn unsilence(&mut self, device: u32) -> Result<(), Error> {
+        let bound = self.ids.device_mut(device)?;
+        bound.silenced = false;
+        let driver = Arc::clone(&bound.driver);
+        let mut n = 0;
+        while let Some(stream) = self.ids.device(device)?.streams.get(n).copied() {
+            n += 1;
+            let target = self
+                .user(device, stream)
+                .map(|(user, hwpt)| self.target(user, hwpt));
+            let target = target.and_then(Result::ok).unwrap_or(Target::Refuse);
+            let target = self.unless_silenced(&driver, stream, 0, target);
+            if let Err(error) = driver.attach(stream, 0, &target) {
+                self.records.push(Record::Contained { device, error });
+            }
+        }
+        Ok(())
+    }
+
+    /// A device of the group that is attached and has the stream, and to what.
+    fn user(&self, device: u32, stream: DeviceId) -> Option<(u32, u32)> {
+        let attachment = self.groups[self.group_of(device).ok()?].at(0)?;
+        let has = |it: &&u32| {
+            let other = self.ids.device(**it);
+            other.is_ok_and(|other| other.streams.contains(&stream))
+        };
+        let user = attachment.devices.iter().find(has)?;
+        Some((*user, attachment.hwpt))
+    }
+
+    /// Refuses a device's requests at one PASID, and records them from then on: a silence ends. Nothing to do where it is
+    /// not attached.
     ///
     /// # Errors
     /// That of the hardware: the device may still reach memory, and stays attached.
     pub(super) fn detach(&mut self, device: u32, pasid: u32) -> Result<(), Error> {
         let index = self.group_of(device)?;
-        let Some(hwpt) = self.attached(device, pasid) else {
-            return Ok(());
-        };
-        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        let silenced = pasid == 0 && self.ids.device(device)?.silenced;
+        if let Some(hwpt) = self.attached(device, pasid) {
+            self.cut(device, pasid)?;
+            let ioas = self.facts(hwpt)?.ioas;
+            let group = &mut self.groups[index];
+            if let Some(attachment) = group.at_mut(pasid) {
+                attachment.devices.retain(|it| *it != device);
+            }
+            group.attachments.retain(|it| !it.devices.is_empty());
+            self.left(device, pasid, hwpt, Some(ioas));
+            self.put(device);
+        }
+        if silenced {
+            self.unsilence(device)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses what only this device uses.
+    fn cut(&self, device: u32, pasid: u32) -> Result<(), Error> {
+        let driver = &self.ids.device(device)?.driver;
         let mut n = 0;
         while let Some(stream) = self.own_stream(device, pasid, n) {
-            driver.attach(stream, pasid, &Target::Abort)?;
+            let target = self.unless_silenced(driver, stream, pasid, Target::Refuse);
+            driver.attach(stream, pasid, &target)?;
             n += 1;
         }
-        let ioas = self.facts(hwpt)?.ioas;
-        let group = &mut self.groups[index];
-        if let Some(attachment) = group.at_mut(pasid) {
-            attachment.devices.retain(|it| *it != device);
-        }
-        group.attachments.retain(|it| !it.devices.is_empty());
-        self.left(device, pasid, hwpt, Some(ioas));
-        self.put(device);
         Ok(())
     }
 }

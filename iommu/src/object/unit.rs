@@ -17,7 +17,7 @@ use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
 use crate::hal::Platform;
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
+    Invalidate, Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::table::{Attributes, MapError, Memory, StageTwoTable};
@@ -56,20 +56,30 @@ pub struct Unit<P: Platform, I: PhysicalIommu> {
     coherent: bool,
     output_bits: u8,
     physical: TicketMutex<I>,
+    /// For invalidations beside whoever has `physical`.
+    invalidator: Option<Arc<dyn Invalidate>>,
     tags: TicketMutex<CacheTagAllocator>,
     groups: TicketMutex<GroupOwners>,
 }
 
 impl<P: Platform, I: PhysicalIommu> Unit<P, I> {
-    /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address.
-    pub fn new(index: IommuIndex, physical: I, platform: Arc<P>, input_bits: u8) -> Self {
+    /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address. `coherent`: firmware
+    /// does not deny either that its walks snoop CPU caches.
+    pub fn new(
+        index: IommuIndex,
+        physical: I,
+        platform: Arc<P>,
+        input_bits: u8,
+        coherent: bool,
+    ) -> Self {
         let caps = physical.caps();
         Self {
             index,
             platform,
             input_bits,
-            coherent: caps.coherent,
+            coherent: caps.coherent && coherent,
             output_bits: caps.output_bits,
+            invalidator: physical.invalidator(),
             physical: TicketMutex::new(physical),
             tags: TicketMutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
             groups: TicketMutex::new(GroupOwners::default()),
@@ -79,6 +89,28 @@ impl<P: Platform, I: PhysicalIommu> Unit<P, I> {
     /// The hardware itself, for its faults and errors.
     pub fn physical(&self) -> &TicketMutex<I> {
         &self.physical
+    }
+
+    /// Whether its walks snoop CPU caches. Tables that others made for walks that do not are good for it too.
+    pub fn is_coherent(&self) -> bool {
+        self.coherent
+    }
+
+    /// Invalidates, with no lock over the wait where the hardware allows. One that lost its state is told again once it
+    /// has it back.
+    fn invalidate(&self, entry: Invalidation) -> Result<(), IommuError> {
+        match self.submit(entry) {
+            Err(IommuError::Timeout) if self.physical.lock().check()? => self.submit(entry),
+            result => result,
+        }
+    }
+
+    fn submit(&self, entry: Invalidation) -> Result<(), IommuError> {
+        let submitted = match &self.invalidator {
+            Some(invalidator) => invalidator.submit(&[entry]),
+            None => self.physical.lock().submit(&[entry]),
+        };
+        submitted.map_err(|incomplete| incomplete.error)
     }
 }
 
@@ -148,7 +180,9 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
     }
 
     fn free_tag(&self, tag: CacheTag) -> Result<(), IommuError> {
-        self.tags.lock().free(tag, &mut *self.physical.lock())
+        self.invalidate(Invalidation::Tag(tag))?;
+        self.tags.lock().free(tag, Invalidated::complete());
+        Ok(())
     }
 
     fn flush(&self, tag: CacheTag, stale: Stale, _nested: bool) -> Result<(), IommuError> {
@@ -158,8 +192,7 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
             range: stale.range,
             leaf: stale.leaf,
         };
-        self.physical.lock().invalidate(&[range])?;
-        Ok(())
+        self.invalidate(range)
     }
 
     fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
@@ -172,6 +205,7 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
             input_bits: root.input_bits,
         };
         let config = match target {
+            Target::Refuse => StreamConfig::Refuse,
             Target::Abort => StreamConfig::Abort,
             Target::Paging { tag, root } => StreamConfig::StageTwo(stage_two(tag, root)),
             Target::Nested {

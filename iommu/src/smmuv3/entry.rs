@@ -17,6 +17,7 @@ impl StreamTableEntry {
     /// [`IommuError::Unsupported`] where it does not fit the SMMU.
     pub fn new(config: StreamConfig, features: &Features) -> Result<Self, IommuError> {
         match config {
+            StreamConfig::Refuse => Ok(Self::invalid()),
             StreamConfig::Abort => Ok(Self::abort()),
             StreamConfig::StageTwo(two) => Self::stage_two(two, features),
             StreamConfig::StageOne { tag, stage_one } => {
@@ -46,6 +47,11 @@ impl StreamTableEntry {
                 Ok(Self(words))
             }
         }
+    }
+
+    /// Refuses everything with C_BAD_STE (§7.3.5), as an entry that was never written does.
+    pub fn invalid() -> Self {
+        Self([0; STE_WORDS])
     }
 
     /// Aborts everything, without an event.

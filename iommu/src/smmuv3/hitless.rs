@@ -81,10 +81,11 @@ impl Update {
         }
     }
 
-    /// One store: everything is refused from then on. The other words stay.
-    pub(super) fn close(old: &Words, kind: Kind) -> Self {
+    /// One store: everything is refused from then on, silently if `word` is [`ABORTED`], with an event if it is
+    /// [`INVALID`]. The other words stay.
+    pub(super) fn close(old: &Words, word: u64) -> Self {
         let mut shut = *old;
-        shut[0] = closed(kind);
+        shut[0] = word;
         Self {
             images: [shut; STEPS],
             hitless: true,
@@ -97,11 +98,16 @@ impl Update {
     }
 }
 
-/// Word 0 of a structure that refuses everything: an STE without an event, a CD by not being valid.
+/// Word 0 of an STE that refuses everything without an event.
+pub(super) const ABORTED: u64 = STE0::V::SET.value | STE0::CONFIG::Abort.value;
+/// Word 0 of an STE or CD that is not valid: everything is refused with an event.
+pub(super) const INVALID: u64 = 0;
+
+/// Word 0 while an update is under way: there is nothing to record then, where it can be said.
 fn closed(kind: Kind) -> u64 {
     match kind {
-        Kind::StreamTableEntry => (STE0::V::SET + STE0::CONFIG::Abort).value,
-        Kind::ContextDescriptor => 0,
+        Kind::StreamTableEntry => ABORTED,
+        Kind::ContextDescriptor => INVALID,
     }
 }
 

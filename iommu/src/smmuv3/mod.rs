@@ -27,7 +27,7 @@ use command::Command;
 use command_queue::CommandQueue;
 use entry::StreamTableEntry as Entry;
 use event_queue::EventQueue;
-use hitless::{Kind, Update};
+use hitless::{ABORTED, INVALID, Kind, Update};
 use nested::NestedStreams;
 use program::Program;
 use registers::Registers;
@@ -329,7 +329,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             }
             let told = self.tell(&[Command::cfgi_cd(device, substream, true)]);
             if told.is_err() {
-                let [shut, ..] = *Update::close(&old, Kind::ContextDescriptor).images();
+                let [shut, ..] = *Update::close(&old, INVALID).images();
                 table.store(&self.platform, substream, &shut);
                 return told;
             }
@@ -393,13 +393,18 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
         }
     }
 
-    /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to abort by one
+    /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to none by one
     /// store. TLB entries are under the tag: they go when their owner invalidates it.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
         let linked = self.streams.prepare(&self.platform, device)?;
         let old = self.streams.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
-        let shut = Update::close(&old, Kind::StreamTableEntry);
+        let closes = matches!(config, StreamConfig::Refuse | StreamConfig::Abort);
+        let shut = match config {
+            StreamConfig::Abort => ABORTED,
+            _ => INVALID,
+        };
+        let shut = Update::close(&old, shut);
         let entry = Entry::new(config, &self.features);
         let nested = match config {
             StreamConfig::Nested { stage_two, .. } => Some(stage_two.tag),
@@ -409,16 +414,15 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
             // The SMMU refuses all DMA and answers nothing.
             self.streams
                 .store(&self.platform, device, &shut.images()[0]);
-            let abort = config == StreamConfig::Abort;
-            return abort.then_some(()).ok_or(IommuError::Stopped);
+            return closes.then_some(()).ok_or(IommuError::Stopped);
         }
         let ready = entry.and_then(|entry| match nested {
             Some(tag) => self.announce(tag, device).map(|()| entry),
             None => Ok(entry),
         });
-        let update = match (config, &ready) {
-            (StreamConfig::Abort, _) | (_, Err(_)) => shut,
-            (_, Ok(entry)) => Update::new(&old, &entry.0, Kind::StreamTableEntry),
+        let update = match &ready {
+            Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
+            _ => shut,
         };
         let updated = self.update(device, &update, linked);
         if updated.is_err() {

@@ -1,7 +1,7 @@
 //! The stream table (IHI 0070, §3.3, §5.1, §5.2): its one writer.
 //!
-//! Closed by default: a stream without a level 2 table, or with an entry never written, is refused and its attempts are
-//! recorded. A stream that was given back is refused silently (Config = abort), as its owner was told already.
+//! Closed by default: a stream without a level 2 table, with an entry never written, or that was given back (V = 0) is
+//! refused and its attempts are recorded. Refused silently (Config = abort) is only what somebody asked for.
 
 use alloc::vec::Vec;
 

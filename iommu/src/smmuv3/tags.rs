@@ -1,13 +1,13 @@
 //! Which VMIDs of one SMMU are in use.
 
 use crate::id::CacheTag;
-use crate::physical::{Invalidation, IommuError, PhysicalIommu};
+use crate::physical::Invalidated;
 
 /// Tags that one allocator hands out at most; 8-bit VMIDs have no more, and partitions are fewer.
 const TAGS: usize = 256;
 
 /// Hands out the cache tags of one physical IOMMU, one a slice. A tag is handed out again only after everything under
-/// it was invalidated: [`free`](Self::free) does that itself. Tag 0 is nobody's.
+/// it was invalidated: [`free`](Self::free) wants that stated. Tag 0 is nobody's.
 #[derive(Debug)]
 pub struct CacheTagAllocator {
     taken: [u64; TAGS / 64],
@@ -30,23 +30,14 @@ impl CacheTagAllocator {
         Some(CacheTag(tag))
     }
 
-    /// Gives `tag` back, once `iommu` has forgotten everything under it. No stream may use it any more.
-    ///
-    /// # Errors
-    /// That of the invalidation; the tag stays taken then.
-    pub fn free(
-        &mut self,
-        tag: CacheTag,
-        iommu: &mut (impl PhysicalIommu + ?Sized),
-    ) -> Result<(), IommuError> {
+    /// Gives `tag` back, under which everything is forgotten. No stream uses it any more.
+    pub fn free(&mut self, tag: CacheTag, _forgotten: Invalidated) {
         debug_assert!(tag.0 != 0 && tag.0 < self.limit && self.is_taken(tag.0));
-        iommu.invalidate(&[Invalidation::Tag(tag)])?;
         if let Some(word) = self.taken.get_mut(usize::from(tag.0) / 64)
             && tag.0 != 0
         {
             *word &= !(1 << (tag.0 % 64));
         }
-        Ok(())
     }
 
     fn is_taken(&self, tag: u16) -> bool {

@@ -1,7 +1,7 @@
 //! The driver contract: what a physical IOMMU gives the objects, and the memory behind a mapping.
 //!
 //! All calls come under the lock of one context; drivers are shared by contexts, lock themselves, and never call up.
-//! Whatever a driver is told to let through is in abort when it returns an error.
+//! Whatever a driver is told to let through is refused when it returns an error.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -166,7 +166,9 @@ pub struct UserData<'a> {
 /// What the DMA of a stream goes through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
-    /// Nothing: every transaction is aborted.
+    /// Nobody's: every transaction is refused, and recorded.
+    Refuse,
+    /// Nothing: every transaction is refused without a record.
     Abort,
     /// A table of ours.
     Paging {
@@ -259,7 +261,7 @@ pub trait Driver: Send + Sync + Debug {
     /// Puts `target` in force for a stream and PASID (0: requests without one), hitless where the hardware can.
     ///
     /// # Errors
-    /// [`Error::Incompatible`], [`Error::Unsupported`], that of the hardware. The stream is in abort then.
+    /// [`Error::Incompatible`], [`Error::Unsupported`], that of the hardware. The stream is refused then.
     fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error>;
     /// A slice of this IOMMU for a VM, on the table `parent` with the slice's own `tag`.
     ///

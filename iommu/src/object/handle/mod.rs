@@ -326,7 +326,7 @@ impl Device {
     /// # Errors
     /// [`Error::PasidRange`], [`Error::GroupInReset`], [`Error::AlreadyAttached`], [`Error::OtherAttachment`],
     /// [`Error::PasidMix`], [`Error::Incompatible`], [`Error::OtherIommu`], [`Error::NoVdevice`],
-    /// [`Error::AddressInUse`] where its reserved ranges meet mappings; those of the driver. It is in abort then.
+    /// [`Error::AddressInUse`] where its reserved ranges meet mappings; those of the driver. It is refused DMA then.
     pub fn attach(&self, pasid: u32, to: &impl Attachable) -> Result<u32, Error> {
         let to = self.0.peer(to.handle())?;
         self.0.with(|inner, id| inner.attach(id, pasid, to))
@@ -341,12 +341,22 @@ impl Device {
         self.0.with(|inner, id| inner.replace(id, pasid, to))
     }
 
-    /// Puts the device's requests at one PASID in abort; nothing to do where it is not attached.
+    /// Refuses the device's requests at one PASID, and records them from then on; nothing to do where it is not attached.
+    /// PASID 0 ends a [`silence`](Self::silence) too.
     ///
     /// # Errors
     /// [`Error::Hardware`]: they may go on, and the device stays attached.
     pub fn detach(&self, pasid: u32) -> Result<(), Error> {
         self.0.with(|inner, id| inner.detach(id, pasid))
+    }
+
+    /// Refuses the device's requests without a PASID and makes no record of them, attached or not, until its owner detaches
+    /// it: replacements do not end it. Streams that it shares with others fall silent for these as well.
+    ///
+    /// # Errors
+    /// [`Error::Hardware`]: it may go on.
+    pub fn silence(&self) -> Result<(), Error> {
+        self.0.with(Inner::silence)
     }
 
     /// While a function of the group is being reset, its attachments do not change.

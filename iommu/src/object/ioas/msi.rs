@@ -8,8 +8,8 @@ use super::super::{Error, inner::Inner, room};
 use super::{Space, WINDOW};
 use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
 
-/// How doorbells are mapped.
-pub(super) const ACCESS: Access = Access::READ.union(Access::WRITE).union(Access::DEVICE);
+/// How doorbells are mapped: messages are writes.
+pub(super) const ACCESS: Access = Access::WRITE.union(Access::DEVICE);
 
 /// Where doorbells are mapped.
 #[derive(Debug)]

@@ -101,7 +101,7 @@ impl Mock {
     pub(crate) fn hardware(&self) -> String {
         let state = self.state();
         let open = state.attached.iter();
-        let open: Vec<_> = open.filter(|(_, it)| **it != Target::Abort).collect();
+        let open: Vec<_> = open.filter(|(_, it)| **it != Target::Refuse).collect();
         let held = (&state.tags, &state.groups, &state.names, &state.queues);
         format!("{open:?} {held:?} {} {}", state.tables, state.lost_tables)
     }
@@ -190,7 +190,7 @@ impl Driver for Mock {
         let mut state = self.state();
         state.order.push("tag");
         let used = |target: &Target| match target {
-            Target::Abort => false,
+            Target::Refuse | Target::Abort => false,
             Target::Paging { tag: it, .. } | Target::Nested { tag: it, .. } => *it == tag,
         };
         assert!(
@@ -217,16 +217,16 @@ impl Driver for Mock {
     fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
         let mut state = self.state();
         let key = (stream.0, pasid);
-        if *target == Target::Abort {
+        if matches!(target, Target::Refuse | Target::Abort) {
             state.order.push("abort");
             if state.abort_fails {
                 return Err(Error::Hardware(IommuError::Timeout));
             }
-            state.attached.insert(key, Target::Abort);
+            state.attached.insert(key, *target);
             return Ok(());
         }
-        // What fails is in abort.
-        state.attached.insert(key, Target::Abort);
+        // What fails is refused.
+        state.attached.insert(key, Target::Refuse);
         step()?;
         if state.attach_broken {
             return Err(Error::Hardware(IommuError::Command(1)));

@@ -31,7 +31,7 @@ impl World {
         *state
             .attached
             .get(&(stream, pasid))
-            .unwrap_or(&Target::Abort)
+            .unwrap_or(&Target::Refuse)
     }
 }
 
@@ -72,7 +72,7 @@ fn attach_rows() {
     );
     assert_eq!(friend.attach(0, &second), Err(Error::OtherAttachment(0)));
     assert_eq!(errno(friend.attach(0, &second)), Errno::EINVAL);
-    assert_eq!(world.target(2, 0), Target::Abort);
+    assert_eq!(world.target(2, 0), Target::Refuse);
     friend.attach(0, &hwpt).unwrap();
     assert_eq!(world.target(2, 0), world.target(1, 0));
     // A replacement moves the whole group; the same one is no change.
@@ -83,9 +83,9 @@ fn attach_rows() {
     device.detach(0).unwrap();
     assert_eq!(
         (world.target(1, 0), device.detach(0)),
-        (Target::Abort, Ok(()))
+        (Target::Refuse, Ok(()))
     );
-    assert_ne!(world.target(2, 0), Target::Abort);
+    assert_ne!(world.target(2, 0), Target::Refuse);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_failed_replacement_leaves_the_old_attachment() {
     assert!(world.context.record().is_none());
     world.mock.state().attach_broken = true;
     assert_eq!(errno(device.replace(0, &other)), Errno::EIO);
-    assert_eq!(world.target(1, 0), Target::Abort);
+    assert_eq!(world.target(1, 0), Target::Refuse);
     let record = world.context.record();
     let contained = |device| matches!(record, Some(Item::Record { record: Record::Contained { device: it, .. }, .. }) if it == device);
     assert!(contained(device.id()));
@@ -169,9 +169,68 @@ fn devices_that_share_a_stream_share_its_attachment() {
     device.attach(0, &hwpt).unwrap();
     alias.attach(0, &hwpt).unwrap();
     drop(device);
-    assert_ne!(world.target(1, 0), Target::Abort, "the other still uses it");
+    assert_ne!(
+        world.target(1, 0),
+        Target::Refuse,
+        "the other still uses it"
+    );
     drop(alias);
+    assert_eq!(world.target(1, 0), Target::Refuse);
+}
+
+#[test]
+fn a_silenced_device_stays_silent_until_its_owner_detaches_it() {
+    let world = World::new();
+    let (ioas, other) = (world.ioas(), world.ioas());
+    let hwpt = ioas.paging(&world.driver(), PLAIN, None).unwrap();
+    let device = world.device(1);
+    device.attach(0, &hwpt).unwrap();
+    let open = world.target(1, 0);
+    device.silence().unwrap();
     assert_eq!(world.target(1, 0), Target::Abort);
+    // Whoever the table belongs to may not end it.
+    device.replace(0, &other).unwrap();
+    assert_eq!(world.target(1, 0), Target::Abort);
+    device.detach(0).unwrap();
+    assert_eq!(world.target(1, 0), Target::Refuse, "recorded again");
+    device.attach(0, &hwpt).unwrap();
+    assert_eq!(world.target(1, 0), open);
+
+    // Without an attachment as well.
+    device.detach(0).unwrap();
+    device.silence().unwrap();
+    assert_eq!(world.target(1, 0), Target::Abort);
+    device.attach(0, &hwpt).unwrap();
+    assert_eq!(world.target(1, 0), Target::Abort);
+    device.detach(0).unwrap();
+    device.silence().unwrap();
+    device.unbind().unwrap();
+    assert_eq!(
+        world.target(1, 0),
+        Target::Refuse,
+        "whoever is next is heard"
+    );
+}
+
+#[test]
+fn a_stream_is_silent_as_long_as_one_of_its_devices_is() {
+    let world = World::new();
+    let ioas = world.ioas();
+    let device = world.device_like(1, |it| it.group = 7);
+    let alias = world.device_like(1, |it| it.group = 7);
+    device.attach(0, &ioas).unwrap();
+    alias.attach(0, &ioas).unwrap();
+    let open = world.target(1, 0);
+    device.silence().unwrap();
+    alias.silence().unwrap();
+    alias.detach(0).unwrap();
+    assert_eq!(world.target(1, 0), Target::Abort);
+    alias.attach(0, &ioas).unwrap();
+    assert_eq!(world.target(1, 0), Target::Abort);
+    device.detach(0).unwrap();
+    assert_eq!(world.target(1, 0), open, "the other uses it");
+    world.mock.state().abort_fails = true;
+    assert_eq!(errno(alias.silence()), Errno::EIO);
 }
 
 #[test]
@@ -318,5 +377,5 @@ fn nested_attachments_need_the_name_and_the_iommu() {
     );
     // Unbinding while a nested table is attached.
     drop(device);
-    assert_eq!(world.target(1, 0), Target::Abort);
+    assert_eq!(world.target(1, 0), Target::Refuse);
 }

@@ -487,9 +487,9 @@ fn check_hardware(model: &Model, real: &Real) {
         let mut direct = BTreeSet::new();
         for device in (0..DEVICES).filter(|device| iommu_of(*device) == iommu) {
             let target = mock.state().attached.get(&(device as u32, 0)).copied();
-            let target = target.unwrap_or(Target::Abort);
+            let target = target.unwrap_or(Target::Refuse);
             match model.attached[device].map(|id| (id, &model.things[&id])) {
-                None => assert_eq!(target, Target::Abort),
+                None => assert_eq!(target, Target::Refuse),
                 Some((id, Thing::Paging { .. })) => {
                     direct.insert(id);
                     assert!(matches!(target, Target::Paging { .. }));

@@ -122,7 +122,7 @@ struct World {
 fn world() -> World {
     let ram = Ram::default();
     let platform = Arc::new(ram.clone());
-    let unit = Unit::new(IommuIndex(0), Hardware::default(), platform, 39);
+    let unit = Unit::new(IommuIndex(0), Hardware::default(), platform, 39, true);
     World {
         ram,
         unit: Arc::new(unit),
@@ -187,7 +187,7 @@ fn a_partitions_way_through_the_objects() {
     let range = |it| matches!(it, Some(Invalidation::StageTwoRange { tag, .. }) if tag == two.tag);
     assert!(range(invalidated));
     drop(device);
-    assert_eq!(last(&world.unit), Some((DeviceId(8), StreamConfig::Abort)));
+    assert_eq!(last(&world.unit), Some((DeviceId(8), StreamConfig::Refuse)));
     // The tag is free only after everything under it was forgotten.
     let invalidated = world.unit.physical().lock().invalidated.pop();
     assert_eq!(invalidated, Some(Invalidation::Tag(two.tag)));

@@ -190,12 +190,14 @@ fn every_pair(all: &[Words], kind: Kind, meaning: fn(&Words) -> Meaning) -> (usi
                 closed += 1;
                 assert_ne!(before, after);
             }
-            let shut = Update::close(old, kind);
-            let end = walk(old, &shut, |image, _| {
-                let now = meaning(image);
-                assert!(now == before || now == Meaning::Abort);
-            });
-            assert_eq!(meaning(&end), Meaning::Abort);
+            for word in [INVALID, super::closed(kind)] {
+                let shut = Update::close(old, word);
+                let end = walk(old, &shut, |image, _| {
+                    let now = meaning(image);
+                    assert!(now == before || now == Meaning::Abort);
+                });
+                assert_eq!(meaning(&end), Meaning::Abort);
+            }
         }
     }
     (hitless, closed)
