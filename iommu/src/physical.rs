@@ -183,6 +183,13 @@ pub enum Invalidation {
         /// The range, of whole 4 KiB pages; `None` for everything. Widened to a power of two, naturally aligned.
         range: Option<Span<Iova>>,
     },
+    /// What the device itself caches (ATS) of every PASID.
+    DeviceTlbOfPasids {
+        /// The device.
+        device: DeviceId,
+        /// As with `DeviceTlb`.
+        range: Option<Span<Iova>>,
+    },
 }
 
 /// A batch that was not completed.

@@ -50,7 +50,7 @@ mod inner;
 mod ioas;
 mod one;
 mod ring;
-mod room;
+pub(crate) mod room;
 mod switch;
 pub mod unit;
 mod vdevice;

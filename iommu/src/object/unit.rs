@@ -1,5 +1,5 @@
-//! A [`Driver`] out of any [`PhysicalIommu`]: second stages of ours, under tags that are forgotten before they are used
-//! again. What a guest owns (slices, stages 1) needs a driver that knows it.
+//! A [`Driver`] out of a physical IOMMU: groups and their owners, second stages of ours, and tags that are forgotten
+//! before they are used again. What differs from one architecture to the next is its [`Backend`].
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -21,6 +21,29 @@ use crate::physical::{
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::table::{Attributes, MapError, Memory, StageTwoTable};
+
+/// A physical IOMMU, and what it gives the objects that others do not have.
+pub trait Backend: PhysicalIommu {
+    /// As [`Driver::hw_info`].
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    fn hw_info(&self, kind: u32) -> Result<HwInfo, Error>;
+
+    /// A slice for one VM, as [`Driver::alloc_viommu`] wants it. What it does later, it does without the lock that this
+    /// is under.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]; the data rules of [`UserData`].
+    fn slice(
+        &self,
+        kind: u32,
+        _tag: CacheTag,
+        _data: UserData<'_>,
+    ) -> Result<Box<dyn ViommuDriver>, Error> {
+        Err(Error::Unsupported(kind))
+    }
+}
 
 /// Who has each group: the group, its owner, and how many of its devices are bound.
 #[derive(Debug, Default)]
@@ -48,7 +71,7 @@ impl GroupOwners {
 }
 
 /// See the module's description. Contexts share it.
-pub struct Unit<P: Platform, I: PhysicalIommu> {
+pub struct Unit<P: Platform, I: Backend> {
     index: IommuIndex,
     platform: Arc<P>,
     /// Width of the tables it makes.
@@ -62,7 +85,7 @@ pub struct Unit<P: Platform, I: PhysicalIommu> {
     groups: TicketMutex<GroupOwners>,
 }
 
-impl<P: Platform, I: PhysicalIommu> Unit<P, I> {
+impl<P: Platform, I: Backend> Unit<P, I> {
     /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address. `coherent`: firmware
     /// does not deny either that its walks snoop CPU caches.
     pub fn new(
@@ -114,27 +137,19 @@ impl<P: Platform, I: PhysicalIommu> Unit<P, I> {
     }
 }
 
-impl<P: Platform, I: PhysicalIommu> fmt::Debug for Unit<P, I> {
+impl<P: Platform, I: Backend> fmt::Debug for Unit<P, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "iommu{}", self.index.0)
     }
 }
 
-impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
+impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
     fn index(&self) -> IommuIndex {
         self.index
     }
 
     fn hw_info(&self, kind: u32) -> Result<HwInfo, Error> {
-        if kind != 0 {
-            return Err(Error::Unsupported(kind));
-        }
-        Ok(HwInfo {
-            kind: 2,
-            words: [0; 5],
-            len: 0,
-            dirty_tracking: false,
-        })
+        self.physical.lock().hw_info(kind)
     }
 
     fn claim_group(&self, group: u32, owner: usize) -> Result<(), Error> {
@@ -187,12 +202,11 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
 
     fn flush(&self, tag: CacheTag, stale: Stale, _nested: bool) -> Result<(), IommuError> {
         // What is cached of both stages goes along: see `Invalidation`.
-        let range = Invalidation::StageTwoRange {
+        self.invalidate(Invalidation::StageTwoRange {
             tag,
             range: stale.range,
             leaf: stale.leaf,
-        };
-        self.invalidate(range)
+        })
     }
 
     fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
@@ -214,6 +228,7 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
                 stage_one,
                 ..
             } => match stage_one {
+                StageOne::Refuse => StreamConfig::Refuse,
                 StageOne::Abort => StreamConfig::Abort,
                 StageOne::Bypass => StreamConfig::StageTwo(stage_two(tag, parent)),
                 StageOne::Translate(stage_one) => StreamConfig::Nested {
@@ -229,10 +244,10 @@ impl<P: Platform + 'static, I: PhysicalIommu> Driver for Unit<P, I> {
         &self,
         kind: u32,
         _parent: &Root,
-        _tag: CacheTag,
-        _data: UserData<'_>,
+        tag: CacheTag,
+        data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
-        Err(Error::Unsupported(kind))
+        self.physical.lock().slice(kind, tag, data)
     }
 
     fn respond(

@@ -112,7 +112,10 @@ fn tag_fits(tag: u16, features: &Features) -> bool {
 
 /// The fields of stage 1 in words 0 and 1, without V and Config. Whatever makes an entry ILLEGAL (§5.2) is refused here,
 /// so that a guest gets an answer for its own entry instead of an event for ours.
-fn stage_one_words(one: &StageOneConfig, features: &Features) -> Result<(u64, u64), IommuError> {
+pub(super) fn stage_one_words(
+    one: &StageOneConfig,
+    features: &Features,
+) -> Result<(u64, u64), IommuError> {
     let several = one.contexts_log2 != 0;
     let formats = one.format == 0 || (one.format <= 2 && features.two_level_contexts);
     let fits = features.stage_one

@@ -158,6 +158,19 @@ pub(super) fn commands(entry: &Invalidation, features: &Features) -> Result<Comm
                 )),
             }))
         }
+        Invalidation::DeviceTlbOfPasids { device, range } => {
+            stream(device)?;
+            if !features.ats || features.substream_bits == 0 {
+                return Err(IommuError::Unsupported);
+            }
+            Ok(Commands::One(match range {
+                Some(range) if range.len == 0 => None,
+                range => Some(Command::atc_inv_global(
+                    device,
+                    range.and_then(device_range),
+                )),
+            }))
+        }
     }
 }
 

@@ -5,10 +5,11 @@
 //! passes only between [`PhysicalIommu::attach`] with a stage 2 and the next one with `Abort`. If the driver is dropped,
 //! or a step of the start fails, the SMMU is back at refusing everything.
 //!
-//! Files: `spec/` has the layouts; `probe` the ID registers and `errata` what they stand for; `entry`, `guest_entry` and
+//! Files: `spec/` has the layouts; `identity` the ID registers, `probe` and `errata` what they stand for; `entry`, `guest_entry` and
 //! `context` build entries, `hitless` says how one becomes another; `command` builds commands, `cover` and `invalidation`
 //! choose them, `program` puts a batch together; `stream_table`, `command_queue` and `event_queue` are the one writer or
-//! reader of each; `shared` is what several CPUs use at once, `nested` what they know of each other; `event` is pure; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
+//! reader of each; `shared` is what several CPUs use at once, `nested` what they know of each other; `event` is pure;
+//! `slice/` is what a guest may say and hear, `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
 //!
 //! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
 //! there is no `more`, the global error's calls [`Smmu::handle_gerror`].
@@ -39,6 +40,7 @@ use spec::registers::{
 use stream_table::StreamTable;
 
 mod answers;
+mod backend;
 pub mod command;
 mod command_queue;
 mod context;
@@ -52,6 +54,7 @@ mod global_error;
 mod guest_entry;
 mod held;
 mod hitless;
+mod identity;
 mod invalidation;
 mod nested;
 mod probe;
@@ -60,6 +63,7 @@ mod quirks;
 mod registers;
 pub mod ring;
 mod shared;
+pub mod slice;
 pub mod spec;
 mod stream_table;
 mod tags;
@@ -69,6 +73,7 @@ pub use deny::deny_all;
 pub use entry::StreamTableEntry;
 pub use global_error::GlobalErrors;
 pub use guest_entry::{GuestEntry, IllegalEntry};
+pub use identity::{HW_INFO, Identity, Offer};
 pub use probe::{Features, Stalls};
 pub use tags::CacheTagAllocator;
 
@@ -148,6 +153,7 @@ pub struct Smmu<P: Platform, M: Mmio> {
     index: IommuIndex,
     platform: Arc<P>,
     shared: Arc<Shared<P, M>>,
+    identity: Identity,
     features: Features,
     streams: StreamTable<P>,
     events: EventQueue<P>,
@@ -176,7 +182,8 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     ) -> Result<Self, StartError> {
         deny_all(&mmio, || platform.now_ns())?;
         let registers = Registers::new(mmio);
-        let mut features = Features::probe(&registers)?;
+        let identity = Identity::read(&registers);
+        let mut features = Features::of(&identity)?;
         features.coherent &= coherent;
         let memory = |platform: &P| {
             let commands =
@@ -195,6 +202,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             index,
             shared: Arc::new(Shared::new(Arc::clone(&platform), features, core)),
             platform,
+            identity,
             features,
             streams,
             events,
@@ -269,6 +277,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// What the SMMU has.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// Its ID registers.
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Where its memory is.

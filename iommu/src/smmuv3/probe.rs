@@ -26,13 +26,12 @@
 //!
 //! Not used: BTM (CR2.PTM keeps broadcasts out), HTTU, ATOS, VATOS, MPAM, E0PD, secure state.
 
+use tock_registers::LocalRegisterCopy;
+
 use super::StartError;
 use super::errata::Errata;
-use super::registers::Registers;
-use super::spec::registers::{
-    IDR0, IDR0_FIELDS, IDR1, IDR1_FIELDS, IDR3, IDR3_FIELDS, IDR5, IDR5_FIELDS, IIDR,
-};
-use crate::hal::Mmio;
+use super::identity::Identity;
+use super::spec::registers::{IDR0_FIELDS, IDR1_FIELDS, IDR3_FIELDS, IDR5_FIELDS, IIDR_FIELDS};
 
 /// What a fault can do to a transaction (IDR0.STALL_MODEL).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,12 +129,16 @@ impl Features {
         self.output_bits().max(if self.aarch32 { 40 } else { 0 })
     }
 
-    /// Reads them. Refuses an SMMU that is not there or that cannot do this driver's job.
-    pub(super) fn probe<M: Mmio>(registers: &Registers<M>) -> Result<Self, StartError> {
-        let idr0 = registers.read::<IDR0_FIELDS::Register>(IDR0);
-        let idr1 = registers.read::<IDR1_FIELDS::Register>(IDR1);
-        let idr3 = registers.read::<IDR3_FIELDS::Register>(IDR3);
-        let idr5 = registers.read::<IDR5_FIELDS::Register>(IDR5);
+    /// What the ID registers say. Refuses an SMMU that is not there or that cannot do this driver's job.
+    ///
+    /// # Errors
+    /// Each [`StartError`] that names a register.
+    pub fn of(identity: &Identity) -> Result<Self, StartError> {
+        let [idr0, idr1, _, idr3, _, idr5] = identity.idr;
+        let idr0 = LocalRegisterCopy::<u32, IDR0_FIELDS::Register>::new(idr0);
+        let idr1 = LocalRegisterCopy::<u32, IDR1_FIELDS::Register>::new(idr1);
+        let idr3 = LocalRegisterCopy::<u32, IDR3_FIELDS::Register>::new(idr3);
+        let idr5 = LocalRegisterCopy::<u32, IDR5_FIELDS::Register>::new(idr5);
         if idr0.get() == u32::MAX || idr1.get() == u32::MAX || (idr0.get() | idr1.get()) == 0 {
             return Err(StartError::NotThere(idr0.get()));
         }
@@ -155,7 +158,9 @@ impl Features {
         if idr1.is_set(IDR1_FIELDS::TABLES_PRESET) || idr1.is_set(IDR1_FIELDS::QUEUES_PRESET) {
             return Err(StartError::PresetTables(idr1.get()));
         }
-        let errata = Errata::of(registers.read(IIDR));
+        let errata = Errata::of(LocalRegisterCopy::<u32, IIDR_FIELDS::Register>::new(
+            identity.iidr,
+        ));
         let stage_one = idr0.is_set(IDR0_FIELDS::S1P);
         let stalls = match idr0.read_as_enum(IDR0_FIELDS::STALL_MODEL) {
             Some(IDR0_FIELDS::STALL_MODEL::Value::Both) => Stalls::Optional,

@@ -35,6 +35,8 @@ pub(super) enum Command {
     Atc {
         sid: u32,
         ssid: Option<u32>,
+        /// Of every substream.
+        global: bool,
         address: u64,
         /// Pages, as a power of two; 52 and more is all.
         size: u32,
@@ -160,6 +162,7 @@ pub(super) fn decode(words: [u64; 2], config: &Config) -> Result<Command, Illega
         0x40 if config.ats => Command::Atc {
             sid,
             ssid: substream,
+            global: substream.is_some() && w0 >> 9 & 1 != 0,
             address: bits(w1, 63, 12) << 12,
             size: bits(w1, 5, 0) as u32,
         },

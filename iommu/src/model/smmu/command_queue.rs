@@ -114,9 +114,10 @@ impl State {
             Command::Atc {
                 sid,
                 ssid,
+                global,
                 address,
                 size,
-            } => self.forget_ats(sid, ssid, address, size),
+            } => self.forget_ats(sid, (!global).then_some(ssid), address, size),
             Command::Response { sid, group, code } => self.responses.push((sid, group, code)),
             Command::Resume { sid, tag, answer } => self.resume(sid, tag, answer),
             Command::StallTerminate(sid) => self.terminate_stalls(sid),

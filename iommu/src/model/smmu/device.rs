@@ -113,8 +113,14 @@ impl State {
         }
     }
 
-    /// ATC entries of CMD_ATC_INV (§4.5.1).
-    pub(super) fn forget_ats(&mut self, sid: u32, ssid: Option<u32>, address: u64, size: u32) {
+    /// ATC entries of CMD_ATC_INV (§4.5.1); `ssid` is `None` with Global.
+    pub(super) fn forget_ats(
+        &mut self,
+        sid: u32,
+        ssid: Option<Option<u32>>,
+        address: u64,
+        size: u32,
+    ) {
         let (base, last) = if size >= 52 {
             (0, u64::MAX)
         } else {
@@ -122,7 +128,7 @@ impl State {
             (address & !(bytes - 1), address | (bytes - 1))
         };
         self.translated.retain(|(at, sub, page), _| {
-            *at != sid || *sub != ssid || *page < base || *page > last
+            *at != sid || ssid.is_some_and(|ssid| *sub != ssid) || *page < base || *page > last
         });
     }
 

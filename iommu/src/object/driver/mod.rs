@@ -146,7 +146,9 @@ pub trait PageTable: Send + Debug {
 /// A guest-owned stage 1, checked and canonical.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StageOne {
-    /// Every transaction is aborted.
+    /// Every transaction is refused, and the guest is told: its entry is not valid.
+    Refuse,
+    /// Every transaction is refused without a word.
     Abort,
     /// Guest physical addresses, straight into the second stage.
     Bypass,

@@ -4,9 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::sync::Mutex;
 
-use super::super::driver::{DeviceInfo, Driver, HwptFlags, UserData};
-use super::super::unit::Unit;
-use super::super::{Context, Errno};
+use super::super::driver::{DeviceInfo, Driver, HwInfo, HwptFlags, UserData};
+use super::super::unit::{Backend, Unit};
+use super::super::{Context, Errno, Error};
 use super::{K4, M2, RW, errno, memory};
 use crate::addr::{Hpa, Iova};
 use crate::fault::Fault;
@@ -113,6 +113,20 @@ impl PhysicalIommu for Hardware {
     }
 }
 
+impl Backend for Hardware {
+    fn hw_info(&self, kind: u32) -> Result<HwInfo, Error> {
+        match kind {
+            0 => Ok(HwInfo {
+                kind: 0xfeed,
+                words: [0; 5],
+                len: 0,
+                dirty_tracking: false,
+            }),
+            _ => Err(Error::Unsupported(kind)),
+        }
+    }
+}
+
 struct World {
     ram: Ram,
     unit: Arc<Unit<Ram, Hardware>>,
@@ -135,7 +149,7 @@ impl World {
         Arc::clone(&self.unit) as Arc<dyn Driver>
     }
 
-    fn bind(&self, context: &Context) -> Result<super::Device, super::Error> {
+    fn bind(&self, context: &Context) -> Result<super::Device, Error> {
         context.bind(&DeviceInfo {
             driver: self.driver(),
             streams: &[DeviceId(8)],

@@ -14,8 +14,12 @@ pub const REGION_BYTES: usize = 0x2_0000;
 pub const IDR0: usize = 0x00;
 /// SMMU_IDR1 (§6.3.2).
 pub const IDR1: usize = 0x04;
+/// SMMU_IDR2 (§6.3.3).
+pub const IDR2: usize = 0x08;
 /// SMMU_IDR3 (§6.3.4).
 pub const IDR3: usize = 0x0c;
+/// SMMU_IDR4 (§6.3.5).
+pub const IDR4: usize = 0x10;
 /// SMMU_IDR5 (§6.3.6).
 pub const IDR5: usize = 0x14;
 /// SMMU_IIDR (§6.3.7).

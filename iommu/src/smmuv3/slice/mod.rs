@@ -1,0 +1,169 @@
+//! A slice of an SMMU for one VM: what a guest may say to it, in the guest's own words.
+//!
+//! Everything that a guest names is checked here and made the host's: the VMID of a TLBI becomes the slice's tag, a
+//! virtual StreamID the device's own. What comes out are values ([`StageOne`], [`Invalidation`], an event record); the
+//! SMMU is told by way of [`Invalidate`], which several CPUs use at once and which holds no lock while it waits.
+//!
+//! | type | what |
+//! |---|---|
+//! | [`VIOMMU`] | the slice itself; it takes no data |
+//! | [`STAGE_ONE`] | words 0 and 1 of a stream table entry, 16 bytes |
+//! | [`COMMANDS`] | a command as it stands in the guest's queue, 16 bytes |
+//! | [`EVENTS`] | an event record as it goes into the guest's queue, 32 bytes |
+
+use alloc::sync::Arc;
+use core::fmt;
+
+use super::entry;
+use super::guest_entry::GuestEntry;
+use super::probe::Features;
+use crate::fault::Fault;
+use crate::id::{CacheTag, DeviceId};
+use crate::object::Error;
+use crate::object::driver::{
+    Entry, EntryRule, HwptFlags, Invalidator, StageOne, UserData, ViommuDriver, VirtIds,
+};
+use crate::physical::{Incomplete, Invalidate, Invalidation};
+
+mod commands;
+mod events;
+
+pub use events::guest_record;
+
+/// IOMMU_VIOMMU_TYPE_ARM_SMMUV3.
+pub const VIOMMU: u32 = 1;
+/// IOMMU_HWPT_DATA_ARM_SMMUV3.
+pub const STAGE_ONE: u32 = 2;
+/// IOMMU_VIOMMU_INVALIDATE_DATA_ARM_SMMUV3.
+pub const COMMANDS: u32 = 1;
+/// IOMMU_VEVENTQ_TYPE_ARM_SMMUV3.
+pub const EVENTS: u32 = 1;
+/// Bytes of a stage 1.
+const STAGE_ONE_BYTES: usize = 16;
+/// Bytes of a command.
+const COMMAND_BYTES: usize = 16;
+/// Bits of a StreamID at most.
+const STREAM_BITS: u32 = 32;
+
+/// See the module's description.
+pub struct Slice {
+    features: Features,
+    tag: CacheTag,
+    invalidator: Arc<dyn Invalidate>,
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({:?})", self.tag)
+    }
+}
+
+impl Slice {
+    /// A slice under `tag` of the SMMU that `invalidator` reaches.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for another type, and for an SMMU that does not nest; [`Error::DataLength`] for any data.
+    pub fn new(
+        kind: u32,
+        data: UserData<'_>,
+        features: Features,
+        tag: CacheTag,
+        invalidator: Arc<dyn Invalidate>,
+    ) -> Result<Self, Error> {
+        if kind != VIOMMU || !features.nested {
+            return Err(Error::Unsupported(kind));
+        }
+        if !data.bytes.is_empty() {
+            return Err(Error::DataLength(data.bytes.len()));
+        }
+        Ok(Self {
+            features,
+            tag,
+            invalidator,
+        })
+    }
+}
+
+impl Invalidator for Slice {
+    fn entry_rule(&self, kind: u32) -> Option<EntryRule> {
+        (kind == COMMANDS).then_some(EntryRule {
+            len: COMMAND_BYTES,
+            extend: true,
+        })
+    }
+
+    fn decode(
+        &self,
+        _kind: u32,
+        entry: &Entry,
+        devices: &VirtIds<'_>,
+    ) -> Result<Invalidation, Error> {
+        let command = [entry[0], entry[1]];
+        commands::decode(command, &self.features, self.tag, |virt_id| {
+            devices.stream(virt_id)
+        })
+    }
+
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        self.invalidator.submit(batch)
+    }
+}
+
+impl ViommuDriver for Slice {
+    /// Guests keep their PASIDs in a table of their own: there is no flag for them.
+    fn decode_nested(&mut self, flags: HwptFlags, data: UserData<'_>) -> Result<StageOne, Error> {
+        if !flags.is_empty() {
+            return Err(Error::Unsupported(flags.bits()));
+        }
+        if data.kind != STAGE_ONE {
+            return Err(Error::DataType(data.kind));
+        }
+        let (words, rest) = data.bytes.as_chunks::<8>();
+        let &[first, second] = words else {
+            return Err(Error::DataLength(data.bytes.len()));
+        };
+        if !rest.is_empty() {
+            return Err(Error::DataLength(STAGE_ONE_BYTES + rest.len()));
+        }
+        let words = [first, second].map(u64::from_le_bytes);
+        let stage_one = match GuestEntry::read(words).map_err(|_| Error::IllegalStageOne)? {
+            GuestEntry::Abort { invalid: true } => StageOne::Refuse,
+            GuestEntry::Abort { invalid: false } => StageOne::Abort,
+            GuestEntry::Bypass => StageOne::Bypass,
+            // ATS needs a device that the host trusts with it.
+            GuestEntry::Translate { stage_one, .. } => StageOne::Translate(stage_one),
+        };
+        self.check_nested(&stage_one)?;
+        Ok(stage_one)
+    }
+
+    /// Whatever would make the entry ILLEGAL on this SMMU (§5.2).
+    fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
+        let StageOne::Translate(stage_one) = stage_one else {
+            return Ok(());
+        };
+        match entry::stage_one_words(stage_one, &self.features) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::IllegalStageOne),
+        }
+    }
+
+    /// A name is for one stream, or an invalidation by name would leave the others out.
+    fn vdevice(&mut self, streams: &[DeviceId], virt_id: u64) -> Result<(), Error> {
+        if streams.len() != 1 {
+            return Err(Error::Unsupported(streams.len() as u32));
+        }
+        if virt_id >> STREAM_BITS != 0 {
+            return Err(Error::Invalid(virt_id));
+        }
+        Ok(())
+    }
+
+    fn has_events(&self, kind: u32) -> bool {
+        kind == EVENTS
+    }
+
+    fn event(&self, fault: &Fault, virt_id: u64) -> Option<(u32, Entry)> {
+        Some((EVENTS, guest_record(fault, virt_id as u32)?))
+    }
+}
