@@ -1,4 +1,6 @@
 //! Random lives of the driver and its tables on the model, beside an oracle that knows only who may reach which page.
+//!
+//! 10^4 lives; `MODEL_LIVES` in the environment says how many others.
 
 mod rig;
 
@@ -12,7 +14,8 @@ use iommu::model::smmu::{Completion, Config, Denied};
 use iommu::physical::{Invalidated, Invalidation, PhysicalIommu};
 use iommu::table::{Attributes, MapError};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof};
-use proptest::{prop_assert, prop_assert_eq, proptest};
+use proptest::test_runner::TestRunner;
+use proptest::{prop_assert, prop_assert_eq};
 use rig::{READ_ONLY, Rig, Table, span, stage_two};
 
 const PAGE: u64 = 4096;
@@ -97,7 +100,8 @@ impl Oracle {
     }
 
     fn remove(&mut self, table: usize, at: u64, len: u64) {
-        self.tables[table].retain(|page, _| *page < at || *page >= at + len);
+        let pages = self.tables[table].extract_if(at..at + len, |_, _| true);
+        pages.for_each(drop);
     }
 }
 
@@ -262,26 +266,46 @@ fn live(
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+fn lives() -> u32 {
+    let lives = std::env::var("MODEL_LIVES").ok();
+    lives.and_then(|lives| lives.parse().ok()).unwrap_or(10_000)
+}
 
-    #[test]
-    fn no_device_ever_reaches_what_the_oracle_does_not_allow(
-        steps in proptest::collection::vec(step(), 1..64),
-        coherent in any::<bool>(),
-        ranges in any::<bool>(),
-        speculate in any::<bool>(),
-        at_once in any::<bool>(),
-        seed in proptest::option::of(any::<u64>()),
-    ) {
-        let config = Config {
-            coherent,
-            range_invalidation: ranges,
-            speculate,
-            completion: if at_once { Completion::AtOnce } else { Completion::AtSync },
-            ..Config::default()
-        };
-        let order = seed.map_or(Order::Late, Order::Random);
-        live(config, order, &steps)?;
-    }
+/// As many threads as there are CPUs share the lives.
+#[test]
+fn no_device_ever_reaches_what_the_oracle_does_not_allow() {
+    let threads = std::thread::available_parallelism().map_or(1, |number| number.get() as u32);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut runner = TestRunner::new(ProptestConfig {
+                    cases: lives().div_ceil(threads),
+                    failure_persistence: None,
+                    ..ProptestConfig::default()
+                });
+                let parts = (
+                    proptest::collection::vec(step(), 1..64),
+                    proptest::array::uniform4(any::<bool>()),
+                    proptest::option::of(any::<u64>()),
+                );
+                let ran = runner.run(&parts, |(steps, features, seed)| {
+                    let [coherent, ranges, speculate, at_once] = features;
+                    let config = Config {
+                        coherent,
+                        range_invalidation: ranges,
+                        speculate,
+                        completion: if at_once {
+                            Completion::AtOnce
+                        } else {
+                            Completion::AtSync
+                        },
+                        ..Config::default()
+                    };
+                    let order = seed.map_or(Order::Late, Order::Random);
+                    live(config, order, &steps)
+                });
+                ran.unwrap_or_else(|error| panic!("{error}"));
+            });
+        }
+    });
 }

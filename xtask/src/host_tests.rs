@@ -94,14 +94,22 @@ fn cargo(args: &[&str]) -> Expression {
         .env("CARGO_TERM_COLOR", "never")
 }
 
+/// How much random tests do in a long run: sequences of the object model's operations, lives of the SMMUv3 driver, and
+/// cases of the others, of which each does its share of 256 in a normal one.
+const LONG: [(&str, &str); 3] = [
+    ("LIFECYCLE_CASES", "1000000"),
+    ("MODEL_LIVES", "1000000"),
+    ("PROPTEST_CASES", "25600"),
+];
+
 /// Runs what is selected.
-pub fn run(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<()> {
+pub fn run(selection: &Selection, long: bool, report: &mut dyn FnMut(Verdict)) -> Result<()> {
     for check in CHECKS.iter().filter(|check| selection.takes(check.name)) {
         report(run_check(check));
     }
     if selection.is_everything() {
         let args: &[&str] = &["test", "--workspace", "--no-fail-fast"];
-        return run_libtest("host::builds", cargo(args), selection, report);
+        return run_libtest("host::builds", tests(args, long), selection, report);
     }
     // Compile and ask first: a pattern may name none of them.
     let names = names(selection)?;
@@ -110,7 +118,15 @@ pub fn run(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<()>
     }
     let mut args = vec!["test", "--workspace", "--no-fail-fast", "--", "--exact"];
     args.extend(names.iter().map(|name| name.own.as_str()));
-    run_libtest("host::builds", cargo(&args), selection, report)
+    run_libtest("host::builds", tests(&args, long), selection, report)
+}
+
+fn tests(args: &[&str], long: bool) -> Expression {
+    let counts = if long { &LONG[..] } else { &[] };
+    let run = cargo(args);
+    counts
+        .iter()
+        .fold(run, |run, (name, count)| run.env(name, count))
 }
 
 /// Names of what is selected.

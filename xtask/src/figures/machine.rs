@@ -12,7 +12,7 @@ use crate::qemu::Monitor;
 use crate::tasks::build;
 use anyhow::{Context as _, Result, ensure};
 use arch::aarch64::area;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// All of them, from the two runs.
@@ -50,6 +50,7 @@ struct Run {
 }
 
 fn machine() -> Result<Vec<Figure>> {
+    let _alone = project::lock(&folder())?;
     let [small, large] = SIZES;
     let (run, larger) = (run(small)?, run(large)?);
     let ticks = |run: &Run, key| lines::number(lines::answer(&run.console, "probe", key)?);
@@ -157,8 +158,12 @@ fn machine() -> Result<Vec<Figure>> {
     ])
 }
 
+fn folder() -> PathBuf {
+    project::target().join("bench")
+}
+
 fn run(mib: u64) -> Result<Run> {
-    let context = Context::new(project::target().join(format!("bench/exit-cost-{mib}m")));
+    let context = Context::new(folder().join(format!("exit-cost-{mib}m")));
     let mut machine = context.pack(&format!(
         "[machine]\nname = 'exit-cost'\n\
          [machine.qemu]\nmemory = '768M'\ncpus = 1\ndevices = ['edu,addr=02.0']\n\

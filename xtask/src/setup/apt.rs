@@ -119,7 +119,11 @@ impl Apt {
             true => self.download_closure(packages.name, &names)?,
             false => self.download(packages.name, &names)?,
         };
-        let step = Step::start(format!("{}: unpack {} packages", packages.name, debs.len()));
+        let step = Step::start(format!(
+            "{}: unpack {}",
+            packages.name,
+            count(debs.len(), "package")
+        ));
         for deb in &debs {
             extract(deb, &partial, packages.members)?;
             fs::remove_file(deb)?;
@@ -327,7 +331,15 @@ fn size(files: &[PathBuf]) -> String {
         .filter_map(|path| path.metadata().ok())
         .map(|data| data.len())
         .sum();
-    format!("{} files, {} MiB", files.len(), bytes >> 20)
+    format!(
+        "{}, {:.1} MiB",
+        count(files.len(), "file"),
+        bytes as f64 / f64::from(1 << 20)
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn last_line(text: &[u8]) -> String {

@@ -8,17 +8,10 @@ pub mod kit;
 mod sources;
 pub mod toolchain;
 
-use anyhow::{Context, Result};
-use std::fs::{self, File};
+use crate::project::{self, Lock};
+use anyhow::Result;
 
-/// Keeps other set-ups of the same user waiting while it lives.
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] File);
-
-/// Waits until no other set-up is under way.
-pub fn lock() -> Result<Lock> {
-    let dir = crate::project::cache()?;
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let file = File::create(dir.join("lock"))?;
-    file.lock()?;
-    Ok(Lock(file))
+/// Waits until no other set-up of the same user is under way.
+fn lock() -> Result<Lock> {
+    project::lock(&project::cache()?)
 }

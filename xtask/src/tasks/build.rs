@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::progress::Step;
+use crate::project;
 use crate::setup::toolchain::{self, Bare};
 use anyhow::{Context, Result, ensure};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
@@ -86,10 +87,8 @@ fn programs(package: &str, profile: Profile) -> Result<Vec<Program>> {
         .map(|(name, elf)| {
             let bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
             let flat = elf.with_extension("flat");
-            fs::write(
-                &flat,
-                flatten(&bytes).with_context(|| elf.display().to_string())?,
-            )?;
+            let memory = flatten(&bytes).with_context(|| elf.display().to_string())?;
+            project::write(&flat, &memory)?;
             Ok(Program { name, elf, flat })
         })
         .collect()

@@ -93,7 +93,7 @@ pub fn pack(config: &Path, output: Option<PathBuf>, profile: Profile) -> Result<
             dir.join(stem).with_added_extension("img")
         }
     };
-    fs::write(&path, &image).with_context(|| format!("cannot write {}", path.display()))?;
+    project::write(&path, &image)?;
     Ok(Some(Packed {
         path,
         len: image.len(),
@@ -123,7 +123,7 @@ fn make(machine: &Machine, profile: Profile) -> Result<Made> {
             let dir = project::target().join("images");
             fs::create_dir_all(&dir)?;
             let path = dir.join("shell.cpio");
-            fs::write(&path, initrd::build(&linux, Init::Shell)?)?;
+            project::write(&path, &initrd::build(&linux, Init::Shell)?)?;
             made.insert(DEBIAN_SHELL.to_owned(), path);
         }
         made.insert(DEBIAN_KERNEL.to_owned(), linux.image);

@@ -45,6 +45,7 @@ impl Run {
             format!("{path} has no [machine.qemu], so QEMU cannot stand for it: pack it with `cargo xtask image {path}`")
         })?;
         let work = project::target().join("run");
+        let _alone = project::lock(&work)?;
         let machine = Machine::of_config(qemu, packed.path.clone(), &packed.checked.folder, &work)?;
         if described
             .partitions

@@ -10,7 +10,7 @@ use serde_json::json;
 use std::fs;
 use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub struct Test {
     /// One JSON object a case on the standard output; the closing line goes to the standard error.
     #[arg(long)]
     json: bool,
-    /// The long ones as well.
+    /// The long ones as well, and random tests for about an hour.
     #[arg(long)]
     long: bool,
 }
@@ -94,9 +94,14 @@ impl Test {
             passed: 0,
             failed: Vec::new(),
         };
-        host_tests::run(&selection, &mut |verdict| report.add(verdict))?;
-        for case in self.cases(&selection) {
-            report.add(run_case(&case)?);
+        host_tests::run(&selection, self.long, &mut |verdict| report.add(verdict))?;
+        let cases = self.cases(&selection);
+        if !cases.is_empty() {
+            let folder = project::target().join("machine-tests");
+            let _alone = project::lock(&folder)?;
+            for case in cases {
+                report.add(run_case(&case, &folder)?);
+            }
         }
         report.close()
     }
@@ -123,10 +128,8 @@ impl Test {
     }
 }
 
-fn run_case(case: &cases::Case) -> Result<Verdict> {
-    let folder = project::target()
-        .join("machine-tests")
-        .join(case.name.replace("::", "/"));
+fn run_case(case: &cases::Case, folder: &Path) -> Result<Verdict> {
+    let folder = folder.join(case.name.replace("::", "/"));
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }

@@ -200,7 +200,11 @@ macro_rules! every_format {
                 }
 
                 proptest! {
-                    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+                    #![proptest_config(ProptestConfig {
+                        cases: 12 * ProptestConfig::default().cases / 256,
+                        failure_persistence: None,
+                        ..ProptestConfig::default()
+                    })]
                     #[test]
                     fn tables_agree_with_a_map_of_pages(ops in ops(), in_place: bool, coherent: bool) {
                         let replace = if in_place { Replace::InPlace } else { Replace::Break };

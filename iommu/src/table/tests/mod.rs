@@ -459,7 +459,11 @@ fn check(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 48 * ProptestConfig::default().cases / 256,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// The tables agree with a map of pages after every step, and give everything back.
     #[test]

@@ -306,7 +306,11 @@ fn bit(machine: &mut Machine, cpu: usize, offset: u64, intid: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400 * ProptestConfig::default().cases / 256,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn list_registers_do_what_a_gic_without_them_would(
