@@ -55,6 +55,8 @@ pub struct Partition {
     pub files: Files,
     /// Accesses and calls of the guest that nothing answers.
     pub refused: AtomicU64,
+    /// SErrors that its CPUs took.
+    pub errors: AtomicU64,
     /// DMA faults since it was last started.
     pub faults: AtomicU64,
     /// How often it was started again.

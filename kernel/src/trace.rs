@@ -82,7 +82,7 @@ impl Event {
             Exit::Hypercall { .. } | Exit::Smc { .. } => Self::Call(function as u32),
             Exit::SystemRegister(access) => Self::SystemRegister(encoding(&access)),
             Exit::Wait { .. } => Self::Wait,
-            Exit::SError(esr) => Self::SystemError(esr as u32),
+            Exit::SError(syndrome) => Self::SystemError(syndrome.0 as u32),
             Exit::Unknown(esr) => Self::Other(esr as u32),
         }
     }

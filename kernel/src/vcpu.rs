@@ -4,11 +4,12 @@ use crate::irq::{self, Lists};
 use crate::life::{Entry, Next};
 use crate::mmio;
 use crate::partition::{AfterCall, Partition, vmpidr};
+use crate::say;
 use crate::system::System;
 use crate::trace::Event;
 use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
 use arch::cpu::Features;
-use arch::vcpu::{Exception, Exit, SysregAccess, Vcpu, VcpuConfig};
+use arch::vcpu::{Exception, Exit, Syndrome, SysregAccess, Vcpu, VcpuConfig};
 use core::sync::atomic::Ordering;
 
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
@@ -97,8 +98,10 @@ impl Stay<'_> {
                 break;
             }
         }
+        self.vcpu.stop();
         lists.store(system, partition, index);
-        partition.vgic.lock().reset_interface(index);
+        let effects = partition.vgic.lock().reset_interface(index);
+        system.apply(partition, &effects);
         arch::ich::init();
     }
 
@@ -154,12 +157,31 @@ impl Stay<'_> {
                 self.vcpu.set_pc(call);
                 self.vcpu.inject(Exception::Undefined);
             }
-            Exit::Smc { .. } | Exit::Unknown(_) | Exit::SError(_) => {
+            Exit::SError(syndrome) => self.system_error(syndrome),
+            Exit::Smc { .. } | Exit::Unknown(_) => {
                 self.partition.count_misuse();
                 self.vcpu.inject(Exception::Undefined);
             }
         }
         Then::Continue
+    }
+
+    /// An error of memory, or of a device, that the guest has run into: it is the guest's to handle, unless nobody knows
+    /// where the bad data is by now.
+    fn system_error(&mut self, syndrome: Syndrome) {
+        assert!(
+            !syndrome.is_uncontainable(),
+            "SError in {}: {syndrome}",
+            self.partition.name()
+        );
+        let errors = self.partition.errors.fetch_add(1, Ordering::Relaxed) + 1;
+        // A line for the first, and for ever fewer of many.
+        if errors.is_power_of_two() {
+            say!("{}: SError {errors}: {syndrome}", self.partition.name());
+        }
+        if !syndrome.is_corrected() {
+            self.vcpu.inject_error();
+        }
     }
 
     /// SMCCC: x0 is the function, x1 to x7 its arguments; the result goes to x0.
@@ -236,5 +258,76 @@ impl Stay<'_> {
             }
         }
         self.vcpu.skip_instruction();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stay;
+    use crate::composition::machine::Bench;
+    use crate::life::{Entry, Next, Power};
+    use arch::vcpu::{Exception, Exit, Syndrome, Vcpu, VcpuConfig};
+    use core::sync::atomic::Ordering;
+
+    const CPU_OFF: u64 = 0x8400_0002;
+
+    /// vCPU 0 of the first partition on this thread's machine: these exits, then CPU_OFF.
+    fn run(exits: &[Exit]) -> (Bench, Vcpu) {
+        let bench = Bench::new(1);
+        let partition = &bench.system.partitions[0];
+        assert!(matches!(partition.life.next(0).0, Next::Enter(_)));
+        let mut vcpu = Vcpu::new(VcpuConfig {
+            vmpidr: 0,
+            vpidr: 0,
+            trap_wfi: false,
+            physical_timer: false,
+        });
+        for &exit in exits.iter().chain([&Exit::Hypercall { imm: 0 }]) {
+            vcpu.will_exit(exit);
+        }
+        let mut stay = Stay {
+            system: bench.system,
+            partition,
+            index: 0,
+            vcpu: &mut vcpu,
+            features: &arch::cpu::features(),
+        };
+        stay.run(Entry {
+            pc: 0x4000_0000,
+            argument: CPU_OFF,
+        });
+        assert_eq!(partition.life.power(0), Some(Power::Off));
+        (bench, vcpu)
+    }
+
+    #[test]
+    fn a_guest_gets_its_own_errors_as_errors() {
+        // Recoverable; implementation defined; corrected.
+        let errors = [0xbe00_0c11, 0xbf00_0000, 0xbe00_1811].map(|esr| Exit::SError(Syndrome(esr)));
+        let (bench, vcpu) = run(&errors);
+        assert_eq!(vcpu.errors(), 2, "it need not know what was corrected");
+        assert_eq!(vcpu.injected(), [], "and no exception of another kind");
+        let partition = &bench.system.partitions[0];
+        assert_eq!(partition.errors.load(Ordering::Relaxed), 3);
+        assert_eq!(partition.misuse(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "SError in attacker: uncontainable")]
+    fn an_error_that_may_be_anywhere_ends_the_machine() {
+        run(&[Exit::SError(Syndrome(0xbe00_0011))]);
+    }
+
+    #[test]
+    fn a_vcpu_that_is_off_has_no_timer() {
+        let (_, vcpu) = run(&[]);
+        assert!(vcpu.is_stopped());
+    }
+
+    #[test]
+    fn what_is_not_there_is_undefined() {
+        let (bench, vcpu) = run(&[Exit::Unknown(0x6600_0000)]);
+        assert_eq!(vcpu.injected(), [Exception::Undefined]);
+        assert_eq!(bench.system.partitions[0].misuse(), 1);
     }
 }

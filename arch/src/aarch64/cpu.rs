@@ -4,7 +4,7 @@ use super::area::{self, Local};
 pub use super::features::Features;
 use super::features::IdRegisters;
 use super::sysreg::read;
-use super::{memory, mmu};
+use super::{controls, memory, mmu};
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 use smccc::Smc;
@@ -24,9 +24,23 @@ pub fn set_index(index: usize) {
 }
 
 /// Waits until an interrupt is pending (WFI). It is not taken: EL2 runs with interrupts masked.
+///
+/// An SError would end every later wait at once. With FEAT_RAS it cannot be a guest's, whose are taken at its exit, so
+/// it is let in, and ends the machine.
 pub fn wait() {
     // SAFETY: waits; interrupts wake it even while they are masked (Arm ARM D1.7.1).
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
+    if controls::has_ras(&features()) {
+        // SAFETY: an exception from here is described, and nothing goes on (`exceptions`).
+        unsafe {
+            asm!(
+                "msr daifclr, #4",
+                "isb",
+                "msr daifset, #4",
+                options(nostack)
+            )
+        };
+    }
 }
 
 /// Stops this CPU for good.

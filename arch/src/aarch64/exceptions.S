@@ -19,6 +19,7 @@
 
 .macro exception_from_guest kind
     .balign 128
+    hint    #16                         // ESB: an SError of the guest's is recorded in DISR_EL1, apart from EL2's own
     stp     x0, x1, [sp, #-16]!
     ldr     x0, [sp, #16]
     mov     x1, #\kind

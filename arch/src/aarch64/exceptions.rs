@@ -1,7 +1,7 @@
 //! Exceptions from EL2 itself: none is expected, so each is described and ends in a panic.
 
 use super::area::{self, Local};
-use super::exit::class_name;
+use super::exit::{Syndrome, class_name};
 use core::arch::global_asm;
 use core::fmt;
 use core::mem::offset_of;
@@ -35,7 +35,10 @@ impl fmt::Display for ExceptionFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = ["synchronous exception", "IRQ", "FIQ", "SError"];
         let kind = kind.get(self.kind as usize).unwrap_or(&"exception");
-        writeln!(f, "{kind}: {}", class_name(self.esr))?;
+        match self.kind {
+            3 => writeln!(f, "{kind}: {}", Syndrome(self.esr))?,
+            _ => writeln!(f, "{kind}: {}", class_name(self.esr))?,
+        }
         writeln!(
             f,
             "  pc {:016x}  sp {:016x}  pstate {:08x}  esr {:08x}  far {:016x}",

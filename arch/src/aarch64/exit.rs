@@ -2,6 +2,8 @@
 //!
 //! Pure: words in, [`Exit`] out.
 
+use core::fmt;
+
 /// Why [`run`](crate::vcpu::Vcpu::run) came back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
@@ -28,8 +30,8 @@ pub enum Exit {
         /// WFE or WFET, rather than WFI or WFIT.
         event: bool,
     },
-    /// A system error that the guest caused, or that a device reports; the syndrome.
-    SError(u64),
+    /// A system error that the guest caused, or that a device reports.
+    SError(Syndrome),
     /// Anything else: an instruction that this guest does not have; the syndrome.
     Unknown(u64),
 }
@@ -89,6 +91,49 @@ pub struct AbortInfo {
     pub esr: u64,
 }
 
+/// The syndrome of an SError (ESR_EL2 with class 0x2f).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Syndrome(pub u64);
+
+impl Syndrome {
+    /// From DISR_EL1, which has the same fields: IDS 24, AET 12:10, EA 9, DFSC 5:0.
+    pub fn deferred(disr: u64) -> Self {
+        Self(0x2f << 26 | 1 << 25 | disr & 0x0100_1e3f)
+    }
+
+    /// What is known of the state after it: AET, where the syndrome is architected (IDS = 0, DFSC = 0b010001).
+    fn state(self) -> Option<u8> {
+        let architected = !bit(self.0, 24) && bits(self.0, 5, 0) == 0x11;
+        architected.then(|| bits(self.0, 12, 10))
+    }
+
+    /// Bad data may be anywhere by now, past the guest: nobody can go on.
+    pub fn is_uncontainable(self) -> bool {
+        self.state() == Some(0)
+    }
+
+    /// Nothing is lost: the guest need not know.
+    pub fn is_corrected(self) -> bool {
+        self.state() == Some(6)
+    }
+}
+
+impl fmt::Display for Syndrome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state() {
+            Some(0) => "uncontainable",
+            Some(1) => "unrecoverable",
+            Some(2) => "restartable",
+            Some(3) => "recoverable",
+            Some(6) => "corrected",
+            Some(_) => "reserved",
+            None if bit(self.0, 24) => "implementation defined",
+            None => "uncategorized",
+        };
+        write!(f, "{state} (ESR {:#x})", self.0)
+    }
+}
+
 /// A trapped access to a system register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SysregAccess {
@@ -116,6 +161,11 @@ const fn bits(word: u64, high: u32, low: u32) -> u8 {
     (word >> low & ((1 << (high - low + 1)) - 1)) as u8
 }
 
+/// Whether it is that of HVC: the only instruction that traps and is over.
+pub fn is_hypercall(esr: u64) -> bool {
+    esr >> 26 & 0x3f == 0x16
+}
+
 /// Decodes a synchronous exception from EL1 or EL0.
 pub fn decode(esr: u64, far: u64, hpfar: u64) -> Exit {
     match esr >> 26 & 0x3f {
@@ -133,7 +183,7 @@ pub fn decode(esr: u64, far: u64, hpfar: u64) -> Exit {
         }),
         0x20 => abort(esr, far, hpfar, true),
         0x24 => abort(esr, far, hpfar, false),
-        0x2f => Exit::SError(esr),
+        0x2f => Exit::SError(Syndrome(esr)),
         _ => Exit::Unknown(esr),
     }
 }
@@ -145,20 +195,17 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Exit {
     // those that stage 2 reports. The rest is external: nothing to emulate, and nothing that tells an IPA.
     let permission = status & 0b11_1100 == 0b00_1100;
     let stage2 = status < 0b01_0000 || matches!(status, 0b10_1001 | 0b10_1011);
-    if !stage2 {
-        return Exit::Unknown(esr);
-    }
     let walk = bit(esr, 7);
     let write = !fetch && bit(esr, 6);
     // HPFAR_EL2.FIPA, bits 47:4, is IPA[55:12]; a walk reports the descriptor's page, the low bits of FAR are not its.
     let page = (hpfar & 0xffff_ffff_fff0) << 8;
     let offset = if walk { 0 } else { far & 0xfff };
     // Data aborts only: ISV, and no cache maintenance by address.
-    let emulatable = !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
+    let emulatable = stage2 && !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
     // HPFAR_EL2 is not set by a permission fault, except on a walk (Arm ARM D24.2.65). To ask the guest's tables instead
     // (AT S1E1R) could fail at EL2, where nothing catches it; and it would serve nothing: what may be emulated is not
     // mapped, so a permission fault is never an access to it.
-    let known = !permission || walk;
+    let known = stage2 && (!permission || walk);
     if known && emulatable {
         Exit::Mmio(MmioAccess {
             ipa: page | offset,

@@ -1,6 +1,5 @@
 //! AArch64 at EL2. What needs the CPU is there in the image only; the rest is compiled and tested on the host as well.
 
-#[cfg(target_os = "none")]
 mod sysreg;
 
 pub mod area;
@@ -8,6 +7,8 @@ pub mod area;
 pub mod barrier;
 #[cfg(target_os = "none")]
 pub mod clock;
+#[cfg(any(target_os = "none", test))]
+pub(crate) mod controls;
 #[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]

@@ -61,8 +61,8 @@ static EMPTY: Empty = Empty([const { AtomicU64::new(0) }; 512]);
 #[cfg(target_os = "none")]
 pub fn activate(config: &Stage2Config) {
     write_guest! {
-        "VTCR_EL2" = config.vtcr(&cpu::features());
-        "VTTBR_EL2" = config.vttbr();
+        "VTCR_EL2" => config.vtcr(&cpu::features());
+        "VTTBR_EL2" => config.vttbr();
     }
     // SAFETY: earlier stores to the tables are visible to the walker, and the registers are in effect.
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
@@ -75,7 +75,7 @@ pub fn invalidate_all(vmid: u16) {
     let other = current >> 48 != u64::from(vmid);
     if other {
         let root = (&raw const EMPTY).addr() as u64;
-        write_guest! { "VTTBR_EL2" = u64::from(vmid) << 48 | root; }
+        write_guest! { "VTTBR_EL2" => u64::from(vmid) << 48 | root; }
     }
     // SAFETY: invalidation loses no data; the first barrier orders it after the stores to the tables, the others wait
     // for its end.
@@ -90,7 +90,7 @@ pub fn invalidate_all(vmid: u16) {
         );
     }
     if other {
-        write_guest! { "VTTBR_EL2" = current; }
+        write_guest! { "VTTBR_EL2" => current; }
         // SAFETY: a barrier.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
     }

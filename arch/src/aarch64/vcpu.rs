@@ -3,7 +3,7 @@
 //! A vCPU stays on one physical CPU, so its EL1 registers and its floating point stay in the hardware: only the general
 //! registers are here. What touches the hardware is in `guest`, a fake of it in `host` elsewhere.
 
-pub use super::exit::{AbortInfo, Exit, MmioAccess, SysregAccess};
+pub use super::exit::{AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess};
 pub use super::inject::Exception;
 
 use crate::machine::guest::Guest;
@@ -130,6 +130,16 @@ impl Vcpu {
     #[cfg(not(target_os = "none"))]
     pub(crate) fn guest_mut(&mut self) -> &mut Guest {
         &mut self.guest
+    }
+
+    /// Makes a virtual SError pending (HCR_EL2.VSE): it is taken once the guest unmasks it, and forgotten at a reset.
+    pub fn inject_error(&mut self) {
+        self.guest.inject_error();
+    }
+
+    /// It is off from here on: its timers do not fire any more. On the CPU where it ran.
+    pub fn stop(&mut self) {
+        self.guest.stop();
     }
 
     /// Makes it take `exception` at EL1, from where it is.

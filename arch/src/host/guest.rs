@@ -11,10 +11,23 @@ use alloc::vec::Vec;
 pub struct Guest {
     exits: VecDeque<Exit>,
     injected: Vec<Exception>,
+    errors: usize,
+    stopped: bool,
 }
 
 impl Guest {
-    pub(crate) fn reset(&mut self) {}
+    pub(crate) fn reset(&mut self) {
+        self.errors = 0;
+        self.stopped = false;
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(crate) fn inject_error(&mut self) {
+        self.errors += 1;
+    }
 
     pub(crate) fn instruction_length(&self) -> u64 {
         4
@@ -43,6 +56,16 @@ impl Vcpu {
     /// Its next run after those that are said already ends with `exit`; with none left, it waits.
     pub fn will_exit(&mut self, exit: Exit) {
         self.guest_mut().exits.push_back(exit);
+    }
+
+    /// Virtual SErrors that were put into it since its reset.
+    pub fn errors(&self) -> usize {
+        self.guest().errors
+    }
+
+    /// Whether its timers were stopped since its reset.
+    pub fn is_stopped(&self) -> bool {
+        self.guest().stopped
     }
 
     /// All exceptions that were put into it.

@@ -2,7 +2,7 @@
 //! nothing panics, nothing blocks, and nothing that is not the partition's is touched.
 
 mod guest;
-mod machine;
+pub(crate) mod machine;
 
 use crate::guest_map as map;
 use crate::life::{Change, Next};
@@ -154,7 +154,8 @@ fn attack(seed: u64) {
         }
         own.serve_its(system);
         if left || own.life.must_leave() {
-            own.vgic.lock().reset_interface(vcpu);
+            let effects = own.vgic.lock().reset_interface(vcpu);
+            system.apply(own, &effects);
             cpus[vcpu].inside = false;
         }
         if round % 10_000 == 0 {

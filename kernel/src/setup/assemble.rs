@@ -117,6 +117,7 @@ pub fn partition(
         its_busy: AtomicBool::new(false),
         uart: Mutex::new(Vuart::new()),
         refused: AtomicU64::new(0),
+        errors: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         restarts: AtomicU64::new(0),
         fault_restarts: Mutex::new(Budget::new()),

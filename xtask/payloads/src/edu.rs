@@ -3,6 +3,7 @@
 use crate::pci::{Function, register};
 use crate::runtime::now_ns;
 use crate::tree::Tree;
+use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
 
 const IDENTIFICATION: u64 = 0x00;
 const DMA_SOURCE: u64 = 0x80;
@@ -72,12 +73,24 @@ impl Edu {
         register(self.registers + DMA_COMMAND).write(command);
     }
 
+    /// Where the next DMA would come from: a word that the device keeps.
+    pub fn source(&self) -> u64 {
+        self.register64(DMA_SOURCE).read()
+    }
+
+    /// Puts something there.
+    pub fn set_source(&self, value: u64) {
+        self.write64(DMA_SOURCE, value);
+    }
+
     fn write64(&self, offset: u64, value: u64) {
-        let pointer = core::ptr::NonNull::new(
-            (self.registers + offset) as *mut safe_mmio::fields::ReadPureWrite<u64>,
-        )
-        .expect("not at address 0");
+        self.register64(offset).write(value);
+    }
+
+    fn register64(&self, offset: u64) -> UniqueMmioPointer<'_, ReadPureWrite<u64>> {
+        let pointer = (self.registers + offset) as *mut ReadPureWrite<u64>;
+        let pointer = core::ptr::NonNull::new(pointer).expect("not at address 0");
         // SAFETY: as in `pci::register`; the DMA registers are 8 bytes wide and aligned.
-        unsafe { safe_mmio::UniqueMmioPointer::new(pointer) }.write(value);
+        unsafe { UniqueMmioPointer::new(pointer) }
     }
 }

@@ -1,6 +1,6 @@
 //! Words put together by hand from the field tables of the Arm ARM (D24.2.40), not by the decoder's own shifts.
 
-use super::{AbortInfo, Exit, MmioAccess, SysregAccess, class_name, decode};
+use super::{AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess, class_name, decode};
 
 #[test]
 fn a_word_store_to_a_hole_is_a_device_access() {
@@ -112,10 +112,36 @@ fn a_fetch_is_an_abort_whatever_its_low_bits_say() {
 
 #[test]
 fn an_external_abort_is_not_a_stage_2_fault() {
-    // DFSC 010000, with ISV.
-    assert_eq!(decode(0x9380_0010, 0, 0), Exit::Unknown(0x9380_0010));
-    // DFSC 100001: alignment.
-    assert_eq!(decode(0x9200_0021, 0, 0), Exit::Unknown(0x9200_0021));
+    // DFSC 010000, with ISV; 010111, on a walk of stage 2; 110000, a TLB conflict.
+    for esr in [0x9380_0010, 0x9380_0017, 0x9200_0030] {
+        let Exit::Abort(info) = decode(esr, 0x1000, 0x0009_0000) else {
+            panic!("{esr:#x}")
+        };
+        assert_eq!((info.ipa, info.far, info.walk), (None, 0x1000, false));
+    }
+}
+
+#[test]
+fn the_syndrome_of_an_error_says_how_far_it_has_gone() {
+    // EC 101111, IL; AET 000, 011, 110 with DFSC 010001; IDS.
+    let uncontainable = Syndrome(0xbe00_0011);
+    assert_eq!(decode(uncontainable.0, 0, 0), Exit::SError(uncontainable));
+    assert!(uncontainable.is_uncontainable() && !uncontainable.is_corrected());
+    let recoverable = Syndrome(0xbe00_0c11);
+    assert!(!recoverable.is_uncontainable() && !recoverable.is_corrected());
+    assert_eq!(recoverable.to_string(), "recoverable (ESR 0xbe000c11)");
+    assert!(Syndrome(0xbe00_1811).is_corrected());
+    // AET means nothing where the syndrome is not architected, or not categorized.
+    for esr in [0xbf00_0011, 0xbe00_0000] {
+        assert!(!Syndrome(esr).is_uncontainable(), "{esr:#x}");
+    }
+}
+
+#[test]
+fn a_deferred_error_has_the_syndrome_that_it_would_have_had() {
+    // DISR_EL1: A, AET 001, EA, DFSC 010001.
+    assert_eq!(Syndrome::deferred(0x8000_0611), Syndrome(0xbe00_0611));
+    assert_eq!(Syndrome::deferred(0x8100_0000), Syndrome(0xbf00_0000));
 }
 
 #[test]

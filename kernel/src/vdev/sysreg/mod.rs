@@ -1,7 +1,7 @@
 //! System registers of EL1 and EL0 that a partition's accesses trap on (DDI 0487, C5 and D24): what each of them is here.
 //!
 //! Identification registers come from an allow-list of fields (`id`); everything that is not named in this file is
-//! undefined for the guest. Debug registers are the least the architecture has, and inert.
+//! undefined for the guest. Breakpoints and watchpoints are the CPU's own and do not trap; what does trap of debug is inert.
 
 mod id;
 #[cfg(test)]

@@ -304,11 +304,20 @@ impl Vgic {
         self.cpus.iter().find_map(Cpu::lpi_table)
     }
 
-    /// The CPU was powered off: its CPU interface forgets, its redistributor does not. After [`Vgic::sync`].
-    pub fn reset_interface(&mut self, cpu: usize) {
-        if let Some(cpu) = self.cpus.get_mut(cpu) {
-            cpu.vmcr = 0;
+    /// The CPU was powered off, and with it what drives its linked PPIs, so that none of these is pending any more. Its
+    /// CPU interface forgets, its redistributor does not. After [`Vgic::sync`].
+    pub fn reset_interface(&mut self, cpu: usize) -> Effects {
+        let mut effects = Effects::default();
+        let Some(c) = self.cpus.get_mut(cpu) else {
+            return effects;
+        };
+        c.vmcr = 0;
+        for id in cpu * PRIVATE..(cpu + 1) * PRIVATE {
+            if self.irqs[id].physical.is_some() && !self.irqs[id].edge {
+                self.set_pending(id, false, &mut effects);
+            }
         }
+        effects
     }
 
     /// Resets the redistributor of `cpu`, with all SGIs and PPIs; their links stay. The vCPU is out of the guest, and

@@ -203,3 +203,23 @@ fn a_reset_gives_every_physical_interrupt_back() {
     let later = vgic.reset_distributor();
     assert!(later.physical.is_empty(), "once");
 }
+
+#[test]
+fn a_timer_of_a_cpu_that_went_off_is_neither_pending_nor_active() {
+    let mut vgic = Vgic::new(&[0, 1], 0).unwrap();
+    vgic.link_ppi(1, 27, 27).unwrap();
+    let timer = Physical {
+        intid: 27,
+        cpu: Some(1),
+    };
+    vgic.write_distributor(0, 0, 4, 2);
+    vgic.write_redistributor(0x2_0000 + 0x1_0080, 4, !0);
+    vgic.write_redistributor(0x2_0000 + 0x1_0100, 4, 1 << 27);
+    vgic.inject_ppi(1, 27);
+    let pending = |vgic: &mut Vgic| vgic.read_redistributor(0x2_0000 + 0x1_0200, 4).value >> 27 & 1;
+    assert_eq!(pending(&mut vgic), 1);
+    let effects = vgic.reset_interface(1);
+    assert_eq!(effects.physical, [Action::Deactivate(timer)]);
+    assert_eq!(pending(&mut vgic), 0);
+    assert_eq!(vgic.reset_interface(2).physical, []);
+}

@@ -1,7 +1,8 @@
 //! Does what a guest must not do: accesses outside of its map and of every width and alignment (`memory`), interrupt
 //! controller and PCI host against their rules (`devices`), firmware calls that mean nothing and registers that are not its
-//! own (`processor`). Each has to end in an exception for this guest or to read as nothing. Owns an `edu` device, for a
-//! configuration space to abuse.
+//! own (`processor`). Each has to end in an exception for this guest or to read as nothing. Then it leaves something in
+//! every register that it can write, restarts, and looks (`lives`). Owns an `edu` device, for a configuration space to
+//! abuse.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(
     target_os = "none",
@@ -11,13 +12,15 @@
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
+mod lives;
+#[cfg(target_os = "none")]
 mod memory;
 #[cfg(target_os = "none")]
 mod processor;
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use crate::{devices, memory, processor};
+    use crate::{devices, lives, memory, processor};
     use aarch64_rt::entry;
     use payloads::runtime;
 
@@ -25,6 +28,11 @@ mod scenario {
 
     fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
         let mut guest = runtime::start(tree);
+        lives::nothing_is_left(&mut guest);
+        if lives::is_second(&guest) {
+            guest.checks.finish();
+            runtime::power_off()
+        }
         let refused = memory::outside(&mut guest) + memory::odd_instructions(&mut guest);
         devices::interrupt_controller(&mut guest);
         devices::configuration_space(&mut guest);
@@ -33,8 +41,7 @@ mod scenario {
         guest
             .checks
             .say(format_args!("exceptions that EL2 made: {refused}"));
-        guest.checks.finish();
-        runtime::power_off()
+        lives::end(&guest)
     }
 }
 
