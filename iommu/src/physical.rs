@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::addr::{Hpa, Iova, Span};
 use crate::fault::Fault;
-use crate::id::{CacheTag, DeviceId};
+use crate::id::{CacheTag, DeviceId, IommuIndex};
 
 /// What one physical IOMMU can do, frozen when it was probed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,6 +192,61 @@ pub enum Invalidation {
     },
 }
 
+/// One page that a device asks for, and waits for (PCIe PRI).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PriRequest {
+    /// Where it was seen.
+    pub iommu: IommuIndex,
+    /// Who asks.
+    pub device: DeviceId,
+    /// PASID, if the request had one.
+    pub pasid: Option<u32>,
+    /// Address of the page.
+    pub address: Iova,
+    /// The device's number for the group of requests that this is of.
+    pub group: u16,
+    /// Nothing of the group comes after it.
+    pub last: bool,
+    /// Reads are asked for.
+    pub read: bool,
+    /// Writes are asked for.
+    pub write: bool,
+    /// Instruction fetches are asked for.
+    pub execute: bool,
+    /// By privileged code.
+    pub privileged: bool,
+}
+
+impl PriRequest {
+    /// Asks for nothing: the device has stopped using the PASID, and no answer is expected (PCIe, Stop Marker).
+    pub const fn is_stop_marker(&self) -> bool {
+        self.pasid.is_some() && self.last && !self.read && !self.write
+    }
+}
+
+/// What of a device waits for an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// A transaction, stalled under this tag.
+    Stall(u16),
+    /// A group of page requests.
+    Pages {
+        /// PASID, if the requests had one.
+        pasid: Option<u32>,
+        /// The device's number for the group.
+        group: u16,
+    },
+}
+
+/// The answer to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// Try again: the page is there now.
+    Success,
+    /// The access was wrong.
+    Invalid,
+}
+
 /// A batch that was not completed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Incomplete {
@@ -266,6 +321,23 @@ pub trait PhysicalIommu: Send {
     }
     /// Fills `faults` with the oldest events and returns how many, and how many were lost since the last call.
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained;
+    /// Fills `requests` with the oldest page requests, as [`drain_faults`](Self::drain_faults) does. After a loss, groups
+    /// that are not complete never will be.
+    fn drain_requests(&mut self, _requests: &mut [PriRequest]) -> Drained {
+        Drained::default()
+    }
+    /// Answers what waits; complete on return. What waits no more is not changed by it.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where nothing can wait; those of the hardware.
+    fn respond(
+        &mut self,
+        _device: DeviceId,
+        _waiting: Waiting,
+        _answer: Answer,
+    ) -> Result<(), IommuError> {
+        Err(IommuError::Unsupported)
+    }
     /// Acknowledges the errors of the hardware itself, after its error interrupt, and gets it going again.
     fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError>;
     /// Looks whether the hardware still has what it was told. One that lost its state refuses all DMA from here on, then

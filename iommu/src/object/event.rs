@@ -4,14 +4,14 @@
 use alloc::sync::Arc;
 
 use super::Error;
-use super::driver::Answer;
+use super::driver::{Answer, Waiting};
 use super::fault_queue::PageRequest;
 use super::hwpt::Parent;
 use super::ids::Object;
 use super::inner::Inner;
 use crate::fault::{Fault, Stage};
-use crate::id::IommuIndex;
-use crate::physical::IommuError;
+use crate::id::{DeviceId, IommuIndex};
+use crate::physical::{IommuError, PriRequest};
 
 /// What the owner of a context is told, because no object could be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,11 +24,18 @@ pub enum Record {
         /// The queue's ID.
         veventq: u32,
     },
-    /// A fault queue was full: the group was answered as wrong.
+    /// A fault queue was full, and the group was answered as wrong; or an IOMMU dropped a part of a group.
     RequestsLost {
         /// The queue's ID.
         fault_queue: u32,
     },
+    /// Requests of a fault queue were not answered in time: they were answered as wrong.
+    RequestsExpired {
+        /// The queue's ID.
+        fault_queue: u32,
+    },
+    /// A page request of a device of this context without a queue to go to: it was answered as wrong.
+    Request(PriRequest),
     /// An IOMMU dropped fault records, which may have been of this context's devices.
     FaultsLost(IommuIndex),
     /// A hardware queue of a slice stopped with the driver's own error.
@@ -65,22 +72,24 @@ pub enum Delivery {
     PageRequest(u32),
     /// To the owner.
     Record,
+    /// Nobody has to know, and nobody waits.
+    Ignored,
 }
+
+/// Access that a page request asks for.
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+const EXECUTE: u32 = 4;
+const PRIVILEGED: u32 = 8;
 
 impl Inner {
     /// Takes one fault of a physical IOMMU.
     pub(super) fn deliver(&mut self, fault: &Fault) -> Delivery {
-        let found = self.ids.live().find(|(_, entry)| match &entry.object {
-            Object::Device(bound) => {
-                bound.driver.index() == fault.iommu && bound.streams.contains(&fault.device)
-            }
-            _ => false,
-        });
-        let Some((device, _)) = found else {
+        let Some(device) = self.device_of(fault.iommu, fault.device) else {
             return Delivery::NotMine;
         };
         if fault.stalled {
-            return self.request(device, fault);
+            return self.stalled(device, fault);
         }
         if fault.stage != Stage::Two
             && let Some(veventq) = self.give_guest(device, fault)
@@ -89,6 +98,18 @@ impl Inner {
         }
         self.records.push(Record::Fault(*fault));
         Delivery::Record
+    }
+
+    /// The device that has a stream.
+    fn device_of(&self, iommu: IommuIndex, stream: DeviceId) -> Option<u32> {
+        let mut live = self.ids.live();
+        let found = live.find(|(_, entry)| match &entry.object {
+            Object::Device(bound) => {
+                bound.driver.index() == iommu && bound.streams.contains(&stream)
+            }
+            _ => false,
+        });
+        found.map(|(device, _)| device)
     }
 
     /// Puts a fault into the event queue of the device's slice, if it has a name there and there is a queue.
@@ -150,75 +171,91 @@ impl Inner {
         self.records.push(Record::FaultsLost(iommu));
     }
 
-    /// A page request: to the fault queue of what the device goes through.
-    fn request(&mut self, device: u32, fault: &Fault) -> Delivery {
-        let Ok(bound) = self.ids.device(device) else {
-            return Delivery::NotMine;
-        };
-        let driver = Arc::clone(&bound.driver);
-        // A guest that owns the PASID table gets them all through requests without one.
-        let at = fault.pasid.unwrap_or(0);
-        let through = match self.attached(device, at) {
-            Some(hwpt) => Some((at, hwpt)),
-            None => self.attached(device, 0).map(|hwpt| (0, hwpt)),
-        };
-        let queue = through.and_then(|(at, hwpt)| Some((at, self.fault_queue_of(hwpt)?)));
-        let Some((at, fault_queue)) = queue else {
-            let group = fault.tag.into();
-            let _ = driver.respond(fault.device, fault.pasid, group, Answer::Invalid);
-            self.records.push(Record::Fault(*fault));
-            return Delivery::Record;
-        };
+    /// A stalled transaction: to the fault queue of what the device goes through.
+    fn stalled(&mut self, device: u32, fault: &Fault) -> Delivery {
         let request = PageRequest {
             device,
             pasid: fault.pasid,
-            group: fault.tag.into(),
+            group: fault.tag,
+            stalled: true,
             last: true,
-            access: if fault.write { 2 } else { 1 },
+            access: if fault.write { WRITE } else { READ },
             address: fault.iova.map_or(0, |iova| iova.0),
             cookie: 0,
         };
-        self.push_request(fault_queue, &driver, fault.device, at, request);
-        Delivery::PageRequest(fault_queue)
-    }
-
-    /// Puts a page request into a queue; a full one answers it.
-    pub(super) fn push_request(
-        &mut self,
-        fault_queue: u32,
-        driver: &Arc<dyn super::driver::Driver>,
-        stream: crate::id::DeviceId,
-        at: u32,
-        request: PageRequest,
-    ) {
-        let Ok(queue) = self.ids.fault_queue_mut(fault_queue) else {
-            return;
-        };
-        if !queue.push(driver, stream, at, request) {
-            self.records.push(Record::RequestsLost { fault_queue });
+        if let Some(fault_queue) = self.give_queue(fault.device, request) {
+            return Delivery::PageRequest(fault_queue);
         }
+        let waiting = Waiting::Stall(fault.tag);
+        self.refuse(device, fault.device, waiting);
+        self.records.push(Record::Fault(*fault));
+        Delivery::Record
     }
-}
 
-impl Inner {
-    /// A page request of a device that came through its attachment at PASID `at`.
-    pub(super) fn page_request(
-        &mut self,
-        device: u32,
-        at: u32,
-        request: PageRequest,
-    ) -> Result<(), Error> {
-        let bound = self.ids.device(device)?;
-        let (driver, stream) = (Arc::clone(&bound.driver), bound.streams[0]);
-        let hwpt = self.attached(device, at).ok_or(Error::NotAttached(at))?;
-        let fault_queue = self.fault_queue_of(hwpt).ok_or(Error::NotAttached(at))?;
+    /// Takes one page request of a physical IOMMU.
+    pub(super) fn deliver_request(&mut self, asked: &PriRequest) -> Delivery {
+        let Some(device) = self.device_of(asked.iommu, asked.device) else {
+            return Delivery::NotMine;
+        };
+        if asked.is_stop_marker() {
+            return Delivery::Ignored;
+        }
+        let access = [
+            (asked.read, READ),
+            (asked.write, WRITE),
+            (asked.execute, EXECUTE),
+            (asked.privileged, PRIVILEGED),
+        ];
+        let access = access.into_iter().filter(|(is, _)| *is);
         let request = PageRequest {
             device,
+            pasid: asked.pasid,
+            group: asked.group,
+            stalled: false,
+            last: asked.last,
+            access: access.fold(0, |all, (_, bit)| all | bit),
+            address: asked.address.0,
             cookie: 0,
-            ..request
         };
-        self.push_request(fault_queue, &driver, stream, at, request);
-        Ok(())
+        if let Some(fault_queue) = self.give_queue(asked.device, request) {
+            return Delivery::PageRequest(fault_queue);
+        }
+        if !asked.last {
+            return Delivery::Ignored;
+        }
+        let waiting = Waiting::Pages {
+            pasid: asked.pasid,
+            group: asked.group,
+        };
+        self.refuse(device, asked.device, waiting);
+        self.records.push(Record::Request(*asked));
+        Delivery::Record
+    }
+
+    fn refuse(&self, device: u32, stream: DeviceId, waiting: Waiting) {
+        if let Ok(bound) = self.ids.device(device) {
+            // A device that cannot be answered keeps waiting, which harms nobody else.
+            let _ = bound.driver.respond(stream, waiting, Answer::Invalid);
+        }
+    }
+
+    /// Puts a page request into the fault queue of what its device goes through; a full one answers it. The queue, if
+    /// there is one.
+    fn give_queue(&mut self, stream: DeviceId, request: PageRequest) -> Option<u32> {
+        let device = request.device;
+        let driver = Arc::clone(&self.ids.device(device).ok()?.driver);
+        // A guest that owns the PASID table gets them all through requests without one.
+        let at = request.pasid.unwrap_or(0);
+        let (at, hwpt) = match self.attached(device, at) {
+            Some(hwpt) => (at, hwpt),
+            None => (0, self.attached(device, 0)?),
+        };
+        let fault_queue = self.fault_queue_of(hwpt)?;
+        let queue = self.ids.fault_queue_mut(fault_queue).ok()?;
+        if !queue.push(&driver, stream, at, request) {
+            self.records.push(Record::RequestsLost { fault_queue });
+        }
+        Some(fault_queue)
     }
 
     /// The fault queue of a HWPT.

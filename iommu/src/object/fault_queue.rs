@@ -3,24 +3,26 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::driver::{Answer, Driver};
+use super::driver::{Answer, Driver, Waiting};
 use super::ids::Object;
 use super::inner::Inner;
-use super::{Error, room};
-use crate::id::DeviceId;
+use super::{Error, Record, room};
+use crate::id::{DeviceId, IommuIndex};
 
 /// Requests that one queue holds at most.
 pub const MAX_DEPTH: u32 = 1 << 12;
 
 /// One page that a device waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageRequest {
     /// The device's object ID. Its owner knows it by that, whatever a guest calls it.
     pub device: u32,
     /// PASID, if the request had one.
     pub pasid: Option<u32>,
-    /// The device's number for the group.
-    pub group: u32,
+    /// The device's number for the group, or the tag of a stalled transaction.
+    pub group: u16,
+    /// The IOMMU holds the transaction; else the device does.
+    pub stalled: bool,
     /// Nothing of the group comes after this.
     pub last: bool,
     /// Access asked for: 1 read, 2 write, 4 execute, 8 privileged.
@@ -43,18 +45,28 @@ enum State {
 }
 
 #[derive(Clone, Debug)]
-struct Waiting {
+struct Held {
     driver: Arc<dyn Driver>,
     stream: DeviceId,
     /// PASID of the attachment that it came through.
     at: u32,
     state: State,
+    /// It has seen one [`Requests::age`].
+    aged: bool,
     request: PageRequest,
 }
 
-impl Waiting {
+impl Held {
     fn same_group(&self, other: &Self) -> bool {
-        let key = |it: &Self| (it.request.device, it.request.pasid, it.request.group);
+        let key = |it: &Self| {
+            let request = &it.request;
+            (
+                request.device,
+                request.pasid,
+                request.group,
+                request.stalled,
+            )
+        };
         self.state == other.state
             && key(self) == key(other)
             && self.request.cookie == other.request.cookie
@@ -63,9 +75,15 @@ impl Waiting {
     fn answer(&self, answer: Answer) {
         // A device that cannot be answered keeps waiting, which harms nobody else.
         let request = &self.request;
-        let _ = self
-            .driver
-            .respond(self.stream, request.pasid, request.group, answer);
+        let waiting = if request.stalled {
+            Waiting::Stall(request.group)
+        } else {
+            Waiting::Pages {
+                pasid: request.pasid,
+                group: request.group,
+            }
+        };
+        let _ = self.driver.respond(self.stream, waiting, answer);
     }
 }
 
@@ -73,7 +91,7 @@ impl Waiting {
 #[derive(Debug)]
 pub(super) struct Requests {
     /// In the order they came. All room is taken when the queue is made.
-    waiting: Vec<Waiting>,
+    waiting: Vec<Held>,
     depth: usize,
     next_cookie: u32,
 }
@@ -92,7 +110,8 @@ impl Requests {
         })
     }
 
-    /// Takes a request. Where there is no room, its whole group is answered as wrong, and false returned.
+    /// Takes a request. Where there is no room, false is returned, and with the last of a group all of it is answered as
+    /// wrong; a group that lacks others is served without them, and the device asks for those again.
     pub(super) fn push(
         &mut self,
         driver: &Arc<dyn Driver>,
@@ -100,26 +119,48 @@ impl Requests {
         at: u32,
         request: PageRequest,
     ) -> bool {
-        let waiting = Waiting {
+        let held = Held {
             driver: Arc::clone(driver),
             stream,
             at,
             state: State::Parked,
+            aged: false,
             request,
         };
+        let last = request.last;
         if self.waiting.len() == self.depth {
-            self.waiting.retain(|it| !it.same_group(&waiting));
-            waiting.answer(Answer::Invalid);
+            if last {
+                self.waiting.retain(|it| !it.same_group(&held));
+                held.answer(Answer::Invalid);
+            }
             return false;
         }
-        let last = request.last;
-        self.waiting.push(waiting.clone());
+        self.waiting.push(held.clone());
         if last {
-            for it in self.waiting.iter_mut().filter(|it| it.same_group(&waiting)) {
+            for it in self.waiting.iter_mut().filter(|it| it.same_group(&held)) {
                 it.state = State::Ready;
             }
         }
         true
+    }
+
+    /// Ends what has waited since the call before the last one; how many groups. A group that never became complete has
+    /// nobody who waits for an answer.
+    fn age(&mut self) -> usize {
+        let old = |it: &Held| it.aged;
+        self.waiting
+            .retain(|it| !(old(it) && it.state == State::Parked));
+        let ended = self.answer(old);
+        self.waiting.iter_mut().for_each(|it| it.aged = true);
+        ended
+    }
+
+    /// Drops the groups of devices behind an IOMMU that are not complete, and never will be.
+    fn drop_parked(&mut self, iommu: IommuIndex) -> bool {
+        let before = self.waiting.len();
+        self.waiting
+            .retain(|it| it.state != State::Parked || it.driver.index() != iommu);
+        self.waiting.len() != before
     }
 
     /// Reads the oldest complete group, if `out` has room for it, and returns its length.
@@ -169,12 +210,15 @@ impl Requests {
         self.answer(|it| it.request.device == device && it.at == pasid);
     }
 
-    fn answer(&mut self, which: impl Fn(&Waiting) -> bool) {
+    fn answer(&mut self, which: impl Fn(&Held) -> bool) -> usize {
+        let mut groups = 0;
         while let Some(at) = self.waiting.iter().position(&which) {
             let group = self.waiting[at].clone();
             group.answer(Answer::Invalid);
             self.waiting.retain(|it| !it.same_group(&group));
+            groups += 1;
         }
+        groups
     }
 
     /// The queue goes.
@@ -195,6 +239,29 @@ impl Inner {
             && let Ok(queue) = self.ids.fault_queue_mut(fault)
         {
             queue.answer_of(device, pasid);
+        }
+    }
+
+    /// Ends requests that have waited for one to two of the periods that the caller calls this in.
+    pub(super) fn age_requests(&mut self) {
+        for id in 1..=self.ids.highest() {
+            if let Ok(queue) = self.ids.fault_queue_mut(id)
+                && queue.age() > 0
+            {
+                let record = Record::RequestsExpired { fault_queue: id };
+                self.records.push(record);
+            }
+        }
+    }
+
+    /// An IOMMU dropped page requests.
+    pub(super) fn requests_lost(&mut self, iommu: IommuIndex) {
+        for id in 1..=self.ids.highest() {
+            if let Ok(queue) = self.ids.fault_queue_mut(id)
+                && queue.drop_parked(iommu)
+            {
+                self.records.push(Record::RequestsLost { fault_queue: id });
+            }
         }
     }
 }

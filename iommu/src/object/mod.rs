@@ -30,7 +30,7 @@ use spin::mutex::TicketMutex;
 
 use crate::fault::Fault;
 use crate::id::IommuIndex;
-use crate::physical::IommuError;
+use crate::physical::{IommuError, PriRequest};
 use driver::DeviceInfo;
 use inner::Inner;
 
@@ -123,6 +123,23 @@ impl Context {
     /// Takes one fault of a physical IOMMU, if its device is of this context.
     pub fn deliver(&self, fault: &Fault) -> Delivery {
         self.shared.lock().deliver(fault)
+    }
+
+    /// Takes one page request of a physical IOMMU, if its device is of this context. One that no context takes is for the
+    /// owner of the IOMMU to answer.
+    pub fn deliver_request(&self, request: &PriRequest) -> Delivery {
+        self.shared.lock().deliver_request(request)
+    }
+
+    /// An IOMMU dropped page requests.
+    pub fn requests_lost(&self, iommu: IommuIndex) {
+        self.shared.lock().requests_lost(iommu);
+    }
+
+    /// The deadline of page requests: to be called once a period. Whatever has not been answered by the second call since
+    /// it came is answered as wrong.
+    pub fn age_requests(&self) {
+        self.shared.lock().age_requests();
     }
 
     /// An IOMMU dropped fault records.

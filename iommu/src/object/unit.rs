@@ -10,7 +10,7 @@ use spin::mutex::TicketMutex;
 
 use super::driver::{
     Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, StageOne, Stale,
-    Target, UserData, ViommuDriver,
+    Target, UserData, ViommuDriver, Waiting,
 };
 use super::{Error, room};
 use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
@@ -252,12 +252,11 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
 
     fn respond(
         &self,
-        _stream: DeviceId,
-        _pasid: Option<u32>,
-        _group: u32,
-        _answer: Answer,
+        stream: DeviceId,
+        waiting: Waiting,
+        answer: Answer,
     ) -> Result<(), IommuError> {
-        Err(IommuError::Unsupported)
+        self.physical.lock().respond(stream, waiting, answer)
     }
 }
 

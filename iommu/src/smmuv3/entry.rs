@@ -106,6 +106,13 @@ impl StreamTableEntry {
     }
 }
 
+/// Whether transactions go through a stage 1 of this entry.
+pub(super) fn has_stage_one(words: &[u64; STE_WORDS]) -> bool {
+    let first = LocalRegisterCopy::<u64, STE0::Register>::new(words[0]);
+    let one = first.matches_all(STE0::CONFIG::StageOne) || first.matches_all(STE0::CONFIG::Nested);
+    first.is_set(STE0::V) && one
+}
+
 fn tag_fits(tag: u16, features: &Features) -> bool {
     features.vmid16 || tag < 1 << 8
 }

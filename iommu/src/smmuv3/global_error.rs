@@ -39,7 +39,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// |---|---|
     /// | CMDQ_ERR | by CMDQ_CONS.ERR: see `command_queue`; the batch concerned fails |
     /// | EVENTQ_ABT_ERR | records were lost: the next drain says so |
-    /// | PRIQ_ABT_ERR | acknowledged; there is no page request queue here |
+    /// | PRIQ_ABT_ERR | page requests were lost: the next call for them says so |
     /// | MSI_*_ABT_ERR | acknowledged; interrupts are wires, CMD_SYNC is polled for |
     /// | SFM_ERR | the SMMU refuses all DMA for good: nothing waits for it any more |
     ///
@@ -64,6 +64,12 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         }
         if active.events_lost() {
             self.events.note_loss();
+        }
+        let requests = GERROR_FIELDS::PRIQ_ABT_ERR::SET.value;
+        if active.0 & requests != 0
+            && let Some(queue) = &mut self.requests
+        {
+            queue.note_loss();
         }
         *stopped |= active.service_failure();
         let command = GERROR_FIELDS::CMDQ_ERR::SET.value;

@@ -7,7 +7,7 @@
 //!
 //! Files: `spec/` has the layouts; `identity` the ID registers, `probe` and `errata` what they stand for; `entry`, `guest_entry` and
 //! `context` build entries, `hitless` says how one becomes another; `command` builds commands, `cover` and `invalidation`
-//! choose them, `program` puts a batch together; `stream_table`, `command_queue` and `event_queue` are the one writer or
+//! choose them, `program` puts a batch together; `stream_table`, `command_queue` and `record_queue` are the one writer or
 //! reader of each; `shared` is what several CPUs use at once, `nested` what they know of each other; `event` is pure;
 //! `slice/` is what a guest may say and hear, `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
 //!
@@ -21,21 +21,25 @@ use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Caps, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation, IommuError, PhysicalIommu,
-    StreamConfig,
+    Answer, Caps, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation, IommuError,
+    PhysicalIommu, PriRequest, StreamConfig, Waiting,
 };
+use answers::PRI_QUEUE;
 use command::Command;
 use command_queue::CommandQueue;
 use entry::StreamTableEntry as Entry;
-use event_queue::EventQueue;
 use hitless::{ABORTED, INVALID, Kind, Update};
 use nested::NestedStreams;
 use program::Program;
+use record_queue::{QueueRegisters, RecordQueue};
 use registers::Registers;
 use shared::{Core, Shared};
+use spec::event::EVENT_WORDS;
+use spec::page_request::PAGE_REQUEST_WORDS;
 use spec::registers::{
-    CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_IRQ_CFG0, GERROR,
-    GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS, IRQ_CTRLACK,
+    CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_BASE, EVENTQ_CONS,
+    EVENTQ_IRQ_CFG0, EVENTQ_PROD, GERROR, GERROR_IRQ_CFG0, GERRORN, IRQ_CTRL, IRQ_CTRL_FIELDS,
+    IRQ_CTRLACK, PRIQ_IRQ_CFG0,
 };
 use stream_table::StreamTable;
 
@@ -49,7 +53,6 @@ mod deny;
 mod entry;
 pub mod errata;
 pub mod event;
-mod event_queue;
 mod global_error;
 mod guest_entry;
 mod held;
@@ -60,6 +63,7 @@ mod nested;
 mod probe;
 mod program;
 mod quirks;
+mod record_queue;
 mod registers;
 pub mod ring;
 mod shared;
@@ -68,6 +72,7 @@ pub mod spec;
 mod stream_table;
 mod tags;
 
+pub use answers::decode_request;
 pub use context::{ContextDescriptor, ContextTable, StageOneTable};
 pub use deny::deny_all;
 pub use entry::StreamTableEntry;
@@ -76,6 +81,12 @@ pub use guest_entry::{GuestEntry, IllegalEntry};
 pub use identity::{HW_INFO, Identity, Offer};
 pub use probe::{Features, Stalls};
 pub use tags::CacheTagAllocator;
+
+const EVENT_QUEUE: QueueRegisters = QueueRegisters {
+    base: EVENTQ_BASE,
+    prod: EVENTQ_PROD,
+    cons: EVENTQ_CONS,
+};
 
 /// Why an SMMU cannot be used. It refuses all DMA then, as far as it can be reached at all.
 /// Numbers are the register that says so.
@@ -156,7 +167,9 @@ pub struct Smmu<P: Platform, M: Mmio> {
     identity: Identity,
     features: Features,
     streams: StreamTable<P>,
-    events: EventQueue<P>,
+    events: RecordQueue<P, EVENT_WORDS>,
+    /// Page requests, where there are any.
+    requests: Option<RecordQueue<P, PAGE_REQUEST_WORDS>>,
 }
 
 impl<P: Platform, M: Mmio> Smmu<P, M> {
@@ -188,10 +201,20 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let memory = |platform: &P| {
             let commands =
                 CommandQueue::new(platform, features.command_queue_log2, features.coherent)?;
-            let events = EventQueue::new(platform, features.event_queue_log2, features.coherent)?;
-            Some((commands, events, StreamTable::new(platform, &features)?))
+            let largest = features.event_queue_log2;
+            let events = RecordQueue::new(platform, EVENT_QUEUE, largest, features.coherent)?;
+            let largest = features.pri_queue_log2;
+            let requests = if features.pri {
+                let queue = RecordQueue::new(platform, PRI_QUEUE, largest, features.coherent)?;
+                Some(queue)
+            } else {
+                None
+            };
+            let streams = StreamTable::new(platform, &features)?;
+            Some((commands, events, requests, streams))
         };
-        let (queue, events, streams) = memory(&platform).ok_or(StartError::OutOfMemory)?;
+        let (queue, events, requests, streams) =
+            memory(&platform).ok_or(StartError::OutOfMemory)?;
         let core = Core {
             registers,
             queue,
@@ -206,6 +229,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             features,
             streams,
             events,
+            requests,
         };
         smmu.enable()?;
         Ok(smmu)
@@ -240,6 +264,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         self.streams.program(registers);
         queue.program(registers);
         self.events.program(registers);
+        if let Some(requests) = &mut self.requests {
+            requests.program(registers);
+        }
         // Whatever was active before is not ours.
         let errors = registers.read::<()>(GERROR).get();
         registers.write(GERRORN, errors);
@@ -265,11 +292,19 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             // Their reset value is unknown, and what they hold is written to by the SMMU without being translated.
             registers.write64(GERROR_IRQ_CFG0, 0);
             registers.write64(EVENTQ_IRQ_CFG0, 0);
+            if self.features.pri {
+                registers.write64(PRIQ_IRQ_CFG0, 0);
+            }
         }
         control |= CR0_FIELDS::EVENTQEN::SET.value;
+        let mut interrupts =
+            (IRQ_CTRL_FIELDS::GERROR_IRQEN::SET + IRQ_CTRL_FIELDS::EVENTQ_IRQEN::SET).value;
+        if self.features.pri {
+            control |= CR0_FIELDS::PRIQEN::SET.value;
+            interrupts |= IRQ_CTRL_FIELDS::PRIQ_IRQEN::SET.value;
+        }
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
-        let interrupts = IRQ_CTRL_FIELDS::GERROR_IRQEN::SET + IRQ_CTRL_FIELDS::EVENTQ_IRQEN::SET;
-        registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, interrupts.value)?;
+        registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, interrupts)?;
         control |= CR0_FIELDS::SMMUEN::SET.value;
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)
     }
@@ -306,10 +341,12 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             syncs: core.queue.syncs,
             refusals: core.queue.refusals,
             command_errors: core.queue.stops,
-            events: self.events.events,
+            events: self.events.records,
             losses: self.events.losses,
             stream_table_bytes: self.streams.bytes(),
-            queue_bytes: core.queue.bytes() + self.events.bytes(),
+            queue_bytes: core.queue.bytes()
+                + self.events.bytes()
+                + self.requests.as_ref().map_or(0, RecordQueue::bytes),
         }
     }
 
@@ -442,11 +479,13 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
             let _ = self.update(device, &shut, true);
         }
-        let result = updated.and(ready.map(drop));
-        if result.is_ok() {
-            self.shared.lock().nested.remove(device, nested);
+        updated.and(ready.map(drop))?;
+        self.shared.lock().nested.remove(device, nested);
+        if nested.is_none() && entry::has_stage_one(&old) && self.features.stalls.possible() {
+            // Nothing stalls any more, and nobody will answer what has.
+            self.end_stalls(device)?;
         }
-        result
+        Ok(())
     }
 
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
@@ -465,8 +504,23 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
         // An error here is the command queue's, which its next batch reports.
         let _ = self.handle_gerror();
         let core = self.shared.lock();
+        let index = self.index;
+        let decode = |raw| event::decode(index, raw);
         self.events
-            .drain(&self.platform, &core.registers, self.index, faults)
+            .drain(&self.platform, &core.registers, decode, faults)
+    }
+
+    fn drain_requests(&mut self, requests: &mut [PriRequest]) -> Drained {
+        self.take_requests(requests)
+    }
+
+    fn respond(
+        &mut self,
+        device: DeviceId,
+        waiting: Waiting,
+        answer: Answer,
+    ) -> Result<(), IommuError> {
+        self.answer(device, waiting, answer)
     }
 }
 
@@ -483,6 +537,9 @@ impl<P: Platform, M: Mmio> Drop for Smmu<P, M> {
             self.streams.lose();
             core.queue.lose();
             self.events.lose();
+            if let Some(requests) = &mut self.requests {
+                requests.lose();
+            }
         }
     }
 }

@@ -16,7 +16,7 @@
 //! | | STALL_MODEL | S1STALLD, CMD_RESUME; tables of ours are refused where faults must stall |
 //! | | ST_LEVEL | two-level stream table |
 //! | IDR1 | SIDSIZE, SSIDSIZE | widths of identities |
-//! | | CMDQS, EVENTQS | queue sizes |
+//! | | CMDQS, EVENTQS, PRIQS | queue sizes |
 //! | | QUEUES_PRESET, TABLES_PRESET | must be 0 |
 //! | IDR3 | FWB, BBML | told, not used: our leaves have their attributes, our tables break before they make |
 //! | | RIL | range invalidation |
@@ -93,6 +93,8 @@ pub struct Features {
     pub command_queue_log2: u8,
     /// log2 of the largest event queue.
     pub event_queue_log2: u8,
+    /// log2 of the largest page request queue.
+    pub pri_queue_log2: u8,
     /// TLB invalidation by range.
     pub range_invalidation: bool,
     /// Stage 2 can force write-back attributes.
@@ -185,6 +187,7 @@ impl Features {
             substream_bits: idr1.read(IDR1_FIELDS::SSIDSIZE) as u8,
             command_queue_log2: idr1.read(IDR1_FIELDS::CMDQS) as u8,
             event_queue_log2: idr1.read(IDR1_FIELDS::EVENTQS) as u8,
+            pri_queue_log2: idr1.read(IDR1_FIELDS::PRIQS) as u8,
             range_invalidation: idr3.is_set(IDR3_FIELDS::RIL),
             force_write_back: idr3.is_set(IDR3_FIELDS::FWB),
             break_before_make_level: idr3.read(IDR3_FIELDS::BBML) as u8,
@@ -198,6 +201,7 @@ impl Features {
         if features.stream_bits > 32
             || !(1..=19).contains(&features.command_queue_log2)
             || features.event_queue_log2 > 19
+            || features.pri && features.pri_queue_log2 > 19
         {
             return Err(StartError::BadSizes(idr1.get()));
         }

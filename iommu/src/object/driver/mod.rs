@@ -16,6 +16,7 @@ use crate::physical::{IommuError, StageOneConfig};
 
 mod slice;
 
+pub use crate::physical::{Answer, Waiting};
 pub use slice::{Entry, EntryRule, Invalidator, ViommuDriver, VirtIds};
 
 bitflags! {
@@ -205,15 +206,6 @@ pub struct HwInfo {
     pub dirty_tracking: bool,
 }
 
-/// The answer to a group of page requests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Answer {
-    /// Try again: the page is there now.
-    Success,
-    /// The access was wrong.
-    Invalid,
-}
-
 /// One physical IOMMU, as the objects drive it.
 pub trait Driver: Send + Sync + Debug {
     /// Which one.
@@ -288,17 +280,12 @@ pub trait Driver: Send + Sync + Debug {
     ) -> Result<(StageOne, Box<dyn Invalidator>), Error> {
         Err(Error::Unsupported(0))
     }
-    /// Answers a group of page requests.
+    /// Answers what of a stream waits.
     ///
     /// # Errors
     /// That of the hardware.
-    fn respond(
-        &self,
-        stream: DeviceId,
-        pasid: Option<u32>,
-        group: u32,
-        answer: Answer,
-    ) -> Result<(), IommuError>;
+    fn respond(&self, stream: DeviceId, waiting: Waiting, answer: Answer)
+    -> Result<(), IommuError>;
 }
 
 /// A reserved range of a device: both ends inclusive.

@@ -4,7 +4,6 @@ use alloc::sync::Arc;
 use core::fmt;
 
 use super::driver::{Access, Driver, HwInfo, HwptFlags, Memory, UserData};
-use super::fault_queue::PageRequest;
 use super::inner::Inner;
 use super::ioas::{Bitmap, Source};
 use super::{Error, Shared};
@@ -373,14 +372,6 @@ impl Device {
     /// [`Error::Unsupported`] for a type that is not its own.
     pub fn hw_info(&self, kind: u32) -> Result<(HwInfo, u8), Error> {
         self.0.with(|inner, id| inner.hw_info(id, kind))
-    }
-
-    /// Takes a page request of the device that came through the attachment at `at`; a full queue answers it.
-    ///
-    /// # Errors
-    /// [`Error::NotAttached`] where nothing with a fault queue is attached there.
-    pub fn page_request(&self, at: u32, request: PageRequest) -> Result<(), Error> {
-        self.0.with(|inner, id| inner.page_request(id, at, request))
     }
 
     /// Stops its DMA and gives it back.

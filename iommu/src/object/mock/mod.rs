@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use super::Error;
 use super::driver::{
     Access, Answer, Driver, Format, HwInfo, HwptFlags, Invalidator, Memory, PageTable, Root,
-    StageOne, Stale, Target, UserData, ViommuDriver,
+    StageOne, Stale, Target, UserData, ViommuDriver, Waiting,
 };
 use super::room::{self, step};
 use crate::addr::{Hpa, Iova, Span};
@@ -47,7 +47,7 @@ pub(crate) struct State {
     pub flushes: Vec<(CacheTag, Stale, bool)>,
     pub submitted: Vec<Invalidation>,
     pub submissions: usize,
-    pub answers: Vec<(DeviceId, u32, Answer)>,
+    pub answers: Vec<(DeviceId, u16, Answer)>,
     pub order: Vec<&'static str>,
     // What goes wrong.
     pub abort_fails: bool,
@@ -283,11 +283,14 @@ impl Driver for Mock {
     fn respond(
         &self,
         stream: DeviceId,
-        _pasid: Option<u32>,
-        group: u32,
+        waiting: Waiting,
         answer: Answer,
     ) -> Result<(), IommuError> {
-        self.state().answers.push((stream, group, answer));
+        let number = match waiting {
+            Waiting::Stall(tag) => tag,
+            Waiting::Pages { group, .. } => group,
+        };
+        self.state().answers.push((stream, number, answer));
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::{K4, RW, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::fault::{Fault, FaultReason, Stage};
 use crate::id::{DeviceId, IommuIndex};
-use crate::physical::{Invalidation, StageOneConfig};
+use crate::physical::{Invalidation, PriRequest, StageOneConfig};
 
 const NONE: UserData<'static> = UserData {
     kind: 0,
@@ -330,16 +330,22 @@ fn every_queue_and_list_has_a_bound_and_says_what_it_dropped() {
         .unwrap();
     let device = world.device(1);
     device.attach(0, &hwpt).unwrap();
-    let request = |group, last| PageRequest {
-        device: 0,
-        pasid: None,
-        group,
-        last,
-        access: 1,
-        address: 0,
-        cookie: 0,
+    let put = |group, last| {
+        let asked = PriRequest {
+            iommu: IommuIndex(0),
+            device: DeviceId(1),
+            pasid: None,
+            address: Iova(0),
+            group,
+            last,
+            read: true,
+            write: false,
+            execute: false,
+            privileged: false,
+        };
+        let delivery = world.context.deliver_request(&asked);
+        assert_eq!(delivery, Delivery::PageRequest(faults.id()));
     };
-    let put = |group, last| device.page_request(0, request(group, last)).unwrap();
     put(1, true);
     put(2, false);
     put(2, true);
@@ -356,7 +362,7 @@ fn every_queue_and_list_has_a_bound_and_says_what_it_dropped() {
     assert!(matches!(world.context.record(), Some(Item::Record { record, .. }) if record == lost));
     put(3, true);
     assert_eq!(answers(), 1);
-    let mut out = [request(0, true); 2];
+    let mut out = [PageRequest::default(); 2];
     assert_eq!(
         (faults.read(&mut out), faults.read(&mut out)),
         (Ok(1), Ok(1))

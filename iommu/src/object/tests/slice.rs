@@ -9,7 +9,7 @@ use super::{K4, RW, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::fault::{Fault, FaultReason, Stage};
 use crate::id::{DeviceId, IommuIndex};
-use crate::physical::StageOneConfig;
+use crate::physical::{PriRequest, StageOneConfig};
 
 const NONE: UserData<'static> = UserData {
     kind: 0,
@@ -470,23 +470,46 @@ fn page_requests_are_read_as_groups_and_answered_once() {
     let queue = world.context.fault_queue(8).unwrap();
     let vdevice = slice.viommu.vdevice(&slice.device, 5).unwrap();
     let nested = slice.viommu.nested(TABLE, Some(&queue)).unwrap();
-    let request = |group, last| PageRequest {
-        device: 0,
+    let asked = |group, last| PriRequest {
+        iommu: IommuIndex(0),
+        device: DeviceId(1),
         pasid: Some(3),
+        address: Iova(0x5000),
         group,
         last,
-        access: 1,
-        address: 0x5000,
-        cookie: 0,
+        read: true,
+        write: false,
+        execute: false,
+        privileged: true,
     };
-    let put = |group, last| slice.device.page_request(0, request(group, last));
-    assert_eq!(errno(put(1, true)), Errno::EINVAL, "not attached");
+    let put = |group, last| world.context.deliver_request(&asked(group, last));
+    // Not attached: the last of a group is answered, and the owner knows.
+    assert_eq!(put(1, false), Delivery::Ignored);
+    assert_eq!(put(1, true), Delivery::Record);
+    assert_eq!(world.mock.state().answers.pop().map(|it| it.1), Some(1));
+    let told = world.context.record();
+    assert!(
+        matches!(told, Some(Item::Record { record, .. }) if record == Record::Request(asked(1, true)))
+    );
     slice.device.attach(0, &nested).unwrap();
-    let mut out = [request(0, false); 4];
-    put(1, false).unwrap();
+    let stop = PriRequest {
+        read: false,
+        ..asked(1, true)
+    };
+    assert_eq!(world.context.deliver_request(&stop), Delivery::Ignored);
+    let other = PriRequest {
+        device: DeviceId(77),
+        ..stop
+    };
+    assert_eq!(world.context.deliver_request(&other), Delivery::NotMine);
+    let put = |group, last| {
+        assert_eq!(put(group, last), Delivery::PageRequest(queue.id()));
+    };
+    let mut out = [PageRequest::default(); 4];
+    put(1, false);
     assert_eq!(queue.read(&mut out), Ok(0), "the group is not complete");
-    put(2, true).unwrap();
-    put(1, true).unwrap();
+    put(2, true);
+    put(1, true);
     assert_eq!(
         errno(queue.read(&mut out[..1])),
         Errno::EINVAL,
@@ -494,6 +517,10 @@ fn page_requests_are_read_as_groups_and_answered_once() {
     );
     assert_eq!(queue.read(&mut out), Ok(2));
     let first = out[0].cookie;
+    assert_eq!(
+        (out[0].access, out[0].address, out[0].pasid),
+        (9, 0x5000, Some(3))
+    );
     assert_eq!((out[0].group, out[1].group, out[1].cookie), (1, 1, first));
     assert_eq!(queue.read(&mut out), Ok(1));
     let second = out[0].cookie;
@@ -508,8 +535,8 @@ fn page_requests_are_read_as_groups_and_answered_once() {
         Errno::EINVAL,
         "once"
     );
-    put(9, false).unwrap();
-    put(4, true).unwrap();
+    put(9, false);
+    put(4, true);
     // The device leaves: whatever it asked for is answered, read or not.
     slice.device.detach(0).unwrap();
     let answers: std::vec::Vec<_> = world

@@ -7,8 +7,8 @@
 
 use tock_registers::register_bitfields;
 
-/// Bytes of a record.
-pub const EVENT_BYTES: usize = 32;
+/// 64-bit words of a record.
+pub const EVENT_WORDS: usize = 4;
 
 register_bitfields![u64,
     /// Word 0 (§7.3).

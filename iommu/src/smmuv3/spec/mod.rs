@@ -3,5 +3,6 @@
 pub mod cd;
 pub mod command;
 pub mod event;
+pub mod page_request;
 pub mod registers;
 pub mod ste;

@@ -60,10 +60,18 @@ pub const CMDQ_CONS: usize = 0x9c;
 pub const EVENTQ_BASE: usize = 0xa0;
 /// SMMU_EVENTQ_IRQ_CFG0 (§6.3.32), 64 bits, as GERROR_IRQ_CFG0.
 pub const EVENTQ_IRQ_CFG0: usize = 0xb0;
+/// SMMU_PRIQ_BASE (§6.3.35), 64 bits.
+pub const PRIQ_BASE: usize = 0xc0;
+/// SMMU_PRIQ_IRQ_CFG0 (§6.3.38), 64 bits, as GERROR_IRQ_CFG0.
+pub const PRIQ_IRQ_CFG0: usize = 0xd0;
 /// SMMU_EVENTQ_PROD (§6.3.30), in page 1.
 pub const EVENTQ_PROD: usize = 0x1_00a8;
 /// SMMU_EVENTQ_CONS (§6.3.31), in page 1.
 pub const EVENTQ_CONS: usize = 0x1_00ac;
+/// SMMU_PRIQ_PROD (§6.3.36), in page 1.
+pub const PRIQ_PROD: usize = 0x1_00c8;
+/// SMMU_PRIQ_CONS (§6.3.37), in page 1.
+pub const PRIQ_CONS: usize = 0x1_00cc;
 
 /// STRTAB_BASE.RA: read-allocate hint (§6.3.24).
 pub const STRTAB_BASE_RA: u64 = 1 << 62;
@@ -126,6 +134,8 @@ register_bitfields![u32,
         SIDSIZE OFFSET(0) NUMBITS(6) [],
         /// Bits of a SubstreamID.
         SSIDSIZE OFFSET(6) NUMBITS(5) [],
+        /// log2 of the largest page request queue.
+        PRIQS OFFSET(11) NUMBITS(5) [],
         /// log2 of the largest event queue.
         EVENTQS OFFSET(16) NUMBITS(5) [],
         /// log2 of the largest command queue.
@@ -170,6 +180,8 @@ register_bitfields![u32,
     pub CR0_FIELDS [
         /// Translation is on; without it GBPA decides.
         SMMUEN OFFSET(0) NUMBITS(1) [],
+        /// Page request queue writes are on.
+        PRIQEN OFFSET(1) NUMBITS(1) [],
         /// Event queue writes are on.
         EVENTQEN OFFSET(2) NUMBITS(1) [],
         /// Command queue processing is on.
@@ -220,6 +232,8 @@ register_bitfields![u32,
     pub IRQ_CTRL_FIELDS [
         /// Global error interrupt.
         GERROR_IRQEN OFFSET(0) NUMBITS(1) [],
+        /// Page request queue interrupt.
+        PRIQ_IRQEN OFFSET(1) NUMBITS(1) [],
         /// Event queue interrupt.
         EVENTQ_IRQEN OFFSET(2) NUMBITS(1) []
     ],
@@ -261,11 +275,11 @@ register_bitfields![u32,
         /// Why the queue stopped; valid while GERROR.CMDQ_ERR is active.
         ERR OFFSET(24) NUMBITS(7) []
     ],
-    /// SMMU_EVENTQ_PROD and SMMU_EVENTQ_CONS (§6.3.30, §6.3.31).
+    /// SMMU_EVENTQ_PROD and SMMU_EVENTQ_CONS (§6.3.30, §6.3.31), SMMU_PRIQ_PROD and SMMU_PRIQ_CONS alike.
     pub EVENTQ_INDEX_FIELDS [
         /// Index with the wrap bit above it.
         INDEX OFFSET(0) NUMBITS(20) [],
-        /// PROD.OVFLG; CONS.OVACKFLG. Events were lost where they differ (§7.4).
+        /// PROD.OVFLG; CONS.OVACKFLG. Records were lost where they differ (§7.4, §8.2).
         OVERFLOW OFFSET(31) NUMBITS(1) []
     ]
 ];

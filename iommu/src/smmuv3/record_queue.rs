@@ -1,42 +1,54 @@
-//! The event queue (IHI 0070, §7.2, §7.4): its one consumer.
+//! A queue that the SMMU writes records to (IHI 0070, §3.5.1, §7.4, §8.2): its one consumer. Events and page requests have
+//! one each; what the records mean is said elsewhere.
 
-use super::event;
 use super::held::{Held, span};
 use super::registers::Registers;
 use super::ring::Position;
-use super::spec::event::EVENT_BYTES;
-use super::spec::registers::{
-    EVENTQ_BASE, EVENTQ_CONS, EVENTQ_INDEX_FIELDS, EVENTQ_PROD, QUEUE_BASE_ALLOCATE,
-};
+use super::spec::registers::{EVENTQ_INDEX_FIELDS, QUEUE_BASE_ALLOCATE};
 use crate::addr::{Hpa, Span};
-use crate::fault::Fault;
 use crate::hal::{DmaBuffer, Mmio, Platform};
-use crate::id::IommuIndex;
 use crate::physical::Drained;
 
 /// log2 of the entries used, where the SMMU has that many. One refused transfer of a disk is up to 1,024 records.
 const LOG2_ENTRIES: u8 = 10;
 
+/// Where a queue's registers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct QueueRegisters {
+    pub(super) base: usize,
+    pub(super) prod: usize,
+    pub(super) cons: usize,
+}
+
 /// OVFLG in PROD, OVACKFLG in CONS.
 const OVERFLOW: u32 = 1 << 31;
 
-pub(super) struct EventQueue<P: Platform> {
+/// Records of `WORDS` 64-bit words.
+pub(super) struct RecordQueue<P: Platform, const WORDS: usize> {
     buffer: Held<P::Buffer>,
+    at: QueueRegisters,
     cons: Position,
     /// OVACKFLG as last written.
     acknowledged: u32,
     /// Something was lost and nobody was told yet.
     lost: bool,
     coherent: bool,
-    pub(super) events: u64,
+    pub(super) records: u64,
     pub(super) losses: u64,
 }
 
-impl<P: Platform> EventQueue<P> {
-    /// `largest`: IDR1.EVENTQS.
-    pub(super) fn new(platform: &P, largest: u8, coherent: bool) -> Option<Self> {
+impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
+    const BYTES: usize = WORDS * 8;
+
+    /// `largest`: log2 of the most entries (IDR1.EVENTQS, PRIQS).
+    pub(super) fn new(
+        platform: &P,
+        at: QueueRegisters,
+        largest: u8,
+        coherent: bool,
+    ) -> Option<Self> {
         let log2 = largest.min(LOG2_ENTRIES);
-        let bytes = (EVENT_BYTES << log2).max(4096);
+        let bytes = (Self::BYTES << log2).max(4096);
         let buffer = platform.allocate(bytes)?;
         if !coherent {
             // Zeroes that a cache still holds would be written over the first records some day.
@@ -44,11 +56,12 @@ impl<P: Platform> EventQueue<P> {
         }
         Some(Self {
             buffer: Held::new(buffer),
+            at,
             cons: Position::start(log2),
             acknowledged: 0,
             lost: false,
             coherent,
-            events: 0,
+            records: 0,
             losses: 0,
         })
     }
@@ -72,9 +85,9 @@ impl<P: Platform> EventQueue<P> {
         self.cons = Position::start(log2 as u8);
         self.acknowledged = 0;
         let base = QUEUE_BASE_ALLOCATE | self.buffer.hpa().0 | u64::from(log2);
-        registers.write64(EVENTQ_BASE, base);
-        registers.write(EVENTQ_PROD, 0);
-        registers.write(EVENTQ_CONS, 0);
+        registers.write64(self.at.base, base);
+        registers.write(self.at.prod, 0);
+        registers.write(self.at.cons, 0);
     }
 
     /// A record could not be written.
@@ -83,15 +96,15 @@ impl<P: Platform> EventQueue<P> {
         self.losses += 1;
     }
 
-    /// Moves the oldest records to `faults`.
-    pub(super) fn drain<M: Mmio>(
+    /// Decodes the oldest records into `out`.
+    pub(super) fn drain<T, M: Mmio>(
         &mut self,
         platform: &P,
         registers: &Registers<M>,
-        iommu: IommuIndex,
-        faults: &mut [Fault],
+        decode: impl Fn([u64; WORDS]) -> T,
+        out: &mut [T],
     ) -> Drained {
-        let register = registers.read::<EVENTQ_INDEX_FIELDS::Register>(EVENTQ_PROD);
+        let register = registers.read::<EVENTQ_INDEX_FIELDS::Register>(self.at.prod);
         let prod = self.cons.of_register(register.get());
         let waiting = prod.since(self.cons);
         if register.get() == u32::MAX || waiting > prod.entries() {
@@ -105,20 +118,20 @@ impl<P: Platform> EventQueue<P> {
         }
         platform.read_barrier();
         let mut count = 0;
-        for slot in faults.iter_mut().take(waiting as usize) {
-            *slot = event::decode(iommu, self.read(self.cons.index()));
+        for slot in out.iter_mut().take(waiting as usize) {
+            *slot = decode(self.read(self.cons.index()));
             self.cons = self.cons.next();
             count += 1;
         }
-        self.events += count as u64;
+        self.records += count as u64;
         let overflow = register.get() & OVERFLOW;
         if overflow != self.acknowledged {
             // §7.4: the handshake allows the next overflow to be seen.
             self.acknowledged = overflow;
             self.note_loss();
-            registers.write(EVENTQ_CONS, self.cons.register() | overflow);
+            registers.write(self.at.cons, self.cons.register() | overflow);
         } else if count > 0 {
-            registers.write(EVENTQ_CONS, self.cons.register() | overflow);
+            registers.write(self.at.cons, self.cons.register() | overflow);
         }
         Drained {
             count,
@@ -127,10 +140,10 @@ impl<P: Platform> EventQueue<P> {
         }
     }
 
-    fn read(&self, index: usize) -> [u64; 4] {
-        let offset = index * EVENT_BYTES;
+    fn read(&self, index: usize) -> [u64; WORDS] {
+        let offset = index * Self::BYTES;
         if !self.coherent {
-            self.buffer.discard(offset, EVENT_BYTES);
+            self.buffer.discard(offset, Self::BYTES);
         }
         core::array::from_fn(|word| self.buffer.read64(offset + word * 8))
     }
