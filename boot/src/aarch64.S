@@ -26,12 +26,23 @@ boot_enter:
     mov     x19, x0                     // device tree
     adrp    x20, __image_start
     mrs     x21, CurrentEL
-    lsr     x21, x21, #2
+    lsr     x21, x21, #2                // what the registers are like: those of this exception level
+    mov     x25, x21                    // the exception level
     cmp     x21, #2
     b.ne    1f
     mov     x0, #(1 << 31)              // HCR_EL2: E2H = 0, no traps, EL1 is AArch64
     msr     HCR_EL2, x0
     isb
+    // E2H = 1 for good (FEAT_E2H0 is not there: ID_AA64MMFR4_EL1.E2H0 is negative; or it just stays): the names of EL1's
+    // registers are EL2's then, in EL1's format. That is good for a line on the console, and no more.
+    mrs     x0, HCR_EL2
+    mrs     x1, S3_0_C0_C7_4
+    lsr     x0, x0, #34
+    orr     x0, x0, x1, lsr #27
+    and     x0, x0, #1
+    sub     x21, x21, x0
+    cbnz    x0, 1f
+    bl      sluice_reset_el2
 1:
     // A device tree: magic, and no larger than the protocol allows.
     tst     x19, #7
@@ -195,7 +206,10 @@ boot_el1:
     msr     TCR_EL1, x1
     msr     TTBR0_EL1, x3
     isb
-    tlbi    vmalle1
+    cmp     x25, #2
+    b.ne    1f
+    tlbi    alle2
+1:  tlbi    vmalle1
     ic      iallu
     dsb     nsh
     isb
@@ -210,6 +224,7 @@ boot_wrong_level:
     mov     x0, x19
     mov     x1, x22
     mov     x2, x21
+    mov     x3, x25
     b       {refuse}
 
 // Nothing is known of the machine, so there is nothing to say it with.

@@ -104,20 +104,32 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     })
 }
 
-/// Entered from `aarch64.S` at any other exception level: says so, and stops.
+/// Entered from `aarch64.S` at any other exception level, or at an EL2 that is always a host's (`format` is 1 then, as
+/// the translation tables are EL1's): says so, and stops.
 ///
 /// # Safety
 /// As for [`boot_main`].
-unsafe extern "C" fn refuse_exception_level(tree: *const u8, len: usize, level: u64) -> ! {
+unsafe extern "C" fn refuse_exception_level(
+    tree: *const u8,
+    len: usize,
+    format: u64,
+    level: u64,
+) -> ! {
     // SAFETY: the caller's promise.
     let tree = unsafe { core::slice::from_raw_parts(tree, len) };
     // SAFETY: first of all, and once.
     unsafe { heap::init_early() };
-    early_console(tree, level);
-    console::line(format_args!(
-        "Sluice: entered at EL{level}, but it runs at EL2 only. Start it where a hypervisor may run \
-         (QEMU: -machine virt,virtualization=on)."
-    ));
+    early_console(tree, format);
+    if level == 2 {
+        console::line(format_args!(
+            "Sluice: this CPU has HCR_EL2.E2H = 1 for good (no FEAT_E2H0), and it runs with E2H = 0 only."
+        ));
+    } else {
+        console::line(format_args!(
+            "Sluice: entered at EL{level}, but it runs at EL2 only. Start it where a hypervisor may run \
+             (QEMU: -machine virt,virtualization=on)."
+        ));
+    }
     cpu::halt()
 }
 

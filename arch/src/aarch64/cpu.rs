@@ -169,6 +169,24 @@ unsafe extern "C" {
     fn sluice_secondary_entry();
 }
 
+// EL2's own controls that no later step writes, so that nothing of firmware's EL2 is left in them: on every CPU before its
+// MMU is on, without a stack. Changes x1 and x2. SCTLR2_EL2 and TCR2_EL2 are there where ID_AA64MMFR3_EL1 says so.
+global_asm!(
+    ".pushsection .text.sluice_reset_el2, \"ax\"",
+    ".global sluice_reset_el2",
+    "sluice_reset_el2:",
+    "msr AMAIR_EL2, xzr",
+    "mrs x1, S3_0_C0_C7_3",
+    "and x2, x1, #0xf0",
+    "cbz x2, 1f",
+    "msr S3_4_C1_C0_3, xzr",
+    "1: and x2, x1, #0xf",
+    "cbz x2, 1f",
+    "msr S3_4_C2_C0_3, xzr",
+    "1: ret",
+    ".popsection",
+);
+
 // Entered by firmware with the MMU off and x0 = `Launch` (DEN0022 6.4). The map is already in use by another CPU.
 global_asm!(
     ".pushsection .text.sluice_secondary_entry, \"ax\"",
@@ -178,6 +196,7 @@ global_asm!(
     "mov x1, #(1 << 31)",        // HCR_EL2: E2H = 0, EL1 is AArch64
     "msr HCR_EL2, x1",
     "isb",
+    "bl sluice_reset_el2",
     "ldp x1, x2, [x0, #{mair}]",
     "msr MAIR_EL2, x1",
     "msr TCR_EL2, x2",

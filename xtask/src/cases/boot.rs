@@ -3,7 +3,7 @@
 use super::{Case, Context, case};
 use crate::qemu::{Boot, Machine};
 use crate::setup::kit;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,10 +11,17 @@ pub const CASES: &[Case] = &[
     case("boot::boots_at_el2", boots_at_el2),
     case("boot::boots_with_its_bundle", boots_with_its_bundle),
     case("boot::refuses_el1", refuses_el1),
+    case(
+        "boot::refuses_el2_that_stays_a_hosts",
+        refuses_el2_that_stays_a_hosts,
+    ),
     case("boot::boots_through_uboot", boots_through_uboot),
 ];
 
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// QEMU's `virt` has its RAM here, and puts the image into the first part of it.
+const RAM: u64 = 0x4000_0000;
+const SEARCHED: u64 = 8 << 20;
 
 fn by_kernel(image: PathBuf) -> Boot {
     Boot::Kernel {
@@ -60,6 +67,30 @@ fn refuses_el1(context: &Context) -> Result<()> {
         line.contains("entered at EL1") && line.contains("EL2 only"),
         "it says: {line}"
     );
+    ensure!(guest.console().lines().count() == 1, "it went on");
+    Ok(())
+}
+
+/// A CPU whose HCR_EL2.E2H cannot be cleared gets a readable line, too. There is none in QEMU: the instruction that clears
+/// it is made one that sets it, before it has run.
+fn refuses_el2_that_stays_a_hosts(context: &Context) -> Result<()> {
+    // mov x0, #(1 << 31); msr HCR_EL2, x0; and mov x0, #(1 << 34).
+    const CLEARS: u64 = 0xd51c_1100_d2b0_0000;
+    const SETS: u32 = 0xd2c0_0080;
+    let mut machine = Machine::new(by_kernel(context.hypervisor()?.flat));
+    machine.halted = true;
+    let mut guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let memory = guest.monitor()?.memory(RAM, SEARCHED)?;
+    let at = memory
+        .windows(8)
+        .step_by(4)
+        .position(|bytes| bytes == CLEARS.to_le_bytes())
+        .context("the image does not clear E2H")?;
+    debugger.write32(RAM + 4 * at as u64, SETS)?;
+    debugger.go()?;
+    let line = guest.wait_line("Sluice", START_LIMIT)?;
+    ensure!(line.contains("no FEAT_E2H0"), "it says: {line}");
     ensure!(guest.console().lines().count() == 1, "it went on");
     Ok(())
 }
