@@ -178,6 +178,8 @@ pub(super) struct Frame {
     pub(super) sleepy: u32,
     /// LPIs were left on by firmware, and GICR_CTLR.EnableLPIs can be cleared or not.
     pub(super) lpis_on: Option<bool>,
+    /// GICR_CTLR.EnableLPIs cannot be set.
+    pub(super) refuses: bool,
     /// It sees the caches.
     pub(super) coherent: bool,
     /// GICR_CTLR.RWP stays set.
@@ -191,6 +193,7 @@ impl Frame {
             typer: number << 32 | number << 8 | 1,
             sleepy: 3,
             lpis_on: None,
+            refuses: false,
             coherent: true,
             stuck: false,
         }
@@ -292,7 +295,8 @@ impl Device for FakeRedistributors {
         match offset % self.stride {
             0x0000 => {
                 let locked = state.frame.lpis_on == Some(false);
-                state.control = if locked { 1 } else { value as u32 & 1 };
+                let takes = u32::from(!state.frame.refuses);
+                state.control = if locked { 1 } else { value as u32 & takes };
             }
             0x0014 => state.waker = state.waker & 0b100 | value as u32 & 0b010,
             0x0070 | 0x0078 if state.control & 1 != 0 => {

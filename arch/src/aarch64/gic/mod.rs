@@ -36,7 +36,7 @@ use lpi::LpiTables;
 use redistributor::Redistributor;
 use spec::{
     FIRST_LPI, FIRST_SPECIAL, GICD_ICACTIVER, GICD_ICPENDR, GICD_ISACTIVER, GICD_ISPENDR,
-    ICC_CTLR_EOI_MODE, ICC_SRE_EL2_ENABLE, ICC_SRE_NO_BYPASS, ICC_SRE_SRE,
+    ICC_CTLR_EOI_MODE, ICC_CTLR_PRI_BITS, ICC_SRE_EL2_ENABLE, ICC_SRE_NO_BYPASS, ICC_SRE_SRE,
 };
 use spin::Once;
 use sysreg::Register;
@@ -105,8 +105,13 @@ impl Gic {
         stride: Option<u64>,
         cpus: &[u64],
     ) -> Result<Self, GicError> {
+        let redistributors = redistributor::discover(redistributors, stride, cpus)?;
+        // Firmware's tables of LPIs are in RAM that is about to be given away.
+        for redistributor in &redistributors {
+            redistributor.disable_lpis()?;
+        }
         Ok(Self {
-            redistributors: redistributor::discover(redistributors, stride, cpus)?,
+            redistributors,
             distributor: Distributor::new(distributor)?,
             lpis: Once::new(),
         })
@@ -123,6 +128,7 @@ impl Gic {
         if sre & ICC_SRE_SRE == 0 {
             return Err(GicError::NoSystemRegisters(sre));
         }
+        forget_active();
         sysreg::write(Register::ICC_PMR_EL1, 0xFF);
         sysreg::write(Register::ICC_BPR1_EL1, 0);
         sysreg::write(Register::ICC_CTLR_EL1, ICC_CTLR_EOI_MODE);
@@ -287,6 +293,44 @@ impl Gic {
             _ => self.distributor.read_bit(register, intid),
         }
     }
+}
+
+/// Clears the active priorities: what firmware has acknowledged and never ended would keep everything else of its priority
+/// and below away for good (4.8).
+fn forget_active() {
+    const GROUP0: [Register; 4] = [
+        Register::ICC_AP0R0_EL1,
+        Register::ICC_AP0R1_EL1,
+        Register::ICC_AP0R2_EL1,
+        Register::ICC_AP0R3_EL1,
+    ];
+    const GROUP1: [Register; 4] = [
+        Register::ICC_AP1R0_EL1,
+        Register::ICC_AP1R1_EL1,
+        Register::ICC_AP1R2_EL1,
+        Register::ICC_AP1R3_EL1,
+    ];
+    let bits = (sysreg::read(Register::ICC_CTLR_EL1) >> ICC_CTLR_PRI_BITS & 7) + 1;
+    // One bit a priority level, 32 to a register; the others are UNDEFINED (12.2).
+    let count = match bits {
+        ..=5 => 1,
+        6 => 2,
+        _ => 4,
+    };
+    for register in &GROUP1[..count] {
+        sysreg::write(*register, 0);
+    }
+    // Group 0 may be the Secure state's, where an access would trap: then the lowest bit of a priority does not stay, as
+    // what we write is halved (4.8).
+    let lowest = 1 << (8 - bits);
+    sysreg::write(Register::ICC_PMR_EL1, lowest);
+    if sysreg::read(Register::ICC_PMR_EL1) == lowest {
+        for register in &GROUP0[..count] {
+            sysreg::write(*register, 0);
+        }
+        sysreg::write(Register::ICC_IGRPEN0_EL1, 0);
+    }
+    sysreg::synchronize();
 }
 
 /// The affinity of an MPIDR_EL1 value as GICR_TYPER has it: Aff3.Aff2.Aff1.Aff0 (12.11).

@@ -165,7 +165,7 @@ impl Redistributor {
         self.registers.read32(SGI_BASE + register) >> (intid.0 % 32) & 1 != 0
     }
 
-    /// Turns LPIs on with these tables (12.11). `pending` must be all zero. Returns whether the
+    /// Turns LPIs, which are off, on with these tables (12.11). `pending` must be all zero. Returns whether the
     /// Redistributor sees the caches; where it does not, tables must be cleaned after each change.
     pub(super) fn enable_lpis(
         &self,
@@ -173,7 +173,6 @@ impl Redistributor {
         id_bits: u32,
         pending: &Frames,
     ) -> Result<bool, GicError> {
-        self.disable_lpis()?;
         let tables = Propbaser::Address.val(property.base() >> 12)
             + Propbaser::IdBits.val(u64::from(id_bits) - 1);
         let coherent = tables
@@ -210,9 +209,9 @@ impl Redistributor {
         Ok(snoops)
     }
 
-    /// Firmware may have left them on, with tables of its own: those must be gone before ours are named.
-    fn disable_lpis(&self) -> Result<(), GicError> {
-        if !self.lpis_enabled() {
+    /// Firmware may have left them on, with tables of its own, which the Redistributor goes on writing to.
+    pub(super) fn disable_lpis(&self) -> Result<(), GicError> {
+        if !self.has_lpis() || !self.lpis_enabled() {
             return Ok(());
         }
         self.modify_control(false);

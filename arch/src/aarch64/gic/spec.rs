@@ -163,6 +163,8 @@ pub const LPI_PRIORITY: u8 = 0xFC;
 
 /// ICC_CTLR_EL1.EOImode: priority drop and deactivation are apart (12.2).
 pub const ICC_CTLR_EOI_MODE: u64 = 1 << 1;
+/// ICC_CTLR_EL1.PRIbits, 10:8: bits of a priority, less one (12.2).
+pub const ICC_CTLR_PRI_BITS: u32 = 8;
 /// ICC_SRE_ELx.SRE (12.2).
 pub const ICC_SRE_SRE: u64 = 1 << 0;
 /// ICC_SRE_ELx.DFB and DIB: no bypass (12.2).

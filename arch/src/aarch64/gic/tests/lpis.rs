@@ -87,13 +87,6 @@ fn lpis_that_cannot_be_had_are_an_error() {
         ..Frame::new(0)
     };
     assert_eq!(enable(without), Err(GicError::NoLpis(Some(0))));
-    assert_eq!(
-        enable(Frame {
-            lpis_on: Some(false),
-            ..Frame::new(0)
-        }),
-        Err(GicError::LpisLocked(0))
-    );
     // The fake panics if a table is changed before firmware's LPIs are off.
     assert_eq!(
         enable(Frame {
@@ -115,13 +108,30 @@ fn lpis_that_cannot_be_had_are_an_error() {
 #[test]
 fn tables_that_are_in_use_are_not_given_back() {
     let pool = host::memory::pool(0x4000_0000, 1 << 20);
-    let locked = Frame {
-        lpis_on: Some(false),
+    let deaf = Frame {
+        refuses: true,
         ..Frame::new(1)
     };
-    let gic = with_frames(&[Frame::new(0), locked]).unwrap();
-    assert_eq!(gic.enable_lpis(pool), Err(GicError::LpisLocked(1)));
+    let gic = with_frames(&[Frame::new(0), deaf]).unwrap();
+    assert_eq!(gic.enable_lpis(pool), Err(GicError::LpisRefused(1)));
     assert!(pool.free_bytes() < 1 << 20, "CPU 0 writes to its table");
+}
+
+#[test]
+fn tables_of_firmware_are_in_use_no_longer_or_nothing_starts() {
+    let left = |can_stop| Frame {
+        lpis_on: Some(can_stop),
+        ..Frame::new(0)
+    };
+    let start = |frame| {
+        let distributor = FakeDistributor::new(TYPER, 0x3B, 0);
+        machine(distributor, 0x2_0000, &[frame], None, &[0])
+    };
+    let stopped = start(left(true));
+    assert!(stopped.gic.is_ok());
+    assert_eq!(stopped.redistributors.lpi_registers(0).0, 0);
+    let locked = start(left(false));
+    assert_eq!(locked.gic.err(), Some(GicError::LpisLocked(0)));
 }
 
 #[test]

@@ -368,6 +368,38 @@ fn a_cpu_interface_needs_system_registers() {
 }
 
 #[test]
+fn no_priority_that_firmware_left_active_masks_anything() {
+    let (_, _, gic) = two_cpus();
+    // ICC_CTLR_EL1.PRIbits: 5, 6 and 7 bits. The fake's PMR keeps every bit: Group 0 is ours.
+    for (bits, registers) in [(5, 1), (6, 2), (7, 4)] {
+        sysreg::fake::set(Register::ICC_CTLR_EL1, (bits - 1) << 8);
+        sysreg::fake::take_writes();
+        gic.init_cpu(0).unwrap();
+        let writes = sysreg::fake::take_writes();
+        let place = |register, value| writes.iter().position(|write| *write == (register, value));
+        let all = [
+            [Register::ICC_AP1R0_EL1, Register::ICC_AP0R0_EL1],
+            [Register::ICC_AP1R1_EL1, Register::ICC_AP0R1_EL1],
+            [Register::ICC_AP1R2_EL1, Register::ICC_AP0R2_EL1],
+            [Register::ICC_AP1R3_EL1, Register::ICC_AP0R3_EL1],
+        ];
+        for (n, register) in all
+            .into_iter()
+            .enumerate()
+            .flat_map(|(n, pair)| pair.map(|r| (n, r)))
+        {
+            assert_eq!(
+                place(register, 0).is_some(),
+                n < registers,
+                "{register:?} with {bits} bits"
+            );
+        }
+        assert!(place(Register::ICC_IGRPEN0_EL1, 0).is_some());
+        assert!(place(Register::ICC_PMR_EL1, 1 << (8 - bits)) < place(Register::ICC_PMR_EL1, 0xFF));
+    }
+}
+
+#[test]
 fn taking_and_ending_are_one_register_each() {
     let (_, _, gic) = two_cpus();
     sysreg::fake::take_writes();
