@@ -70,6 +70,8 @@ pub struct Partition {
 pub enum AfterCall {
     /// Goes on with this in x0.
     Return(u64),
+    /// Waits for an interrupt, then goes on with success in x0.
+    Suspend,
     /// Comes out of the guest.
     Leave,
 }
@@ -118,8 +120,7 @@ impl Partition {
                 self.life.turn_off(vcpu);
                 AfterCall::Leave
             }
-            // Standby may end at once (PSCI §5.4): the guest's idle loop comes back here.
-            Outcome::Suspend => AfterCall::Return(0),
+            Outcome::Suspend => AfterCall::Suspend,
             Outcome::SystemOff => self.leave_for(system, Change::Stop),
             Outcome::SystemReset => self.leave_for(system, Change::Restart),
         }

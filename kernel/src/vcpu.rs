@@ -14,6 +14,8 @@ use core::sync::atomic::Ordering;
 
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
 pub fn run(system: &'static System, cpu: usize) -> ! {
+    // Here already: a maintenance interrupt that firmware has left on would never end on a CPU without a vCPU.
+    arch::ich::init();
     let Some(owner) = system.owner(cpu) else {
         loop {
             irq::serve(system, None);
@@ -55,6 +57,8 @@ pub fn run(system: &'static System, cpu: usize) -> ! {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Then {
     Continue,
+    /// Once there is an interrupt for it.
+    Suspend,
     Leave,
 }
 
@@ -94,6 +98,10 @@ impl Stay<'_> {
             }
             let then = self.handle(exit);
             partition.serve_its(system);
+            if then == Then::Suspend {
+                lists.store(system, partition, index);
+                self.suspend();
+            }
             if then == Then::Leave || partition.life.must_leave() {
                 break;
             }
@@ -195,7 +203,28 @@ impl Stay<'_> {
                 self.vcpu.set_reg(0, value);
                 Then::Continue
             }
+            AfterCall::Suspend => {
+                self.vcpu.set_reg(0, 0);
+                Then::Suspend
+            }
             AfterCall::Leave => Then::Leave,
+        }
+    }
+
+    /// Standby (PSCI DEN 0022, §5.4): waits as the guest's own WFI would, until an interrupt is there for its CPU
+    /// interface, masked in PSTATE or not. What it has in list registers is stored.
+    fn suspend(&self) {
+        let Self {
+            system,
+            partition,
+            index,
+            ..
+        } = *self;
+        // Interrupts are masked: one that comes after the look ends the wait at once.
+        while !partition.life.must_leave() && !partition.vgic.lock().pending(index) {
+            arch::cpu::wait();
+            irq::serve(system, Some((partition, index)));
+            partition.serve_its(system);
         }
     }
 
@@ -265,37 +294,48 @@ impl Stay<'_> {
 mod tests {
     use super::Stay;
     use crate::composition::machine::Bench;
-    use crate::life::{Entry, Next, Power};
+    use crate::life::{Change, Entry, Next, Power};
+    use crate::partition::AfterCall;
+    use crate::vdev::CpuSet;
+    use crate::vdev::vgic::{Effects, LrState, SgiRegister};
     use arch::vcpu::{Exception, Exit, Syndrome, Vcpu, VcpuConfig};
     use core::sync::atomic::Ordering;
 
     const CPU_OFF: u64 = 0x8400_0002;
+
+    fn new() -> Vcpu {
+        Vcpu::new(VcpuConfig {
+            vmpidr: 0,
+            vpidr: 0,
+            trap_wfi: false,
+            physical_timer: false,
+        })
+    }
+
+    fn stay<'a>(bench: &Bench, vcpu: &'a mut Vcpu) -> Stay<'a> {
+        Stay {
+            system: bench.system,
+            partition: &bench.system.partitions[0],
+            index: 0,
+            vcpu,
+            features: Box::leak(Box::new(arch::cpu::features())),
+        }
+    }
 
     /// vCPU 0 of the first partition on this thread's machine: these exits, then CPU_OFF.
     fn run(exits: &[Exit]) -> (Bench, Vcpu) {
         let bench = Bench::new(1);
         let partition = &bench.system.partitions[0];
         assert!(matches!(partition.life.next(0).0, Next::Enter(_)));
-        let mut vcpu = Vcpu::new(VcpuConfig {
-            vmpidr: 0,
-            vpidr: 0,
-            trap_wfi: false,
-            physical_timer: false,
-        });
+        let mut vcpu = new();
         for &exit in exits.iter().chain([&Exit::Hypercall { imm: 0 }]) {
             vcpu.will_exit(exit);
         }
-        let mut stay = Stay {
-            system: bench.system,
-            partition,
-            index: 0,
-            vcpu: &mut vcpu,
-            features: &arch::cpu::features(),
-        };
-        stay.run(Entry {
+        let entry = Entry {
             pc: 0x4000_0000,
             argument: CPU_OFF,
-        });
+        };
+        stay(&bench, &mut vcpu).run(entry);
         assert_eq!(partition.life.power(0), Some(Power::Off));
         (bench, vcpu)
     }
@@ -322,6 +362,51 @@ mod tests {
     fn a_vcpu_that_is_off_has_no_timer() {
         let (_, vcpu) = run(&[]);
         assert!(vcpu.is_stopped());
+    }
+
+    #[test]
+    fn standby_ends_with_an_interrupt_and_not_before() {
+        // The machine's interrupt controller has nothing, so that each look at it is one of the wait.
+        let bench = Bench::new(1);
+        let system = bench.system;
+        let partition = &system.partitions[0];
+        let mut vcpu = new();
+        let stay = stay(&bench, &mut vcpu);
+        {
+            let mut vgic = partition.vgic.lock();
+            let mut lists = LrState {
+                lr: [0; 16],
+                count: 4,
+                hcr: 0,
+                vmcr: 0xff00_0002,
+            };
+            vgic.sync(0, &mut lists, &mut Effects::default());
+            vgic.write_distributor(0, 0, 4, 2);
+            vgic.write_redistributor(0x1_0080, 4, !0);
+            vgic.write_redistributor(0x1_0100, 4, 1 << 5);
+        }
+        let registers = [0xc400_0001, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(partition.call(system, 0, &registers), AfterCall::Suspend);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                arch::cpu::set_index(1);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                // SGI 5 to vCPU 0.
+                partition
+                    .vgic
+                    .lock()
+                    .write_sgi(1, SgiRegister::Sgi1r, 5 << 24 | 1)
+            });
+            let start = std::time::Instant::now();
+            stay.suspend();
+            assert!(start.elapsed().as_millis() >= 20);
+            assert_eq!(other.join().unwrap(), CpuSet::one(0));
+        });
+        // It is still pending: the next standby ends at once.
+        stay.suspend();
+        partition.vgic.lock().reset_redistributor(0);
+        partition.ask(system, Change::Stop);
+        stay.suspend();
     }
 
     #[test]

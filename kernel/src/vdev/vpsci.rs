@@ -19,8 +19,9 @@ use smccc::psci::{
 const VERSION_1_1: u64 = 0x1_0001;
 /// MIGRATE_INFO_TYPE (§5.9): no Trusted OS that has to be migrated.
 const NO_TRUSTED_OS: u64 = 2;
-/// CPU_SUSPEND (§5.4.2), original format of `power_state`: StateID, StateType and PowerLevel. All else is zero.
-const POWER_STATE: u64 = 0x0301_ffff;
+/// CPU_SUSPEND (§5.4.2), original format of `power_state`: a StateID, and StateType (16) and PowerLevel (25:24) of a standby
+/// of the CPU itself, which are zero. All else is reserved, or a state that no device tree here advertises.
+const STANDBY: u64 = 0xffff;
 /// Function IDs with this bit are SMC64: arguments are 64 bits wide (DEN 0028, §2.5).
 const SMC64: u32 = 1 << 30;
 
@@ -42,7 +43,7 @@ pub enum Outcome {
     },
     /// Turn the calling vCPU off: it does not return.
     CpuOff,
-    /// Wait for an interrupt, as WFI does; then 0 goes to x0. A deeper state than standby is not entered, which PSCI allows.
+    /// Wait for an interrupt, as WFI does; then 0 goes to x0.
     Suspend,
     /// Stop the partition.
     SystemOff,
@@ -86,7 +87,7 @@ pub fn call(
         PSCI_AFFINITY_INFO_32 | PSCI_AFFINITY_INFO_64 => {
             Outcome::Return(affinity_info(argument(1), argument(2), power))
         }
-        PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 if argument(1) & !POWER_STATE != 0 => {
+        PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 if argument(1) & !STANDBY != 0 => {
             Outcome::Return(status(INVALID_PARAMETERS))
         }
         PSCI_CPU_SUSPEND_32 | PSCI_CPU_SUSPEND_64 => Outcome::Suspend,
@@ -361,14 +362,24 @@ mod tests {
     }
 
     #[test]
-    fn suspend_is_standby_whatever_the_state() {
-        assert_eq!(ask(&[0xc400_0001, 0, 0, 0]), Outcome::Suspend);
-        assert_eq!(
-            ask(&[0x8400_0001, 0x0101_0002, 0x4008_0000, 0]),
-            Outcome::Suspend
-        );
-        assert_eq!(ask(&[0xc400_0001, 1 << 31, 0, 0]), Outcome::Return(MINUS_2));
-        assert_eq!(ask(&[0xc400_0001, 1 << 20, 0, 0]), Outcome::Return(MINUS_2));
+    fn suspend_is_standby_of_one_cpu_and_nothing_deeper() {
+        for (function, state) in [(0xc400_0001, 0), (0x8400_0001, 1), (0xc400_0001, 0xffff)] {
+            let call = ask(&[function, state, 0x4008_0000, 0]);
+            assert_eq!(call, Outcome::Suspend, "{state:#x}");
+        }
+        // Power-down; a cluster, the system; reserved bits, of SMC64's upper half as well.
+        for state in [
+            1 << 16,
+            0x0001_0002,
+            1 << 24,
+            3 << 24,
+            1 << 31,
+            1 << 20,
+            1 << 32,
+        ] {
+            let call = ask(&[0xc400_0001, state, 0x4008_0000, 0]);
+            assert_eq!(call, Outcome::Return(MINUS_2), "{state:#x}");
+        }
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! Firmware calls that mean nothing, and registers and instructions that are not a guest's.
 
+use crate::map::{FRAME, GICD, GICR};
 use core::arch::asm;
-use payloads::access::{Conduit, Outcome, attempt, call};
-use payloads::runtime::Guest;
+use payloads::access::{Conduit, Outcome, attempt, call, store};
+use payloads::runtime::{self, Guest};
 
 /// Calls that do not exist, or with arguments that mean nothing, by both ways.
 pub fn firmware_calls(guest: &mut Guest) {
     const NOT_SUPPORTED: i64 = -1;
     const INVALID_PARAMETERS: i64 = -2;
     const ALREADY_ON: i64 = -4;
-    let cases: [(&str, u32, [u64; 3], i64); 14] = [
+    let cases: [(&str, u32, [u64; 3], i64); 16] = [
         (
             "a function that PSCI does not have",
             0x8400_001f,
@@ -49,6 +50,13 @@ pub fn firmware_calls(guest: &mut Guest) {
             [!0, 0, 0],
             INVALID_PARAMETERS,
         ),
+        (
+            "CPU_SUSPEND to power-down",
+            0xc400_0001,
+            [1 << 16, 0x4000_1000, 0],
+            INVALID_PARAMETERS,
+        ),
+        ("PSCI_STAT_COUNT", 0xc400_0011, [0; 3], NOT_SUPPORTED),
         (
             "the Arm architecture service",
             0x8000_8000,
@@ -91,6 +99,36 @@ pub fn firmware_calls(guest: &mut Guest) {
     guest.checks.check(
         refused == [expected; 2],
         format_args!("HVC #1 and SMC #1 are undefined: {refused:x?}"),
+    );
+}
+
+/// CPU_SUSPEND to standby lasts until an interrupt is there, masked or not: the virtual timer's, which has its own level.
+pub fn standby(guest: &mut Guest) {
+    const MS: u64 = 20;
+    store(GICD, 4, 0x12); // CTLR: EnableGrp1, ARE
+    store(GICR + 0x14, 4, 0); // WAKER: awake
+    store(GICR + FRAME + 0x80, 4, !0); // IGROUPR0
+    store(GICR + FRAME + 0x41b, 1, 0xa0); // IPRIORITYR of PPI 27
+    store(GICR + FRAME + 0x100, 4, 1 << 27); // ISENABLER0
+    let start = runtime::now_ns();
+    // SAFETY: interrupts are masked in PSTATE, so that the timer's ends the wait and is never taken.
+    unsafe {
+        asm!(
+            "msr S3_0_C4_C6_0, {mask}",    // ICC_PMR_EL1
+            "msr S3_0_C12_C12_7, {one}",   // ICC_IGRPEN1_EL1
+            "msr CNTV_TVAL_EL0, {ticks}",
+            "msr CNTV_CTL_EL0, {one}",
+            "isb",
+            mask = in(reg) 0xff_u64, one = in(reg) 1_u64, ticks = in(reg) runtime::frequency() * MS / 1000,
+        );
+    }
+    let answers = [Conduit::Hvc, Conduit::Smc].map(|conduit| call(conduit, 0xc400_0001, [0; 3]));
+    let ms = (runtime::now_ns() - start) / 1_000_000;
+    // SAFETY: the timer is off again.
+    unsafe { asm!("msr CNTV_CTL_EL0, xzr", "isb") };
+    guest.checks.check(
+        answers == [0; 2] && ms >= MS,
+        format_args!("standby lasts until an interrupt: {ms} ms, {answers:?}"),
     );
 }
 
