@@ -4,6 +4,7 @@
 use crate::config::ResetPolicy;
 use crate::gate::Gate;
 use crate::intx::Link;
+use crate::irq;
 use crate::lock::Mutex;
 use crate::machine::Host;
 use crate::messages::Source;
@@ -187,7 +188,7 @@ impl Devices {
 
     /// The guest resets the function of `slot`, which is detached.
     pub fn reset_by_guest(&self, gate: &Gate, partition: &str, slot: usize) {
-        let _alone = self.resetting.lock();
+        let _alone = self.resetting.lock_meanwhile(irq::serve_meanwhile);
         if self.reset(gate, partition, slot) {
             self.bus.lock().attach(&mut &gate.buses, slot);
         }

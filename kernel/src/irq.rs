@@ -44,6 +44,19 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
     }
 }
 
+/// Serves what is pending while this CPU does something long, so that nobody waits for it whose interrupts come here: other
+/// partitions' functions, the IOMMUs, the console. The caller holds no lock.
+pub fn serve_meanwhile() {
+    match crate::SYSTEM.get() {
+        Some(system) => {
+            let owner = system.owner(arch::cpu::index());
+            let guest = owner.map(|owner| (&system.partitions[owner.partition], owner.vcpu));
+            serve(system, guest);
+        }
+        None => core::hint::spin_loop(),
+    }
+}
+
 fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, intid: Intid) -> bool {
     // The guest gets one of the machine's PPIs: its virtual timer, whatever number that has here.
     if intid != system.guest_timer {

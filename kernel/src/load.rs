@@ -7,7 +7,6 @@ use crate::life::Entry;
 use crate::machine::GuestRam;
 use alloc::string::String;
 use iommu::addr::Gpa;
-use iommu::hal::GuestMemory;
 
 /// What a partition is started with, again at each restart.
 #[derive(Clone, Debug)]
@@ -93,6 +92,6 @@ impl Files {
 }
 
 fn put(ram: &GuestRam, at: Gpa, bytes: &[u8]) -> Result<(), LoadError> {
-    ram.write(at, bytes)
+    ram.fill(at, bytes)
         .map_err(|error| LoadError::Outside(error.0))
 }

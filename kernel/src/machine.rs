@@ -1,6 +1,7 @@
 //! The only glue between `arch` and `iommu`: each of the traits in [`iommu::hal`], on the real machine.
 
 use crate::guest_map;
+use crate::irq;
 use crate::pci::{self, ConfigSpace, Function};
 use alloc::vec::Vec;
 use arch::memory::{FramePool, Frames};
@@ -93,6 +94,10 @@ impl pci::Clock for Clock {
     fn now_ns(&mut self) -> u64 {
         arch::clock::now_ns()
     }
+
+    fn wait(&mut self) {
+        irq::serve_meanwhile();
+    }
 }
 
 /// Configuration space through the ECAM of each host bridge (PCIe §7.2.2).
@@ -158,7 +163,11 @@ impl ConfigSpace for &Ecam {
     config_access!(read32, write32, u32);
 }
 
-/// A partition's RAM: one piece of host memory at [`guest_map::RAM`].
+/// Bytes of memory that are cleared or copied in one go, in far less than a millisecond.
+const PIECE: usize = 256 << 10;
+
+/// A partition's RAM: one piece of host memory at [`guest_map::RAM`]. Clearing and filling all of it takes long: interrupts
+/// are served meanwhile, and no lock may be held.
 #[derive(Debug)]
 pub struct GuestRam {
     frames: Frames,
@@ -191,13 +200,34 @@ impl GuestRam {
     /// Zeroes all of it, unless it still is.
     pub fn clear(&self) {
         if !self.untouched.swap(false, Ordering::AcqRel) {
-            self.frames.zero(0, self.frames.len() as usize);
+            self.in_pieces(|at, len| self.frames.zero(at, len));
         }
     }
 
     /// All of it may be code, and may be read with caches off: makes it visible to both.
     pub fn publish(&self) {
-        self.frames.sync_icache(0, self.frames.len() as usize);
+        self.in_pieces(|at, len| self.frames.clean_invalidate(at, len));
+        // What is clean already; once, as it is for all instruction caches.
+        self.frames.sync_icache(0, 1);
+    }
+
+    fn in_pieces(&self, action: impl Fn(usize, usize)) {
+        let end = self.frames.len() as usize;
+        for at in (0..end).step_by(PIECE) {
+            action(at, PIECE.min(end - at));
+            irq::serve_meanwhile();
+        }
+    }
+
+    /// Copies a file in.
+    pub fn fill(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let mut to = at.0;
+        for piece in bytes.chunks(PIECE) {
+            self.write(Gpa(to), piece)?;
+            to += piece.len() as u64;
+            irq::serve_meanwhile();
+        }
+        Ok(())
     }
 
     fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {

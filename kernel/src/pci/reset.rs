@@ -10,6 +10,9 @@ use core::fmt;
 pub trait Clock {
     /// Nanoseconds since some point in the past; never goes back.
     fn now_ns(&mut self) -> u64;
+
+    /// Called over and over in each wait, some of which take 100 ms and more.
+    fn wait(&mut self);
 }
 
 /// How a function was reset.
@@ -155,6 +158,7 @@ fn wait_ready(
         if clock.now_ns().saturating_sub(start) > READY_DEADLINE {
             return Err(ResetError::NotReady(at));
         }
+        clock.wait();
     }
 }
 
@@ -180,18 +184,22 @@ fn wait_idle(
     let start = clock.now_ns();
     while space.read16(at, status) & pending != 0
         && clock.now_ns().saturating_sub(start) <= FLR_TIME
-    {}
+    {
+        clock.wait();
+    }
 }
 
 fn wait_idle_byte(space: &mut dyn ConfigSpace, clock: &mut dyn Clock, at: Function, status: u16) {
     let start = clock.now_ns();
-    while space.read8(at, status) & 1 != 0 && clock.now_ns().saturating_sub(start) <= FLR_TIME {}
+    while space.read8(at, status) & 1 != 0 && clock.now_ns().saturating_sub(start) <= FLR_TIME {
+        clock.wait();
+    }
 }
 
 fn pause(clock: &mut dyn Clock, ns: u64) {
     let start = clock.now_ns();
     while clock.now_ns().saturating_sub(start) < ns {
-        core::hint::spin_loop();
+        clock.wait();
     }
 }
 

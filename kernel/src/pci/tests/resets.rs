@@ -3,12 +3,23 @@
 use super::*;
 
 /// Every look at the clock takes 10 µs.
-struct Ticking(u64);
+#[derive(Default)]
+struct Ticking {
+    now: u64,
+    waited: u64,
+    /// Longest time in which nobody else was served.
+    longest: u64,
+}
 
 impl Clock for Ticking {
     fn now_ns(&mut self) -> u64 {
-        self.0 += 10_000;
-        self.0
+        self.now += 10_000;
+        self.now
+    }
+
+    fn wait(&mut self) {
+        self.longest = self.longest.max(self.now - self.waited);
+        self.waited = self.now;
     }
 }
 
@@ -20,7 +31,7 @@ fn run(bus: &mut FakeBus, at: &str) -> (Result<ResetKind, ResetError>, u64) {
     fake.bytes[4] = 6;
     fake.bytes[0x3c] = 0x55;
     let bars: Vec<u32> = (0x10..0x28).step_by(4).map(|at| fake.get(at)).collect();
-    let mut clock = Ticking(0);
+    let mut clock = Ticking::default();
     let result = reset(bus, &mut clock, &topology, &info);
     if result.is_ok() {
         let fake = bus.function(info.address.bdf).unwrap();
@@ -30,7 +41,9 @@ fn run(bus: &mut FakeBus, at: &str) -> (Result<ResetKind, ResetError>, u64) {
         let after: Vec<u32> = (0x10..0x28).step_by(4).map(|at| fake.get(at)).collect();
         assert_eq!(after, bars, "BARs are back");
     }
-    (result, clock.0 / 1_000_000)
+    clock.wait();
+    assert!(clock.longest <= 100_000, "{} ns at once", clock.longest);
+    (result, clock.now / 1_000_000)
 }
 
 #[test]
