@@ -1,7 +1,7 @@
 //! What happens between the first instruction and the kernel, in order.
 
 use crate::layout::{HEAP, Layout};
-use crate::{backtrace, console, early_map, fdt, heap, image, layout};
+use crate::{backtrace, console, early_map, heap, image, layout};
 use alloc::vec::Vec;
 use arch::aarch64::memory::Window;
 use arch::aarch64::mmio::DeviceMap;
@@ -9,10 +9,11 @@ use arch::aarch64::mmu::{self, El2Map, Kind};
 use arch::aarch64::{area, cpu};
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
+use boot::fdt;
 use core::arch::global_asm;
 use core::ops::Range;
 use kernel::Start;
-use kernel::boot_info::BootInfo;
+use kernel::boot_info::{BootInfo, Devices};
 use log::info;
 
 global_asm!(
@@ -37,7 +38,7 @@ static FRAMES: FramePool = FramePool::new(Window::identity());
 /// There are `len` bytes of device tree at `tree`, mapped and never written.
 unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     // SAFETY: the caller's promise.
-    let tree = unsafe { core::slice::from_raw_parts(tree, len) };
+    let tree: &'static [u8] = unsafe { core::slice::from_raw_parts(tree, len) };
     // SAFETY: first of all, and once.
     unsafe { heap::init_early() };
     let uart = early_console(tree, 2);
@@ -100,6 +101,11 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         boot_cpu,
         frames: &FRAMES,
         mmio: MmioPool::new(DeviceMap::new(map), ram),
+        devices: Devices {
+            tables: tree,
+            // The same bytes were read before.
+            read: |tree| fdt::devices(tree).unwrap_or_default(),
+        },
         bundle,
     })
 }

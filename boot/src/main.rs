@@ -1,6 +1,6 @@
 //! The bootable binary: from the first instruction to [`kernel::start`].
 //!
-//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; [`fdt`] reads what firmware says,
+//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; [`boot::fdt`] reads what firmware says,
 //! [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine needs.
 //! On a host it is an ordinary program that does nothing: its pure modules are tested there.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -20,7 +20,6 @@ mod backtrace;
 mod console;
 #[cfg(target_os = "none")]
 mod early_map;
-mod fdt;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]

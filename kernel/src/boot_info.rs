@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
+use iommu::id::DeviceId;
 
 /// The machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -180,6 +181,59 @@ pub struct Smmu {
     pub gerror_irq: Option<Irq>,
     /// Table walks snoop CPU caches.
     pub dma_coherent: bool,
+}
+
+/// A device on the memory bus, or what might be one: a node of the device tree.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PlatformDevice {
+    /// Full path in the device tree.
+    pub path: String,
+    /// What it is, most exact first.
+    pub compatible: Vec<String>,
+    /// Firmware says that it may be used.
+    pub enabled: bool,
+    /// Registers as the CPU sees them; none if it has none, or if it lies on a bus with addresses of its own.
+    pub registers: Vec<Span<Hpa>>,
+    /// Interrupts in order; `None` for one that does not arrive at the GIC.
+    pub irqs: Vec<Option<Irq>>,
+    /// Its identities at IOMMUs.
+    pub streams: Vec<StreamOf>,
+    /// Firmware says that it does DMA: it has identities, or is called coherent by itself. Silence says nothing.
+    pub does_dma: bool,
+    /// Its DMA snoops CPU caches.
+    pub dma_coherent: bool,
+    /// Rates in Hz of its clocks, in order; `None` for one that somebody has to turn on.
+    pub clocks: Vec<Option<u32>>,
+    /// Properties that mean the same wherever the device is, as they are.
+    pub properties: Vec<(&'static str, Vec<u8>)>,
+    /// A property that has no meaning: nobody can own the device.
+    pub unreadable: Option<&'static str>,
+}
+
+/// The identity of a device at an IOMMU (`iommus`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamOf {
+    /// phandle of the IOMMU.
+    pub iommu: u32,
+    /// StreamID there.
+    pub id: DeviceId,
+}
+
+/// Where the machine's [`PlatformDevice`]s are described. Read later than the rest, once no device can do DMA any more,
+/// and only if a partition wants one.
+#[derive(Clone, Copy, Debug)]
+pub struct Devices {
+    /// Firmware's tables.
+    pub tables: &'static [u8],
+    /// Reads them.
+    pub read: fn(&'static [u8]) -> Vec<PlatformDevice>,
+}
+
+impl Devices {
+    /// All of them.
+    pub fn list(&self) -> Vec<PlatformDevice> {
+        (self.read)(self.tables)
+    }
 }
 
 impl IdMap {

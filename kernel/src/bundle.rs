@@ -20,7 +20,7 @@ use core::fmt;
 /// First bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"SLUICEB1";
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest name of an entry, in bytes.
 pub const MAX_NAME: usize = 48;
 /// Most entries.

@@ -26,6 +26,12 @@ pub const GICR_STRIDE: u64 = 0x2_0000;
 pub const UART: Span<Gpa> = at(0x0900_0000, 0x1000);
 /// Interrupt of the PL011 (SPI 1).
 pub const UART_INTID: u32 = 33;
+/// Virtual devices, those to come included: what a guest sees here is never a device of the machine.
+pub const VIRTUAL: Span<Gpa> = at(0x0800_0000, 0x0200_0000);
+/// Registers of assigned devices that are not PCI functions, as far as they cannot be where the machine has them.
+pub const PLATFORM: Span<Gpa> = at(0x0a00_0000, 0x0600_0000);
+/// Their interrupts (SPI 32 up), in the order in which they come.
+pub const PLATFORM_INTIDS: core::ops::Range<u32> = 64..92;
 /// Non-prefetchable memory window of the PCIe host.
 pub const PCI_WINDOW: Span<Gpa> = at(0x1000_0000, 0x2000_0000);
 /// ECAM: 16 buses.
@@ -40,3 +46,5 @@ pub const VIRTUAL_TIMER_INTID: u32 = 27;
 pub const PHYSICAL_TIMER_INTID: u32 = 30;
 /// SPIs that a partition's distributor has: INTID 32 up to this, exclusive.
 pub const SPI_END: u32 = 128;
+/// Where nothing else can be; RAM, which has no fixed end, beside it.
+pub const TAKEN: [Span<Gpa>; 4] = [VIRTUAL, PLATFORM, PCI_WINDOW, ECAM];

@@ -20,6 +20,8 @@ pub struct Link {
     pub guest: u32,
     /// INTID in the machine.
     pub physical: u32,
+    /// It signals by edges; INTx never does.
+    pub edge: bool,
 }
 
 /// Why a pin is not routed.
@@ -54,6 +56,7 @@ pub fn route(
     let link = Link {
         guest: pin.guest,
         physical: irq.intid,
+        edge: false,
     };
     for other in links.iter() {
         match (other.guest == link.guest, other.physical == link.physical) {
@@ -111,7 +114,11 @@ mod tests {
         assert_eq!(route(pin(35, 37), &mut links, |_| false), Ok(()));
         assert_eq!(route(pin(36, 38), &mut links, |_| false), Ok(()));
         assert_eq!(route(pin(35, 37), &mut links, |_| false), Ok(()));
-        let link = |guest, physical| Link { guest, physical };
+        let link = |guest, physical| Link {
+            guest,
+            physical,
+            edge: false,
+        };
         assert_eq!(links, [link(35, 37), link(36, 38)]);
     }
 

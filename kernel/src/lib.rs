@@ -3,7 +3,7 @@
 //! A walk through it, in the order of a start: [`boot_info`] is all that firmware told us, [`bundle`] and [`config`]
 //! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them. From there on each CPU
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
-//! [`guest_tree`], [`vdev`]); [`devices`], [`messages`] and [`intx`] are the functions it owns; [`life`] and
+//! [`guest_tree`], [`vdev`]); [`devices`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its devices of other buses; [`life`] and
 //! [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is; [`terminal`], [`console`] and
 //! [`trace`] are what we see of all that.
 #![cfg_attr(not(test), no_std)]
@@ -34,6 +34,7 @@ pub mod mmio;
 pub mod monitor;
 pub mod partition;
 pub mod pci;
+pub mod platform;
 pub mod setup;
 pub mod symbols;
 pub mod system;
@@ -46,7 +47,7 @@ pub mod vdev;
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
-use boot_info::BootInfo;
+use boot_info::{BootInfo, Devices};
 use core::sync::atomic::Ordering;
 use spin::Once;
 use system::System;
@@ -62,6 +63,8 @@ pub struct Start {
     pub frames: &'static FramePool,
     /// Device registers.
     pub mmio: MmioPool,
+    /// Devices on the memory bus that could be given away.
+    pub devices: Devices,
     /// What was packed behind the image; empty if nothing was.
     pub bundle: &'static [u8],
 }
@@ -85,6 +88,7 @@ pub fn start(start: Start) -> ! {
         boot_cpu,
         frames,
         mut mmio,
+        devices,
         bundle,
     } = start;
     if let Some(uart) = &boot_info.uart
@@ -92,7 +96,7 @@ pub fn start(start: Start) -> ! {
     {
         terminal::open(arch::pl011::Pl011::new(registers));
     }
-    match setup::build(&boot_info, boot_cpu, frames, &mut mmio, bundle) {
+    match setup::build(&boot_info, devices, boot_cpu, frames, &mut mmio, bundle) {
         Ok(system) => run(SYSTEM.call_once(|| system), &boot_info, boot_cpu),
         Err(error) => {
             say!("cannot start: {error}");

@@ -5,6 +5,7 @@ use crate::config::{self, ImageError, ImageHeader, NoRoom};
 use crate::guest_tree::{GuestTree, Pcie};
 use crate::life::Entry;
 use crate::machine::GuestRam;
+use crate::platform::Assigned;
 use alloc::string::String;
 use iommu::addr::Gpa;
 
@@ -59,8 +60,8 @@ impl Files {
         })
     }
 
-    /// Clears `ram` and puts everything in; where vCPU 0 starts.
-    pub fn load(&self, ram: &GuestRam) -> Result<Entry, LoadError> {
+    /// Clears `ram` and puts everything in, with `platform` in the device tree; where vCPU 0 starts.
+    pub fn load(&self, ram: &GuestRam, platform: &[Assigned]) -> Result<Entry, LoadError> {
         let header = ImageHeader::parse(self.kernel).map_err(LoadError::Image)?;
         let guest = ram.guest();
         let place = config::place(guest.len, header, self.initrd.len() as u64)
@@ -73,6 +74,7 @@ impl Files {
             bootargs: &self.bootargs,
             initrd: (place.initrd.len != 0).then_some(place.initrd),
             pcie: self.pcie,
+            platform,
         };
         let tree = tree.build();
         if tree.len() as u64 > place.dtb.len {

@@ -9,6 +9,7 @@ use crate::load::Files;
 use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
 use crate::pci::Function;
+use crate::platform::Platform;
 use crate::system::System;
 use crate::vdev::vgic::Vgic;
 use crate::vdev::vits::Vits;
@@ -18,7 +19,7 @@ use crate::vdev::vuart::Vuart;
 use crate::vdev::{self, CpuSet};
 use crate::{say, terminal};
 use alloc::vec::Vec;
-use arch::gic::Intid;
+use arch::gic::{Intid, Trigger};
 use arch::stage2::Stage2Config;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::addr::{Gpa, Span};
@@ -43,6 +44,8 @@ pub struct Partition {
     pub vmid: CacheTag,
     /// Its functions and their DMA.
     pub devices: Devices,
+    /// Its devices that are no functions.
+    pub platform: Platform,
     /// Its interrupt controller.
     pub vgic: Mutex<Vgic>,
     /// Its ITS. Locked before the GIC where both are.
@@ -204,6 +207,16 @@ impl Partition {
         }
     }
 
+    /// How physical interrupt `intid`, which is one of the guest's, signals.
+    pub fn trigger(&self, intid: u32) -> Trigger {
+        let mut links = self.devices.links.iter();
+        match links.find(|link| link.physical == intid) {
+            Some(link) if link.edge => Trigger::Edge,
+            // The timer and INTx.
+            _ => Trigger::Level,
+        }
+    }
+
     /// Physical SPI `intid`, which stays active until the guest deactivates it; whether it is one of its functions'.
     pub fn take_spi(&self, system: &'static System, intid: Intid) -> bool {
         let mut links = self.devices.links.iter();
@@ -241,7 +254,7 @@ impl Partition {
 
     /// Starts it; a line says why if it cannot be. No vCPU is inside.
     pub fn start(&self, system: &'static System) {
-        match self.files.load(&self.ram) {
+        match self.files.load(&self.ram, &self.platform.devices) {
             Ok(entry) => {
                 self.faults.store(0, Ordering::Relaxed);
                 self.devices.open(&system.gate, self.name());

@@ -72,10 +72,9 @@ impl System {
             let own = |physical: &Physical| cpu(physical.cpu.unwrap_or(0));
             // Links name interrupts that exist, so none of these is refused.
             let _ = match action {
-                // The timer and INTx: both are levels.
                 Action::Enable(physical, to) => {
-                    self.gic
-                        .enable(Intid(physical.intid), Trigger::Level, cpu(*to))
+                    let trigger = partition.trigger(physical.intid);
+                    self.gic.enable(Intid(physical.intid), trigger, cpu(*to))
                 }
                 Action::Route(physical, to) => self.gic.route(Intid(physical.intid), cpu(*to)),
                 Action::Disable(physical) => self.gic.disable(Intid(physical.intid), own(physical)),

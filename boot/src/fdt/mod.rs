@@ -1,11 +1,13 @@
 //! Flattened device tree → [`BootInfo`]. Refuses what it cannot read, and says which node and property that is.
 //!
-//! [`parse`] lists the pieces in the order of the structure it fills; [`tree`] holds what every piece needs (registers
-//! translated to CPU addresses, interrupts decoded), [`pcie`] the maps of a host bridge.
+//! [`parse`] lists the pieces in the order of the structure it fills; `tree` holds what every piece needs (registers
+//! translated to CPU addresses, interrupts decoded), `pcie` the maps of a host bridge, [`devices`] what is on the memory
+//! bus beside all that.
 //!
 //! Sections are those of the Devicetree Specification 0.4 (DTSpec) unless said otherwise.
 
 mod pcie;
+mod platform;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -18,6 +20,7 @@ use dtoolkit::fdt::Fdt;
 use iommu::addr::{Hpa, Span};
 use kernel::boot_info::{BootInfo, Cpu, Gic, Irq, Its, PsciConduit, Smmu, Timer, Uart};
 
+pub use platform::devices;
 use tree::Tree;
 
 /// Largest tree that is read, in bytes: the arm64 boot protocol's own limit.

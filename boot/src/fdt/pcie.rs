@@ -1,6 +1,5 @@
 //! PCIe host bridges: the `host-generic-pci`, `pci-iommu` and `pci-msi` bindings, and DTSpec 2.4.3 for INTx.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use kernel::boot_info::{IdMap, IntxRoute, Irq, PcieHost, Window, WindowKind};
@@ -62,7 +61,7 @@ fn host(tree: &Tree<'_>, node: usize, unnumbered: u64) -> Result<PcieHost, Bad> 
     let last = last.min(first + fit - 1);
     let segment = tree.number(node, "linux,pci-domain")?.unwrap_or(unnumbered);
     Ok(PcieHost {
-        path: path(tree, node),
+        path: tree.path(node),
         segment: u16::try_from(segment).map_err(|_| "linux,pci-domain")?,
         // Both are at most 255, checked or defaulted above.
         buses: (first as u8, last as u8),
@@ -73,17 +72,6 @@ fn host(tree: &Tree<'_>, node: usize, unnumbered: u64) -> Result<PcieHost, Bad> 
         intx: intx(tree, node, first as u32)?,
         dma_coherent: tree.is_coherent(node),
     })
-}
-
-fn path(tree: &Tree<'_>, node: usize) -> String {
-    let mut path = String::new();
-    let mut at = node;
-    while at != Tree::ROOT {
-        path.insert_str(0, tree.name(at));
-        path.insert(0, '/');
-        at = tree.parent(at);
-    }
-    path
 }
 
 /// `ranges`: the space code is in bits 25:24 of the first cell (IEEE 1275 PCI binding 2.2.1.1).

@@ -1,5 +1,7 @@
 //! Against QEMU's tree (facts from its documentation of `virt`, transcribed), edits of it, and damage to it.
 
+mod platform;
+
 use super::*;
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};

@@ -1,5 +1,6 @@
 //! A device tree as a flat list of nodes, with what each inherits: parents come before their children.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -118,6 +119,22 @@ impl<'a> Tree<'a> {
 
     pub fn parent(&self, node: usize) -> usize {
         self.nodes[node].parent
+    }
+
+    pub fn path(&self, node: usize) -> String {
+        let mut path = String::new();
+        let mut at = node;
+        while at != Self::ROOT {
+            path.insert_str(0, self.name(at));
+            path.insert(0, '/');
+            at = self.parent(at);
+        }
+        path
+    }
+
+    /// All nodes but the root.
+    pub fn nodes(&self) -> impl Iterator<Item = usize> + use<> {
+        1..self.nodes.len()
     }
 
     /// The node at an absolute path; unit addresses may be left out (DTSpec 2.2.3).

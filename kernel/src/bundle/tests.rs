@@ -28,6 +28,7 @@ fn machine() -> Machine {
                 address: "0001:02:03.4".parse().unwrap(),
                 guest: Some("00:05.0".parse().unwrap()),
                 reset: crate::config::ResetPolicy::BestEffort,
+                dma: false,
             }],
             dma_windows: vec![crate::config::DmaWindow {
                 base: Bytes(0x4000_0000),
@@ -74,7 +75,7 @@ fn what_goes_in_comes_out() {
 fn the_layout_is_the_documented_one() {
     let bytes = bundle();
     assert_eq!(&bytes[..8], b"SLUICEB1");
-    assert_eq!(bytes[8..16], [1, 0, 0, 0, 4, 0, 0, 0]);
+    assert_eq!(bytes[8..16], [2, 0, 0, 0, 4, 0, 0, 0]);
     assert_eq!(bytes[16..24], (bytes.len() as u64).to_le_bytes());
     // Second entry: file "k" at 0x2000, 5000 bytes.
     let entry = &bytes[24 + 72..24 + 144];
@@ -138,7 +139,7 @@ fn the_extreme_value_of_each_field_is_refused() {
     };
     let max = u64::MAX.to_le_bytes();
     assert_eq!(with(0, b"X"), Err(BundleError::Magic));
-    assert_eq!(with(8, &[2]), Err(BundleError::Version(2)));
+    assert_eq!(with(8, &[1]), Err(BundleError::Version(1)));
     assert_eq!(with(12, &max[..4]), Err(BundleError::Entries(u32::MAX)));
     assert_eq!(with(16, &max), Err(BundleError::Length(u64::MAX)));
     let file = 24 + 72;

@@ -139,7 +139,7 @@ impl Bench {
         let lpi = 8190 + self.below(150) as u32;
         self.system.message(Intid(lpi));
         if self.below(4) == 0 {
-            let spi = [33, 36, 37, 40, 106, 109][self.below(6) as usize];
+            let spi = [33, 36, 37, 40, 41, 106, 109][self.below(7) as usize];
             self.system.shared_interrupt(Intid(spi));
         }
         let byte = self.random.word() as u8;

@@ -1,7 +1,7 @@
 //! A whole machine for tests: GIC, ITS, SMMU and PCI functions that answer well enough for everything above them to run
 //! as it does in the image, and that remember what was asked of them.
 
-use crate::boot_info::{BootInfo, Cpu, Gic, Irq, Its, Smmu, Timer};
+use crate::boot_info::{BootInfo, Cpu, Devices, Gic, Irq, Its, PlatformDevice, Smmu, Timer};
 use crate::bundle::Builder;
 use crate::config::{self, Bytes, DeviceAddress, Machine, OnFault, ResetPolicy};
 use crate::pci::fake::{FakeBus, Random};
@@ -233,7 +233,7 @@ pub struct Bench {
 
 impl Bench {
     /// Partition 0 has CPUs 0 and 1, an NVMe (00:01.0) and an edu (00:02.0); partition 1 has CPUs 2 and 3 and an NVMe
-    /// (00:03.0).
+    /// (00:03.0); each has one of [`NODES`].
     pub fn new(seed: u64) -> Self {
         Self::described(seed, &boot_info())
     }
@@ -276,7 +276,7 @@ impl Bench {
             .with(SMMU_REGISTERS, 0x2_0000, smmu.clone())
             .with(host.ecam.base.0, host.ecam.len, ecam.clone());
         let mut mmio = MmioPool::new(map, alloc::vec![RAM..RAM + RAM_LEN]);
-        let system = setup::build(info, 0, frames, &mut mmio, bundle())
+        let system = setup::build(info, DEVICES, 0, frames, &mut mmio, bundle())
             .unwrap_or_else(|error| panic!("{error}"));
         let system: &'static System = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
         for partition in &system.partitions {
@@ -308,6 +308,27 @@ const fn span(base: u64, len: u64) -> Span<Hpa> {
     Span {
         base: Hpa(base),
         len,
+    }
+}
+
+/// A device on the memory bus for each partition: registers, and an interrupt.
+pub const NODES: [(&str, u64, u32, bool); 2] = [
+    ("/edge@9100000", 0x910_0000, 41, true),
+    ("/level@9110000", 0x911_0000, 42, false),
+];
+
+const DEVICES: Devices = Devices {
+    tables: &[],
+    read: |_| NODES.into_iter().map(node).collect(),
+};
+
+fn node((path, base, intid, edge): (&str, u64, u32, bool)) -> PlatformDevice {
+    PlatformDevice {
+        path: path.into(),
+        enabled: true,
+        registers: alloc::vec![span(base, 0x1000)],
+        irqs: alloc::vec![Some(Irq { intid, edge })],
+        ..PlatformDevice::default()
     }
 }
 
@@ -358,8 +379,8 @@ fn bundle() -> &'static [u8] {
             board: None,
         },
         partitions: alloc::vec![
-            partition("attacker", [0, 1], &["00:01.0", "00:02.0"]),
-            partition("victim", [2, 3], &["00:03.0"]),
+            partition("attacker", [0, 1], &["00:01.0", NODES[0].0, "00:02.0"]),
+            partition("victim", [2, 3], &["00:03.0", NODES[1].0]),
         ],
     };
     let mut builder = Builder::new();
@@ -373,6 +394,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         address: address.parse::<DeviceAddress>().unwrap(),
         guest: None,
         reset: ResetPolicy::BestEffort,
+        dma: !address.starts_with('/'),
     };
     config::Partition {
         name: name.into(),

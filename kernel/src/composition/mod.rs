@@ -9,19 +9,20 @@ use crate::life::{Change, Next};
 use crate::mmio;
 use crate::partition::{AfterCall, Partition};
 use crate::pci::fake::Random;
-use crate::vdev::vgic::SgiRegister;
+use crate::vdev::vgic::{LrState, SgiRegister};
 use alloc::vec::Vec;
+use arch::gic::Intid;
 use guest::Cpu;
 use iommu::addr::Gpa;
 use iommu::hal::GuestMemory;
-use machine::{Bench, PARTITION_LEN, TIMER, boot_info};
+use machine::{Bench, NODES, PARTITION_LEN, TIMER, boot_info};
 
 /// Accesses of one run.
 const ROUNDS: usize = 100_000;
 /// Requester IDs of the attacker's functions: DeviceIDs and StreamIDs too.
 const OWN: [u64; 2] = [0x08, 0x10];
-/// SPIs of their pins.
-const OWN_SPIS: [u32; 2] = [36, 37];
+/// SPIs of their pins, and of its device on the memory bus.
+const OWN_SPIS: [u32; 3] = [36, 37, 41];
 
 impl Bench {
     /// Nothing but what is the attacker's was asked of any device.
@@ -56,7 +57,8 @@ impl Bench {
         for &(offset, value) in self.distributor.writes.lock().unwrap().iter() {
             let fine = match offset {
                 0x100..0x400 => offset & 0x7f == 4 && value & !lines == 0,
-                0xc08 => true,
+                // ICFGR2: SPIs 32 to 47, of which 41 alone is an edge.
+                0xc08 => value & !(2 << 18) == 0,
                 0x6000.. => OWN_SPIS.contains(&(((offset - 0x6000) / 8) as u32)) && value < 2,
                 _ => false,
             };
@@ -83,9 +85,12 @@ impl Bench {
                 let bar = map::PCI_WINDOW.contains(Gpa(at))
                     && !leaf.attributes.execute
                     && bars.iter().any(|bar| bar.contains(leaf.output));
-                assert!(ram || bar, "{at:x} {leaf:x?}");
+                let node = Gpa(at) == map::PLATFORM.base
+                    && !leaf.attributes.execute
+                    && leaf.output.0 == NODES[0].1;
+                assert!(ram || bar || node, "{at:x} {leaf:x?}");
             }
-            at += if map::PCI_WINDOW.contains(Gpa(at)) {
+            at += if map::PCI_WINDOW.contains(Gpa(at)) || map::PLATFORM.contains(Gpa(at)) {
                 0x1000
             } else {
                 0x1_0000
@@ -242,5 +247,54 @@ fn a_guest_is_told_whether_its_devices_snoop() {
         ram.read(map::RAM, &mut bytes).unwrap();
         let says = bytes.windows(12).any(|word| word == b"dma-coherent");
         assert_eq!(says, coherent);
+    }
+}
+
+#[test]
+fn an_interrupt_of_a_device_on_the_memory_bus_is_the_guests_by_its_own_number() {
+    let bench = Bench::new(1);
+    let system = bench.system;
+    for (own, (_, _, physical, edge)) in system.partitions.iter().zip(NODES) {
+        bench.forget();
+        let intid = map::PLATFORM_INTIDS.start;
+        let vcpu_zero = map::GICD.base.0 + 0x6000 + 8 * u64::from(intid);
+        for (offset, value) in [
+            (map::GICD.base.0, 0x13),
+            (
+                map::GICD.base.0 + 0x80 + 4 * u64::from(intid / 32),
+                u64::MAX,
+            ),
+            (map::GICD.base.0 + 0x100 + 4 * u64::from(intid / 32), 1),
+        ] {
+            mmio::access(system, own, 0, offset, 4, Some(value & 0xffff_ffff));
+        }
+        mmio::access(system, own, 0, vcpu_zero, 8, Some(0));
+        let writes = bench.distributor.writes.lock().unwrap().clone();
+        assert!(
+            writes.contains(&(0x104, 1 << (physical - 32))),
+            "{writes:x?}"
+        );
+        // ICFGR2: two bits an interrupt, the upper one says edge (IHI 0069, 12.9.9).
+        let trigger = u64::from(edge) << (2 * (physical % 16) + 1);
+        let configured = |&&(at, value): &&(u64, u64)| at == 0xc08 && value == trigger;
+        assert!(
+            !edge || writes.iter().any(|write| configured(&write)),
+            "{writes:x?}"
+        );
+        assert!(system.shared_interrupt(Intid(physical)), "it is forwarded");
+        let mut lists = LrState {
+            lr: [0; 16],
+            count: 4,
+            hcr: 0,
+            vmcr: 0,
+        };
+        own.vgic.lock().flush(0, &mut lists);
+        // Pending, tied to the physical one (IHI 0069, 9.4.13).
+        let lr = lists.lr[0];
+        assert_eq!(
+            (lr & 0xffff_ffff, lr >> 32 & 0x1fff),
+            (intid.into(), physical.into())
+        );
+        assert_eq!(lr >> 61, 0b011, "{lr:x}");
     }
 }

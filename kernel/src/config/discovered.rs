@@ -1,9 +1,7 @@
 //! The facts of the machine that we really run on: from firmware, the PCI topology and the bundle.
 
-use super::{
-    Content, DeviceAddress, File, Function, ImageHeader, MachineFacts, PciAddress, Stream,
-};
-use crate::boot_info::{BootInfo, Smmu};
+use super::{Content, File, Function, ImageHeader, MachineFacts, PciAddress, Stream};
+use crate::boot_info::{BootInfo, PlatformDevice, Smmu};
 use crate::bundle::{Bundle, Kind};
 use crate::pci::{FunctionInfo, Header, Identity, Topology, reset_kind};
 use alloc::vec::Vec;
@@ -16,14 +14,15 @@ pub fn discovered(
     boot: &BootInfo,
     kept: &[Span<Hpa>],
     topology: &Topology,
+    devices: &[PlatformDevice],
     bundle: &Bundle<'_>,
 ) -> MachineFacts {
     let files = bundle.entries().filter(|entry| entry.kind == Kind::File);
     let function = |info: &FunctionInfo| Function {
-        address: DeviceAddress::Pci(PciAddress::from_requester_id(
+        address: PciAddress::from_requester_id(
             info.address.segment,
             info.address.bdf.requester_id(),
-        )),
+        ),
         streams: streams(&boot.smmus, info),
         // Endpoints and nothing else: an unknown header layout is kept silent like a bridge.
         bridge: info.header != Header::Endpoint || info.is_host_bridge(),
@@ -31,7 +30,7 @@ pub fn discovered(
         group: u32::try_from(info.group).unwrap_or(u32::MAX),
         resettable: Some(reset_kind(topology, info).is_some()),
     };
-    MachineFacts {
+    let mut facts = MachineFacts {
         memory: boot.memory.clone(),
         reserved: boot.reserved.iter().chain(kept).copied().collect(),
         cpus: boot.cpus.len(),
@@ -45,7 +44,10 @@ pub fn discovered(
                 },
             })
             .collect(),
-    }
+        ..MachineFacts::default()
+    };
+    facts.describe(boot, devices);
+    facts
 }
 
 /// Its identities at the machine's SMMUs; none if any of its requests could pass without one.
@@ -105,7 +107,7 @@ mod tests {
             base: Hpa(0x4020_0000),
             len: 0x10_0000,
         }];
-        discovered(boot, &kept, &topology, &Bundle::parse(&bytes).unwrap())
+        discovered(boot, &kept, &topology, &[], &Bundle::parse(&bytes).unwrap())
     }
 
     fn function<'f>(facts: &'f MachineFacts, address: &str) -> &'f Function {

@@ -1,7 +1,8 @@
 //! What the rules need to know of a machine. The hypervisor fills it from `BootInfo`, the PCI topology and its bundle;
 //! the host from `[machine.qemu]` or `[machine.board]` and its files.
 
-use super::DeviceAddress;
+use super::PciAddress;
+use crate::boot_info::{BootInfo, Irq, PlatformDevice, Smmu, StreamOf};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -17,8 +18,14 @@ pub struct MachineFacts {
     pub reserved: Vec<Span<Hpa>>,
     /// Number of CPUs.
     pub cpus: usize,
-    /// Every function, bridges included, and every other DMA master with a StreamID.
+    /// Every PCI function, bridges included.
     pub functions: Vec<Function>,
+    /// Every node of the device tree that is on the memory bus, or could be thought to be.
+    pub nodes: Vec<Node>,
+    /// Registers of the hypervisor's own.
+    pub own: Vec<(Part, Span<Hpa>)>,
+    /// Interrupts of the hypervisor's own, by INTID.
+    pub own_irqs: Vec<u32>,
     /// Every file that a partition can name.
     pub files: Vec<File>,
 }
@@ -27,7 +34,7 @@ pub struct MachineFacts {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Function {
     /// Where it is.
-    pub address: DeviceAddress,
+    pub address: PciAddress,
     /// What SMMUs see of it: one for each requester ID that its requests may carry. Empty if any of them passes none.
     pub streams: Vec<Stream>,
     /// Functions with one number cannot be isolated from each other: multi-function devices and ports without ACS,
@@ -39,6 +46,42 @@ pub struct Function {
     pub usable: bool,
     /// Whether it can be reset alone; `None`: not known here.
     pub resettable: Option<bool>,
+}
+
+/// One node of the device tree.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    /// Its full path.
+    pub path: String,
+    /// Firmware says that it may be used.
+    pub enabled: bool,
+    /// A property that has no meaning.
+    pub unreadable: Option<&'static str>,
+    /// Its registers.
+    pub registers: Vec<Span<Hpa>>,
+    /// Its interrupts at the GIC, by INTID.
+    pub irqs: Vec<u32>,
+    /// What SMMUs see of it. Empty if it stands behind none, or if any of its requests might pass none.
+    pub streams: Vec<Stream>,
+    /// Firmware says that it does DMA.
+    pub does_dma: bool,
+}
+
+/// What the hypervisor itself needs of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Memory.
+    Ram,
+    /// The interrupt controller.
+    Gic,
+    /// The interrupt controller's part for messages.
+    Its,
+    /// An SMMU.
+    Smmu,
+    /// The UART of the console.
+    Console,
+    /// A PCIe host, with its windows.
+    PcieHost,
 }
 
 /// Identity of a DMA master at its SMMU.
@@ -147,10 +190,79 @@ impl fmt::Display for ImageError {
     }
 }
 
+impl Node {
+    fn of(device: &PlatformDevice, smmus: &[Smmu]) -> Self {
+        let stream = |of: &StreamOf| {
+            let index = smmus.iter().position(|smmu| smmu.phandle == of.iommu)?;
+            Some(Stream {
+                smmu: IommuIndex(u8::try_from(index).ok()?),
+                id: of.id,
+            })
+        };
+        let streams: Option<Vec<Stream>> = device.streams.iter().map(stream).collect();
+        let irqs = device.irqs.iter().flatten();
+        Self {
+            path: device.path.clone(),
+            enabled: device.enabled,
+            unreadable: device.unreadable,
+            registers: device.registers.clone(),
+            irqs: irqs.map(|irq| irq.intid).collect(),
+            streams: streams.unwrap_or_default(),
+            does_dma: device.does_dma,
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ram => "memory",
+            Self::Gic => "GIC",
+            Self::Its => "ITS",
+            Self::Smmu => "SMMU",
+            Self::Console => "console",
+            Self::PcieHost => "PCIe host",
+        })
+    }
+}
+
 impl MachineFacts {
     /// The function at `address`.
-    pub fn function(&self, address: &DeviceAddress) -> Option<&Function> {
+    pub fn function(&self, address: &PciAddress) -> Option<&Function> {
         self.functions.iter().find(|f| f.address == *address)
+    }
+
+    /// The node at `path`.
+    pub fn node(&self, path: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.path == path)
+    }
+
+    /// Adds what firmware says of the memory bus: `devices`, and what the hypervisor itself needs of `info`.
+    pub fn describe(&mut self, info: &BootInfo, devices: &[PlatformDevice]) {
+        let gic = info.gic.iter();
+        let gic = gic.flat_map(|gic| {
+            let frames = gic.redistributors.iter().chain([&gic.distributor]);
+            let its = gic.its.iter().map(|its| (Part::Its, its.registers));
+            frames.map(|&frame| (Part::Gic, frame)).chain(its)
+        });
+        let hosts = info.pcie.iter();
+        let hosts = hosts.flat_map(|host| {
+            let windows = host.windows.iter().map(|window| window.cpu);
+            windows.chain([host.ecam])
+        });
+        self.own.extend(gic);
+        self.own.extend(hosts.map(|span| (Part::PcieHost, span)));
+        self.own
+            .extend(info.smmus.iter().map(|smmu| (Part::Smmu, smmu.registers)));
+        self.own
+            .extend(info.uart.iter().map(|uart| (Part::Console, uart.registers)));
+        let smmus = info.smmus.iter();
+        let irqs = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
+        let irqs = irqs.chain(info.uart.iter().map(|uart| uart.irq));
+        self.own_irqs
+            .extend(irqs.flatten().map(|irq: Irq| irq.intid));
+        self.nodes
+            .extend(devices.iter().map(|device| Node::of(device, &info.smmus)));
     }
 
     /// The file `name`.

@@ -13,9 +13,14 @@ mod text;
 mod validate;
 
 pub use discovered::discovered;
-pub use facts::{Content, File, Function, ImageError, ImageHeader, MachineFacts, Stream};
-pub use placement::{DTB_LEN, NoRoom, Placement, guest_addresses, place, place_memory};
-pub use problem::{Path, Problem, Rule, Step};
+pub use facts::{
+    Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Stream,
+};
+pub use placement::{
+    DTB_LEN, Mapping, NoRoom, NoWindow, Placement, guest_addresses, place, place_memory,
+    place_registers,
+};
+pub use problem::{Name, Path, Problem, Rule, Step};
 pub use text::{Bytes, DeviceAddress, PciAddress, TextError};
 pub use validate::validate;
 
@@ -79,9 +84,16 @@ pub struct Qemu {
     /// `[[machine.qemu.disk]]`: disk images that `devices` name as `drive=ID`.
     #[serde(rename = "disk", default)]
     pub disks: Vec<Disk>,
-    /// `iommu=smmuv3`; true if absent. Without it no device can be assigned.
+    /// `iommu=smmuv3`; true if absent. Without it no device can do DMA for a partition.
     #[serde(default = "yes")]
     pub smmu: bool,
+    /// One `-serial` argument each, in QEMU's own words, behind that of the console: the second UART of `virt`, which is
+    /// `/pl011@9040000`. It has no more.
+    #[serde(default)]
+    pub serials: Vec<String>,
+    /// A flattened device tree for `-dtb`, in place of the one that QEMU makes.
+    #[serde(default)]
+    pub dtb: Option<String>,
 }
 
 /// One disk image. Either an existing file, or one made for the run and filled with zeros.
@@ -109,7 +121,10 @@ pub struct Board {
     /// Parts of RAM that firmware keeps.
     #[serde(default)]
     pub reserved: Vec<BoardRange>,
-    /// `[[machine.board.function]]`: functions that can be assigned.
+    /// Its flattened device tree: what nodes there are to assign.
+    #[serde(default)]
+    pub dtb: Option<String>,
+    /// `[[machine.board.function]]`: PCI functions that can be assigned.
     #[serde(rename = "function", default)]
     pub functions: Vec<BoardFunction>,
 }
@@ -129,7 +144,7 @@ pub struct BoardRange {
 #[serde(deny_unknown_fields)]
 pub struct BoardFunction {
     /// Where it is.
-    pub address: DeviceAddress,
+    pub address: PciAddress,
     /// Its StreamID; absent if it stands behind no SMMU.
     #[serde(default)]
     pub stream: Option<u32>,
@@ -182,7 +197,7 @@ pub struct Partition {
     /// What happens when its devices step outside.
     #[serde(default)]
     pub on_fault: OnFault,
-    /// `[[partition.device]]`: functions it owns.
+    /// `[[partition.device]]`: functions and nodes that it owns.
     #[serde(rename = "device", default)]
     pub devices: Vec<Device>,
     /// `[[partition.dma_window]]`: what its devices may reach; all of its RAM if there is none.
@@ -190,21 +205,25 @@ pub struct Partition {
     pub dma_windows: Vec<DmaWindow>,
 }
 
-/// `[[partition.device]]`: one function given to a partition.
+/// `[[partition.device]]`: one PCI function, or one node of the device tree, given to a partition.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Where the machine has it: `00:02.0`, `0000:00:02.0`, or a device tree path.
     pub address: DeviceAddress,
-    /// Where the guest sees it. Absent: the next free device number on bus 0.
+    /// Where the guest sees a function. Absent: the next free device number on bus 0. A node has no such address.
     #[serde(default)]
     pub guest: Option<PciAddress>,
-    /// Whether it may be handed over without a reset.
+    /// Whether it may be handed over without a reset. No node can be reset.
     #[serde(default)]
     pub reset: ResetPolicy,
+    /// `false`: it does no DMA at all, says the integrator, and so may stand behind no SMMU. For nodes such as a UART, a
+    /// clock or GPIOs, of which no device tree says it; where that is wrong, nothing stops the device.
+    #[serde(default = "yes")]
+    pub dma: bool,
 }
 
-/// What to do with a function that cannot be reset.
+/// What to do with a device that cannot be reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetPolicy {
@@ -262,6 +281,12 @@ impl Default for OnFault {
 }
 
 impl Machine {
+    /// Whether a partition is to have a node of the device tree.
+    pub fn names_nodes(&self) -> bool {
+        let mut devices = self.partitions.iter().flat_map(|p| &p.devices);
+        devices.any(|device| matches!(device.address, DeviceAddress::Path(_)))
+    }
+
     /// The configuration without what only the host needs, as it goes into a bundle.
     pub fn without_host_parts(&self) -> Self {
         let mut machine = self.clone();

@@ -1,9 +1,10 @@
-//! Where things go: a guest's files in its RAM, a partition's RAM in the machine's, its devices on the guest's bus.
+//! Where things go: a guest's files in its RAM, a partition's RAM in the machine's, its functions on the guest's bus, and
+//! registers of its other devices in the guest's address space.
 
-use super::{Device, ImageHeader, MEMORY_BLOCK, Machine, MachineFacts, PciAddress};
+use super::{Device, DeviceAddress, ImageHeader, MEMORY_BLOCK, Machine, MachineFacts, PciAddress};
 use crate::guest_map;
 use alloc::vec::Vec;
-use iommu::addr::{Gpa, Hpa, Span};
+use iommu::addr::{Gpa, Hpa, PAGE_SIZE, Span};
 
 /// Room for a guest device tree: the most that the arm64 boot protocol allows.
 pub const DTB_LEN: u64 = 2 << 20;
@@ -59,16 +60,20 @@ pub fn place(memory: u64, image: ImageHeader, initrd: u64) -> Result<Placement, 
     })
 }
 
-/// Where the guest sees each of `devices`: what the configuration says, else the next free device number on bus 0 from
-/// 1 on. `None`: no number is left.
+/// Where the guest sees each function among `devices`: what the configuration says, else the next free device number on
+/// bus 0 from 1 on. `None`: it is no function, or no number is left.
 pub fn guest_addresses(devices: &[Device]) -> Vec<Option<PciAddress>> {
+    let is_function = |device: &&Device| matches!(device.address, DeviceAddress::Pci(_));
     let mut taken: u32 = 1;
-    for guest in devices.iter().filter_map(|d| d.guest) {
+    for guest in devices.iter().filter(is_function).filter_map(|d| d.guest) {
         if guest.bus == 0 {
             taken |= 1 << (guest.device & 0x1f);
         }
     }
     let choose = |device: &Device| {
+        if !is_function(&device) {
+            return None;
+        }
         device.guest.or_else(|| {
             let free = taken.trailing_ones();
             (free < 32).then(|| {
@@ -78,6 +83,91 @@ pub fn guest_addresses(devices: &[Device]) -> Vec<Option<PciAddress>> {
         })
     };
     devices.iter().map(choose).collect()
+}
+
+/// Whole pages of registers, and where a guest sees them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// In the machine.
+    pub host: Span<Hpa>,
+    /// In the guest.
+    pub guest: Gpa,
+}
+
+impl Mapping {
+    /// Where the guest sees `registers`, if they are in here.
+    pub fn find(&self, registers: &Span<Hpa>) -> Option<Span<Gpa>> {
+        self.host.covers(registers).then(|| Span {
+            base: self.guest + (registers.base - self.host.base),
+            len: registers.len,
+        })
+    }
+}
+
+/// Registers for which a guest with so much RAM has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoWindow(pub Span<Hpa>);
+
+/// Where a guest with `memory` bytes of RAM sees `registers`: whole pages, each at the address that it has in the machine
+/// where the guest's map has nothing there, else in [`guest_map::PLATFORM`], in order.
+pub fn place_registers(memory: u64, registers: &[Span<Hpa>]) -> Result<Vec<Mapping>, NoWindow> {
+    let mut pages: Vec<Span<Hpa>> = Vec::new();
+    for span in registers {
+        let mut page = pages_of(span).ok_or(NoWindow(*span))?;
+        // One page is mapped once, whosever registers are in it.
+        while let Some(other) = pages.iter().position(|other| other.overlaps(&page)) {
+            let other = pages.remove(other);
+            let end = page.end().max(other.end());
+            page.base = page.base.min(other.base);
+            page.len = end - page.base;
+        }
+        let at = pages.partition_point(|other| other.base < page.base);
+        pages.insert(at, page);
+    }
+    let mut next = guest_map::PLATFORM.base;
+    let mut mappings: Vec<Mapping> = Vec::with_capacity(pages.len());
+    for host in pages {
+        let same = Gpa(host.base.0);
+        let guest = if is_free(same, host.len, memory) {
+            same
+        } else {
+            // Large ones as blocks, if the machine has them so.
+            let align = host.len.next_power_of_two().min(MEMORY_BLOCK);
+            let base = next.0.next_multiple_of(align);
+            let window = guest_map::PLATFORM;
+            let end = base.checked_add(host.len);
+            let end = end.filter(|&end| end <= window.end().0);
+            next = Gpa(end.ok_or(NoWindow(host))?);
+            Gpa(base)
+        };
+        mappings.push(Mapping { host, guest });
+    }
+    Ok(mappings)
+}
+
+/// The whole pages that hold `registers`; `None` past the last address.
+pub(super) fn pages_of(registers: &Span<Hpa>) -> Option<Span<Hpa>> {
+    let base = registers.base.align_down(PAGE_SIZE);
+    let end = registers.base.0.checked_add(registers.len)?;
+    let end = end.checked_next_multiple_of(PAGE_SIZE)?;
+    Some(Span {
+        base,
+        len: end - base.0,
+    })
+}
+
+/// Whether a guest with `memory` bytes of RAM has nothing at `base`, and never will have.
+fn is_free(base: Gpa, len: u64, memory: u64) -> bool {
+    let ram = Span {
+        base: guest_map::RAM,
+        len: memory,
+    };
+    let limit = 1 << guest_map::IPA_BITS;
+    let Some(span) = Span::<Gpa>::new(base, len).filter(|span| span.end().0 <= limit) else {
+        return false;
+    };
+    let taken = guest_map::TAKEN.iter().chain([&ram]);
+    !taken.into_iter().any(|taken| taken.overlaps(&span))
 }
 
 /// Where each partition's RAM lies in the machine's: fixed bases first, then first fit in order, 2 MiB aligned.

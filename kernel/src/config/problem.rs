@@ -1,7 +1,8 @@
 //! What is wrong with a configuration, and where.
 
 use super::{Bytes, ImageError, MAX_CMDLINE, MAX_DMA_WINDOWS, MAX_NAME, MAX_PARTITIONS, MAX_VCPUS};
-use super::{DTB_LEN, PciAddress, Stream};
+use super::{DTB_LEN, Part, PciAddress, Stream};
+use crate::guest_map;
 use core::fmt;
 use iommu::addr::Hpa;
 
@@ -65,6 +66,47 @@ impl Path {
     /// The steps from the root.
     pub fn steps(&self) -> &[Step] {
         &self.steps[..self.len]
+    }
+}
+
+/// The path of a node, or its end if it is too long for a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    bytes: [u8; Name::LEN],
+    len: usize,
+    cut: bool,
+}
+
+impl Name {
+    const LEN: usize = 48;
+
+    /// The name of `path`.
+    pub fn new(path: &str) -> Self {
+        let mut start = path.len().saturating_sub(Self::LEN);
+        while !path.is_char_boundary(start) {
+            start += 1;
+        }
+        let end = &path.as_bytes()[start..];
+        let mut bytes = [0; Self::LEN];
+        bytes[..end.len()].copy_from_slice(end);
+        Self {
+            bytes,
+            len: end.len(),
+            cut: start != 0,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = core::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default();
+        write!(f, "{}{text}", if self.cut { ".." } else { "" })
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -168,6 +210,26 @@ pub enum Rule {
     DeviceWithoutAddresses,
     /// A device behind no SMMU.
     DeviceBehindNoSmmu,
+    /// A node behind no SMMU that might do DMA.
+    NodeBehindNoSmmu,
+    /// A device that does DMA, though the configuration says that it does none.
+    DeviceDoesDma,
+    /// A node that firmware has turned off or keeps.
+    NodeDisabled,
+    /// A node of which a property has no meaning.
+    NodeUnreadable { property: &'static str },
+    /// A node without registers that the CPU could reach.
+    NodeWithoutRegisters,
+    /// A node whose registers are what the hypervisor itself uses.
+    NodeOfHypervisor { part: Part },
+    /// A node in whose pages there are registers of another one.
+    NodeSharesPage { page: Hpa, with: Name },
+    /// An interrupt that is not one of the machine's devices.
+    NodeInterrupt { intid: u32 },
+    /// An interrupt that the hypervisor itself takes.
+    NodeInterruptTaken { intid: u32 },
+    /// An interrupt that another partition's device has too.
+    NodeSharesInterrupt { intid: u32 },
     /// A device whose StreamID another partition's device has too.
     DeviceSharesStream { stream: Stream },
     /// A device that cannot be isolated from another partition's.
@@ -183,6 +245,12 @@ pub enum Rule {
     GuestFunctionAlone { address: PciAddress },
     /// No device number is left on the guest's bus.
     GuestBusFull,
+    /// A PCI address for a node.
+    GuestAddressOfNode,
+    /// Registers that find no place in the guest's address space.
+    GuestWindowFull { base: Hpa, len: Bytes },
+    /// More interrupts of nodes than a guest can have.
+    GuestInterrupts { count: usize },
 
     /// More than [`MAX_DMA_WINDOWS`].
     TooManyWindows { count: usize },
@@ -280,6 +348,34 @@ impl fmt::Display for Rule {
                 f.write_str("the device's registers have no place in the machine's address space")
             }
             Self::DeviceBehindNoSmmu => f.write_str("the device stands behind no SMMU"),
+            Self::NodeBehindNoSmmu => f.write_str(
+                "the device stands behind no SMMU, and nothing says that it does no DMA (`dma = false`)",
+            ),
+            Self::DeviceDoesDma => f.write_str("`dma = false`, but the device does DMA"),
+            Self::NodeDisabled => {
+                f.write_str("the device tree says that the device is not to be used (`status`)")
+            }
+            Self::NodeUnreadable { property } => {
+                write!(f, "the device's `{property}` in the device tree has no meaning here")
+            }
+            Self::NodeWithoutRegisters => {
+                f.write_str("the device has no registers that could be given away")
+            }
+            Self::NodeOfHypervisor { part } => {
+                write!(f, "the device is the hypervisor's own ({part})")
+            }
+            Self::NodeSharesPage { page, with } => {
+                write!(f, "the device shares the page of registers at {page} with {with}")
+            }
+            Self::NodeInterrupt { intid } => {
+                write!(f, "the device's interrupt {intid} is a CPU's own")
+            }
+            Self::NodeInterruptTaken { intid } => {
+                write!(f, "the device's interrupt {intid} is the hypervisor's own")
+            }
+            Self::NodeSharesInterrupt { intid } => {
+                write!(f, "the device shares interrupt {intid} with another partition's")
+            }
             Self::DeviceSharesStream { stream } => write!(
                 f,
                 "the device shares StreamID {} of SMMU {} with another partition's",
@@ -300,6 +396,17 @@ impl fmt::Display for Rule {
                 write!(f, "guest address {address} has no function 0 beside it")
             }
             Self::GuestBusFull => f.write_str("no device number is left on the guest's bus"),
+            Self::GuestAddressOfNode => {
+                f.write_str("a node of the device tree has no PCI address in the guest")
+            }
+            Self::GuestWindowFull { base, len } => {
+                write!(f, "the guest's address space has no room for {len} of registers at {base}")
+            }
+            Self::GuestInterrupts { count } => write!(
+                f,
+                "the devices have {count} interrupts, at most {} are possible",
+                guest_map::PLATFORM_INTIDS.len()
+            ),
             Self::TooManyWindows { count } => {
                 write!(
                     f,
@@ -313,7 +420,7 @@ impl fmt::Display for Rule {
             Self::WindowOutsideRam { base, end, ram_end } => write!(
                 f,
                 "DMA window {base:#x}..{end:#x} is not all in the partition's RAM, {}..{ram_end:#x}",
-                crate::guest_map::RAM
+                guest_map::RAM
             ),
             Self::WindowOverlap => f.write_str("two DMA windows overlap"),
             Self::ThresholdZero => f.write_str("a threshold of 0 faults acts without a fault"),

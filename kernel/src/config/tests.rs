@@ -1,5 +1,7 @@
 //! The rules on machines that no host describes, the decisions that both sides take alike, and values as text.
 
+mod nodes;
+
 use super::*;
 use alloc::string::ToString;
 use alloc::{format, vec};
@@ -53,6 +55,7 @@ fn facts() -> MachineFacts {
             name: "k".to_string(),
             content: image(8 << 20),
         }],
+        ..MachineFacts::default()
     }
 }
 
@@ -90,6 +93,7 @@ fn device(address: &str) -> Device {
         address: address.parse().unwrap(),
         guest: None,
         reset: ResetPolicy::Required,
+        dma: true,
     }
 }
 

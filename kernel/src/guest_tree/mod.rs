@@ -3,6 +3,8 @@
 //! [`GuestTree::build`] is the tree's outline; one function a node follows, in the same order. A node for a virtual IOMMU is
 //! one more of them, with a phandle that the PCIe host's `iommu-map` names; there is none while partitions see stage 2 only.
 
+mod platform;
+
 use alloc::format;
 use alloc::vec::Vec;
 use dtoolkit::ToPropertyValue;
@@ -10,6 +12,7 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use iommu::addr::{Gpa, Span};
 
 use crate::guest_map;
+use crate::platform::Assigned;
 use crate::vdev::affinity;
 use crate::vdev::vpci::intx_intid;
 
@@ -17,7 +20,7 @@ use crate::vdev::vpci::intx_intid;
 pub const MAX_VCPUS: usize = (guest_map::GICR.len / guest_map::GICR_STRIDE) as usize;
 
 /// What differs between partitions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct GuestTree<'a> {
     /// The partition's name.
     pub name: &'a str,
@@ -31,6 +34,8 @@ pub struct GuestTree<'a> {
     pub initrd: Option<Span<Gpa>>,
     /// The PCIe host, if it has functions.
     pub pcie: Option<Pcie>,
+    /// Devices that are no functions.
+    pub platform: &'a [Assigned],
 }
 
 /// What the PCIe host says of the physical ones behind it.
@@ -78,6 +83,7 @@ impl GuestTree<'_> {
             .add(clock())
             .add(uart())
             .add_all(self.pcie.map(pcie))
+            .add_all(platform::nodes(self.platform))
             .0;
         tree.to_dtb()
     }

@@ -1,5 +1,7 @@
 //! Trees are read back; expected cells are those of QEMU's `virt`, which the map follows, or of the bindings.
 
+mod platform;
+
 use super::{GuestTree, Pcie};
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::{Node, Property};
@@ -23,6 +25,7 @@ const TREE: GuestTree<'_> = GuestTree {
         dma_coherent: true,
         msi: true,
     }),
+    platform: &[],
 };
 
 struct Read(Vec<u8>);

@@ -1,7 +1,7 @@
 //! Putting a partition together: memory, functions with their DMA and messages, virtual devices.
 
 use super::SetupError;
-use crate::boot_info::BootInfo;
+use crate::boot_info::{BootInfo, PlatformDevice};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress, Machine};
@@ -17,6 +17,7 @@ use crate::machine::{GuestRam, Host};
 use crate::messages::Source;
 use crate::partition::Partition;
 use crate::pci::{Bdf, Function, FunctionInfo, Topology};
+use crate::platform::{self, Platform};
 use crate::say;
 use crate::system::Owner;
 use crate::vdev::vgic::Vgic;
@@ -45,8 +46,18 @@ pub struct Materials<'a> {
     pub coherent: bool,
     /// The EL1 virtual timer's interrupt.
     pub timer: u32,
+    /// Devices on the memory bus, if any is to be given away.
+    pub devices: &'a [PlatformDevice],
     /// See [`lines`].
     pub lines: Vec<(u32, Option<usize>)>,
+}
+
+impl Materials<'_> {
+    /// Whether SPI `intid` is not only `partition`'s.
+    fn is_used_by_others(&self, intid: u32, partition: usize) -> bool {
+        let mut lines = self.lines.iter();
+        lines.any(|line| line.0 == intid && line.1 != Some(partition))
+    }
 }
 
 /// A partition's tag, on the CPUs and at every IOMMU. 0 is left to nobody, so that a forgotten VTTBR_EL2 is no guest's.
@@ -70,7 +81,20 @@ pub fn partition(
         .map(ram.guest(), ram.host(), Attributes::RAM)
         .map_err(SetupError::Table)?;
 
-    let devices = devices(index, config, &ram, gate, materials)?;
+    let mut devices = devices(index, config, &ram, gate, materials)?;
+    let platform = Platform::new(config, materials.devices, &mut devices.links, |intid| {
+        materials.is_used_by_others(intid, index)
+    });
+    let platform = platform.ok_or_else(refused)?;
+    for mapping in &platform.mappings {
+        let pages = Span {
+            base: mapping.guest,
+            len: mapping.host.len,
+        };
+        stage_two
+            .map(pages, mapping.host.base, Attributes::DEVICE)
+            .map_err(SetupError::Table)?;
+    }
     let snoops = |owned: &Owned| {
         let host = gate.topology.functions[owned.info].host;
         materials.info.pcie[host].dma_coherent
@@ -112,6 +136,7 @@ pub fn partition(
         stage_two: Mutex::new(stage_two),
         vmid: tag(index),
         devices,
+        platform,
         vgic: Mutex::new(vgic),
         vits: Mutex::new(vits),
         its_busy: AtomicBool::new(false),
@@ -140,7 +165,9 @@ fn devices(
     let mut placements = Vec::new();
     let mut tags: Vec<(IommuIndex, CacheTag)> = Vec::new();
     let places = config::guest_addresses(&config.devices);
-    for (device, guest) in config.devices.iter().zip(places) {
+    let is_function = |device: &&config::Device| matches!(device.address, DeviceAddress::Pci(_));
+    let functions = config.devices.iter().zip(places);
+    for (device, guest) in functions.filter(|(device, _)| is_function(device)) {
         let info = find(&gate.topology, device).ok_or_else(refused)?;
         let guest = guest.and_then(|guest| Bdf::new(guest.bus, guest.device, guest.function));
         let guest = guest.ok_or_else(refused)?;
@@ -272,10 +299,7 @@ fn route_pin(
         guest: intid,
         physical: record.intx,
     };
-    let others = |intid: u32| {
-        let mut lines = materials.lines.iter();
-        lines.any(|line| line.0 == intid && line.1 != Some(partition))
-    };
+    let others = |intid: u32| materials.is_used_by_others(intid, partition);
     let routed = intx::route(pin, links, others);
     if let Err(reason) = routed {
         say!("{name}: {} has no INTx: {reason}", record.address);
@@ -283,8 +307,14 @@ fn route_pin(
     routed.is_ok()
 }
 
-/// Who uses which SPI: the hypervisor's own devices (`None`) and, through their pins, the functions of each partition.
-pub fn lines(info: &BootInfo, machine: &Machine, topology: &Topology) -> Vec<(u32, Option<usize>)> {
+/// Who uses which SPI: the hypervisor's own devices (`None`), and of each partition the functions, through their pins, and
+/// the other `devices`.
+pub fn lines(
+    info: &BootInfo,
+    machine: &Machine,
+    topology: &Topology,
+    devices: &[PlatformDevice],
+) -> Vec<(u32, Option<usize>)> {
     let smmus = info.smmus.iter();
     let own = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
     let own = own.chain([info.uart.and_then(|uart| uart.irq)]);
@@ -295,7 +325,9 @@ pub fn lines(info: &BootInfo, machine: &Machine, topology: &Topology) -> Vec<(u3
             .iter()
             .filter_map(|device| find(topology, device));
         let pins = functions.filter_map(|info| topology.functions[info].intx);
-        lines.extend(pins.map(|irq| (irq.intid, Some(index))));
+        let nodes = platform::named(partition, devices);
+        let wires = nodes.flat_map(|device| device.irqs.iter().copied().flatten());
+        lines.extend(pins.chain(wires).map(|irq| (irq.intid, Some(index))));
     }
     lines
 }

@@ -5,7 +5,7 @@ pub mod assemble;
 mod report;
 pub mod takeover;
 
-use crate::boot_info::BootInfo;
+use crate::boot_info::{BootInfo, Devices};
 use crate::bundle::{Bundle, BundleError};
 use crate::config;
 use crate::machine::Host;
@@ -56,6 +56,7 @@ pub enum SetupError {
 /// All of it, in order.
 pub fn build(
     info: &BootInfo,
+    devices: Devices,
     boot_cpu: usize,
     frames: &'static FramePool,
     mmio: &mut MmioPool,
@@ -73,7 +74,11 @@ pub fn build(
     }
     let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
     let machine = bundle.config().map_err(SetupError::Bundle)?;
-    let facts = takeover::facts(info, frames, &topology, &bundle);
+    let devices = match machine.names_nodes() {
+        true => devices.list(),
+        false => Vec::new(),
+    };
+    let facts = takeover::facts(info, frames, &topology, &devices, &bundle);
     let problems = config::validate(&machine, &facts);
     for problem in &problems {
         say!("configuration: {problem}");
@@ -101,7 +106,8 @@ pub fn build(
         bundle: &bundle,
         coherent: units.all(|unit| unit.driver.lock().caps().coherent),
         timer: timer.virt.intid,
-        lines: assemble::lines(info, &machine, &gate.topology),
+        devices: &devices,
+        lines: assemble::lines(info, &machine, &gate.topology, &devices),
     };
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {

@@ -4,6 +4,7 @@ use super::assemble::dma_windows;
 use crate::gate::Gate;
 use crate::guest_map;
 use crate::partition::Partition;
+use crate::platform::Assigned;
 use crate::say;
 use crate::vdev::vpci::intx_intid;
 use alloc::format;
@@ -72,6 +73,9 @@ pub fn partition(partition: &Partition, gate: &Gate) {
         partition.cpus,
         ram.base
     );
+    for assigned in &partition.platform.devices {
+        say!("{name}: {}", PlatformLine(assigned));
+    }
     if partition.devices.owned.is_empty() {
         return;
     }
@@ -129,9 +133,38 @@ fn device(partition: &Partition, gate: &Gate, slot: usize) -> String {
     line
 }
 
+/// A device on the memory bus.
+struct PlatformLine<'a>(&'a Assigned);
+
+impl fmt::Display for PlatformLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Assigned {
+            device,
+            registers,
+            irqs,
+        } = self.0;
+        f.write_str(&device.path)?;
+        for (host, guest) in device.registers.iter().zip(registers) {
+            write!(f, ", registers {} as {}", Place(*host), guest.base)?;
+        }
+        for (host, guest) in device.irqs.iter().zip(irqs) {
+            if let (Some(host), Some(guest)) = (host, guest) {
+                write!(f, ", interrupt {} as {}", host.intid, guest.intid)?;
+            }
+        }
+        if device.streams.is_empty() {
+            f.write_str("; does no DMA by the configuration's word")?;
+        }
+        f.write_str("; cannot be reset: it keeps its state")
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::SmmuLine;
+    use super::{PlatformLine, SmmuLine};
+    use crate::boot_info::{Irq, PlatformDevice};
+    use crate::platform::Assigned;
+    use iommu::addr::Gpa;
     use iommu::addr::{Hpa, Span};
     use iommu::id::IommuIndex;
     use iommu::physical::Caps;
@@ -178,6 +211,34 @@ mod tests {
         assert!(
             line.ends_with("stage 2, 8-bit VMIDs, cleaned by hand"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn a_line_names_what_a_device_on_the_memory_bus_is_in_the_guest() {
+        let level = |intid| Irq { intid, edge: false };
+        let assigned = Assigned {
+            device: PlatformDevice {
+                path: "/pl011@9040000".into(),
+                registers: [Span {
+                    base: Hpa(0x904_0000),
+                    len: 0x1000,
+                }]
+                .into(),
+                irqs: [Some(level(40)), Some(level(41)), None].into(),
+                ..PlatformDevice::default()
+            },
+            registers: [Span {
+                base: Gpa(0xa00_0000),
+                len: 0x1000,
+            }]
+            .into(),
+            irqs: [Some(level(64)), None, None].into(),
+        };
+        assert_eq!(
+            PlatformLine(&assigned).to_string(),
+            "/pl011@9040000, registers 0x9040000+0x1000 as 0xa000000, interrupt 40 as 64; does no DMA by \
+             the configuration's word; cannot be reset: it keeps its state"
         );
     }
 }

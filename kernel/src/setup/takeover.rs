@@ -1,7 +1,7 @@
 //! Taking the machine over: all DMA stopped first, then the interrupt controller, the buses, memory, and the gate shut.
 
 use super::{SetupError, report};
-use crate::boot_info::{self, BootInfo};
+use crate::boot_info::{self, BootInfo, PlatformDevice};
 use crate::bundle::Bundle;
 use crate::config::{self, Machine, MachineFacts};
 use crate::gate::{Gate, Unit};
@@ -72,6 +72,7 @@ pub fn facts(
     info: &BootInfo,
     frames: &'static FramePool,
     topology: &Topology,
+    devices: &[PlatformDevice],
     bundle: &Bundle<'_>,
 ) -> MachineFacts {
     let free = frames.free_ranges();
@@ -94,7 +95,7 @@ pub fn facts(
         });
     }
     kept.retain(|span| span.len != 0);
-    config::discovered(info, &kept, topology, bundle)
+    config::discovered(info, &kept, topology, devices, bundle)
 }
 
 /// RAM of every partition, taken before anything else is allocated.

@@ -12,8 +12,19 @@ pub struct Tree<'a> {
     pub ecam: Option<Region>,
     /// RAM.
     pub memory: Option<Region>,
+    /// PL031, a clock.
+    pub clock: Option<Clock>,
     /// `/chosen/bootargs`: what the configuration asks of the scenario.
     pub arguments: &'a str,
+}
+
+/// An assigned PL031.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// Registers.
+    pub registers: Region,
+    /// Its interrupt.
+    pub intid: u32,
 }
 
 /// A range of addresses.
@@ -33,6 +44,7 @@ impl<'a> Tree<'a> {
             uart: None,
             ecam: None,
             memory: None,
+            clock: None,
             arguments: "",
         };
         for node in fdt.root().children() {
@@ -48,7 +60,16 @@ impl<'a> Tree<'a> {
                 })
             };
             if is("arm,pl011") {
-                tree.uart = region().map(|region| region.base);
+                // A second one is an assigned device, behind the console's.
+                tree.uart = tree.uart.or(region().map(|region| region.base));
+            } else if is("arm,pl031") {
+                // SPI, number, flags (the GICv3 binding).
+                let irq = node.property("interrupts");
+                let cells = irq.and_then(|value| value.value().get(4..8)?.try_into().ok());
+                tree.clock = region().zip(cells).map(|(registers, cells)| Clock {
+                    registers,
+                    intid: 32 + u32::from_be_bytes(cells),
+                });
             } else if is("pci-host-ecam-generic") {
                 tree.ecam = region();
             } else if node.name_without_address() == "memory" {

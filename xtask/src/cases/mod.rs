@@ -8,6 +8,7 @@ mod figures;
 pub mod lines;
 mod linux;
 mod misuse;
+mod platform;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
@@ -39,6 +40,7 @@ pub fn all() -> Vec<Case> {
         linux::CASES,
         edu::CASES,
         misuse::CASES,
+        platform::CASES,
         figures::CASES,
     ]
     .concat()

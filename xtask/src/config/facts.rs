@@ -5,6 +5,7 @@ use super::files;
 use super::parse::Parsed;
 use super::qemu;
 use super::report::Finding;
+use super::tree;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{
@@ -44,7 +45,7 @@ pub fn hardware(
     };
     match (&machine.qemu, &machine.board) {
         (Some(machine), None) => qemu_machine(machine, at.key("qemu"), folder, &mut add),
-        (None, Some(board)) => board_machine(board, at.key("board"), &mut add),
+        (None, Some(board)) => board_machine(board, at.key("board"), folder, &mut add),
         (Some(_), Some(_)) => {
             let message = "the machine is described twice: as `qemu` and as `board`".to_owned();
             let other = Some(at.key("qemu"));
@@ -100,16 +101,35 @@ fn qemu_machine(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) -> Ha
                 (Vec::new(), |rule| matches!(rule, Rule::DeviceUnknown))
             }
         };
-    let facts = MachineFacts {
+    let mut facts = MachineFacts {
         memory: Span::<Hpa>::new(QEMU_RAM, memory.get())
             .into_iter()
             .collect(),
-        reserved: Vec::new(),
         cpus: machine.cpus.into(),
         functions,
-        files: Vec::new(),
+        ..MachineFacts::default()
     };
+    if machine.serials.len() > 1 {
+        let message = "QEMU's `virt` has one UART beside the console's".to_owned();
+        add(message, at.key("serials").index(1), None, "");
+    }
+    match &machine.dtb {
+        Some(dtb) => device_tree(&mut facts, dtb, at, folder, add),
+        None => tree::describe_qemu(&mut facts, machine.serials.len()),
+    }
     Hardware { facts, unknown }
+}
+
+/// Adds what the device tree in the file `dtb` says.
+fn device_tree(facts: &mut MachineFacts, dtb: &str, at: Path, folder: &FilePath, add: Add<'_>) {
+    let read = std::fs::read(files::on_disk(folder, dtb));
+    let message = match read.map(|bytes| tree::describe(facts, &bytes)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(error) => format!("the device tree `{dtb}` cannot be read: {error}"),
+    };
+    let help = "a flattened device tree (.dtb), of a machine with GICv3, PSCI and a generic timer";
+    add(message, at.key("dtb"), None, help);
 }
 
 fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
@@ -151,7 +171,7 @@ fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
     }
 }
 
-fn board_machine(board: &Board, at: Path, add: Add<'_>) -> Hardware {
+fn board_machine(board: &Board, at: Path, folder: &FilePath, add: Add<'_>) -> Hardware {
     let mut ranges = |ranges: &[BoardRange], at: Path| {
         let mut spans: Vec<Span<Hpa>> = Vec::new();
         for (i, range) in ranges.iter().enumerate() {
@@ -182,7 +202,7 @@ fn board_machine(board: &Board, at: Path, add: Add<'_>) -> Hardware {
     let alone = |index: usize| u32::MAX - u32::try_from(index).unwrap_or(0);
     let functions = board.functions.iter().enumerate();
     let functions = functions.map(|(i, function)| Function {
-        address: function.address.clone(),
+        address: function.address,
         streams: Vec::from_iter(function.stream.map(|id| Stream {
             smmu: IommuIndex(function.smmu),
             id: DeviceId(id),
@@ -192,13 +212,16 @@ fn board_machine(board: &Board, at: Path, add: Add<'_>) -> Hardware {
         bridge: function.bridge,
         resettable: function.resettable,
     });
-    let facts = MachineFacts {
+    let mut facts = MachineFacts {
         memory,
         reserved,
         cpus: board.cpus.into(),
         functions: functions.collect(),
-        files: Vec::new(),
+        ..MachineFacts::default()
     };
+    if let Some(dtb) = &board.dtb {
+        device_tree(&mut facts, dtb, at, folder, add);
+    }
     Hardware {
         facts,
         unknown: |_| false,

@@ -42,6 +42,9 @@ fn labels(rule: &Rule) -> (&'static str, &'static str) {
         Rule::NameTwice => ("and here", "used here first"),
         Rule::BaseOverlap { .. } | Rule::WindowOverlap => ("overlaps", "this one"),
         Rule::DeviceSharesStream { .. } => ("the same StreamID", "is another partition's"),
+        Rule::NodeSharesPage { .. } | Rule::NodeSharesInterrupt { .. } => {
+            ("shares with", "this one")
+        }
         Rule::DeviceSharesGroup { .. } => ("cannot be isolated from", "this one"),
         Rule::TwoGuests => ("and this", "either this"),
         Rule::RestartForbidden => ("would restart it", "forbids it"),
@@ -106,6 +109,34 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::DeviceUnknown => return Some(known_devices(problem, machine, facts)),
         Rule::DeviceIsBridge => "give the functions behind it",
         Rule::DeviceWithoutAddresses => "its host bridge needs larger windows",
+        Rule::NodeBehindNoSmmu => {
+            "if it does no DMA at all (a UART, a clock, GPIOs), say `dma = false`: where that is wrong, nothing stops it"
+        }
+        Rule::DeviceDoesDma => "leave `dma` out; only what stands behind an SMMU can be given",
+        Rule::NodeDisabled => {
+            "firmware or a driver of its own keeps it; set `status` in the device tree if not"
+        }
+        Rule::NodeUnreadable { .. } => {
+            "it is on a bus with addresses of its own, or the device tree is wrong"
+        }
+        Rule::NodeWithoutRegisters => "give the node that has `reg`",
+        Rule::NodeOfHypervisor { .. } => "partitions get one of their own from the hypervisor",
+        Rule::NodeSharesPage { .. } => {
+            "who has the page has both: give both to one partition, or neither"
+        }
+        Rule::NodeInterrupt { .. } => "only shared peripheral interrupts (SPIs) can be given",
+        Rule::NodeInterruptTaken { .. } => "it cannot be shared with a guest",
+        Rule::NodeSharesInterrupt { .. } => "give both to one partition",
+        Rule::GuestAddressOfNode => {
+            "leave `guest` out: registers keep their address where they can"
+        }
+        Rule::GuestWindowFull { .. } => "leave out a device with so many registers",
+        Rule::GuestInterrupts { .. } => "spread the devices over more partitions",
+        Rule::DeviceBehindNoSmmu
+            if matches!(device(problem, machine), Some(DeviceAddress::Path(_))) =>
+        {
+            "its DMA could not be confined"
+        }
         Rule::DeviceBehindNoSmmu => {
             "its DMA could not be confined; QEMU's virtio devices need iommu_platform=on,disable-legacy=on"
         }
@@ -173,18 +204,36 @@ fn missing_file(problem: &Problem) -> String {
 }
 
 fn known_devices(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> String {
+    let wanted = device(problem, machine);
+    if let Some(DeviceAddress::Path(path)) = wanted {
+        return known_nodes(path, facts);
+    }
     let usable: Vec<String> = facts
         .functions
         .iter()
         .filter(|function| !function.bridge)
         .map(|function| function.address.to_string())
         .collect();
-    let wanted = device(problem, machine).map(DeviceAddress::to_string);
+    let wanted = wanted.map(DeviceAddress::to_string);
     let near = wanted.and_then(|w| nearest(&w, usable.iter().map(String::as_str)));
     match (near, usable.is_empty()) {
         (Some(near), _) if usable.len() > 6 => format!("did you mean {near}?"),
         (_, false) => format!("the machine has {}", usable.join(", ")),
         (_, true) => "the machine has no device that can be assigned".to_owned(),
+    }
+}
+
+fn known_nodes(path: &str, facts: &MachineFacts) -> String {
+    if facts.nodes.is_empty() {
+        return "nodes are known from the machine's device tree: say `dtb = \"FILE\"`".to_owned();
+    }
+    match nearest(path, facts.nodes.iter().map(|node| &*node.path)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => {
+            "give the full path of a node, such as \"/soc/serial@1000\"; QEMU's second UART needs \
+                 `serials = [\"null\"]`"
+                .to_owned()
+        }
     }
 }
 

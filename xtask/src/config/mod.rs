@@ -1,6 +1,6 @@
 //! A configuration on the host: read with every error of form, checked with every rule, shown with its places.
 //!
-//! [`check`] is the way in. [`parse`] keeps what was written where; [`facts`] and [`qemu`] say what the machine has,
+//! [`check`] is the way in. [`parse`] keeps what was written where; [`facts`], [`qemu`] and [`tree`] say what the machine has,
 //! [`files`] and [`payload`] what the guests are made of; the rules themselves are `kernel::config`'s, the same that run
 //! at boot. [`hints`] and [`report`] put words and places to what they find.
 
@@ -11,6 +11,7 @@ mod parse;
 pub mod payload;
 mod qemu;
 mod report;
+pub mod tree;
 
 pub use files::Made;
 pub use report::Report;

@@ -2,7 +2,7 @@
 //! StreamIDs, isolation groups. It follows QEMU's own rules for free slots, conventional bridges and bypass.
 
 use iommu::id::{DeviceId, IommuIndex};
-use kernel::config::{DeviceAddress, Function, PciAddress, Stream};
+use kernel::config::{Function, PciAddress, Stream};
 use std::collections::BTreeMap;
 
 /// Why an argument list makes no machine.
@@ -270,7 +270,7 @@ impl Topology {
 
     fn functions(&self, smmu: bool) -> Vec<Function> {
         let host_bridge = Function {
-            address: DeviceAddress::Pci(PciAddress::new(0, 0, 0)),
+            address: PciAddress::new(0, 0, 0),
             streams: Vec::new(),
             group: 0,
             bridge: true,
@@ -279,7 +279,7 @@ impl Topology {
         };
         let mut functions = vec![host_bridge];
         functions.extend(self.nodes.iter().map(|node| Function {
-            address: DeviceAddress::Pci(self.address(node)),
+            address: self.address(node),
             streams: if smmu { self.streams(node) } else { Vec::new() },
             group: self.group(node),
             bridge: node.behind.is_some(),

@@ -1,7 +1,7 @@
 //! Malformed configurations, each refused with the message that names its fault at the right line and column.
 
 use super::{Checked, Made, Report, check_text, qemu};
-use kernel::config::{DeviceAddress, Function};
+use kernel::config::Function;
 use std::fs;
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -132,6 +132,26 @@ const CASES: &[Case] = &[
     ("\"00:03.0\"", "\"00:03.0\"\nguest = \"01:01.0\"", "23:9", "guest address 01:01.0 is not on bus 0"),
     ("\"00:03.0\"", "\"00:03.0\"\nguest = \"00:01.1\"", "23:9", "guest address 00:01.1 has no function 0"),
     ("\"00:03.0\"", "\"00:03.0\"\nguest = \"00:05.0\"\n[[partition.device]]\naddress = \"00:06.0\"\nguest = \"00:05.0\"", "26:9", "guest address 00:05.0 is given twice"),
+    // Nodes of the device tree.
+    ("\"00:03.0\"", "\"/pl031@9010000\"\nreset = \"best-effort\"", "22:11", "nothing says that it does no DMA (`dma = false`)"),
+    ("\"00:03.0\"", "\"/pl031@9010000\"\ndma = false", "22:11", "the device cannot be reset"),
+    ("\"00:03.0\"", "\"/pl031@9010000\"\nreset = \"best-effort\"\ndma = 0", "24:7", "invalid type: integer `0`, expected a boolean"),
+    ("\"00:03.0\"", "\"/pl031@9010000\"\nreset = \"best-effort\"\ndma = false\nguest = \"00:01.0\"", "25:9", "has no PCI address in the guest"),
+    ("\"00:03.0\"", "\"00:03.0\"\ndma = false", "23:7", "`dma = false`, but the device does DMA"),
+    ("\"00:03.0\"", "\"/fw-cfg@9020000\"\nreset = \"best-effort\"\ndma = false", "24:7", "`dma = false`, but the device does DMA"),
+    ("\"00:03.0\"", "\"/fw-cfg@9020000\"\nreset = \"best-effort\"", "22:11", "the device stands behind no SMMU"),
+    ("\"00:03.0\"", "\"/pl011@9000000\"", "22:11", "the device is the hypervisor's own (console)"),
+    ("\"00:03.0\"", "\"/intc@8000000\"", "22:11", "the device is the hypervisor's own (GIC)"),
+    ("\"00:03.0\"", "\"/intc@8000000/its@8080000\"", "22:11", "the device is the hypervisor's own (ITS)"),
+    ("\"00:03.0\"", "\"/smmuv3@9050000\"", "22:11", "the device is the hypervisor's own (SMMU)"),
+    ("\"00:03.0\"", "\"/pcie@10000000\"", "22:11", "the device is the hypervisor's own (PCIe host)"),
+    ("\"00:03.0\"", "\"/memory@40000000\"", "22:11", "the device is the hypervisor's own (memory)"),
+    ("\"00:03.0\"", "\"/timer\"", "22:11", "the device has no registers that could be given away"),
+    ("\"00:03.0\"", "\"/cpus/cpu@0\"", "22:11", "`ranges` in the device tree has no meaning here"),
+    ("\"00:03.0\"", "\"/pl011@9040000\"", "22:11", "the machine has no such device"),
+    ("cpus = 4", "cpus = 4\nserials = [\"null\", \"null\"]", "7:20", "QEMU's `virt` has one UART beside the console's"),
+    ("cpus = 4", "cpus = 4\ndtb = \"raw\"", "7:7", "not a well-formed device tree"),
+    ("cpus = 4", "cpus = 4\ndtb = \"none\"", "7:7", "the device tree `none` cannot be read"),
     // DMA windows.
     ("size = \"1M\"\n\n", "size = 0\n\n", "26:8", "the DMA window is empty"),
     ("base = 0x4000_0000", "base = 0x4000_0800", "25:8", "0x40000800 is not a multiple of 4 KiB"),
@@ -356,7 +376,8 @@ stream = 0x100
 resettable = true
 
 [[machine.board.function]]
-address = "/soc/dma@1000"
+address = "0001:02:00.0"
+resettable = true
 
 [[partition]]
 name = "p"
@@ -372,7 +393,7 @@ address = "0001:01:00.0"
     let (described, assigned) = board.split_at(board.len() - 30);
     let other = format!(
         "{described}{}",
-        assigned.replace("0001:01:00.0", "/soc/dma@1000")
+        assigned.replace("0001:01:00.0", "0001:02:00.0")
     );
     assert_eq!(
         problems(&other).findings[0].message,
@@ -425,10 +446,7 @@ fn identities(devices: &[&str]) -> Vec<(String, Vec<u32>, u32)> {
         .skip(1)
         .map(|f| {
             let ids = f.streams.iter().map(|stream| stream.id.0).collect();
-            let DeviceAddress::Pci(address) = f.address else {
-                panic!("not a PCI function")
-            };
-            (address.to_string(), ids, f.group)
+            (f.address.to_string(), ids, f.group)
         })
         .collect()
 }
@@ -483,4 +501,63 @@ fn what_goes_around_the_smmu_has_no_stream() {
     assert_eq!(found[1].1, [0x10]);
     assert_eq!(found[4].0, "41:00.0");
     assert!(found[4].1.is_empty());
+}
+
+/// [`GOOD`] on a QEMU with a second UART, which the first partition has instead of its disk.
+fn with_uart() -> String {
+    changed("cpus = 4", "cpus = 4\nserials = [\"null\"]").replace(
+        "\"00:03.0\"",
+        "\"/pl011@9040000\"\nreset = \"best-effort\"\ndma = false",
+    )
+}
+
+#[test]
+fn a_node_can_be_given_and_a_wrong_path_is_answered_with_the_right_one() {
+    if let Err(report) = check(&with_uart()) {
+        panic!("{}", report.render(false));
+    }
+    let shown = problems(&with_uart().replace("/pl011@9040000", "/pl011@9040001")).render(false);
+    assert!(shown.contains("did you mean /pl011@9040000?"), "{shown}");
+}
+
+#[test]
+fn two_partitions_cannot_have_one_page() {
+    let virtio = |n: u32| format!("\"/virtio_mmio@a000{n}00\"\nreset = \"best-effort\"");
+    let text = changed("\"00:03.0\"", &virtio(0)).replace("\"01:00.0\"", &virtio(2));
+    let report = problems(&text);
+    let shares = |finding: &&super::report::Finding| finding.message.contains("shares the page");
+    let found: Vec<_> = report.findings.iter().filter(shares).collect();
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|finding| finding.other.is_some()));
+}
+
+#[test]
+fn nodes_are_those_of_the_device_tree_that_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = include_bytes!("qemu-virt.dtb");
+    fs::write(dir.path().join("m.dtb"), tree).unwrap();
+    let board = r#"
+[machine]
+name = "board"
+[machine.board]
+cpus = 1
+memory = [{ base = 0x4000_0000, size = "512M" }]
+dtb = "m.dtb"
+[[partition]]
+name = "p"
+memory = "64M"
+cpus = [0]
+payload = "canary"
+[[partition.device]]
+address = "/pl031@9010000"
+reset = "best-effort"
+dma = false
+"#;
+    let check = |text: String| check_text("m.toml", text, dir.path(), &Made::new());
+    if let Err(report) = check(board.to_owned()) {
+        panic!("{}", report.render(false));
+    }
+    let unknown = check(board.replace("dtb = \"m.dtb\"\n", "")).expect_err("no node is known");
+    let shown = unknown.render(false);
+    assert!(shown.contains("say `dtb = \"FILE\"`"), "{shown}");
 }

@@ -44,8 +44,8 @@ impl Guest {
         let socket = tempfile::Builder::new().prefix("sluice").tempdir()?;
         let mut command = qemu.command();
         command
-            .args(machine.args())
-            .args(["-serial", "stdio", "-monitor", "none", "-qmp"]);
+            .args(machine.args("stdio"))
+            .args(["-monitor", "none", "-qmp"]);
         command.arg(format!(
             "unix:{},server=on,wait=off",
             socket.path().join(MONITOR).display()

@@ -33,6 +33,10 @@ pub struct Machine {
     pub disks: Vec<(String, PathBuf)>,
     /// One `-device` each.
     pub devices: Vec<String>,
+    /// One `-serial` each, behind that of the console.
+    pub serials: Vec<String>,
+    /// The device tree, where it is not QEMU's own.
+    pub dtb: Option<PathBuf>,
     /// What is loaded, and who starts it.
     pub boot: Boot,
     /// One instruction takes one nanosecond of the machine's time, always.
@@ -75,6 +79,8 @@ impl Machine {
             smmu: true,
             disks: Vec::new(),
             devices: Vec::new(),
+            serials: Vec::new(),
+            dtb: None,
             boot,
             icount: false,
             trace: Vec::new(),
@@ -95,6 +101,8 @@ impl Machine {
         machine.cpu.clone_from(&qemu.cpu);
         machine.smmu = qemu.smmu;
         machine.devices.clone_from(&qemu.devices);
+        machine.serials.clone_from(&qemu.serials);
+        machine.dtb = qemu.dtb.as_ref().map(|dtb| folder.join(dtb));
         for disk in &qemu.disks {
             let path = match (&disk.file, disk.size) {
                 (Some(file), _) => folder.join(file),
@@ -112,8 +120,9 @@ impl Machine {
         Ok(machine)
     }
 
-    /// The arguments that describe it; console, control socket and trace file are the caller's.
-    pub fn args(&self) -> Vec<OsString> {
+    /// The arguments that describe it, with `console` for its first UART; control socket and trace file are the
+    /// caller's.
+    pub fn args(&self, console: &str) -> Vec<OsString> {
         let on = |yes: bool| if yes { "on" } else { "off" };
         let mut machine = format!(
             "virt,virtualization={},gic-version=3,dtb-randomness=off",
@@ -133,6 +142,15 @@ impl Machine {
         args.pair("-display", "none");
         if self.icount {
             args.pair("-icount", "shift=0,sleep=off");
+        }
+        for serial in [console]
+            .into_iter()
+            .chain(self.serials.iter().map(|s| &**s))
+        {
+            args.pair("-serial", serial);
+        }
+        if let Some(dtb) = &self.dtb {
+            args.pair("-dtb", dtb);
         }
         for (id, path) in &self.disks {
             let mut drive = OsString::from(format!("if=none,format=raw,id={id},file="));
@@ -195,7 +213,7 @@ mod tests {
 
     fn line(machine: &Machine) -> String {
         let words: Vec<_> = machine
-            .args()
+            .args("stdio")
             .iter()
             .map(|arg| arg.to_string_lossy().into_owned())
             .collect();
@@ -225,6 +243,13 @@ mod tests {
         let mut machine = Machine::new(kernel());
         machine.disks.push(("d".into(), "/tmp/a,b.img".into()));
         assert!(line(&machine).contains("-drive if=none,format=raw,id=d,file=/tmp/a,,b.img"));
+    }
+
+    #[test]
+    fn the_console_is_the_first_uart() {
+        let mut machine = Machine::new(kernel());
+        machine.serials.push("null".into());
+        assert!(line(&machine).contains(" -serial stdio -serial null "));
     }
 
     #[test]

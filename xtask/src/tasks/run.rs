@@ -92,8 +92,7 @@ fn known() -> String {
 fn interactive(machine: &Machine) -> Outcome {
     let mut command = kit::qemu()?.command();
     command
-        .args(machine.args())
-        .args(["-serial", "mon:stdio"])
+        .args(machine.args("mon:stdio"))
         .stdin(Stdio::inherit());
     eprintln!("Ctrl-A X ends the machine");
     let status = command.status().context("cannot start QEMU")?;

@@ -2,9 +2,10 @@
 
 use super::super::placement::guest_addresses;
 use super::super::{
-    Device, Function, Machine, MachineFacts, Partition, Path, PciAddress, ResetPolicy, Rule, Stream,
+    Device, DeviceAddress, Function, Machine, MachineFacts, Partition, Path, PciAddress,
+    ResetPolicy, Rule, Stream,
 };
-use super::Problems;
+use super::{Problems, nodes};
 use alloc::vec::Vec;
 
 /// A device that is known and could be assigned, with what must not be shared.
@@ -12,7 +13,8 @@ struct Owned<'f> {
     partition: usize,
     at: Path,
     streams: &'f [Stream],
-    group: u32,
+    /// Of a function: what cannot be isolated from each other.
+    group: Option<u32>,
 }
 
 pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
@@ -27,27 +29,41 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
                 continue;
             }
             seen.push((device, at));
-            let Some(function) = facts.function(&device.address) else {
-                out.add(Rule::DeviceUnknown, at);
-                continue;
+            let found = match &device.address {
+                DeviceAddress::Pci(address) => facts.function(address).map(|function| {
+                    let fine = assignable(device, function, place, out);
+                    (fine, &function.streams, Some(function.group))
+                }),
+                DeviceAddress::Path(path) => facts.node(path).map(|node| {
+                    let fine = nodes::assignable(device, node, facts, place, out);
+                    (fine, &node.streams, None)
+                }),
             };
-            if !assignable(device, function, at, out) {
-                continue;
+            match found {
+                None => out.add(Rule::DeviceUnknown, at),
+                Some((false, ..)) => {}
+                Some((true, streams, group)) => {
+                    let device = Owned {
+                        partition,
+                        at,
+                        streams,
+                        group,
+                    };
+                    shared(&device, &owned, out);
+                    owned.push(device);
+                }
             }
-            let device = Owned {
-                partition,
-                at,
-                streams: &function.streams,
-                group: function.group,
-            };
-            shared(&device, &owned, out);
-            owned.push(device);
         }
     }
+    nodes::shared(machine, facts, out);
 }
 
 /// Whether a function could be given to a partition, as far as it alone decides.
-fn assignable(device: &Device, function: &Function, at: Path, out: &mut Problems) -> bool {
+fn assignable(device: &Device, function: &Function, place: Path, out: &mut Problems) -> bool {
+    let at = place.key("address");
+    if !device.dma {
+        out.add(Rule::DeviceDoesDma, place.key("dma"));
+    }
     if function.bridge {
         out.add(Rule::DeviceIsBridge, at);
         return false;
@@ -75,7 +91,9 @@ fn shared(device: &Owned<'_>, owned: &[Owned<'_>], out: &mut Problems) {
     if let Some((stream, other)) = others().find_map(|o| Some((common(o)?, o))) {
         let rule = Rule::DeviceSharesStream { stream };
         out.add_two(rule, device.at, Some(other.at));
-    } else if let Some(other) = others().find(|o| o.group == group) {
+    } else if let Some(group) = group
+        && let Some(other) = others().find(|o| o.group == Some(group))
+    {
         let rule = Rule::DeviceSharesGroup { group };
         out.add_two(rule, device.at, Some(other.at));
     }
@@ -85,8 +103,14 @@ pub fn guest_side(partition: &Partition, at: Path, out: &mut Problems) {
     let addresses = guest_addresses(&partition.devices);
     let at = |i: usize| at.key("device").index(i).key("guest");
     for (i, address) in addresses.iter().enumerate() {
+        let device = &partition.devices[i];
+        let is_node = matches!(device.address, DeviceAddress::Path(_));
         let Some(address) = *address else {
-            out.add(Rule::GuestBusFull, at(i));
+            match (is_node, device.guest) {
+                (false, _) => out.add(Rule::GuestBusFull, at(i)),
+                (true, Some(_)) => out.add(Rule::GuestAddressOfNode, at(i)),
+                (true, None) => {}
+            }
             continue;
         };
         if address.bus != 0 || address.segment != 0 {

@@ -2,6 +2,7 @@
 
 mod devices;
 mod guest;
+mod nodes;
 mod resources;
 
 use super::{FaultAction, MAX_NAME, MAX_PARTITIONS, Machine, MachineFacts};
@@ -21,6 +22,7 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         guest::cmdline(partition, at, out);
         guest::dma_windows(partition, at, out);
         devices::guest_side(partition, at, out);
+        nodes::guest_side(partition, facts, at, out);
         if partition.on_fault.threshold == 0 {
             out.add(Rule::ThresholdZero, at.key("on_fault").key("threshold"));
         }

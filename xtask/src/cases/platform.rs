@@ -1,0 +1,134 @@
+//! Devices of the memory bus in partitions, by their path in the device tree. QEMU's `virt` has none that does DMA behind
+//! its SMMU: what is seen of DMA is seen with PCI functions; here it is registers, interrupts, and stream table entries.
+
+use super::lines::{self, answer, answers};
+use super::{Case, Context, case};
+use crate::config::tree;
+use crate::initrd::{self, DRAIN, Init};
+use crate::setup::kit;
+use anyhow::{Context as _, Result, ensure};
+use kernel::config::MachineFacts;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub const CASES: &[Case] = &[
+    case(
+        "platform::the_host_knows_qemus_nodes",
+        the_host_knows_qemus_nodes,
+    ),
+    case("platform::linux_has_a_uart", linux_has_a_uart),
+];
+
+const UART: &str = include_str!("../../configs/platform_uart.toml");
+const RUN_LIMIT: Duration = Duration::from_secs(150);
+const LINE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What host checks take for the tree of QEMU's `virt` is what the QEMU at hand makes.
+fn the_host_knows_qemus_nodes(context: &Context) -> Result<()> {
+    for uarts in [0, 1] {
+        let path = context.file("dumped.dtb", b"")?;
+        let machine = format!(
+            "virt,virtualization=on,gic-version=3,dtb-randomness=off,iommu=smmuv3,dumpdtb={}",
+            path.display()
+        );
+        let serials = ["-serial", "null"].repeat(1 + uarts);
+        let mut command = context.qemu()?.command();
+        command.args([
+            "-machine",
+            &machine,
+            "-cpu",
+            "max",
+            "-m",
+            "1G",
+            "-nodefaults",
+        ]);
+        let output = command.args(["-display", "none"]).args(serials).output()?;
+        ensure!(output.status.success(), "QEMU does not dump its tree");
+        let (mut known, mut dumped) = (MachineFacts::default(), MachineFacts::default());
+        tree::describe_qemu(&mut known, uarts);
+        let bytes = std::fs::read(path)?;
+        tree::describe(&mut dumped, &bytes).map_err(anyhow::Error::msg)?;
+        for facts in [&mut known, &mut dumped] {
+            facts.nodes.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        ensure!(
+            known.nodes == dumped.nodes,
+            "the tree in the source is another QEMU's: dump it again"
+        );
+    }
+    Ok(())
+}
+
+/// Linux's own driver takes the second UART, sends a line and hears one, again after a restart; a small guest beside it
+/// has the clock.
+fn linux_has_a_uart(context: &Context) -> Result<()> {
+    const SCRIPT: &str = "
+key() { echo \"$1=$2;\"; }
+uart=/sys/class/tty/ttyAMA1
+for at in /sys/bus/amba/drivers/uart-pl011/*.pl011; do key driver ${at##*/}; done
+key at $(cat $uart/iomem_base)
+exec 3<>/dev/ttyAMA1
+stty raw -echo <&3
+echo hello >&3
+read line <&3
+key heard \"$line\"
+grep uart-pl011 /proc/interrupts | while read line; do key interrupt \"$line\"; done
+if [ \"$line\" = again ]; then drain; reboot -f; fi
+";
+    let script = format!("drain() {{ {DRAIN}; }}\n{SCRIPT}");
+    let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
+    context.file("initrd.cpio", &archive)?;
+    let mut machine = context.pack(UART)?;
+    let sockets = tempfile::tempdir()?;
+    let socket = sockets.path().join("uart");
+    machine.serials = vec![format!("unix:{},server=on,wait=off", socket.display())];
+    let mut guest = context.start(&machine)?;
+    let mut uart = connect(&socket)?;
+    uart.set_read_timeout(Some(LINE_LIMIT))?;
+    let mut lines = BufReader::new(uart.try_clone()?);
+    for said in ["again", "enough"] {
+        let mut heard = String::new();
+        lines.read_line(&mut heard).context("nothing on the UART")?;
+        ensure!(heard.trim_end() == "hello", "on the UART stands {heard:?}");
+        writeln!(uart, "{said}")?;
+    }
+    guest.wait_off(RUN_LIMIT)?;
+
+    let console = guest.console();
+    ensure!(answers(&console, "linux", "heard") == ["again", "enough"]);
+    ensure!(answers(&console, "linux", "driver").contains(&"a000000.pl011"));
+    ensure!(lines::number(answer(&console, "linux", "at")?)? == 0xa00_0000);
+    // Two of the driver's: the console's, and that of the second, which has come on its one CPU.
+    let interrupts = answers(&console, "linux", "interrupt");
+    let second = interrupts.iter().filter(|line| line.contains(" 64 Level "));
+    let counts = second.map(|line| lines::number(line.split_whitespace().nth(1).unwrap_or("")));
+    let counts = counts.collect::<Result<Vec<_>>>()?;
+    ensure!(
+        !counts.is_empty() && counts.iter().all(|count| *count > 0),
+        "{interrupts:?}"
+    );
+    lines::hypervisor(&console, "linux: restarts")?;
+    let line = lines::hypervisor(&console, "linux: /pl011@9040000, ")?;
+    ensure!(
+        line == "registers 0x9040000+0x1000 as 0xa000000, interrupt 40 as 64; does no DMA by the \
+                 configuration's word; cannot be reset: it keeps its state",
+        "{line}"
+    );
+    lines::passed(&console, "clock")
+}
+
+/// QEMU makes the socket a little after it was started.
+fn connect(socket: &Path) -> Result<UnixStream> {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() > end => {
+                return Err(error).context("QEMU has no socket for the UART");
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
