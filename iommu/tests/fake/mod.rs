@@ -312,7 +312,7 @@ impl Mmio for Fake {
     }
     fn write64(&self, offset: usize, value: u64) {
         assert!(
-            matches!(offset, 0x68 | 0x80 | 0x90 | 0xa0 | 0xb0),
+            matches!(offset, 0x68 | 0x80 | 0x90 | 0xa0 | 0xb0 | 0xc0 | 0xd0),
             "not a base register: {offset:#x}"
         );
         self.state().write(offset, value);
