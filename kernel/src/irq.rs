@@ -71,8 +71,6 @@ fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, inti
 /// virtual GIC: to that, the guest has not left.
 pub struct Lists {
     state: LrState,
-    /// List registers from this one on are empty.
-    used: usize,
     loaded: bool,
 }
 
@@ -83,11 +81,11 @@ impl Lists {
         Self {
             state: LrState {
                 lr: [0; MAX_LRS],
+                used: 0,
                 count: ich::count(),
                 hcr: 0,
                 vmcr: 0,
             },
-            used: 0,
             loaded: false,
         }
     }
@@ -97,17 +95,12 @@ impl Lists {
         if self.loaded {
             return;
         }
+        let before = self.state.used;
         partition.vgic.lock().flush(vcpu, &mut self.state);
-        let lr = &self.state.lr[..self.state.count];
-        let filled = lr
-            .iter()
-            .rposition(|&lr| lr != 0)
-            .map_or(0, |last| last + 1);
-        for (index, &lr) in lr.iter().enumerate().take(filled.max(self.used)) {
-            ich::write_lr(index, ListRegister(lr));
+        for index in 0..self.state.used.max(before) {
+            ich::write_lr(index, ListRegister(self.state.lr[index]));
         }
         ich::set_hcr(Hcr(self.state.hcr));
-        self.used = filled;
         self.loaded = true;
     }
 
@@ -117,7 +110,7 @@ impl Lists {
             return;
         }
         self.loaded = false;
-        for index in 0..self.used {
+        for index in 0..self.state.used {
             self.state.lr[index] = ich::read_lr(index).0;
         }
         self.state.hcr = ich::hcr().0;

@@ -20,7 +20,8 @@ pub fn access(
     value: Option<u64>,
 ) -> Option<u64> {
     let at = Span::<Gpa>::new(Gpa(address), size.into())?;
-    let inside = |device: &Span<Gpa>| device.covers(&at);
+    let end = at.end();
+    let inside = |device: &Span<Gpa>| device.base <= at.base && end <= device.end();
     let redistributors = Span {
         len: partition.cpus.len() as u64 * GICR_STRIDE,
         ..GICR

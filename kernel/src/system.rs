@@ -54,7 +54,14 @@ impl System {
     }
 
     /// Makes the CPUs of these vCPUs look, the caller's own before it enters its guest.
+    #[inline]
     pub fn kick(&self, partition: &Partition, vcpus: CpuSet) {
+        if vcpus != CpuSet::NONE {
+            self.kick_some(partition, vcpus);
+        }
+    }
+
+    fn kick_some(&self, partition: &Partition, vcpus: CpuSet) {
         for &cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
             if cpu == arch::cpu::index() {
                 self.attention[cpu].store(true, Ordering::Relaxed);
@@ -66,7 +73,15 @@ impl System {
     }
 
     /// Carries out what a change of `partition`'s virtual GIC means outside.
+    #[inline]
     pub fn apply(&self, partition: &Partition, effects: &Effects) {
+        if !effects.physical.is_empty() || effects.reload_lpis {
+            self.apply_outside(partition, effects);
+        }
+        self.kick(partition, effects.kick);
+    }
+
+    fn apply_outside(&self, partition: &Partition, effects: &Effects) {
         for action in &effects.physical {
             let cpu = |vcpu: usize| partition.cpus[vcpu];
             let own = |physical: &Physical| cpu(physical.cpu.unwrap_or(0));
@@ -87,7 +102,6 @@ impl System {
         if effects.reload_lpis {
             partition.reload_messages(self);
         }
-        self.kick(partition, effects.kick);
     }
 
     /// Turns on this CPU's own interrupts: kicks, its timer, and the maintenance of its list registers. Runs on it.

@@ -194,10 +194,7 @@ impl Stay<'_> {
 
     /// SMCCC: x0 is the function, x1 to x7 its arguments; the result goes to x0.
     fn call(&mut self) -> Then {
-        let mut registers = [0; 8];
-        for (n, register) in registers.iter_mut().enumerate() {
-            *register = self.vcpu.reg(n as u8);
-        }
+        let registers = core::array::from_fn(|n| self.vcpu.reg(n as u8));
         match self.partition.call(self.system, self.index, &registers) {
             AfterCall::Return(value) => {
                 self.vcpu.set_reg(0, value);
@@ -376,6 +373,7 @@ mod tests {
             let mut vgic = partition.vgic.lock();
             let mut lists = LrState {
                 lr: [0; 16],
+                used: 0,
                 count: 4,
                 hcr: 0,
                 vmcr: 0xff00_0002,

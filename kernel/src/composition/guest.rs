@@ -178,6 +178,7 @@ impl Cpu {
         Self {
             lists: LrState {
                 lr: [0; 16],
+                used: 0,
                 count: 4,
                 hcr: 0,
                 vmcr: 0,

@@ -284,6 +284,7 @@ fn an_interrupt_of_a_device_on_the_memory_bus_is_the_guests_by_its_own_number() 
         assert!(system.shared_interrupt(Intid(physical)), "it is forwarded");
         let mut lists = LrState {
             lr: [0; 16],
+            used: 0,
             count: 4,
             hcr: 0,
             vmcr: 0,

@@ -10,6 +10,8 @@ use crate::vdev::CpuSet;
 pub struct LrState {
     /// `ICH_LR<n>_EL2`.
     pub lr: [u64; MAX_LRS],
+    /// [`Vgic::flush`] filled those below; the others are empty and stay so until the next.
+    pub used: usize,
     /// How many of them there are: `ICH_VTR_EL2.ListRegs` plus one.
     pub count: usize,
     /// `ICH_HCR_EL2`: read for `EOIcount`, written whole.
@@ -77,7 +79,7 @@ impl Vgic {
             self.end_held(cpu, effects);
         }
         state.hcr &= !(0x1f << hcr::EOI_COUNT);
-        for index in 0..state.count.min(MAX_LRS) {
+        for index in 0..state.used.min(MAX_LRS) {
             if let Some((id, _)) = self.cpus[cpu].filled[index].take() {
                 let lr = core::mem::take(&mut state.lr[index]);
                 self.fold(cpu, id, Lr(lr), effects);
@@ -90,7 +92,8 @@ impl Vgic {
     /// urgent. If more waits than fits, a maintenance interrupt brings the CPU back once the guest has taken these.
     pub fn flush(&mut self, cpu: usize, state: &mut LrState) {
         let count = state.count.min(MAX_LRS);
-        state.lr[..count].fill(0);
+        let used = core::mem::take(&mut state.used);
+        state.lr[..used.min(MAX_LRS)].fill(0);
         state.hcr = hcr::EN;
         let Some(c) = self.cpus.get(cpu) else {
             return;
@@ -133,6 +136,7 @@ impl Vgic {
             self.fill_pending(cpu, index, id, state);
             index += 1;
         }
+        state.used = index;
         if pending.more {
             state.hcr |= hcr::NPIE;
         }

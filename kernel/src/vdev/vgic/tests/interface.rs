@@ -30,6 +30,7 @@ impl Interface {
     pub fn new(count: usize) -> Self {
         let state = LrState {
             lr: [0; 16],
+            used: 0,
             count,
             hcr: 0,
             vmcr: 0xf8 << 24 | 3,

@@ -188,6 +188,7 @@ fn a_reset_gives_every_physical_interrupt_back() {
     }
     let mut state = LrState {
         lr: [0; 16],
+        used: 0,
         count: 4,
         hcr: 0,
         vmcr: 0,

@@ -204,6 +204,7 @@ impl Bench {
     pub fn next(&mut self, cpu: usize) -> Option<(u32, u8)> {
         let mut state = crate::vdev::vgic::LrState {
             lr: [0; 16],
+            used: 0,
             count: 1,
             hcr: 0,
             vmcr: 0,
