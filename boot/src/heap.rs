@@ -1,22 +1,11 @@
 //! The heap: a small one in the image, from which the final map is built, and a larger one in RAM after that.
 
+use crate::image;
 use crate::layout::HEAP;
 use core::alloc::{GlobalAlloc, Layout};
-use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use linked_list_allocator::Heap;
 use spin::mutex::SpinMutex;
-
-/// Size of the heap in the image, in bytes: the device tree's contents and the tables of EL2.
-const EARLY: usize = 768 << 10;
-
-#[repr(C, align(4096))]
-struct Early(UnsafeCell<[u8; EARLY]>);
-
-// SAFETY: only the allocator touches it, behind its lock.
-unsafe impl Sync for Early {}
-
-static EARLY_MEMORY: Early = Early(UnsafeCell::new([0; EARLY]));
 
 struct Heaps {
     early: SpinMutex<Heap>,
@@ -42,8 +31,7 @@ unsafe impl GlobalAlloc for Heaps {
         let Some(block) = NonNull::new(pointer) else {
             return;
         };
-        let early = EARLY_MEMORY.0.get().cast::<u8>();
-        let heap = if (early.addr()..early.addr() + EARLY).contains(&pointer.addr()) {
+        let heap = if image::early_heap().contains(&(pointer.addr() as u64)) {
             &self.early
         } else {
             &self.main
@@ -58,8 +46,11 @@ unsafe impl GlobalAlloc for Heaps {
 /// # Safety
 /// Called once, before anything is allocated.
 pub unsafe fn init_early() {
-    // SAFETY: the memory is the allocator's only; called once.
-    unsafe { HEAPS.early.lock().init(EARLY_MEMORY.0.get().cast(), EARLY) };
+    let memory = image::early_heap();
+    let pointer = core::ptr::with_exposed_provenance_mut(memory.start as usize);
+    let len = (memory.end - memory.start) as usize;
+    // SAFETY: the linker script sets the memory aside for this; called once.
+    unsafe { HEAPS.early.lock().init(pointer, len) };
 }
 
 /// Opens the heap of [`HEAP`] bytes at `base`.

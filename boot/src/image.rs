@@ -1,11 +1,13 @@
 //! Where the parts of the image are.
 
+use core::arch::asm;
 use core::ops::Range;
 
 unsafe extern "C" {
     static __image_start: u8;
     static __text_end: u8;
     static __rodata_end: u8;
+    static __early_heap: u8;
     static __data_end: u8;
     static __boot_area: u8;
     static __bundle_start: u8;
@@ -14,10 +16,23 @@ unsafe extern "C" {
 /// Offset of `image_size` in the header of an arm64 Image.
 const IMAGE_SIZE: usize = 16;
 
+/// Address of a symbol of the linker script. Those behind the early heap are farther away than the 1 MiB that compiled code
+/// looks for symbols in, the tiny code model.
 macro_rules! address {
-    ($symbol:ident) => {
-        (&raw const $symbol).addr() as u64
-    };
+    ($symbol:ident) => {{
+        let address: u64;
+        // SAFETY: takes the address only.
+        unsafe {
+            asm!(
+                "adrp {0}, {symbol}",
+                "add {0}, {0}, :lo12:{symbol}",
+                out(reg) address,
+                symbol = sym $symbol,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        };
+        address
+    }};
 }
 
 /// Instructions.
@@ -33,6 +48,11 @@ pub fn constants() -> Range<u64> {
 /// Statics.
 pub fn data() -> Range<u64> {
     address!(__rodata_end)..address!(__data_end)
+}
+
+/// Memory of the heap in the image.
+pub fn early_heap() -> Range<u64> {
+    address!(__early_heap)..address!(__data_end)
 }
 
 /// The area of the CPU that boots.
@@ -57,7 +77,7 @@ pub fn bundle_range() -> Range<u64> {
 /// What is in the bundle.
 pub fn bundle() -> &'static [u8] {
     let range = bundle_range();
-    let start = (&raw const __bundle_start).with_addr(range.start as usize);
+    let start = core::ptr::with_exposed_provenance(range.start as usize);
     // SAFETY: the boot protocol has `image_size` bytes in memory; they are mapped, read-only, and never written.
     unsafe { core::slice::from_raw_parts(start, (range.end - range.start) as usize) }
 }

@@ -12,7 +12,8 @@ mod scenario {
 
     entry!(main);
 
-    const WORDS: usize = 1 << 17;
+    /// 768 KiB: code and data are within 1 MiB of each other.
+    const WORDS: usize = 3 << 15;
     static MEMORY: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 
     fn pattern(at: usize) -> u64 {
