@@ -11,6 +11,7 @@
 //! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
 //! 6. [`smmuv3`]: the driver of a physical SMMUv3.
 //! 7. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
+//! 8. [`guest`]: the IOMMUs that guests see, on top of slices.
 //!
 //! Feature `model` adds `model`, software hardware to test drivers on.
 #![no_std]
@@ -22,6 +23,7 @@ extern crate std;
 
 pub mod addr;
 pub mod fault;
+pub mod guest;
 pub mod hal;
 pub mod id;
 #[cfg(feature = "model")]

@@ -16,23 +16,23 @@ use super::spec::cd::CD0;
 use super::spec::ste::{STE0, STE1, STE2};
 
 /// Words of an STE and of a CD alike.
-pub(super) const WORDS: usize = 8;
+pub(crate) const WORDS: usize = 8;
 /// An entry or a descriptor.
-pub(super) type Words = [u64; WORDS];
+pub(crate) type Words = [u64; WORDS];
 
 /// Most steps of an update.
 const STEPS: usize = 3;
 
 /// What kind of structure is updated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     StreamTableEntry,
     ContextDescriptor,
 }
 
 /// An update in steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Update {
+pub(crate) struct Update {
     images: [Words; STEPS],
     /// No image of it means abort unless the old or the new one does.
     pub(super) hitless: bool,
@@ -48,7 +48,7 @@ macro_rules! mask {
 
 impl Update {
     /// From `old` to `new`.
-    pub(super) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
+    pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
         let critical = |word: usize| (old[word] ^ new[word]) & used_old[word] & used_new[word] != 0;
         let mut critical_words = (0..WORDS).filter(|word| critical(*word));
@@ -83,7 +83,7 @@ impl Update {
 
     /// One store: everything is refused from then on, silently if `word` is [`ABORTED`], with an event if it is
     /// [`INVALID`]. The other words stay.
-    pub(super) fn close(old: &Words, word: u64) -> Self {
+    pub(crate) fn close(old: &Words, word: u64) -> Self {
         let mut shut = *old;
         shut[0] = word;
         Self {
@@ -93,7 +93,7 @@ impl Update {
     }
 
     /// What memory holds after each step; a step that changes nothing is none.
-    pub(super) fn images(&self) -> &[Words; STEPS] {
+    pub(crate) fn images(&self) -> &[Words; STEPS] {
         &self.images
     }
 }
@@ -101,7 +101,7 @@ impl Update {
 /// Word 0 of an STE that refuses everything without an event.
 pub(super) const ABORTED: u64 = STE0::V::SET.value | STE0::CONFIG::Abort.value;
 /// Word 0 of an STE or CD that is not valid: everything is refused with an event.
-pub(super) const INVALID: u64 = 0;
+pub(crate) const INVALID: u64 = 0;
 
 /// Word 0 while an update is under way: there is nothing to record then, where it can be said.
 fn closed(kind: Kind) -> u64 {

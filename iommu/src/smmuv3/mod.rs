@@ -47,7 +47,7 @@ pub mod event;
 mod global_error;
 mod guest_entry;
 mod held;
-mod hitless;
+pub(crate) mod hitless;
 mod identity;
 mod invalidation;
 mod nested;
@@ -61,7 +61,7 @@ mod shared;
 pub mod slice;
 pub mod spec;
 mod start;
-mod stream_table;
+pub(crate) mod stream_table;
 mod tags;
 
 pub use answers::decode_request;

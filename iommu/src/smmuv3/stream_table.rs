@@ -196,7 +196,7 @@ impl<P: Platform> StreamTable<P> {
 }
 
 /// Stores the words of a structure at `offset` that differ from `image`.
-pub(super) fn store<P: Platform>(
+pub(crate) fn store<P: Platform>(
     platform: &P,
     buffer: &mut P::Buffer,
     offset: usize,

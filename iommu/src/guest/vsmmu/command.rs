@@ -1,0 +1,229 @@
+//! From two words of a guest's queue to what they ask for, or CERROR_ILL (IHI 0070, chapter 4).
+//!
+//! What goes on to the slice is built anew from the fields that there are: reserved bits do not count (§1.3), and none of
+//! them gets as far as the hardware's queue. VMIDs do not count either: a guest without stage 2 has none.
+
+use tock_registers::LocalRegisterCopy;
+
+use crate::object::driver::{Answer, Entry};
+use crate::smmuv3::Identity;
+use crate::smmuv3::spec::command::{ATC_SIZE_ALL, CFGI_ALL_RANGE, CMD0, CMD1};
+use crate::smmuv3::spec::registers::{IDR0_FIELDS, IDR1_FIELDS, IDR3_FIELDS};
+
+/// How a CMD_SYNC says that it is complete (§4.7.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Signal {
+    None,
+    /// By a message, or by the wire where the address is 0.
+    Interrupt {
+        address: u64,
+        data: u32,
+    },
+    /// By an event to waiting CPUs.
+    Event,
+}
+
+/// One command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Command {
+    /// A hint.
+    Prefetch,
+    /// The entries of these streams changed: first and last.
+    Streams(u32, u32),
+    /// A context of a stream changed, or all of them: for the slice.
+    Contexts(u32, Entry),
+    /// What translations are cached of: for the slice. Of one stream, or of all.
+    Forget(Option<u32>, Entry),
+    /// Answer to a group of page requests.
+    PageResponse {
+        stream: u32,
+        group: u16,
+        answer: Answer,
+    },
+    /// Answer to a stall.
+    Resume {
+        stream: u32,
+        tag: u16,
+        answer: Answer,
+    },
+    /// Every stall of a stream ends.
+    EndStalls(u32),
+    Sync(Signal),
+}
+
+/// CERROR_ILL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Illegal;
+
+/// Which commands there are, by the guest's own ID registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Decoder {
+    ats: bool,
+    pri: bool,
+    stalls: bool,
+    messages: bool,
+    wake: bool,
+    ranges: bool,
+    asid_bits: u32,
+    substream_bits: u32,
+}
+
+/// SSec, in the commands that name a stream: not for this queue (§4.1.6).
+const SECURE: u64 = 1 << 10;
+
+fn field(value: u64, field: tock_registers::fields::Field<u64, CMD0::Register>) -> u64 {
+    value & field.mask << field.shift
+}
+
+fn second_field(value: u64, field: tock_registers::fields::Field<u64, CMD1::Register>) -> u64 {
+    value & field.mask << field.shift
+}
+
+impl Decoder {
+    pub fn new(identity: &Identity) -> Self {
+        let idr0 = LocalRegisterCopy::<u32, IDR0_FIELDS::Register>::new(identity.idr[0]);
+        let idr1 = LocalRegisterCopy::<u32, IDR1_FIELDS::Register>::new(identity.idr[1]);
+        let idr3 = LocalRegisterCopy::<u32, IDR3_FIELDS::Register>::new(identity.idr[3]);
+        Self {
+            ats: idr0.is_set(IDR0_FIELDS::ATS),
+            pri: idr0.is_set(IDR0_FIELDS::PRI),
+            stalls: !idr0.matches_all(IDR0_FIELDS::STALL_MODEL::Terminate),
+            messages: idr0.is_set(IDR0_FIELDS::MSI),
+            wake: idr0.is_set(IDR0_FIELDS::SEV),
+            ranges: idr3.is_set(IDR3_FIELDS::RIL),
+            asid_bits: if idr0.is_set(IDR0_FIELDS::ASID16) {
+                16
+            } else {
+                8
+            },
+            substream_bits: idr1.read(IDR1_FIELDS::SSIDSIZE),
+        }
+    }
+
+    /// Decodes one.
+    ///
+    /// # Errors
+    /// [`Illegal`]: an opcode that this SMMU does not have, or a field with a value that is none.
+    pub fn decode(&self, words: [u64; 2]) -> Result<Command, Illegal> {
+        use CMD0::OPCODE::Value as Op;
+        let [w0, w1] = words;
+        let first = LocalRegisterCopy::<u64, CMD0::Register>::new(w0);
+        let second = LocalRegisterCopy::<u64, CMD1::Register>::new(w1);
+        let opcode = first.read_as_enum(CMD0::OPCODE).ok_or(Illegal)?;
+        let number = first.read(CMD0::OPCODE);
+        let stream = first.read(CMD0::STREAM_ID) as u32;
+        let of_stream = matches!(
+            opcode,
+            Op::PrefetchConfig
+                | Op::PrefetchAddr
+                | Op::CfgiSte
+                | Op::CfgiSteRange
+                | Op::CfgiCd
+                | Op::CfgiCdAll
+                | Op::AtcInv
+                | Op::PriResp
+                | Op::Resume
+                | Op::StallTerm
+        );
+        if of_stream && w0 & SECURE != 0 {
+            return Err(Illegal);
+        }
+        let named = number | field(w0, CMD0::STREAM_ID);
+        let asid_mask = ((1 << self.asid_bits) - 1) << CMD0::ASID.shift;
+        Ok(match opcode {
+            Op::PrefetchConfig | Op::PrefetchAddr => Command::Prefetch,
+            Op::CfgiSte => Command::Streams(stream, stream),
+            Op::CfgiSteRange => {
+                // 31 is CMD_CFGI_ALL, whatever the stream (§4.3.2).
+                let range = second.read(CMD1::RANGE);
+                let rest = if range == CFGI_ALL_RANGE {
+                    u32::MAX
+                } else {
+                    (2 << range) - 1
+                };
+                Command::Streams(stream & !rest, stream | rest)
+            }
+            Op::CfgiCd => {
+                let substream = field(w0, CMD0::SSID) & self.substream_mask();
+                let leaf = second_field(w1, CMD1::LEAF);
+                Command::Contexts(stream, [named | substream, leaf, 0, 0])
+            }
+            Op::CfgiCdAll => Command::Contexts(stream, [named, 0, 0, 0]),
+            Op::TlbiNhAll | Op::TlbiNsnhAll => Command::Forget(None, [number, 0, 0, 0]),
+            Op::TlbiNhAsid => Command::Forget(None, [number | w0 & asid_mask, 0, 0, 0]),
+            Op::TlbiNhVa => self.by_address(number | w0 & asid_mask, w0, second)?,
+            Op::TlbiNhVaa => self.by_address(number, w0, second)?,
+            Op::AtcInv if self.ats => {
+                let mut head = named;
+                if self.substream_bits != 0 && first.is_set(CMD0::SSV) {
+                    head |= field(w0, CMD0::SSV)
+                        | field(w0, CMD0::GLOBAL)
+                        | field(w0, CMD0::SSID) & self.substream_mask();
+                }
+                // More than all is all.
+                let size = second.read(CMD1::SIZE).min(ATC_SIZE_ALL);
+                let tail = second_field(w1, CMD1::VA) | size;
+                Command::Forget(Some(stream), [head, tail, 0, 0])
+            }
+            Op::PriResp if self.pri => Command::PageResponse {
+                stream,
+                group: second.read(CMD1::PRGI) as u16,
+                answer: match second.read_as_enum(CMD1::RESP).ok_or(Illegal)? {
+                    CMD1::RESP::Value::Success => Answer::Success,
+                    CMD1::RESP::Value::Failure | CMD1::RESP::Value::Invalid => Answer::Invalid,
+                },
+            },
+            Op::Resume if self.stalls => Command::Resume {
+                stream,
+                tag: second.read(CMD1::STAG) as u16,
+                answer: match (first.is_set(CMD0::AC), first.is_set(CMD0::AB)) {
+                    (true, false) => Answer::Success,
+                    (false, _) => Answer::Invalid,
+                    (true, true) => return Err(Illegal),
+                },
+            },
+            Op::StallTerm if self.stalls => Command::EndStalls(stream),
+            Op::Sync => Command::Sync(match first.read_as_enum(CMD0::CS).ok_or(Illegal)? {
+                CMD0::CS::Value::None => Signal::None,
+                CMD0::CS::Value::Irq => Signal::Interrupt {
+                    address: if self.messages {
+                        second_field(w1, CMD1::MSI_ADDRESS)
+                    } else {
+                        0
+                    },
+                    data: first.read(CMD0::MSI_DATA) as u32,
+                },
+                CMD0::CS::Value::Sev if self.wake => Signal::Event,
+                CMD0::CS::Value::Sev => Signal::None,
+            }),
+            _ => return Err(Illegal),
+        })
+    }
+
+    fn substream_mask(&self) -> u64 {
+        ((1 << self.substream_bits) - 1) << CMD0::SSID.shift
+    }
+
+    /// One entry, or a range (§4.4.1.1).
+    fn by_address(
+        &self,
+        head: u64,
+        w0: u64,
+        second: LocalRegisterCopy<u64, CMD1::Register>,
+    ) -> Result<Command, Illegal> {
+        let w1 = second.get();
+        let tail = second_field(w1, CMD1::VA) | second_field(w1, CMD1::LEAF);
+        let range = field(w0, CMD0::NUM) | field(w0, CMD0::SCALE);
+        let level = second.read(CMD1::TTL);
+        if !self.ranges || second.read(CMD1::TG) == 0 {
+            return Ok(Command::Forget(None, [head, tail, 0, 0]));
+        }
+        // Reserved: nothing beside the granule, and level 1 of 16 KiB granules.
+        let sixteen = second.matches_all(CMD1::TG::Granule16K);
+        if range == 0 && level == 0 || sixteen && level == 1 {
+            return Err(Illegal);
+        }
+        let tail = tail | second_field(w1, CMD1::TG) | second_field(w1, CMD1::TTL);
+        Ok(Command::Forget(None, [head | range, tail, 0, 0]))
+    }
+}

@@ -1,0 +1,181 @@
+//! From what a guest says about a stream to what is in force for it.
+
+use super::effect::Effect;
+use super::spec::{CR2_RECINVSID, GBPA_ABORT};
+use super::streams::{Missing, StreamTable};
+use super::{STREAM_COST, Slice, VirtSmmu};
+use crate::addr::Gpa;
+use crate::hal::{GuestMemory, Platform};
+use crate::id::DeviceId;
+use crate::object::driver::{Entry, StageOne};
+use crate::object::{Error, Event};
+use crate::physical::StageOneConfig;
+use crate::smmuv3::command::Command;
+use crate::smmuv3::spec::event::kind;
+use crate::smmuv3::spec::registers::{CR2, GBPA, STRTAB_BASE, STRTAB_BASE_CFG};
+
+/// FetchAddr of an event, bits [51:3] (§7.3.4).
+const FETCH_ADDRESS: u64 = 0x000f_ffff_ffff_fff8;
+
+/// A command that has the slice forget every context of a stream.
+fn forget_contexts(stream: u32) -> Entry {
+    let [first, second] = Command::cfgi_cd_all(DeviceId(stream)).0;
+    [first, second, 0, 0]
+}
+
+impl<P: Platform, S: Slice> VirtSmmu<P, S> {
+    /// Streams follow CR0.SMMUEN and GBPA; both are acknowledged with the last.
+    pub(super) fn follow(
+        &mut self,
+        memory: &dyn GuestMemory,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) {
+        while let Some(device) = self.following {
+            if device == self.streams.len() {
+                self.following = None;
+                self.registers.translation_follows();
+                return;
+            }
+            if *budget == 0 || !effect.has_room() {
+                return;
+            }
+            *budget = budget.saturating_sub(STREAM_COST);
+            self.configure(memory, device, effect);
+            self.following = Some(device + 1);
+        }
+    }
+
+    /// What the guest wants of a stream now.
+    fn wanted(&mut self, memory: &dyn GuestMemory, device: usize) -> StageOne {
+        if !self.registers.translates() {
+            return if self.registers.get(GBPA) & GBPA_ABORT != 0 {
+                StageOne::Abort
+            } else {
+                StageOne::Bypass
+            };
+        }
+        let base = self.registers.get64(STRTAB_BASE);
+        let config = self.registers.get(STRTAB_BASE_CFG);
+        let table = StreamTable::new(base, config, self.stream_bits);
+        let behind = self.streams[device].behind;
+        let stream = behind.stream.0;
+        let read = table.read(memory, stream);
+        self.streams[device].missing = read.err();
+        match read {
+            Ok(words) => match self.rules.classify(words) {
+                StageOne::Translate(stage_one) => StageOne::Translate(StageOneConfig {
+                    ats: stage_one.ats && behind.ats,
+                    ..stage_one
+                }),
+                stage_one => stage_one,
+            },
+            // An event only if the guest asked for it (§6.3.13).
+            Err(Missing::OutOfRange) if self.registers.get(CR2) & CR2_RECINVSID == 0 => {
+                StageOne::Abort
+            }
+            Err(_) => StageOne::Refuse,
+        }
+    }
+
+    /// An event of the hardware as the guest's own tables make it: a stream whose entry the guest does not have, or has
+    /// where no memory is, is one whose entry is not valid for the hardware.
+    pub(super) fn by_the_guests_tables(&self, mut record: Event) -> Event {
+        if record[0] as u8 != kind::C_BAD_STE {
+            return record;
+        }
+        let device = self.find((record[0] >> 32) as u32);
+        let number = match device.and_then(|device| self.streams[device].missing) {
+            Some(Missing::OutOfRange) => kind::C_BAD_STREAMID,
+            Some(Missing::Unreadable(at)) => {
+                record[3] = at.0 & FETCH_ADDRESS;
+                kind::F_STE_FETCH
+            }
+            None => kind::C_BAD_STE,
+        };
+        record[0] = record[0] & !0xff | u64::from(number);
+        record
+    }
+
+    /// Puts what the guest wants of a stream in force, in place of what was; and has the hardware forget the contexts of
+    /// one that stays (§4.3.1).
+    pub(super) fn configure(
+        &mut self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        effect: &mut Effect,
+    ) {
+        let mut wanted = self.wanted(memory, device);
+        let stream = &mut self.streams[device];
+        let was_translating = matches!(stream.current, StageOne::Translate(_));
+        let mut forgotten = Ok(());
+        if let StageOne::Translate(stage_one) = wanted {
+            if let Some(contexts) = &mut self.contexts {
+                stream.context = Gpa(stage_one.contexts);
+                wanted = StageOne::Translate(contexts.stage_one(device, stage_one));
+                let entry = forget_contexts(stream.behind.stream.0);
+                let slice = &mut self.slice;
+                forgotten = contexts.copy(&*self.platform, memory, device, stream.context, || {
+                    if was_translating {
+                        slice.invalidate(&[entry]).result
+                    } else {
+                        Ok(())
+                    }
+                });
+            } else if stream.current == wanted {
+                let entry = forget_contexts(stream.behind.stream.0);
+                forgotten = self.slice.invalidate(&[entry]).result;
+            }
+        }
+        self.counters.streams += 1;
+        let current = stream.current;
+        let result = match forgotten {
+            Ok(()) if current == wanted => return,
+            Ok(()) => match self.slice.attach(device, wanted) {
+                // Legal by the ID registers, but not for this hardware.
+                Err(Error::IllegalStageOne) => {
+                    wanted = StageOne::Refuse;
+                    self.slice.attach(device, wanted)
+                }
+                result => result,
+            },
+            Err(error) => {
+                let stopped = self.slice.attach(device, StageOne::Abort);
+                Err(stopped.err().unwrap_or(error))
+            }
+        };
+        self.drop_requests(device);
+        self.streams[device].current = match result {
+            Ok(()) => wanted,
+            Err(_) => StageOne::Abort,
+        };
+        if let Err(error) = result {
+            self.counters.stream_failures += 1;
+            effect.failed = Some(error);
+        }
+    }
+
+    /// The guest's context of a stream changed: the copy follows.
+    pub(super) fn copy_context(
+        &mut self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        effect: &mut Effect,
+    ) {
+        let stream = &self.streams[device];
+        let (Some(contexts), StageOne::Translate(_)) = (&mut self.contexts, stream.current) else {
+            return;
+        };
+        let entry = forget_contexts(stream.behind.stream.0);
+        let slice = &mut self.slice;
+        let copied = contexts.copy(&*self.platform, memory, device, stream.context, || {
+            slice.invalidate(&[entry]).result
+        });
+        if let Err(error) = copied {
+            let stopped = self.slice.attach(device, StageOne::Abort);
+            self.streams[device].current = StageOne::Abort;
+            self.counters.stream_failures += 1;
+            effect.failed = Some(stopped.err().unwrap_or(error));
+        }
+    }
+}

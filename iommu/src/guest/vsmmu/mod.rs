@@ -1,0 +1,289 @@
+//! The SMMUv3 that a guest sees (IHI 0070), on top of one slice.
+//!
+//! A guest's driver finds registers, queues and tables as the document has them, for an SMMU with stage 1 and without
+//! Secure state; what its streams go through in truth is its stage 1 on the slice's stage 2, walked by the hardware.
+//!
+//! * **Registers** ([`registers`]: values and their readable copy; `access`: writes). Reads need no trap where the copy is
+//!   mapped for the guest.
+//! * **Streams** ([`streams`]: from a stream table to what an entry asks for). An entry is read when a command says that it
+//!   changed, once, and becomes a stage 1 that is put in place of the old one. What the guest's own GBPA lets pass while its
+//!   SMMU is off passes through stage 2. `contexts`: copies of contexts, for hardware that must not see a guest's own.
+//! * **Commands** (`command`: decoding; `commands`: the queue). Each is read once. What goes to the hardware is collected
+//!   and submitted together; CONS never passes what is not complete. A call does a bounded amount of work, whatever
+//!   the length of the queue: [`Effect::more`] says that there is more.
+//! * **Events** (`events`), stalls and page requests (`requests`) go from the slice to the guest's queues.
+//!
+//! Nothing here calls up: what has to happen outside comes back as an [`Effect`]. A guest's mistakes are what the document
+//! has for them: C_BAD_STE, CERROR, GERROR, writes that are ignored and counted.
+//!
+//! A StreamID that no device of the slice has is ignored, wherever it is.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::addr::Gpa;
+use crate::hal::{DmaBuffer, GuestMemory, Platform};
+use crate::object::driver::StageOne;
+use crate::smmuv3::spec::registers::CMDQ_CONS;
+use command::Decoder;
+use commands::{Batch, HalfDone};
+use contexts::Contexts;
+use registers::{QueueSizes, RegisterFile};
+use requests::Requests;
+use setup::identity;
+use streams::{Missing, Rules};
+
+mod access;
+mod command;
+mod commands;
+mod configure;
+mod contexts;
+mod counters;
+mod effect;
+mod events;
+mod interrupts;
+mod registers;
+mod requests;
+mod setup;
+mod slice;
+pub mod spec;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+pub use contexts::ContextCopies;
+pub use counters::{Counters, EventCounters, RequestCounters};
+pub use effect::{Effect, Interrupts, Message};
+pub use registers::{IMAGE_BYTES, IMAGE_PAGE_ONE};
+pub use setup::{Behind, Setup, SetupError};
+pub use slice::{GROUP, ObjectSlice, Slice};
+
+/// Commands that one call works on; a stream's configuration counts as several.
+pub const BUDGET: u32 = 64;
+/// What one stream's configuration takes of the budget.
+const STREAM_COST: u32 = 16;
+/// What the copy of one context takes of the budget.
+const CONTEXT_COST: u32 = 8;
+/// Events and page requests that one call moves.
+const EVENT_BUDGET: u32 = 64;
+
+/// One stream, in the order of the slice's devices.
+#[derive(Debug)]
+struct Stream {
+    behind: Behind,
+    /// What is in force.
+    current: StageOne,
+    /// Why the guest's table has no entry for it.
+    missing: Option<Missing>,
+    /// Where the guest has its context, where that is copied.
+    context: Gpa,
+}
+
+/// See the module's description.
+pub struct VirtSmmu<P: Platform, S: Slice> {
+    platform: Arc<P>,
+    slice: S,
+    registers: RegisterFile<P::Buffer>,
+    decoder: Decoder,
+    rules: Rules,
+    stream_bits: u8,
+    streams: Vec<Stream>,
+    /// StreamIDs in order, with their place in `streams`.
+    names: Vec<(u32, usize)>,
+    contexts: Option<Contexts<P>>,
+    /// CR0.SMMUEN or GBPA changed: the next stream to follow.
+    following: Option<usize>,
+    /// The command at CONS, begun and read.
+    half_done: Option<HalfDone>,
+    batch: Batch,
+    requests: Requests,
+    /// Sequence number of the next event, if none is lost.
+    sequence: u32,
+    /// There may be events or page requests to fetch.
+    knocked: bool,
+    counters: Counters,
+}
+
+impl<P: Platform, S: Slice> VirtSmmu<P, S> {
+    /// An SMMU in front of `devices`, which `slice` has in the same order. Out of reset, but for its streams: they are what
+    /// they were, in abort at first, until [`start`](Self::start).
+    ///
+    /// # Errors
+    /// Each [`SetupError`].
+    pub fn new(
+        platform: Arc<P>,
+        setup: Setup<P::Buffer>,
+        slice: S,
+        devices: &[Behind],
+    ) -> Result<Self, SetupError> {
+        let identity = identity(&setup)?;
+        let mut streams = Vec::new();
+        let mut names: Vec<(u32, usize)> = Vec::new();
+        let room = streams.try_reserve_exact(devices.len()).is_ok()
+            && names.try_reserve_exact(devices.len()).is_ok();
+        if !room {
+            return Err(SetupError::OutOfMemory);
+        }
+        for (index, behind) in devices.iter().enumerate() {
+            let stream = behind.stream.0;
+            let at = names.binary_search_by_key(&stream, |(name, _)| *name);
+            match at {
+                Err(at) if u64::from(stream) >> setup.stream_bits == 0 => {
+                    names.insert(at, (stream, index));
+                }
+                _ => return Err(SetupError::Stream(behind.stream)),
+            }
+            streams.push(Stream {
+                behind: *behind,
+                current: StageOne::Abort,
+                missing: None,
+                context: Gpa(0),
+            });
+        }
+        let contexts = setup
+            .contexts
+            .map(|copies| Contexts::new(copies, &identity));
+        if contexts
+            .as_ref()
+            .is_some_and(|it| it.room() < devices.len())
+        {
+            return Err(SetupError::Devices(devices.len()));
+        }
+        let image = platform
+            .allocate(IMAGE_BYTES)
+            .ok_or(SetupError::OutOfMemory)?;
+        let sizes = QueueSizes {
+            commands: setup.command_queue_log2,
+            events: setup.event_queue_log2,
+            requests: setup.request_queue_log2,
+        };
+        let requests = Requests::new(setup.waiting, setup.patience_ns);
+        Ok(Self {
+            platform,
+            slice,
+            registers: RegisterFile::new(image, identity, sizes),
+            decoder: Decoder::new(&identity),
+            rules: Rules::new(&identity, &setup.hardware),
+            stream_bits: setup.stream_bits,
+            streams,
+            names,
+            contexts,
+            following: None,
+            half_done: None,
+            batch: Batch::new(),
+            requests: requests.ok_or(SetupError::OutOfMemory)?,
+            sequence: 0,
+            knocked: false,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The readable copy of the registers: [`IMAGE_BYTES`].
+    pub fn image(&self) -> &impl DmaBuffer {
+        self.registers.image()
+    }
+
+    /// Counts so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The slice.
+    pub fn slice(&self) -> &S {
+        &self.slice
+    }
+
+    /// What a load of `size` bytes at `offset` reads, where loads trap. No side effect; what the architecture does not allow
+    /// reads 0.
+    pub fn read(&mut self, offset: u64, size: u8) -> u64 {
+        self.registers.read(offset, size).unwrap_or_else(|| {
+            self.counters.misuse += 1;
+            0
+        })
+    }
+
+    /// A store of `size` bytes at `offset`, and as much of what follows from it as one call does.
+    pub fn write(&mut self, memory: &dyn GuestMemory, offset: u64, size: u8, value: u64) -> Effect {
+        let Some(asked) = self.registers.write(offset, size, value) else {
+            self.counters.misuse += 1;
+            return Effect {
+                more: self.has_work(),
+                ..Effect::default()
+            };
+        };
+        if asked.streams {
+            self.following = Some(0);
+        }
+        if asked.streams || asked.halt {
+            // Whatever was begun begins anew.
+            self.half_done = None;
+        }
+        self.knocked |= asked.room && self.requests.blocked();
+        self.run(memory, BUDGET)
+    }
+
+    /// Goes on with what is left to do; `budget` commands' worth.
+    pub fn run(&mut self, memory: &dyn GuestMemory, budget: u32) -> Effect {
+        let mut effect = Effect::default();
+        let mut budget = budget;
+        self.follow(memory, &mut budget, &mut effect);
+        if self.following.is_none() {
+            self.commands(memory, &mut budget, &mut effect);
+        }
+        self.events(memory, &mut effect);
+        effect.more = self.has_work();
+        effect
+    }
+
+    /// There is something in the slice's queues: the guest is told.
+    pub fn deliver(&mut self, memory: &dyn GuestMemory) -> Effect {
+        self.knocked = true;
+        let mut effect = Effect::default();
+        self.events(memory, &mut effect);
+        effect.more = self.has_work();
+        effect
+    }
+
+    /// Whether [`run`](Self::run) has anything to do.
+    pub fn has_work(&self) -> bool {
+        let commands = || {
+            let queue = self.registers.commands();
+            queue.is_some_and(|queue| !queue.is_empty()) && !self.registers.commands_stopped()
+        };
+        self.following.is_some() || self.knocked || commands()
+    }
+
+    /// The guest stops: all streams are put in abort, all that waits for the guest is answered or dropped, and the
+    /// registers are as out of reset. Not bounded by a budget.
+    ///
+    /// # Errors
+    /// That of the first stream that could not be put in abort; the others are.
+    pub fn stop(&mut self) -> Result<(), crate::object::Error> {
+        let mut result = Ok(());
+        for device in 0..self.streams.len() {
+            result = result.and(self.slice.attach(device, StageOne::Abort));
+            self.streams[device].current = StageOne::Abort;
+        }
+        self.following = None;
+        self.half_done = None;
+        self.discard();
+        self.registers.reset();
+        result
+    }
+
+    /// The guest starts: its streams are what an SMMU out of reset lets them be. GBPA lets them pass, through stage 2: what
+    /// GBPA.ABORT resets to is the implementation's choice (§6.3.15), and firmware and systems without a driver for it
+    /// expect their DMA to work. Not bounded by a budget.
+    pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
+        self.following = Some(0);
+        let mut effect = Effect::default();
+        self.follow(memory, &mut u32::MAX.clone(), &mut effect);
+        effect
+    }
+
+    /// Moves CMDQ_CONS; why the queue stopped last stays (§6.3.28).
+    fn set_consumed(&mut self, position: u32) {
+        let error = self.registers.get(CMDQ_CONS) & spec::CMDQ_ERR_FIELD;
+        self.registers.set(CMDQ_CONS, error | position);
+    }
+}

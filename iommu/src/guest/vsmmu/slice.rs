@@ -1,0 +1,200 @@
+//! What a guest's SMMU needs of a slice, and the objects as just that.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::object::driver::{Answer, Entry, StageOne};
+use crate::object::{
+    Context, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest, Progress,
+    Vdevice, Veventq, Viommu,
+};
+use crate::smmuv3::slice::{COMMANDS, EVENTS, VIOMMU};
+
+/// What [`VirtSmmu`](super::VirtSmmu) sits on: one physical SMMU for one VM. Devices are named by the order in which they
+/// were added.
+pub trait Slice {
+    /// Puts `stage_one`, on top of the slice's stage 2, in place of what the DMA of `device` goes through; hitless where
+    /// the hardware can.
+    ///
+    /// # Errors
+    /// Those of the objects. The device is in abort then, or, where even that failed ([`Error::Hardware`]), stuck: what
+    /// it goes through is still on the slice's own stage 2.
+    fn attach(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error>;
+    /// Invalidations in the guest's own format ([`COMMANDS`]), in order; at most [`BATCH`](crate::object::BATCH). What is counted is complete in
+    /// the hardware.
+    fn invalidate(&mut self, entries: &[Entry]) -> Progress;
+    /// Takes the oldest event, in the guest's own format ([`EVENTS`]).
+    fn event(&mut self) -> Option<Item<Event>>;
+    /// Takes the oldest complete group of page requests, and returns its length; 0 where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it does not fit; it stays.
+    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error>;
+    /// Which device a page request is of.
+    fn device_of(&self, request: &PageRequest) -> Option<usize>;
+    /// Answers the group that was read under `cookie`.
+    fn respond(&mut self, cookie: u32, answer: Answer);
+}
+
+/// Most page requests that a slice holds, so that any group of them fits.
+pub const GROUP: usize = 64;
+
+/// One device behind the guest's SMMU.
+struct Attached {
+    device: Arc<Device>,
+    _name: Vdevice,
+    /// It goes through something.
+    attached: bool,
+    /// The stage 1 of its own that it goes through.
+    stage_one: Option<HwptNested>,
+}
+
+/// [`Slice`] by the objects.
+pub struct ObjectSlice {
+    viommu: Viommu,
+    events: Veventq,
+    requests: Option<FaultQueue>,
+    /// Refuses everything, and the guest is told.
+    refuse: HwptNested,
+    /// Aborts everything.
+    abort: HwptNested,
+    /// Stage 2 only.
+    bypass: HwptNested,
+    devices: Vec<Attached>,
+}
+
+impl ObjectSlice {
+    /// A slice of `driver`'s SMMU on the nest parent `parent`, with a queue of `events` events and, if not 0, one of
+    /// `requests` page requests.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`GROUP`] page requests; those of [`HwptPaging::viommu`], [`Viommu::veventq`], [`Context::fault_queue`] and [`Viommu::nested`].
+    pub fn new(
+        context: &Context,
+        parent: &HwptPaging,
+        driver: &Arc<dyn crate::object::driver::Driver>,
+        events: u32,
+        requests: u32,
+    ) -> Result<Self, Error> {
+        if requests as usize > GROUP {
+            return Err(Error::Invalid(requests.into()));
+        }
+        let viommu = parent.viommu(driver, VIOMMU, Default::default())?;
+        let events = viommu.veventq(EVENTS, events)?;
+        let requests = match requests {
+            0 => None,
+            depth => Some(context.fault_queue(depth)?),
+        };
+        Ok(Self {
+            refuse: viommu.nested(StageOne::Refuse, None)?,
+            abort: viommu.nested(StageOne::Abort, None)?,
+            bypass: viommu.nested(StageOne::Bypass, None)?,
+            viommu,
+            events,
+            requests,
+            devices: Vec::new(),
+        })
+    }
+
+    /// Names a device; its number here is the number of devices before. Its DMA stays as it is, in abort where it is not
+    /// attached.
+    ///
+    /// # Errors
+    /// Those of [`Viommu::vdevice`]; [`Error::OutOfMemory`].
+    pub fn add(&mut self, device: Arc<Device>, virt_id: u32) -> Result<(), Error> {
+        self.devices
+            .try_reserve(1)
+            .map_err(|_| Error::OutOfMemory)?;
+        let name = self.viommu.vdevice(&device, virt_id.into())?;
+        self.devices.push(Attached {
+            device,
+            _name: name,
+            attached: false,
+            stage_one: None,
+        });
+        Ok(())
+    }
+
+    /// The slice itself.
+    pub fn viommu(&self) -> &Viommu {
+        &self.viommu
+    }
+}
+
+fn put(at: &mut Attached, to: &HwptNested) -> Result<(), Error> {
+    if !at.attached {
+        match at.device.attach(0, to) {
+            // By whoever had it before, or with another of its group.
+            Err(Error::AlreadyAttached(_) | Error::OtherAttachment(_)) => {}
+            result => {
+                at.attached = result.is_ok();
+                return result.map(drop);
+            }
+        }
+    }
+    at.device.replace(0, to)?;
+    at.attached = true;
+    Ok(())
+}
+
+impl Slice for ObjectSlice {
+    fn attach(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error> {
+        let made = match stage_one {
+            StageOne::Refuse | StageOne::Abort | StageOne::Bypass => Ok(None),
+            StageOne::Translate(_) => self
+                .viommu
+                .nested(stage_one, self.requests.as_ref())
+                .map(Some),
+        };
+        let at = &mut self.devices[device];
+        let result = made.and_then(|made| {
+            let to = match stage_one {
+                StageOne::Refuse => &self.refuse,
+                StageOne::Abort => &self.abort,
+                StageOne::Bypass => &self.bypass,
+                StageOne::Translate(_) => made.as_ref().unwrap_or(&self.abort),
+            };
+            put(at, to)?;
+            // The old one goes when nothing uses it any more.
+            at.stage_one = made;
+            Ok(())
+        });
+        if let Err(error) = result {
+            // What was in force may be what the guest has just taken away.
+            if stage_one != StageOne::Abort && put(at, &self.abort).is_err() {
+                at.device.detach(0)?;
+                at.attached = false;
+            }
+            at.stage_one = None;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn invalidate(&mut self, entries: &[Entry]) -> Progress {
+        self.viommu.invalidate(COMMANDS, entries)
+    }
+
+    fn event(&mut self) -> Option<Item<Event>> {
+        self.events.pop()
+    }
+
+    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
+        match &self.requests {
+            Some(queue) => queue.read(out),
+            None => Ok(0),
+        }
+    }
+
+    fn device_of(&self, request: &PageRequest) -> Option<usize> {
+        let mut devices = self.devices.iter();
+        devices.position(|at| at.device.id() == request.device)
+    }
+
+    fn respond(&mut self, cookie: u32, answer: Answer) {
+        if let Some(queue) = &self.requests {
+            // A group that is not there any more was answered when its device left.
+            let _ = queue.respond(cookie, answer);
+        }
+    }
+}
