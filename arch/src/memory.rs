@@ -19,7 +19,14 @@ pub const FRAME: u64 = 4096;
 /// Meant for start-up and configuration: a search is linear in the number of free ranges, zeroing in the length.
 pub struct FramePool {
     free: SpinMutex<Vec<Range<u64>>>,
+    zeroed: SpinMutex<Zeroed>,
     window: Window,
+}
+
+/// Single frames that are free and zero already.
+struct Zeroed {
+    bases: [u64; 16],
+    count: usize,
 }
 
 impl FramePool {
@@ -27,6 +34,10 @@ impl FramePool {
     pub const fn new(window: Window) -> Self {
         Self {
             free: SpinMutex::new(Vec::new()),
+            zeroed: SpinMutex::new(Zeroed {
+                bases: [0; 16],
+                count: 0,
+            }),
             window,
         }
     }
@@ -57,9 +68,19 @@ impl FramePool {
     pub fn allocate(&'static self, len: u64, align: u64) -> Option<Frames> {
         let len = round_up(len)?;
         let align = align.max(FRAME);
-        if !align.is_power_of_two() {
+        if !align.is_power_of_two() || !self.window.permits() {
             return None;
         }
+        if (len, align) == (FRAME, FRAME)
+            && let Some(base) = self.zeroed.lock().pop()
+        {
+            return Some(Frames {
+                base,
+                len,
+                pool: self,
+            });
+        }
+        self.settle();
         let mut free = self.free.lock();
         let (index, base) = free.iter().enumerate().find_map(|(index, part)| {
             let base = part.start.checked_next_multiple_of(align)?;
@@ -74,6 +95,7 @@ impl FramePool {
     pub fn reserve_exact(&'static self, base: u64, len: u64) -> Option<Frames> {
         let len = round_up(len)?;
         let end = base.checked_add(len)?;
+        self.settle();
         let mut free = self.free.lock();
         let index = free
             .iter()
@@ -92,18 +114,28 @@ impl FramePool {
 
     /// The free ranges, lowest first.
     pub fn free_ranges(&self) -> Vec<Range<u64>> {
+        self.settle();
         self.free.lock().clone()
     }
 
     /// Bytes that are free.
     pub fn free_bytes(&self) -> u64 {
+        self.settle();
         self.free.lock().iter().map(|r| r.end - r.start).sum()
     }
 
     /// The longest free range, in bytes: what one allocation can have at most.
     pub fn largest_free(&self) -> u64 {
+        self.settle();
         let free = self.free.lock();
         free.iter().map(|r| r.end - r.start).max().unwrap_or(0)
+    }
+
+    /// Puts the zeroed frames back among the others.
+    fn settle(&self) {
+        while let Some(base) = self.zeroed.lock().pop() {
+            give_back(&mut self.free.lock(), base..base + FRAME);
+        }
     }
 
     fn hand_out(&'static self, base: u64, len: u64) -> Frames {
@@ -114,6 +146,24 @@ impl FramePool {
         };
         frames.zero(0, len as usize);
         frames
+    }
+}
+
+impl Zeroed {
+    fn pop(&mut self) -> Option<u64> {
+        self.count = self.count.checked_sub(1)?;
+        Some(self.bases[self.count])
+    }
+
+    /// Whether there was room.
+    fn push(&mut self, base: u64) -> bool {
+        let free = self.bases.get_mut(self.count);
+        let room = free.is_some();
+        if let Some(free) = free {
+            *free = base;
+            self.count += 1;
+        }
+        room
     }
 }
 
@@ -211,6 +261,35 @@ impl Frames {
     words!(read16, write16, u16, AtomicU16);
     words!(read32, write32, u32, AtomicU32);
     words!(read64, write64, u64, AtomicU64);
+
+    /// Stores a `u64` at `offset` and returns the one that was there, in one step for whoever else writes it.
+    #[track_caller]
+    pub fn swap64(&self, offset: usize, value: u64) -> u64 {
+        let pointer = self.pointer(offset, size_of::<u64>()).cast();
+        // SAFETY: as for the load.
+        unsafe { AtomicU64::from_ptr(pointer) }.swap(value, Ordering::Relaxed)
+    }
+
+    /// Stores `count` words from `offset` on, each in one step: `first`, `first + step`, ..
+    #[track_caller]
+    pub fn write64_run(&self, offset: usize, first: u64, step: u64, count: usize) {
+        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
+        let pointer = self.range(offset, count.saturating_mul(8)).cast::<u64>();
+        let mut value = first;
+        for index in 0..count {
+            // SAFETY: 1. `range` checked that all words are inside of these frames, and the first is aligned.
+            //         2. as for the load.
+            unsafe { AtomicU64::from_ptr(pointer.add(index)) }.store(value, Ordering::Relaxed);
+            value = value.wrapping_add(step);
+        }
+    }
+
+    /// Gives it back with every byte zero, as the caller left it: a single frame is then handed out again as it is.
+    pub fn give_back_zeroed(self) {
+        if self.len == FRAME && self.pool.zeroed.lock().push(self.base) {
+            core::mem::forget(self);
+        }
+    }
 
     /// Copies out, starting at `offset`. Bytes may change meanwhile: each is read once.
     #[track_caller]

@@ -1,21 +1,19 @@
-//! The functions of one partition, and the order in which they come and go: silent and aborted, reset, DMA let through
-//! stage 2, attached; and back.
+//! The functions of one partition, and the order in which they come and go: silent and refused DMA, reset, let through
+//! ([`dma`](crate::dma)), attached; and back.
 
 use crate::config::ResetPolicy;
+use crate::dma::Dma;
 use crate::gate::Gate;
 use crate::intx::Link;
 use crate::irq;
 use crate::lock::Mutex;
-use crate::machine::Host;
-use crate::messages::Source;
+use crate::messages::{Mapped, Source};
 use crate::pci::{self, Function};
 use crate::say;
 use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use iommu::id::{CacheTag, DeviceId, IommuIndex};
-use iommu::physical::{Invalidation, IommuError, StageTwo, StreamConfig};
-use iommu::table::StageTwoTable;
+use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 
 /// How a reset went.
 const DONE: u8 = 0;
@@ -28,6 +26,8 @@ const FAILED: u8 = 2;
 pub struct Owned {
     /// Its record, by index in the topology.
     pub info: usize,
+    /// What the guest calls it.
+    pub virt: VirtDeviceId,
     /// May be handed over unreset.
     pub reset: ResetPolicy,
     /// Its identities at IOMMUs.
@@ -45,10 +45,10 @@ pub struct Devices {
     /// Their INTx lines.
     pub links: Vec<Link>,
     /// What they reach.
-    table: StageTwoTable<Host>,
-    /// The partition's tag at each IOMMU that one of them is behind.
-    tags: Vec<(IommuIndex, CacheTag)>,
-    /// By slot: put in abort by [`Devices::cut_off`] since it was last opened.
+    pub dma: Dma,
+    /// Their tables at the ITS.
+    _mapped: Vec<Mapped>,
+    /// By slot: silenced by [`Devices::cut_off`] since it was last opened or closed.
     cut: Vec<AtomicBool>,
     /// By slot: how its last reset went, as far as it was said.
     said: Vec<AtomicU8>,
@@ -57,13 +57,12 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Functions whose DMA goes through `table`. All are silent and in abort.
+    /// Functions whose DMA goes through `dma`. All are silent, and refused it.
     pub fn new(
         owned: Vec<Owned>,
         bus: VirtualPci,
-        table: StageTwoTable<Host>,
-        tags: Vec<(IommuIndex, CacheTag)>,
-        sources: Vec<Source>,
+        dma: Dma,
+        (sources, mapped): (Vec<Source>, Vec<Mapped>),
         links: Vec<Link>,
     ) -> Self {
         Self {
@@ -74,12 +73,12 @@ impl Devices {
             sources,
             links,
             bus: Mutex::new(bus),
-            table,
-            tags,
+            dma,
+            _mapped: mapped,
         }
     }
 
-    /// Resets every function and hands it over; one that cannot be handed over stays silent and in abort.
+    /// Resets every function and hands it over; one that cannot be handed over stays silent, and refused DMA.
     pub fn open(&self, gate: &Gate, partition: &str) {
         for slot in 0..self.owned.len() {
             self.open_one(gate, partition, slot);
@@ -92,8 +91,9 @@ impl Devices {
         if !self.reset(gate, partition, slot) {
             return;
         }
-        if let Err(error) = self.let_through(gate, owned) {
-            say!("{partition}: {} stays in abort: {error:?}", info.address);
+        self.cut[slot].store(false, Ordering::Relaxed);
+        if let Err(error) = self.dma.open(slot) {
+            say!("{partition}: {} is refused DMA: {error:?}", info.address);
             return;
         }
         if !pci::open_path(&mut &gate.buses, &gate.topology, info) {
@@ -103,63 +103,15 @@ impl Devices {
             );
             return;
         }
-        self.cut[slot].store(false, Ordering::Relaxed);
         self.bus.lock().attach(&mut &gate.buses, slot);
-    }
-
-    /// Configures all streams of a function; after an error all of them are in abort.
-    fn let_through(&self, gate: &Gate, owned: &Owned) -> Result<(), IommuError> {
-        for &(iommu, stream) in &owned.streams {
-            let Some(&(_, tag)) = self.tags.iter().find(|(index, _)| *index == iommu) else {
-                self.abort(gate, owned);
-                return Err(IommuError::NoSuchDevice(stream));
-            };
-            let config = StreamConfig::StageTwo(StageTwo {
-                tag,
-                root: self.table.root(),
-                input_bits: self.table.input_bits(),
-            });
-            if let Err(error) = gate.unit(iommu).driver.lock().attach(stream, config) {
-                self.abort(gate, owned);
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Stops all DMA of a function.
-    pub fn abort(&self, gate: &Gate, owned: &Owned) {
-        for &(iommu, stream) in &owned.streams {
-            if let Err(error) = gate
-                .unit(iommu)
-                .driver
-                .lock()
-                .attach(stream, StreamConfig::Abort)
-            {
-                // A device that cannot be stopped may write anywhere from here on.
-                panic!(
-                    "cannot stop the DMA of stream {stream} of smmu{}: {error:?}",
-                    iommu.0
-                );
-            }
-        }
     }
 
     /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be. BARs to
     /// unmap are left in the bus.
     pub fn close(&self, gate: &Gate, partition: &str) {
-        for owned in &self.owned {
-            self.abort(gate, owned);
-        }
-        for &(iommu, tag) in &self.tags {
-            let forgotten = gate
-                .unit(iommu)
-                .driver
-                .lock()
-                .invalidate(&[Invalidation::Tag(tag)]);
-            if let Err(error) = forgotten {
-                panic!("smmu{} does not forget {tag:?}: {error:?}", iommu.0);
-            }
+        for (slot, cut) in self.cut.iter().enumerate() {
+            self.dma.close(slot);
+            cut.store(false, Ordering::Relaxed);
         }
         self.bus.lock().reset(&mut &gate.buses);
         for slot in 0..self.owned.len() {
@@ -167,8 +119,8 @@ impl Devices {
         }
     }
 
-    /// Puts one function in abort until the partition starts again. False if it is one that was cut off before, or
-    /// that is not owned.
+    /// Refuses the DMA of one function, without records, until it is taken back. False if it was cut off before, or is
+    /// not owned.
     pub fn cut_off(&self, gate: &Gate, function: Function) -> bool {
         let slot = self
             .owned
@@ -177,13 +129,13 @@ impl Devices {
         let Some(slot) = slot.filter(|&slot| !self.cut[slot].swap(true, Ordering::Relaxed)) else {
             return false;
         };
-        self.abort(gate, &self.owned[slot]);
+        self.dma.silence(slot);
         true
     }
 
-    /// The IOMMUs that its functions are behind.
-    pub fn iommus(&self) -> impl Iterator<Item = IommuIndex> + '_ {
-        self.tags.iter().map(|&(iommu, _)| iommu)
+    /// Messages that they can send, each an LPI.
+    pub fn messages(&self) -> u32 {
+        self.sources.iter().map(|source| source.count).sum()
     }
 
     /// The guest resets the function of `slot`, which is detached.
@@ -227,7 +179,7 @@ impl Devices {
         let news = self.said[slot].swap(outcome, Ordering::Relaxed) != outcome;
         match done {
             Err(error) if news && outcome == FAILED => {
-                say!("{partition}: {error}; it stays in abort")
+                say!("{partition}: {error}; it is refused DMA")
             }
             Err(_) if news => say!(
                 "{partition}: {} cannot be reset; it keeps its state",

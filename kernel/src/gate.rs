@@ -1,18 +1,19 @@
 //! Everything about DMA that partitions share: the IOMMUs, the ITS, the buses, and the record of faults.
 
 use crate::lock::Mutex;
-use crate::machine::Ecam;
+use crate::machine::{Ecam, Iommu};
 use crate::monitor::{Attributed, Monitor, Report};
 use crate::partition::Partition;
 use crate::pci::{Function, Topology};
 use crate::system::System;
 use crate::trace::Event;
-use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Intid, Trigger};
 use arch::its::Its;
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
+use iommu::object::{Delivery, Item, Record};
 use iommu::physical::{PhysicalIommu, StreamConfig};
 
 /// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
@@ -40,8 +41,8 @@ const NO_FAULT: Fault = Fault {
 pub struct Unit {
     /// phandle in the device tree, which identities name.
     pub phandle: u32,
-    /// Its driver.
-    pub driver: Mutex<Box<dyn PhysicalIommu>>,
+    /// What partitions' objects drive.
+    pub iommu: Arc<Iommu>,
     /// Held by who takes its faults, until all that were taken have reached the policies: so whoever has held it after a
     /// stream was closed knows that nothing of it is on its way.
     pub serving: Mutex<()>,
@@ -54,7 +55,7 @@ pub struct Gate {
     /// In the order of `BootInfo::smmus`.
     pub units: Vec<Unit>,
     /// The ITS that devices' messages go to.
-    pub its: Option<Its>,
+    pub its: Option<Arc<Its>>,
     /// Its phandle in the device tree, which identities name.
     pub its_phandle: u32,
     /// How many LPIs are given away.
@@ -122,7 +123,7 @@ impl Gate {
             return false;
         };
         let iommu = IommuIndex(index as u8);
-        let errors = self.units[index].driver.lock().serve_errors();
+        let errors = self.units[index].iommu.physical().lock().serve_errors();
         match errors {
             Ok(errors) if errors.command || errors.stopped => {
                 crate::say!("smmu{index}: {errors:?}");
@@ -151,12 +152,14 @@ impl Gate {
         let _alone = self.unit(iommu).serving.lock();
         for _ in 0..FAULT_BATCHES {
             let mut faults = [NO_FAULT; FAULT_BATCH];
-            let drained = self.units[usize::from(iommu.0)]
-                .driver
+            let drained = self
+                .unit(iommu)
+                .iommu
+                .physical()
                 .lock()
                 .drain_faults(&mut faults);
-            if drained.lost && self.monitor.lock().record_lost(arch::clock::now_ns()) {
-                crate::say!("smmu{}: fault records were lost", iommu.0);
+            if drained.lost {
+                self.faults_lost(system, iommu);
             }
             for fault in &faults[..drained.count] {
                 self.serve_fault(system, fault);
@@ -168,22 +171,91 @@ impl Gate {
         true
     }
 
+    /// The hardware has dropped records, of whomever: everyone behind it is told.
+    fn faults_lost(&self, system: &'static System, iommu: IommuIndex) {
+        if self.monitor.lock().record_lost(arch::clock::now_ns()) {
+            crate::say!("smmu{}: fault records were lost", iommu.0);
+        }
+        for partition in &system.partitions {
+            let dma = &partition.devices.dma;
+            if dma.slices.iter().any(|slice| slice.iommu == iommu) {
+                dma.faults_lost(iommu);
+                self.take_records(system, partition);
+            }
+        }
+    }
+
+    /// One fault: the guest's own goes to it, any other is recorded and meets the policies. A storm of either is ended.
     fn serve_fault(&self, system: &'static System, fault: &Fault) {
         system.trace.here().record(Event::Fault(fault.device.0));
-        let stream = self
-            .streams
-            .iter()
-            .find(|stream| stream.iommu == fault.iommu && stream.id == fault.device);
+        let stream = self.stream(fault);
+        let owner = stream.and_then(|stream| {
+            let partition = system.partitions.get(stream.partition?)?;
+            Some((partition, stream.function))
+        });
+        match owner.map(|(partition, _)| (partition, partition.devices.dma.deliver(fault))) {
+            Some((partition, Delivery::Record)) => self.take_records(system, partition),
+            Some((_, Delivery::NotMine)) | None => self.record(system, fault),
+            // An object has it.
+            Some(_) => {}
+        }
+        let partition = owner.map(|(partition, _)| partition.index);
+        if !self
+            .monitor
+            .lock()
+            .is_storm(partition, arch::clock::now_ns())
+        {
+            return;
+        }
+        match owner {
+            Some((partition, function)) => partition.storm(system, function),
+            // Nobody's stream is refused in any case: from here on silently. One that the table does not cover cannot be.
+            None if self.monitor.lock().silence() => {
+                let mut physical = self.unit(fault.iommu).iommu.physical().lock();
+                let _ = physical.attach(fault.device, StreamConfig::Abort);
+            }
+            None => {}
+        }
+    }
+
+    fn stream(&self, fault: &Fault) -> Option<&Stream> {
+        let mut streams = self.streams.iter();
+        streams.find(|stream| stream.iommu == fault.iommu && stream.id == fault.device)
+    }
+
+    /// Takes what a partition's objects have for us.
+    pub fn take_records(&self, system: &'static System, partition: &Partition) {
+        while let Some(item) = partition.devices.dma.record() {
+            let name = partition.name();
+            match item {
+                Item::Record {
+                    record: Record::Fault(fault),
+                    ..
+                } => self.record(system, &fault),
+                // Said of the IOMMU as a whole.
+                Item::Record {
+                    record: Record::FaultsLost(_),
+                    ..
+                } => {}
+                other => {
+                    if self.monitor.lock().may_say(arch::clock::now_ns()) {
+                        crate::say!("{name}: {other:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Records a fault that is not for a guest, and has the policies act.
+    fn record(&self, system: &'static System, fault: &Fault) {
+        let stream = self.stream(fault);
         let attributed = Attributed {
             fault: *fault,
             function: stream.map(|stream| stream.function),
             partition: stream.and_then(|stream| stream.partition),
             at_ns: arch::clock::now_ns(),
         };
-        let mut monitor = self.monitor.lock();
-        let report = monitor.record(attributed);
-        let storm = monitor.is_storm(attributed.partition, attributed.at_ns);
-        drop(monitor);
+        let report = self.monitor.lock().record(attributed);
         let owner = attributed.partition.map(|index| &system.partitions[index]);
         if let Report::Line { unreported } = report {
             let name = owner.map_or("nobody", |partition| partition.name());
@@ -192,19 +264,8 @@ impl Gate {
                 more => crate::say!("{attributed} ({name}); {more} more before it"),
             }
         }
-        match (owner, stream) {
-            (Some(partition), Some(stream)) => {
-                partition.fault(system, stream.function);
-                if storm {
-                    partition.storm(system, stream.function);
-                }
-            }
-            // Nobody's stream is refused in any case: from here on silently. One that the table does not cover cannot be.
-            _ if storm && self.monitor.lock().silence() => {
-                let mut driver = self.unit(fault.iommu).driver.lock();
-                let _ = driver.attach(fault.device, StreamConfig::Abort);
-            }
-            _ => {}
+        if let (Some(partition), Some(stream)) = (owner, stream) {
+            partition.fault(system, stream.function);
         }
     }
 }

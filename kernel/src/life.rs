@@ -20,7 +20,7 @@ pub struct Entry {
 /// What the owner wants of a partition beside running.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// Stop: its devices are in abort, its vCPUs off.
+    /// Stop: its devices are refused DMA, its vCPUs off.
     Stop,
     /// Stop, and start again as after power-on.
     Restart,

@@ -3,12 +3,16 @@
 use crate::guest_map;
 use crate::irq;
 use crate::pci::{self, ConfigSpace, Function};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::{FramePool, Frames};
 use arch::mmio::MmioRegion;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::hal::{DmaBuffer, GuestMemory, GuestMemoryError, Mmio, Platform};
+use iommu::object::driver::Memory;
+use iommu::object::unit::Unit;
+use iommu::smmuv3::Smmu;
 
 /// Registers of an IOMMU.
 #[derive(Debug)]
@@ -53,6 +57,14 @@ impl DmaBuffer for Buffer {
         self.0.write64(offset, value);
     }
 
+    fn write64_run(&mut self, offset: usize, first: u64, step: u64, count: usize) {
+        self.0.write64_run(offset, first, step, count);
+    }
+
+    fn swap64(&mut self, offset: usize, value: u64) -> u64 {
+        self.0.swap64(offset, value)
+    }
+
     fn clean(&self, offset: usize, len: usize) {
         self.0.clean(offset, len);
     }
@@ -73,6 +85,12 @@ impl Platform for Host {
         self.0.allocate(len as u64, len as u64).map(Buffer)
     }
 
+    const KEEPS_ZEROED: bool = true;
+
+    fn release_zeroed(&self, buffer: Buffer) {
+        buffer.0.give_back_zeroed();
+    }
+
     fn write_barrier(&self) {
         arch::barrier::dma_write();
     }
@@ -85,6 +103,9 @@ impl Platform for Host {
         arch::clock::now_ns()
     }
 }
+
+/// A physical IOMMU, as partitions' objects drive it.
+pub type Iommu = Unit<Host, Smmu<Host, Registers>>;
 
 /// The machine's time, for the waits of a reset.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +191,8 @@ const PIECE: usize = 256 << 10;
 /// are served meanwhile, and no lock may be held.
 #[derive(Debug)]
 pub struct GuestRam {
-    frames: Frames,
+    /// Whatever lets devices at it holds it too.
+    memory: Arc<Ram>,
     /// Neither we nor a guest has written to it yet, and frames are handed out zeroed.
     untouched: AtomicBool,
 }
@@ -179,7 +201,7 @@ impl GuestRam {
     /// All of `frames` as RAM. Nobody has written to them.
     pub fn new(frames: Frames) -> Self {
         Self {
-            frames,
+            memory: Arc::new(Ram(frames)),
             untouched: AtomicBool::new(true),
         }
     }
@@ -188,31 +210,36 @@ impl GuestRam {
     pub fn guest(&self) -> Span<Gpa> {
         Span {
             base: guest_map::RAM,
-            len: self.frames.len(),
+            len: self.memory.0.len(),
         }
     }
 
     /// Where it is.
     pub fn host(&self) -> Hpa {
-        Hpa(self.frames.base())
+        Hpa(self.memory.0.base())
+    }
+
+    /// What devices are let at: free only when none can reach it any more.
+    pub fn memory(&self) -> Arc<dyn Memory> {
+        Arc::clone(&self.memory) as Arc<dyn Memory>
     }
 
     /// Zeroes all of it, unless it still is.
     pub fn clear(&self) {
         if !self.untouched.swap(false, Ordering::AcqRel) {
-            self.in_pieces(|at, len| self.frames.zero(at, len));
+            self.in_pieces(|at, len| self.memory.0.zero(at, len));
         }
     }
 
     /// All of it may be code, and may be read with caches off: makes it visible to both.
     pub fn publish(&self) {
-        self.in_pieces(|at, len| self.frames.clean_invalidate(at, len));
+        self.in_pieces(|at, len| self.memory.0.clean_invalidate(at, len));
         // What is clean already; once, as it is for all instruction caches.
-        self.frames.sync_icache(0, 1);
+        self.memory.0.sync_icache(0, 1);
     }
 
     fn in_pieces(&self, action: impl Fn(usize, usize)) {
-        let end = self.frames.len() as usize;
+        let end = self.memory.0.len() as usize;
         for at in (0..end).step_by(PIECE) {
             action(at, PIECE.min(end - at));
             irq::serve_meanwhile();
@@ -234,7 +261,7 @@ impl GuestRam {
         let inside = at.0.checked_sub(guest_map::RAM.0).filter(|&offset| {
             offset
                 .checked_add(len as u64)
-                .is_some_and(|end| end <= self.frames.len())
+                .is_some_and(|end| end <= self.memory.0.len())
         });
         inside
             .map(|offset| offset as usize)
@@ -242,17 +269,37 @@ impl GuestRam {
     }
 }
 
+/// RAM to be mapped for DMA.
+#[derive(Debug)]
+struct Ram(Frames);
+
+impl Memory for Ram {
+    fn size(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn writable(&self) -> bool {
+        true
+    }
+
+    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
+        let len = self.size().checked_sub(offset).filter(|len| *len > 0)?;
+        let base = Hpa(self.0.base() + offset);
+        Some(Span { base, len })
+    }
+}
+
 impl GuestMemory for GuestRam {
     fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
         let offset = self.offset(at, bytes.len())?;
-        self.frames.read_bytes(offset, bytes);
+        self.memory.0.read_bytes(offset, bytes);
         Ok(())
     }
 
     fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
         let offset = self.offset(at, bytes.len())?;
         self.untouched.store(false, Ordering::Relaxed);
-        self.frames.write_bytes(offset, bytes);
+        self.memory.0.write_bytes(offset, bytes);
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use crate::say;
 use crate::system::System;
 use crate::vdev::CpuSet;
 use crate::vdev::vits::{BackendError, ItsBackend};
+use alloc::sync::Arc;
 use arch::gic::{DEFAULT_PRIORITY, Intid};
 use arch::its::{Its, ItsError};
 use core::sync::atomic::Ordering;
@@ -24,6 +25,35 @@ pub struct Source {
     pub first: u32,
     /// Events.
     pub count: u32,
+}
+
+/// A function's table at the physical ITS. It goes with this.
+pub struct Mapped {
+    its: Arc<Its>,
+    device: u32,
+}
+
+impl Mapped {
+    /// Lets `device` have `events` events.
+    ///
+    /// # Errors
+    /// Those of the ITS.
+    pub fn new(its: &Arc<Its>, device: u32, events: u32) -> Result<Self, ItsError> {
+        // MAPD takes at least one bit (IHI 0069, §5.3.10).
+        let bits = events.next_power_of_two().ilog2().max(1) as u8;
+        its.map_device(device, bits)?;
+        let its = Arc::clone(its);
+        Ok(Self { its, device })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        if let Err(error) = self.its.unmap_device(self.device) {
+            // The ITS keeps the table then.
+            say!("ITS: device {:#x} stays mapped: {error:?}", self.device);
+        }
+    }
 }
 
 /// The physical ITS for one partition.

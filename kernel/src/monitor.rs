@@ -88,7 +88,7 @@ impl Monitor {
             self.history.pop_front();
         }
         self.history.push_back(fault);
-        if repeat || !self.take_line(fault.at_ns) {
+        if repeat || !self.may_say(fault.at_ns) {
             self.unreported += 1;
             return Report::Silent;
         }
@@ -100,7 +100,7 @@ impl Monitor {
     /// The hardware dropped records, it was found at `at_ns`. Whether that gets a line.
     pub fn record_lost(&mut self, at_ns: u64) -> bool {
         self.lost += 1;
-        self.take_line(at_ns)
+        self.may_say(at_ns)
     }
 
     /// Counts a fault that was recorded at `at_ns` into the rate of its partition: whether that is a storm.
@@ -121,8 +121,8 @@ impl Monitor {
         more
     }
 
-    /// One of the lines of this second, if there is one left.
-    fn take_line(&mut self, at_ns: u64) -> bool {
+    /// One of the lines of this second, if there is one left: for what else has to do with faults.
+    pub fn may_say(&mut self, at_ns: u64) -> bool {
         if at_ns.saturating_sub(self.window_start_ns) >= SECOND_NS {
             self.window_start_ns = at_ns;
             self.lines_in_window = 0;

@@ -177,7 +177,8 @@ impl Partition {
                     );
                 }
             }
-            _ if !first => {}
+            // One that is stopped already has nothing left to stop.
+            _ if !first || !self.life.is_running() => {}
             FaultAction::Log | FaultAction::AbortStream => {}
             FaultAction::Stop => {
                 say!("{}: stops after {faults} faults", self.name());
@@ -256,8 +257,10 @@ impl Partition {
     pub fn start(&self, system: &'static System) {
         match self.files.load(&self.ram, &self.platform.devices) {
             Ok(entry) => {
-                self.faults.store(0, Ordering::Relaxed);
                 self.devices.open(&system.gate, self.name());
+                // What its devices tried while nobody owned them is no fault of this life.
+                self.settle_faults(system);
+                self.faults.store(0, Ordering::Relaxed);
                 self.life.started(entry);
                 system.kick(self, CpuSet::one(0));
             }
@@ -265,6 +268,13 @@ impl Partition {
                 say!("{}: cannot start: {error:?}", self.name());
                 self.life.stopped();
             }
+        }
+    }
+
+    /// Takes the faults that IOMMUs have recorded of its functions so far.
+    fn settle_faults(&self, system: &'static System) {
+        for slice in &self.devices.dma.slices {
+            system.gate.serve_all_faults(system, slice.iommu);
         }
     }
 
@@ -303,9 +313,7 @@ impl Partition {
         // First of all its devices stop, then nothing of it is left to change. What they did before that counts
         // against the life that ends, not the next one.
         self.devices.close(&system.gate, self.name());
-        for iommu in self.devices.iommus() {
-            system.gate.serve_all_faults(system, iommu);
-        }
+        self.settle_faults(system);
         self.remap_bars();
         self.reset_messages(system);
         terminal::end_line(self.index);

@@ -4,14 +4,20 @@ use std::cell::Cell;
 
 std::thread_local! {
     static NOW: Cell<u64> = const { Cell::new(0) };
+    static STEP: Cell<u64> = const { Cell::new(STEP_NS) };
 }
 
-/// Time that passes with each reading, in nanoseconds.
+/// Time that passes with each reading, in nanoseconds, unless it was set otherwise.
 pub const STEP_NS: u64 = 1_000;
+
+/// Lets `ns` nanoseconds pass with each reading on this thread.
+pub fn set_step(ns: u64) {
+    STEP.set(ns);
+}
 
 /// The count, in ticks of a nanosecond.
 pub fn now() -> u64 {
-    let now = NOW.get() + STEP_NS;
+    let now = NOW.get() + STEP.get();
     NOW.set(now);
     now
 }

@@ -11,6 +11,8 @@ pub struct Window {
     base: u64,
     len: u64,
     memory: *mut u8,
+    /// Allocations that are still granted.
+    grants: AtomicU64,
 }
 
 // SAFETY: the pointer is to leaked memory that lives as long as the process, and is accessed atomically only.
@@ -21,6 +23,19 @@ unsafe impl Sync for Window {}
 impl Window {
     pub(crate) fn pointer(&self, address: u64) -> *mut u8 {
         self.memory.wrapping_add((address - self.base) as usize)
+    }
+
+    /// Grants so many allocations from here on, and refuses the others.
+    pub fn grant(&self, allocations: u64) {
+        self.grants.store(allocations, Ordering::Relaxed);
+    }
+
+    /// Whether one more allocation is granted.
+    pub(crate) fn permits(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.grants
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 
     /// What a fake device reads at the physical address `address`, whoever owns it. Panics outside of RAM.
@@ -66,6 +81,7 @@ pub fn pool(base: u64, len: u64) -> &'static FramePool {
         base,
         len,
         memory: memory.as_mut_ptr().cast(),
+        grants: AtomicU64::new(u64::MAX),
     })));
     // SAFETY: the window maps exactly this range to memory that was just allocated for it.
     unsafe { pool.add(base..base + len) };

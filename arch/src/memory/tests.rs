@@ -109,3 +109,43 @@ fn words_are_aligned() {
     let frames = pool(0x4000_0000, MIB).allocate(1, 1).unwrap();
     frames.write32(2, 0);
 }
+
+#[test]
+fn a_frame_that_is_zero_comes_back_first_and_counts_as_free() {
+    let pool = pool(0x4000_0000, MIB);
+    let frame = pool.allocate(0x1000, 0x1000).unwrap();
+    let base = frame.base();
+    let kept = pool.allocate(0x1000, 0x1000).unwrap();
+    frame.give_back_zeroed();
+    let again = pool.allocate(0x1000, 0x1000).unwrap();
+    assert_eq!(again.base(), base);
+    again.give_back_zeroed();
+    assert_eq!(pool.free_bytes(), MIB - 0x1000);
+    drop(kept);
+    // It does not keep the memory around it from being one piece.
+    let all: Vec<_> = (0..32)
+        .map(|_| pool.allocate(0x1000, 0x1000).unwrap())
+        .collect();
+    all.into_iter().for_each(super::Frames::give_back_zeroed);
+    assert_eq!(pool.allocate(MIB, MIB).unwrap().base(), 0x4000_0000);
+    let large = pool.allocate(0x2000, 0x1000).unwrap();
+    large.give_back_zeroed();
+    assert_eq!(ranges(pool), [(0x4000_0000, 0x4010_0000)]);
+}
+
+#[test]
+fn words_are_exchanged_and_stored_in_runs() {
+    let pool = pool(0x4000_0000, MIB);
+    let frame = pool.allocate(0x1000, 0x1000).unwrap();
+    frame.write64_run(0xff0, 5, 7, 2);
+    assert_eq!((frame.read64(0xff0), frame.swap64(0xff8, 1)), (5, 12));
+    assert_eq!((frame.read64(0xff8), frame.read64(0xfe8)), (1, 0));
+    frame.write64_run(0x1000, 0, 0, 0);
+    for (offset, count) in [(0xff0, 3), (0xff4, 1), (0, usize::MAX)] {
+        let outside = std::panic::AssertUnwindSafe(|| frame.write64_run(offset, 1, 1, count));
+        assert!(
+            std::panic::catch_unwind(outside).is_err(),
+            "{offset:#x} {count}"
+        );
+    }
+}

@@ -86,21 +86,14 @@ pub struct Unit<P: Platform, I: Backend> {
 }
 
 impl<P: Platform, I: Backend> Unit<P, I> {
-    /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address. `coherent`: firmware
-    /// does not deny either that its walks snoop CPU caches.
-    pub fn new(
-        index: IommuIndex,
-        physical: I,
-        platform: Arc<P>,
-        input_bits: u8,
-        coherent: bool,
-    ) -> Self {
+    /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address.
+    pub fn new(index: IommuIndex, physical: I, platform: Arc<P>, input_bits: u8) -> Self {
         let caps = physical.caps();
         Self {
             index,
             platform,
             input_bits,
-            coherent: caps.coherent && coherent,
+            coherent: caps.coherent,
             output_bits: caps.output_bits,
             invalidator: physical.invalidator(),
             physical: TicketMutex::new(physical),

@@ -183,6 +183,33 @@ impl Device for FakeSmmu {
     }
 }
 
+impl FakeSmmu {
+    fn register(&self, offset: u64) -> u64 {
+        self.registers.lock().unwrap()[&offset]
+    }
+
+    /// The first four words of the entry of `stream`, by the two-level table (IHI 0070, 5.1).
+    pub fn entry(&self, stream: u64) -> [u64; 4] {
+        let ram = self.frames.window();
+        let first = (self.register(0x80) & 0xf_ffff_ffff_ffc0) + (stream >> 8) * 8;
+        let second = ram.read64(first) & 0xf_ffff_ffff_ffc0;
+        assert_ne!(second, 0, "no table for {stream:#x}");
+        [0, 8, 16, 24].map(|word| ram.read64(second + (stream & 0xff) * 64 + word))
+    }
+
+    /// Writes the record of an event (7.2).
+    pub fn report(&self, words: [u64; 4]) {
+        let (base, prod) = (self.register(0xa0), self.register(0x1_00a8));
+        let (log2, base) = (base & 0x1f, base & 0xf_ffff_ffff_ffe0);
+        let at = base + (prod & ((1 << log2) - 1)) * 32;
+        for (offset, word) in (0..).step_by(8).zip(words) {
+            self.frames.window().write64(at + offset, word);
+        }
+        let next = (prod + 1) & ((2 << log2) - 1);
+        self.registers.lock().unwrap().insert(0x1_00a8, next);
+    }
+}
+
 /// The buses behind an ECAM window.
 pub struct FakeEcam(pub Mutex<FakeBus>);
 
@@ -218,28 +245,20 @@ impl Device for FakeEcam {
     }
 }
 
-/// The machine, with both partitions started.
+/// The machine without software, and what it remembers.
 #[derive(Clone)]
-pub struct Bench {
-    pub system: &'static System,
+pub struct Hardware {
     pub frames: &'static FramePool,
     pub distributor: Arc<Logged>,
     pub redistributors: Arc<Logged>,
     pub its: Arc<FakeIts>,
     pub smmu: Arc<FakeSmmu>,
     pub ecam: Arc<FakeEcam>,
-    pub random: Random,
 }
 
-impl Bench {
-    /// Partition 0 has CPUs 0 and 1, an NVMe (00:01.0) and an edu (00:02.0); partition 1 has CPUs 2 and 3 and an NVMe
-    /// (00:03.0); each has one of [`NODES`].
-    pub fn new(seed: u64) -> Self {
-        Self::described(seed, &boot_info())
-    }
-
-    /// The same machine, of which firmware says this.
-    pub fn described(seed: u64, info: &BootInfo) -> Self {
+impl Hardware {
+    /// The machine, and the system that is built on it where firmware says `info`; nothing runs yet.
+    pub fn build(info: &BootInfo) -> (Self, System) {
         arch::cpu::set_index(0);
         let frames = pool(RAM, RAM_LEN);
         // IDbits 16, LPIs, 256 interrupts.
@@ -278,18 +297,50 @@ impl Bench {
         let mut mmio = MmioPool::new(map, alloc::vec![RAM..RAM + RAM_LEN]);
         let system = setup::build(info, DEVICES, 0, frames, &mut mmio, bundle())
             .unwrap_or_else(|error| panic!("{error}"));
-        let system: &'static System = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
-        for partition in &system.partitions {
-            partition.start(system);
-        }
-        Self {
-            system,
+        let hardware = Self {
             frames,
             distributor,
             redistributors,
             its,
             smmu,
             ecam,
+        };
+        (hardware, system)
+    }
+}
+
+/// The machine, with both partitions started.
+#[derive(Clone)]
+pub struct Bench {
+    pub system: &'static System,
+    hardware: Hardware,
+    pub random: Random,
+}
+
+impl core::ops::Deref for Bench {
+    type Target = Hardware;
+    fn deref(&self) -> &Hardware {
+        &self.hardware
+    }
+}
+
+impl Bench {
+    /// Partition 0 has CPUs 0 and 1, an NVMe (00:01.0) and an edu (00:02.0); partition 1 has CPUs 2 and 3 and an NVMe
+    /// (00:03.0); each has one of [`NODES`].
+    pub fn new(seed: u64) -> Self {
+        Self::described(seed, &boot_info())
+    }
+
+    /// The same machine, of which firmware says this.
+    pub fn described(seed: u64, info: &BootInfo) -> Self {
+        let (hardware, system) = Hardware::build(info);
+        let system: &'static System = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
+        for partition in &system.partitions {
+            partition.start(system);
+        }
+        Self {
+            system,
+            hardware,
             random: Random(seed),
         }
     }
@@ -368,7 +419,8 @@ pub fn boot_info() -> BootInfo {
     }
 }
 
-fn bundle() -> &'static [u8] {
+/// The configuration and the guest's program.
+pub fn bundle() -> &'static [u8] {
     let mut image = alloc::vec![0; 64];
     image[16..24].copy_from_slice(&0x1000u64.to_le_bytes());
     image[56..60].copy_from_slice(b"ARM\x64");

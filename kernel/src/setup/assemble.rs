@@ -6,6 +6,7 @@ use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress, Machine};
 use crate::devices::{Devices, Owned};
+use crate::dma::Dma;
 use crate::gate::{Gate, Stream};
 use crate::guest_map;
 use crate::guest_tree::Pcie;
@@ -14,7 +15,7 @@ use crate::life::Life;
 use crate::load::Files;
 use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
-use crate::messages::Source;
+use crate::messages::{Mapped, Source};
 use crate::partition::Partition;
 use crate::pci::{Bdf, Function, FunctionInfo, Topology};
 use crate::platform::{self, Platform};
@@ -28,8 +29,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::Frames;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use iommu::addr::{Gpa, Hpa, Iova, Span};
-use iommu::id::{CacheTag, IommuIndex, VirtDeviceId};
+use iommu::addr::{Gpa, Span};
+use iommu::id::{CacheTag, VirtDeviceId};
 use iommu::table::{Attributes, StageTwoTable};
 
 /// The first LPI (IHI 0069, §2.2.1).
@@ -42,8 +43,6 @@ pub struct Materials<'a> {
     pub host: &'a Arc<Host>,
     /// Files of the guests.
     pub bundle: &'a Bundle<'static>,
-    /// Table walks of all IOMMUs snoop CPU caches.
-    pub coherent: bool,
     /// The EL1 virtual timer's interrupt.
     pub timer: u32,
     /// Devices on the memory bus, if any is to be given away.
@@ -60,17 +59,17 @@ impl Materials<'_> {
     }
 }
 
-/// A partition's tag, on the CPUs and at every IOMMU. 0 is left to nobody, so that a forgotten VTTBR_EL2 is no guest's.
+/// A partition's VMID on the CPUs. 0 is left to nobody, so that a forgotten VTTBR_EL2 is no guest's.
 fn tag(partition: usize) -> CacheTag {
     CacheTag(partition as u16 + 1)
 }
 
-/// One partition, with everything in it but its functions' messages; nothing runs yet.
+/// One partition, with everything in it; nothing runs yet. What a failure has left is undone.
 pub fn partition(
     index: usize,
     config: &config::Partition,
     ram: Frames,
-    gate: &mut Gate,
+    gate: &Gate,
     materials: &Materials<'_>,
 ) -> Result<Partition, SetupError> {
     let refused = || SetupError::Partition(index);
@@ -149,21 +148,20 @@ pub fn partition(
     })
 }
 
-/// The functions of a partition, and the table that their DMA goes through.
+/// The functions of a partition, and what their DMA goes through.
 fn devices(
     index: usize,
     config: &config::Partition,
     ram: &GuestRam,
-    gate: &mut Gate,
+    gate: &Gate,
     materials: &Materials<'_>,
 ) -> Result<Devices, SetupError> {
     let refused = || SetupError::Partition(index);
-    let table = dma_table(config, ram, gate, materials)?;
     let mut owned = Vec::new();
-    let mut sources = Vec::new();
+    let (mut sources, mut mapped) = (Vec::new(), Vec::new());
+    let mut lpi = FIRST_LPI + gate.lpis;
     let mut links = Vec::new();
     let mut placements = Vec::new();
-    let mut tags: Vec<(IommuIndex, CacheTag)> = Vec::new();
     let places = config::guest_addresses(&config.devices);
     let is_function = |device: &&config::Device| matches!(device.address, DeviceAddress::Pci(_));
     let functions = config.devices.iter().zip(places);
@@ -176,15 +174,18 @@ fn devices(
         for identity in &record.streams {
             let iommu = gate.iommu(identity.target).ok_or_else(refused)?;
             streams.push((iommu, identity.id));
-            if !tags.iter().any(|(known, _)| *known == iommu) {
-                tags.push((iommu, tag(index)));
-            }
         }
-        if let Some(source) = source(record, guest, gate)? {
-            gate.lpis += source.count;
-            sources.push(source);
+        let virt = VirtDeviceId(guest.requester_id().into());
+        if let Some((device, count, table)) = messages(record, gate)? {
+            sources.push(Source {
+                virt,
+                device,
+                first: lpi,
+                count,
+            });
+            mapped.push(table);
+            lpi += count;
         }
-        let record = &gate.topology.functions[info];
         placements.push(Placement {
             guest,
             info: record,
@@ -192,49 +193,17 @@ fn devices(
         });
         owned.push(Owned {
             info,
+            virt,
             reset: device.reset,
             streams,
         });
     }
     let bus = VirtualPci::new(guest_map::PCI_WINDOW, &placements).map_err(|_| refused())?;
-    Ok(Devices::new(owned, bus, table, tags, sources, links))
-}
-
-/// What the partition's functions reach: its windows, or else all its RAM, and the page that messages are written to.
-fn dma_table(
-    config: &config::Partition,
-    ram: &GuestRam,
-    gate: &Gate,
-    materials: &Materials<'_>,
-) -> Result<StageTwoTable<Host>, SetupError> {
-    let host = Arc::clone(materials.host);
-    let mut table = StageTwoTable::new(host, guest_map::IPA_BITS, materials.coherent)
-        .map_err(SetupError::Table)?;
-    for window in dma_windows(config, ram) {
-        let from = Span {
-            base: Iova(window.base.0),
-            len: window.len,
-        };
-        let to = Hpa(ram.host().0 + (window.base - ram.guest().base));
-        table
-            .map(from, to, Attributes::DMA)
-            .map_err(SetupError::Table)?;
-    }
-    if let Some(its) = &gate.its {
-        // The page with GITS_TRANSLATER and nothing else (IHI 0069, §12.18): the control frame is no device's.
-        let page = Span {
-            base: Iova(guest_map::ITS_TRANSLATION.base.0),
-            len: 0x1000,
-        };
-        let doorbell = Attributes {
-            read: false,
-            ..Attributes::DEVICE
-        };
-        table
-            .map(page, Hpa(its.translater()), doorbell)
-            .map_err(SetupError::Table)?;
-    }
-    Ok(table)
+    let windows = dma_windows(config, ram);
+    let dma =
+        Dma::new(gate, ram, &windows, &owned).map_err(|error| SetupError::Objects(index, error))?;
+    let messages = (sources, mapped);
+    Ok(Devices::new(owned, bus, dma, messages, links))
 }
 
 /// What of its RAM the partition's functions reach.
@@ -264,23 +233,15 @@ fn find(topology: &Topology, device: &config::Device) -> Option<usize> {
     functions.position(|info| info.address == function)
 }
 
-/// Its messages, if it can send some to our ITS.
-fn source(record: &FunctionInfo, guest: Bdf, gate: &Gate) -> Result<Option<Source>, SetupError> {
+/// The DeviceID, number and table of its messages, if it can send some to our ITS.
+fn messages(record: &FunctionInfo, gate: &Gate) -> Result<Option<(u32, u32, Mapped)>, SetupError> {
     let vectors = u32::from(record.capabilities.vectors());
     let identity = record.msi.filter(|msi| msi.target == gate.its_phandle);
     let (Some(its), Some(identity), true) = (&gate.its, identity, vectors != 0) else {
         return Ok(None);
     };
-    // MAPD takes at least one bit (IHI 0069, §5.3.10).
-    let bits = vectors.next_power_of_two().ilog2().max(1) as u8;
-    its.map_device(identity.id.0, bits)
-        .map_err(SetupError::Its)?;
-    Ok(Some(Source {
-        virt: VirtDeviceId(guest.requester_id().into()),
-        device: identity.id.0,
-        first: FIRST_LPI + gate.lpis,
-        count: vectors,
-    }))
+    let mapped = Mapped::new(its, identity.id.0, vectors).map_err(SetupError::Its)?;
+    Ok(Some((identity.id.0, vectors, mapped)))
 }
 
 /// Whether the function's INTx pin reaches the guest; if it has one that does not, a line says why.

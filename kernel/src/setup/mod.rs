@@ -21,6 +21,7 @@ use arch::mmio::{MmioError, MmioPool};
 use core::fmt;
 use core::sync::atomic::AtomicBool;
 use iommu::id::IommuIndex;
+use iommu::object;
 use iommu::smmuv3::StartError;
 use iommu::table::MapError;
 
@@ -41,8 +42,10 @@ pub enum SetupError {
     Its(ItsError),
     /// An SMMU, by index.
     Smmu(IommuIndex, StartError),
-    /// Tables of a partition.
+    /// What the CPUs of a partition reach.
     Table(MapError),
+    /// What the devices of a partition reach, by index.
+    Objects(usize, object::Error),
     /// What was packed behind the image.
     Bundle(BundleError),
     /// The configuration breaks this many rules; each was said.
@@ -99,19 +102,18 @@ pub fn build(
         its,
         machine.partitions.len(),
     )?;
-    let mut units = gate.units.iter();
     let materials = assemble::Materials {
         info,
         host: &host,
         bundle: &bundle,
-        coherent: units.all(|unit| unit.driver.lock().caps().coherent),
         timer: timer.virt.intid,
         devices: &devices,
         lines: assemble::lines(info, &machine, &gate.topology, &devices),
     };
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
-        let partition = assemble::partition(index, config, ram, &mut gate, &materials)?;
+        let partition = assemble::partition(index, config, ram, &gate, &materials)?;
+        gate.lpis += partition.devices.messages();
         report::partition(&partition, &gate);
         partitions.push(partition);
     }
@@ -150,6 +152,7 @@ impl fmt::Display for SetupError {
             Self::Bundle(error) => write!(f, "what follows the image: {error:?}"),
             Self::Configuration(count) => write!(f, "the configuration breaks {count} rules"),
             Self::Table(error) => write!(f, "stage 2: {error:?}"),
+            Self::Objects(index, error) => write!(f, "partition {index}: dma: {error:?}"),
             Self::Memory(len) => write!(f, "no {} MiB of contiguous memory", len >> 20),
             Self::Partition(index) => write!(f, "partition {index} does not fit this machine"),
         }

@@ -24,7 +24,7 @@ impl<A: fmt::Display> fmt::Display for Place<A> {
     }
 }
 
-/// An SMMU, every stream of which is in abort.
+/// An SMMU, every stream of which is refused.
 pub fn smmu(index: IommuIndex, layout: &Layout, caps: &Caps) {
     say!("{}", SmmuLine(index, layout, caps));
 }

@@ -5,11 +5,11 @@ use crate::boot_info::{self, BootInfo, PlatformDevice};
 use crate::bundle::Bundle;
 use crate::config::{self, Machine, MachineFacts};
 use crate::gate::{Gate, Unit};
+use crate::guest_map;
 use crate::lock::Mutex;
-use crate::machine::{Ecam, Host, Registers};
+use crate::machine::{Ecam, Host, Iommu, Registers};
 use crate::monitor::Monitor;
 use crate::pci::Topology;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Gic, Intid, Trigger};
@@ -116,7 +116,7 @@ pub fn memory(
         .collect()
 }
 
-/// The gate: every IOMMU on, with every stream in abort; the ITS that messages go to.
+/// The gate: every IOMMU on, with every stream refused; the ITS that messages go to.
 pub fn gate(
     host: &Arc<Host>,
     denied: Vec<Denied>,
@@ -131,18 +131,19 @@ pub fn gate(
         let driver = Smmu::start_described(index, registers, Arc::clone(host), coherent)
             .map_err(|error| SetupError::Smmu(index, error))?;
         report::smmu(index, &driver.layout(), &driver.caps());
+        let iommu = Iommu::new(index, driver, Arc::clone(host), guest_map::IPA_BITS);
         let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
         units.push(Unit {
             phandle: smmu.phandle,
             serving: Mutex::new(()),
-            driver: Mutex::new(Box::new(driver)),
+            iommu: Arc::new(iommu),
             irqs: irqs.map(wired).collect(),
         });
     }
     let its_phandle = its.as_ref().map_or(0, |(_, phandle)| *phandle);
     Ok(Gate {
         units,
-        its: its.map(|(its, _)| its),
+        its: its.map(|(its, _)| Arc::new(its)),
         its_phandle,
         lpis: 0,
         topology,

@@ -136,7 +136,7 @@ struct World {
 fn world() -> World {
     let ram = Ram::default();
     let platform = Arc::new(ram.clone());
-    let unit = Unit::new(IommuIndex(0), Hardware::default(), platform, 39, true);
+    let unit = Unit::new(IommuIndex(0), Hardware::default(), platform, 39);
     World {
         ram,
         unit: Arc::new(unit),

@@ -1,0 +1,186 @@
+//! DMA of partitions through the objects: what is open when, who hears of what was refused, and what is left of it all.
+
+use super::machine::{Bench, Hardware, boot_info, bundle};
+use crate::bundle::Bundle;
+use crate::config::{FaultAction, OnFault};
+use crate::guest_map as map;
+use crate::life::Change;
+use crate::machine::Host;
+use crate::monitor::STORM;
+use crate::setup::SetupError;
+use crate::setup::assemble::{self, Materials};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use iommu::id::IommuIndex;
+
+/// StreamID of the attacker's edu.
+const STREAM: u64 = 0x10;
+/// Valid, and stage 2 alone (IHI 0070, 5.2).
+const STAGE_TWO: u64 = 0xd;
+/// Valid, and abort.
+const ABORT: u64 = 1;
+const C_BAD_STE: u64 = 0x4;
+const F_TRANSLATION: u64 = 0x10;
+const IOMMU: IommuIndex = IommuIndex(0);
+
+impl Bench {
+    /// The SMMU reports an event of `stream`, which is served.
+    fn event(&self, number: u64, stream: u64) {
+        // S2, write: what both kinds take.
+        self.smmu
+            .report([number | stream << 32, 1 << 39, 0x1000, 0]);
+        let gate = &self.system.gate;
+        assert!(!gate.serve_faults(self.system, IOMMU));
+    }
+
+    fn counted(&self, partition: Option<usize>) -> u64 {
+        self.system.gate.monitor.lock().count(partition)
+    }
+
+    fn stop(&self) {
+        let own = &self.system.partitions[0];
+        own.life.ask(Change::Stop);
+        own.carry(self.system, Change::Stop);
+    }
+}
+
+#[test]
+fn a_function_is_let_through_while_its_partition_runs_and_heard_when_it_does_not() {
+    let bench = Bench::new(1);
+    let own = &bench.system.partitions[0];
+    assert_eq!(bench.smmu.entry(STREAM)[0], STAGE_TWO);
+    assert_eq!(
+        bench.smmu.entry(STREAM),
+        bench.smmu.entry(0x08),
+        "one table"
+    );
+    let tag = |stream| bench.smmu.entry(stream)[2] & 0xffff;
+    assert_ne!(tag(STREAM), tag(0x18), "another partition");
+    bench.event(F_TRANSLATION, STREAM);
+    assert_eq!(bench.counted(Some(0)), 1);
+    bench.stop();
+    assert_eq!(bench.smmu.entry(STREAM)[0], 0);
+    assert_eq!(bench.smmu.entry(0x18)[0], STAGE_TWO);
+    bench.event(C_BAD_STE, STREAM);
+    assert_eq!((bench.counted(Some(0)), bench.counted(None)), (2, 0));
+    own.start(bench.system);
+    assert_eq!(bench.smmu.entry(STREAM)[0], STAGE_TWO);
+}
+
+#[test]
+fn whoever_storms_is_silenced_until_it_is_taken_back() {
+    let bench = Bench::new(1);
+    let own = &bench.system.partitions[0];
+    for number in [F_TRANSLATION, C_BAD_STE] {
+        for _ in 0..STORM {
+            assert_ne!(bench.smmu.entry(STREAM)[0], ABORT);
+            bench.event(number, STREAM);
+        }
+        assert_eq!(bench.smmu.entry(STREAM)[0], ABORT, "{number:#x}");
+        assert_eq!(
+            bench.smmu.entry(0x08)[0],
+            if own.life.is_running() { STAGE_TWO } else { 0 }
+        );
+        bench.stop();
+        assert_eq!(bench.smmu.entry(STREAM)[0], 0);
+        arch::clock::advance(2_000_000_000);
+    }
+    own.start(bench.system);
+    assert_eq!(bench.smmu.entry(STREAM)[0], STAGE_TWO);
+    // A stream of nobody.
+    for _ in 0..STORM {
+        bench.event(C_BAD_STE, 0x55);
+    }
+    assert_eq!(bench.smmu.entry(0x55)[0], ABORT);
+    assert_eq!(bench.counted(None), u64::from(STORM));
+}
+
+#[test]
+fn faults_of_a_stopped_partition_stop_nothing_more() {
+    let (_, mut system) = Hardware::build(&boot_info());
+    system.partitions[0].config.on_fault = OnFault {
+        action: FaultAction::Stop,
+        threshold: 1,
+    };
+    let system: &'static _ = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
+    let own = &system.partitions[0];
+    let function = system.gate.topology.functions[own.devices.owned[1].info].address;
+    own.fault(system, function);
+    own.start(system);
+    assert!(
+        !own.life.must_leave(),
+        "what came before counts for nothing"
+    );
+    own.fault(system, function);
+    assert!(own.life.must_leave());
+}
+
+#[test]
+fn a_thousand_restarts_leave_no_frame_no_object_and_no_tag_behind() {
+    let bench = Bench::new(1);
+    let own = &bench.system.partitions[0];
+    arch::clock::set_step(10_000_000);
+    let next_object = || own.devices.dma.next_object();
+    let before = (
+        bench.frames.free_ranges(),
+        next_object(),
+        bench.smmu.entry(STREAM),
+    );
+    for _ in 0..1000 {
+        own.life.ask(Change::Restart);
+        own.carry(bench.system, Change::Restart);
+    }
+    let after = (
+        bench.frames.free_ranges(),
+        next_object(),
+        bench.smmu.entry(STREAM),
+    );
+    assert_eq!(before, after);
+    assert_eq!(own.restarts(), 1000);
+}
+
+#[test]
+fn a_partition_that_cannot_be_built_leaves_nothing_behind() {
+    let info = boot_info();
+    let (hardware, mut system) = Hardware::build(&info);
+    let frames = hardware.frames;
+    let config = system.partitions[0].config.clone();
+    let place = (
+        system.partitions[0].ram.host().0,
+        system.partitions[0].ram.guest().len,
+    );
+    system.partitions.clear();
+    let free = frames.free_ranges();
+    let host = Arc::new(Host(frames));
+    let bundle = Bundle::parse(bundle()).unwrap();
+    let materials = Materials {
+        info: &info,
+        host: &host,
+        bundle: &bundle,
+        timer: map::VIRTUAL_TIMER_INTID,
+        devices: &[],
+        lines: Vec::new(),
+    };
+    let mut grants = 0;
+    loop {
+        let ram = frames.reserve_exact(place.0, place.1).expect("free again");
+        frames.window().grant(grants);
+        let built = assemble::partition(0, &config, ram, &system.gate, &materials);
+        frames.window().grant(u64::MAX);
+        let done = built.is_ok();
+        if let Err(error) = built.map(drop) {
+            let short = matches!(
+                error,
+                SetupError::Table(_) | SetupError::Objects(..) | SetupError::Its(_)
+            );
+            assert!(short, "{error}");
+        }
+        assert_eq!(frames.free_ranges(), free, "after {grants} allocations");
+        if done {
+            break;
+        }
+        grants += 1;
+    }
+    // Tables of the CPUs, of the devices, and of messages.
+    assert!(grants > 6, "{grants}");
+}

@@ -1,0 +1,241 @@
+//! What the DMA of one partition goes through, as objects of [`iommu::object`]: an address space with its RAM and the
+//! doorbell of its messages, one table of that which every IOMMU in front of its functions walks, a slice at each of
+//! these, and the functions themselves.
+
+use crate::devices::Owned;
+use crate::gate::Gate;
+use crate::guest_map;
+use crate::machine::{GuestRam, Iommu};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use iommu::addr::{Gpa, Hpa, Iova, PAGE_SIZE, Span};
+use iommu::fault::Fault;
+use iommu::id::IommuIndex;
+use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
+use iommu::object::{
+    Context, Delivery, Device, Error, HwptPaging, Ioas, Item, Record, Vdevice, Viommu,
+};
+use iommu::smmuv3::slice;
+
+/// Objects of one partition at most.
+const OBJECTS: u32 = 1024;
+/// Records that wait for us at most; they are taken whenever there may be some.
+const RECORDS: u32 = 64;
+
+/// A partition's part of one IOMMU.
+pub struct Slice {
+    /// Which.
+    pub iommu: IommuIndex,
+    /// What a guest's own translation is put on, where the IOMMU can do that.
+    pub viommu: Option<Viommu>,
+}
+
+/// One function at one IOMMU.
+struct Bound {
+    device: Device,
+    /// What its guest calls it in its slice, if it has one.
+    _name: Option<Vdevice>,
+}
+
+/// See the module's description. The fields are in the order in which they end: DMA first, then whatever it went through.
+pub struct Dma {
+    /// By slot.
+    functions: Vec<Vec<Bound>>,
+    /// By IOMMU.
+    pub slices: Vec<Slice>,
+    /// There where a function is.
+    table: Option<HwptPaging>,
+    _space: Ioas,
+    context: Context,
+}
+
+impl Dma {
+    /// Takes the functions `owned`, by slot, all of them refused. They will reach `windows` of `ram` and the page that
+    /// messages are written to. What a failure has left is undone.
+    ///
+    /// # Errors
+    /// Those of the objects.
+    pub fn new(
+        gate: &Gate,
+        ram: &GuestRam,
+        windows: &[Span<Gpa>],
+        owned: &[Owned],
+    ) -> Result<Self, Error> {
+        let context = Context::new(OBJECTS, RECORDS)?;
+        let space = context.ioas()?;
+        for window in windows {
+            let offset = window.base - ram.guest().base;
+            let access = Access::READ | Access::WRITE;
+            space.map(
+                Iova(window.base.0),
+                ram.memory(),
+                offset,
+                window.len,
+                access,
+            )?;
+        }
+        if let Some(its) = &gate.its {
+            // The page with GITS_TRANSLATER and nothing else (IHI 0069, 12.18): the control frame is no device's.
+            let page = Iova(guest_map::ITS_TRANSLATION.base.0);
+            space.set_message_window(page, page + (PAGE_SIZE - 1))?;
+            space.doorbell(Hpa(its.translater()))?;
+        }
+        let iommus = iommus(owned);
+        // One whose walks do not snoop has its tables cleaned, which does for the others.
+        let unit = |iommu: &IommuIndex| &gate.unit(*iommu).iommu;
+        let maker = iommus
+            .iter()
+            .map(unit)
+            .min_by_key(|iommu| iommu.is_coherent());
+        let table = maker
+            .map(|iommu| space.nest_parent(&driver(iommu)))
+            .transpose()?;
+        let mut slices = Vec::new();
+        if let Some(table) = &table {
+            for iommu in &iommus {
+                let viommu = table.viommu(&driver(unit(iommu)), slice::VIOMMU, UserData::default());
+                slices.push(Slice {
+                    iommu: *iommu,
+                    viommu: unless_unsupported(viommu)?,
+                });
+            }
+        }
+        let functions = owned
+            .iter()
+            .map(|owned| bind(&context, gate, &slices, owned));
+        let functions = functions.collect::<Result<_, _>>()?;
+        Ok(Self {
+            functions,
+            slices,
+            table,
+            _space: space,
+            context,
+        })
+    }
+
+    /// The ID of an object that would be made now.
+    #[cfg(test)]
+    pub fn next_object(&self) -> Result<u32, Error> {
+        Ok(self.context.fault_queue(1)?.id())
+    }
+
+    /// Lets the DMA of the function of `slot` through; after an error all of it is refused.
+    ///
+    /// # Errors
+    /// Those of the objects.
+    pub fn open(&self, slot: usize) -> Result<(), Error> {
+        let Some(table) = &self.table else {
+            return Ok(());
+        };
+        let opened = self.functions[slot].iter().try_for_each(|bound| {
+            // It may have been silenced since it was closed.
+            bound.device.detach(0)?;
+            bound.device.attach(0, table).map(drop)
+        });
+        if opened.is_err() {
+            self.close(slot);
+        }
+        opened
+    }
+
+    /// Refuses the DMA of the function of `slot`, and records what it tries. With the last function nothing of the
+    /// partition is on its way any more, and in no cache of an IOMMU.
+    ///
+    /// # Panics
+    /// It cannot be stopped.
+    pub fn close(&self, slot: usize) {
+        for bound in &self.functions[slot] {
+            stopped(bound.device.detach(0));
+        }
+    }
+
+    /// Refuses the DMA of the function of `slot` without a record until it is closed.
+    ///
+    /// # Panics
+    /// It cannot be stopped.
+    pub fn silence(&self, slot: usize) {
+        for bound in &self.functions[slot] {
+            stopped(bound.device.silence());
+        }
+    }
+
+    /// Takes a fault, if it is of one of its functions.
+    pub fn deliver(&self, fault: &Fault) -> Delivery {
+        self.context.deliver(fault)
+    }
+
+    /// An IOMMU has lost records.
+    pub fn faults_lost(&self, iommu: IommuIndex) {
+        self.context.faults_lost(iommu);
+    }
+
+    /// The oldest of what is for us and not for the guest.
+    pub fn record(&self) -> Option<Item<Record>> {
+        self.context.record()
+    }
+}
+
+/// A device that cannot be stopped may write anywhere from here on.
+fn stopped(result: Result<(), Error>) {
+    if let Err(error) = result {
+        panic!("cannot stop the DMA of a device: {error:?}");
+    }
+}
+
+fn driver(iommu: &Arc<Iommu>) -> Arc<dyn Driver> {
+    Arc::clone(iommu) as Arc<dyn Driver>
+}
+
+/// The IOMMUs that functions are behind, each once.
+fn iommus(owned: &[Owned]) -> Vec<IommuIndex> {
+    let streams = owned.iter().flat_map(|owned| &owned.streams);
+    let mut iommus: Vec<_> = streams.map(|(iommu, _)| *iommu).collect();
+    iommus.sort_unstable();
+    iommus.dedup();
+    iommus
+}
+
+/// Takes one function at each IOMMU that it is behind, and gives it its name there.
+fn bind(
+    context: &Context,
+    gate: &Gate,
+    slices: &[Slice],
+    owned: &Owned,
+) -> Result<Vec<Bound>, Error> {
+    let mut all = Vec::new();
+    for iommu in iommus(core::slice::from_ref(owned)) {
+        let streams = owned.streams.iter().filter(|stream| stream.0 == iommu);
+        let streams: Vec<_> = streams.map(|stream| stream.1).collect();
+        let device = context.bind(&DeviceInfo {
+            driver: driver(&gate.unit(iommu).iommu),
+            streams: &streams,
+            group: gate.topology.functions[owned.info].group as u32,
+            pasid_bits: 0,
+            reserved: &[],
+            // Or its guest knows that it does not, from its device tree.
+            coherent: true,
+            // The ITS tells senders apart by their DeviceID; without one there is no doorbell.
+            isolated_messages: true,
+            shares_page_requests: false,
+        })?;
+        let slice = slices.iter().find(|slice| slice.iommu == iommu);
+        let name = match slice.and_then(|slice| slice.viommu.as_ref()) {
+            Some(viommu) => unless_unsupported(viommu.vdevice(&device, owned.virt.0.into()))?,
+            None => None,
+        };
+        all.push(Bound {
+            device,
+            _name: name,
+        });
+    }
+    Ok(all)
+}
+
+/// What an IOMMU does not have is not there, and no error.
+fn unless_unsupported<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::Unsupported(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
