@@ -1,5 +1,6 @@
 //! The generic timer's physical count (Arm ARM D12.1).
 
+use super::rate;
 use core::arch::asm;
 
 /// The count, in ticks.
@@ -11,14 +12,19 @@ pub fn now() -> u64 {
 }
 
 /// Ticks a second. Never 0: firmware that left CNTFRQ_EL0 unset counts as 1 GHz.
-pub fn frequency() -> u64 {
+pub fn frequency() -> u32 {
     let hertz: u64;
     // SAFETY: reads a register without side effects.
     unsafe { asm!("mrs {}, CNTFRQ_EL0", out(reg) hertz, options(nomem, nostack)) };
-    if hertz == 0 { 1_000_000_000 } else { hertz }
+    // Bits 63:32 are RES0 (D24.10.3).
+    match hertz as u32 {
+        0 => 1_000_000_000,
+        hertz => hertz,
+    }
 }
 
 /// Nanoseconds since the counter started.
+#[inline(never)]
 pub fn now_ns() -> u64 {
-    (u128::from(now()) * 1_000_000_000 / u128::from(frequency())) as u64
+    rate::ns(now(), frequency())
 }

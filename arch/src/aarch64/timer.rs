@@ -2,8 +2,8 @@
 //!
 //! Its interrupt is a level, high from the deadline on, until [`off`] or a later deadline.
 
-use super::clock;
 use super::sysreg::read;
+use super::{clock, rate};
 use core::arch::asm;
 
 /// `CNTHP_CTL_EL2` (D24.10.5): ENABLE; IMASK stays 0.
@@ -12,8 +12,7 @@ const ENABLE: u64 = 1;
 /// Raises the interrupt at `at_ns` on [`clock::now_ns`], in place of any other deadline.
 pub fn set(at_ns: u64) {
     // Up, so that the clock has reached `at_ns` once the interrupt is there.
-    let ticks = (u128::from(at_ns) * u128::from(clock::frequency())).div_ceil(1_000_000_000);
-    let ticks = u64::try_from(ticks).unwrap_or(u64::MAX);
+    let ticks = rate::ticks(at_ns, clock::frequency());
     // SAFETY: a timer of EL2 alone; its interrupt is masked at the CPU and taken by the caller's own loop.
     unsafe { asm!("msr CNTHP_CVAL_EL2, {}", in(reg) ticks, options(nomem, nostack)) };
     control(ENABLE);
@@ -27,8 +26,7 @@ pub fn off() {
 /// The deadline, if there is one.
 pub fn deadline() -> Option<u64> {
     let set = read!("CNTHP_CTL_EL2") & ENABLE != 0;
-    let ticks = u128::from(read!("CNTHP_CVAL_EL2"));
-    set.then(|| (ticks * 1_000_000_000 / u128::from(clock::frequency())) as u64)
+    set.then(|| rate::ns(read!("CNTHP_CVAL_EL2"), clock::frequency()))
 }
 
 fn control(value: u64) {

@@ -23,7 +23,7 @@ pub fn now() -> u64 {
 }
 
 /// Ticks a second.
-pub fn frequency() -> u64 {
+pub fn frequency() -> u32 {
     1_000_000_000
 }
 

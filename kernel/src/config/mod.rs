@@ -26,7 +26,8 @@ pub use validate::validate;
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Most partitions of one machine.
 pub const MAX_PARTITIONS: usize = 32;
@@ -60,10 +61,10 @@ pub struct Identity {
     /// For messages: letters, digits, `-`, `_` and `.`, at most [`MAX_NAME`] bytes.
     pub name: String,
     /// The machine is QEMU's `virt`, started like this.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text_only")]
     pub qemu: Option<Qemu>,
     /// The machine is a board, with this hardware.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text_only")]
     pub board: Option<Board>,
 }
 
@@ -302,6 +303,21 @@ impl Partition {
         [&self.kernel, &self.payload, &self.initrd]
             .into_iter()
             .filter_map(|file| file.as_deref())
+    }
+}
+
+/// What only text has: [`Machine::without_host_parts`] leaves it out of the record.
+fn text_only<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    if deserializer.is_human_readable() {
+        return Option::deserialize(deserializer);
+    }
+    match <Option<()>>::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(()) => Err(D::Error::custom("a part that only the host needs")),
     }
 }
 

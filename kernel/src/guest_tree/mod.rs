@@ -3,18 +3,18 @@
 //! [`GuestTree::build`] is the tree's outline; one function a node follows, in the same order. A node for a virtual IOMMU is
 //! one more of them, with a phandle that the PCIe host's `iommu-map` names; there is none while partitions see stage 2 only.
 
+mod node;
 mod platform;
 
 use alloc::format;
 use alloc::vec::Vec;
-use dtoolkit::ToPropertyValue;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use iommu::addr::{Gpa, Span};
 
 use crate::guest_map;
 use crate::platform::Assigned;
 use crate::vdev::affinity;
 use crate::vdev::vpci::intx_intid;
+use node::Node;
 
 /// Most vCPUs of a partition: as many as the map has redistributors for.
 pub const MAX_VCPUS: usize = (guest_map::GICR.len / guest_map::GICR_STRIDE) as usize;
@@ -67,8 +67,7 @@ const BUS_SIZE: u64 = 1 << 20;
 impl GuestTree<'_> {
     /// The flattened tree, of version 17.
     pub fn build(&self) -> Vec<u8> {
-        let mut tree = DeviceTree::new();
-        tree.root = Node::new("")
+        Node::new("")
             .set("#address-cells", 2u32)
             .set("#size-cells", 2u32)
             .set("interrupt-parent", PHANDLE_GIC)
@@ -84,8 +83,7 @@ impl GuestTree<'_> {
             .add(uart())
             .add_all(self.pcie.map(pcie))
             .add_all(platform::nodes(self.platform))
-            .0;
-        tree.to_dtb()
+            .flatten()
     }
 
     fn vcpus(&self) -> usize {
@@ -279,30 +277,6 @@ fn reg(span: Span<Gpa>) -> [u32; 4] {
 
 fn at(name: &str, base: Gpa) -> Node {
     Node::new(&format!("{name}@{:x}", base.0))
-}
-
-struct Node(DeviceTreeNode);
-
-impl Node {
-    /// Names here are constants and numbers: valid by construction, and read back in the tests.
-    fn new(name: &str) -> Self {
-        Self(DeviceTreeNode::new_unchecked(name))
-    }
-
-    fn set<T: ToPropertyValue>(mut self, name: &str, value: T) -> Self {
-        self.0
-            .add_property(DeviceTreeProperty::new_unchecked(name, value));
-        self
-    }
-
-    fn add(mut self, child: Node) -> Self {
-        self.0.add_child(child.0);
-        self
-    }
-
-    fn add_all(self, children: impl IntoIterator<Item = Node>) -> Self {
-        children.into_iter().fold(self, Self::add)
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! Addresses and interrupts are the guest's own; clocks that run by themselves get nodes of their own; what refers to any
 //! other node of the machine is left out.
 
-use super::{Node, SPI, reg};
+use super::node::Node;
+use super::{SPI, reg};
 use crate::boot_info::Irq;
 use crate::platform::Assigned;
 use alloc::format;
