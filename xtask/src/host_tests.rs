@@ -84,7 +84,7 @@ fn bare_cargo(subcommand: &str, before: &[&str], after: &[&str]) -> Result<Vec<E
         args.extend(own.into_iter().map(OsString::from));
         toolchain::expression(bare, &args)
     });
-    Ok(commands.into())
+    commands.into_iter().collect()
 }
 
 fn cargo(args: &[&str]) -> Expression {

@@ -4,7 +4,7 @@
 use super::apt::{self, Apt, Packages};
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +64,7 @@ impl Tool {
     }
 
     /// A program of an unpacked root, run by that root's own loader and libraries: the machine's libc may be older.
-    fn of_root(root: &Path, name: &str) -> Result<Self> {
+    pub fn of_root(root: &Path, name: &str) -> Result<Self> {
         let (loader, libraries) = match env::consts::ARCH {
             "x86_64" => ("usr/lib64/ld-linux-x86-64.so.2", "usr/lib/x86_64-linux-gnu"),
             "aarch64" => ("usr/lib/ld-linux-aarch64.so.1", "usr/lib/aarch64-linux-gnu"),
@@ -86,6 +86,18 @@ impl Tool {
             ],
             env: Vec::new(),
         })
+    }
+
+    /// A shell script that runs a program of an unpacked root, for those who know it by its path only. The program
+    /// takes the script for itself.
+    pub fn script(&self) -> String {
+        let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+        let words: Vec<_> = self.args.iter().map(|word| quoted(word)).collect();
+        format!(
+            "#!/bin/sh\nexec {} --argv0 \"$0\" {} \"$@\"\n",
+            quoted(self.program.as_os_str()),
+            words.join(" ")
+        )
     }
 
     /// To run it.
@@ -288,7 +300,17 @@ fn fetch(packages: &Packages, missing: impl FnOnce() -> String) -> Result<PathBu
 
 #[cfg(test)]
 mod tests {
-    use super::new_enough;
+    use super::{Tool, new_enough};
+
+    #[test]
+    fn script_keeps_words_together() {
+        let mut tool = Tool::plain("/a b/it's");
+        tool.args.push("-L".into());
+        assert_eq!(
+            tool.script(),
+            "#!/bin/sh\nexec '/a b/it'\\''s' --argv0 \"$0\" '-L' \"$@\"\n"
+        );
+    }
 
     #[test]
     fn qemu_version_is_read_from_its_own_words() {

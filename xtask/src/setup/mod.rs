@@ -1,9 +1,10 @@
 //! What the work needs from outside the checkout, each fetched once, when it is first needed.
 //!
-//! [`toolchain`] compiles for the bare machine; [`kit`] holds QEMU, a kernel, firmware. Both ask [`apt`] for what the
-//! machine lacks, and [`sources`] tells where apt may get it.
+//! [`toolchain`] compiles for the bare machine, at times with [`debian_rust`]; [`kit`] holds QEMU, a kernel, firmware.
+//! They ask [`apt`] for what the machine lacks, and [`sources`] tells where apt may get it.
 
 pub mod apt;
+mod debian_rust;
 pub mod kit;
 mod sources;
 pub mod toolchain;

@@ -1,7 +1,8 @@
-//! The compiler for the bare machine: rustup's prebuilt `core` and `alloc` where rustup reaches its server, else both
-//! built from the sources of exactly this rustc as Debian packages them.
+//! The compiler for the bare machine: rustup's prebuilt `core` and `alloc` where rustup reaches its server; else both
+//! built from the sources of exactly this rustc as Debian packages them; else by a rustc of Debian's own.
 
 use super::apt::{self, Apt};
+use super::debian_rust;
 use crate::progress::Step;
 use crate::project;
 use anyhow::{Context, Result, bail, ensure};
@@ -9,7 +10,6 @@ use duct::cmd;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,12 +27,15 @@ pub enum Bare {
     /// They are built from the library sources in the toolchain. The switch that allows it on a stable compiler is set
     /// for these builds only.
     FromSource,
+    /// So they are, but with the cargo and rustc that Debian packages as `rustc-web`: its sources are those of no other
+    /// compiler that is here.
+    Debian,
 }
 
 /// Finds a way to compile for the bare machine, and makes one if there is none.
 pub fn bare() -> Result<Bare> {
     let sysroot = sysroot()?;
-    if let Some(bare) = present(&sysroot) {
+    if let Some(bare) = present(&sysroot)? {
         return Ok(bare);
     }
     let _lock = super::lock()?;
@@ -44,25 +47,30 @@ pub fn bare() -> Result<Bare> {
             _ => fs::write(&unreachable, "")?,
         }
     }
-    if !has_sources(&sysroot) {
-        ensure!(
-            apt::available(),
-            "no `core` for {TARGET}: run `rustup target add {TARGET}`, or `rustup component add rust-src`, \
-             or install the sources of rustc {version} at {}",
-            sources(&sysroot).display()
-        );
-        sources_from_debian(&sysroot, &version)?;
+    if debian_rust::has_sources(&sysroot) {
+        return Ok(Bare::FromSource);
     }
-    Ok(Bare::FromSource)
+    ensure!(
+        apt::available(),
+        "no `core` for {TARGET}: run `rustup target add {TARGET}` or `rustup component add rust-src`"
+    );
+    let apt = Apt::open()?;
+    if debian_rust::link_sources(&apt, "rust-src", &version, &sysroot)? {
+        return Ok(Bare::FromSource);
+    }
+    debian_rust::unpack(&apt)?;
+    Ok(Bare::Debian)
 }
 
-fn present(sysroot: &Path) -> Option<Bare> {
-    if has_target(sysroot) {
+/// What is here already. Sources that are no link are somebody else's: rustup is asked first.
+fn present(sysroot: &Path) -> Result<Option<Bare>> {
+    Ok(if has_target(sysroot) {
         Some(Bare::Prebuilt)
+    } else if debian_rust::has_linked_sources(sysroot) {
+        Some(Bare::FromSource)
     } else {
-        // Sources that set-up itself has linked, after rustup had failed.
-        (sources(sysroot).is_symlink() && has_sources(sysroot)).then_some(Bare::FromSource)
-    }
+        debian_rust::present()?.map(|_| Bare::Debian)
+    })
 }
 
 /// `cargo SUBCOMMAND` for the bare machine. It has a target folder of its own: the switch for builds from source would
@@ -71,7 +79,7 @@ pub fn cargo(bare: Bare, subcommand: &str) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec![subcommand.into()];
     args.extend(["--target", TARGET, "--target-dir"].map(OsString::from));
     args.push(target_dir().into());
-    if bare == Bare::FromSource {
+    if bare != Bare::Prebuilt {
         args.push("-Zbuild-std=core,alloc,compiler_builtins".into());
         args.push("-Zbuild-std-features=compiler-builtins-mem".into());
     }
@@ -79,17 +87,28 @@ pub fn cargo(bare: Bare, subcommand: &str) -> Vec<OsString> {
 }
 
 /// Runs cargo with `args` that start with those of [`cargo`].
-pub fn expression(bare: Bare, args: &[OsString]) -> duct::Expression {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+pub fn expression(bare: Bare, args: &[OsString]) -> Result<duct::Expression> {
+    let programs = match bare {
+        Bare::Debian => Some(debian_rust::present()?.context("Debian's rustc is gone: try again")?),
+        _ => None,
+    };
+    let cargo = match &programs {
+        Some(folder) => folder.join("cargo").into_os_string(),
+        None => env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+    };
     let run = duct::cmd(cargo, args)
         .dir(project::root())
         // Flags from outside would replace those of .cargo/config.toml, and with them the position independence.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    match bare {
+    let run = match bare {
         Bare::Prebuilt => run.env_remove("RUSTC_BOOTSTRAP"),
-        Bare::FromSource => run.env("RUSTC_BOOTSTRAP", "1"),
-    }
+        _ => run.env("RUSTC_BOOTSTRAP", "1"),
+    };
+    Ok(match &programs {
+        Some(folder) => debian_rust::with(run, folder),
+        None => run,
+    })
 }
 
 /// Where builds for the bare machine go.
@@ -106,17 +125,12 @@ fn sysroot() -> Result<PathBuf> {
     )?))
 }
 
-/// `1.95.0` of `rustc 1.95.0 (...)`.
 fn version() -> Result<String> {
     let text = cmd!("rustc", "--version")
         .dir(project::root())
         .read()
         .context("cannot run rustc")?;
-    let version = text
-        .split_whitespace()
-        .nth(1)
-        .context("`rustc --version` names no version")?;
-    Ok(version.to_owned())
+    debian_rust::version(&text).map(str::to_owned)
 }
 
 fn has_target(sysroot: &Path) -> bool {
@@ -126,14 +140,6 @@ fn has_target(sysroot: &Path) -> bool {
             .flatten()
             .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
     })
-}
-
-fn sources(sysroot: &Path) -> PathBuf {
-    sysroot.join("lib/rustlib/src/rust")
-}
-
-fn has_sources(sysroot: &Path) -> bool {
-    sources(sysroot).join("library/core/src/lib.rs").exists()
 }
 
 /// A server that did not answer today is not asked at every call.
@@ -183,52 +189,4 @@ fn rustup_add() -> Result<()> {
             bail!("rustup hangs");
         }
     }
-}
-
-/// The library sources of exactly this compiler, linked where cargo looks for them.
-fn sources_from_debian(sysroot: &Path, version: &str) -> Result<()> {
-    let home = project::cache()?.join(format!("rust-src-{version}"));
-    if !home.join("library/core/src/lib.rs").exists() {
-        let apt = Apt::open()?;
-        let exact = format!("{version}+");
-        let found = apt
-            .versions("rust-src")?
-            .into_iter()
-            .find(|package| package.starts_with(&exact));
-        let package = found.with_context(|| {
-            format!(
-                "no `core` for {TARGET}: rustup reached no server, and Debian has no rust-src of {version}: \
-                 run `rustup component add rust-src` where there is a network"
-            )
-        })?;
-        let debs = apt.download("rust-src", &[format!("rust-src={package}")])?;
-        let step = Step::start(format!("rust-src: unpack the library of {version}"));
-        let partial = home.with_extension("partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
-        }
-        fs::create_dir_all(&partial)?;
-        let library = format!("./usr/src/rustc-{version}/library");
-        for deb in &debs {
-            apt::extract(deb, &partial, &[&library])?;
-            fs::remove_file(deb)?;
-        }
-        if home.exists() {
-            fs::remove_dir_all(&home)?;
-        }
-        fs::rename(partial.join(format!("usr/src/rustc-{version}")), &home)?;
-        fs::remove_dir_all(&partial)?;
-        step.done_with(&format!("in {}", home.display()));
-    }
-    let link = sources(sysroot);
-    if let Some(parent) = link.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    if link.is_symlink() {
-        fs::remove_file(&link)?;
-    }
-    symlink(&home, &link)
-        .with_context(|| format!("cannot link {} to {}", link.display(), home.display()))?;
-    eprintln!("rust-src: linked at {}", link.display());
-    Ok(())
 }

@@ -103,7 +103,7 @@ fn executables(bare: Bare, package: &str, profile: Profile) -> Result<Vec<(Strin
         args.push("--release".into());
     }
     let step = Step::start(format!("build {package} for {}", toolchain::TARGET));
-    let out = toolchain::expression(bare, &args)
+    let out = toolchain::expression(bare, &args)?
         .stdout_capture()
         .unchecked()
         .run()

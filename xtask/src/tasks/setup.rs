@@ -14,6 +14,7 @@ impl Setup {
         let bare = match toolchain::bare()? {
             toolchain::Bare::Prebuilt => "prebuilt core and alloc",
             toolchain::Bare::FromSource => "core and alloc from source",
+            toolchain::Bare::Debian => "core and alloc from source, by Debian's rustc-web",
         };
         println!("{}: {bare}", toolchain::TARGET);
         println!("qemu: {}", kit::qemu()?.version()?);
