@@ -22,15 +22,18 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         // The other one switches the machine off.
         Err(_) => cpu::halt(),
     }
+    // What was said before comes first, unless this CPU was in the middle of it.
+    kernel::terminal::flush();
     // Without the console's lock: whoever holds it may be this CPU.
-    let mut console = console::Raw;
-    let _ = write!(console, "\npanic on CPU {}", cpu::index());
+    let mut raw = console::Raw;
+    let _ = write!(raw, "\npanic on CPU {}", cpu::index());
     if let Some(location) = info.location() {
-        let _ = write!(console, " at {location}");
+        let _ = write!(raw, " at {location}");
     }
-    let _ = writeln!(console, ":\n{}", info.message());
-    backtrace::print(&mut console);
-    let _ = kernel::last_events(&mut console);
-    let _ = writeln!(console, "Sluice stopped.");
+    let _ = writeln!(raw, ":\n{}", info.message());
+    backtrace::print(&mut raw);
+    let _ = kernel::last_events(&mut raw);
+    let _ = writeln!(raw, "Sluice stopped.");
+    console::drain();
     power::off()
 }

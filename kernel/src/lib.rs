@@ -5,7 +5,7 @@
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
 //! [`guest_tree`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
 //! devices of other buses; [`life`] and [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is;
-//! [`terminal`], [`console`] and [`trace`] are what we see of all that.
+//! [`terminal`] with [`console`] and [`output`], and [`trace`], are what we see of all that.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -33,6 +33,7 @@ pub mod machine;
 pub mod messages;
 pub mod mmio;
 pub mod monitor;
+pub mod output;
 pub mod partition;
 pub mod pci;
 pub mod platform;
@@ -101,6 +102,7 @@ pub fn start(start: Start) -> ! {
         Ok(system) => run(SYSTEM.call_once(|| system), &boot_info, boot_cpu),
         Err(error) => {
             say!("cannot start: {error}");
+            terminal::flush();
             arch::power::off()
         }
     }

@@ -43,7 +43,7 @@ impl<T> Mutex<T> {
     /// Waits for a lock that is held for long, with `meanwhile` over and over.
     pub fn lock_meanwhile(&self, meanwhile: impl Fn()) -> Guard<'_, T> {
         loop {
-            match self.inner.try_lock() {
+            match self.try_lock() {
                 Some(guard) => return guard,
                 None => meanwhile(),
             }
@@ -55,6 +55,11 @@ impl<T> Mutex<T> {
         if self.reserved.load(Ordering::Relaxed) {
             return None;
         }
+        self.inner.try_lock()
+    }
+
+    /// The lock, if nobody has it.
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.inner.try_lock()
     }
 

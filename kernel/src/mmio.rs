@@ -87,9 +87,15 @@ fn uart(
     size: u8,
     value: Option<u64>,
 ) -> u64 {
-    let (read, output) = partition.with_uart(system, |uart| match value {
-        None => (uart.read(offset, size), None),
-        Some(value) => (0, uart.write(offset, size, value).output),
+    let (read, output) = partition.with_uart(system, |uart| {
+        // Under the UART's lock, which whoever ends the wait takes after the last look at this.
+        if terminal::is_congested() {
+            uart.stall();
+        }
+        match value {
+            None => (uart.read(offset, size), None),
+            Some(value) => (0, uart.write(offset, size, value).output),
+        }
     });
     if let Some(byte) = output {
         terminal::output(partition.index, byte);

@@ -135,6 +135,7 @@ impl System {
             }
         }
         terminal::listen(true);
+        terminal::serve();
     }
 
     /// Serves an SPI; whether it is a guest's now.
@@ -193,6 +194,7 @@ impl System {
         }
         self.statistics();
         crate::say!("all partitions have stopped");
+        terminal::flush();
         arch::power::off()
     }
 }

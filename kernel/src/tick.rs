@@ -2,6 +2,7 @@
 //! nothing waits.
 
 use crate::system::System;
+use crate::vdev::vuart::Vuart;
 use crate::{input, terminal};
 use arch::timer;
 
@@ -15,7 +16,15 @@ pub fn by(at_ns: u64) {
 /// The deadline has come.
 pub fn serve(system: &'static System) {
     timer::off();
-    let waiting = [terminal::show_idle(), input::pump(system)];
+    let idle = terminal::show_idle();
+    let input = input::pump(system);
+    let (output, relieved) = terminal::pump();
+    if relieved {
+        for partition in &system.partitions {
+            partition.with_uart(system, Vuart::resume);
+        }
+    }
+    let waiting = [idle, input, output];
     if let Some(next) = waiting.into_iter().flatten().min() {
         by(next);
     }

@@ -37,6 +37,8 @@ register_bitfields![u32,
     ],
     /// UARTFR (3.3.3).
     Flags [
+        /// Something is on its way out, the FIFO included.
+        Busy OFFSET(3) NUMBITS(1) [],
         /// Nothing received.
         Rxfe OFFSET(4) NUMBITS(1) [],
         /// No room to transmit.
@@ -114,6 +116,21 @@ impl Pl011 {
         }
         self.registers.write32(DR, u32::from(byte));
         Ok(())
+    }
+
+    /// Sends one byte if there is room for it now; whether it did.
+    pub fn try_write_byte(&mut self, byte: u8) -> bool {
+        let room = !self.flag(Flags::Txff::SET.value);
+        if room {
+            self.stuck = false;
+            self.registers.write32(DR, u32::from(byte));
+        }
+        room
+    }
+
+    /// Waits until the last byte has left, as long as one may take.
+    pub fn wait_idle(&mut self) {
+        wait::until(TRANSMIT_LIMIT_NS, || !self.flag(Flags::Busy::SET.value));
     }
 
     /// The next byte received, if there is one. What came with an error is dropped.

@@ -18,6 +18,8 @@ struct Uart {
     sent: Vec<u8>,
     received: VecDeque<u32>,
     full: bool,
+    /// So many looks at FR find it busy.
+    busy: u32,
     polls: usize,
 }
 
@@ -31,7 +33,9 @@ impl Device for Fake {
             0x00 => uart.received.pop_front().expect("read of an empty FIFO"),
             0x18 => {
                 uart.polls += 1;
-                u32::from(uart.received.is_empty()) << 4 | u32::from(uart.full) << 5
+                uart.busy = uart.busy.saturating_sub(1);
+                let busy = u32::from(uart.busy != 0) << 3;
+                busy | u32::from(uart.received.is_empty()) << 4 | u32::from(uart.full) << 5
             }
             0x30 => uart.control,
             _ => panic!("read of {offset:#x}"),
@@ -105,6 +109,32 @@ fn a_line_that_stands_still_costs_one_wait_and_recovers() {
     fake.0.lock().full = false;
     assert_eq!(driver.write_byte(b'w'), Ok(()));
     assert_eq!(fake.0.lock().sent, b"w");
+}
+
+#[test]
+fn nobody_has_to_wait_for_room() {
+    let (fake, mut driver) = uart(Uart {
+        full: true,
+        ..Default::default()
+    });
+    assert!(!driver.try_write_byte(b'x'));
+    assert_eq!(fake.0.lock().polls, 1);
+    fake.0.lock().full = false;
+    assert!(driver.try_write_byte(b'y'));
+    assert_eq!(fake.0.lock().sent, b"y");
+}
+
+#[test]
+fn the_last_byte_is_waited_for_but_not_for_ever() {
+    let (fake, mut driver) = uart(Uart {
+        busy: 5,
+        ..Default::default()
+    });
+    driver.wait_idle();
+    assert_eq!(fake.0.lock().polls, 5);
+    fake.0.lock().busy = u32::MAX;
+    driver.wait_idle();
+    assert_ne!(fake.0.lock().busy, 0);
 }
 
 #[test]

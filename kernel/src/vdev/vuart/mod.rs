@@ -1,5 +1,5 @@
-//! Virtual PL011 (DDI 0183G): registers, a receive FIFO, one level-sensitive interrupt. A transmitter that is always ready
-//! hands each byte out as an effect.
+//! Virtual PL011 (DDI 0183G): registers, a receive FIFO, one level-sensitive interrupt. The transmitter hands each byte out
+//! as an effect, at once, unless what is behind it has no room ([`Vuart::stall`]): then its FIFO is full.
 //!
 //! Registers are 32 bits wide at multiples of 4. Any other access reads as zero and writes nothing; modem lines, DMA and
 //! baud rates are kept as written and do nothing. Section numbers are those of chapter 3.
@@ -36,7 +36,9 @@ const DR_OVERRUN: u16 = 1 << 11;
 const RSR_OVERRUN: u8 = 1 << 3;
 
 /// FR (§3.3.3).
+const FR_BUSY: u32 = 1 << 3;
 const FR_RECEIVE_EMPTY: u32 = 1 << 4;
+const FR_TRANSMIT_FULL: u32 = 1 << 5;
 const FR_RECEIVE_FULL: u32 = 1 << 6;
 const FR_TRANSMIT_EMPTY: u32 = 1 << 7;
 
@@ -73,6 +75,8 @@ pub struct Vuart {
     received: Deque<u16, RECEIVE_DEPTH>,
     /// A character was lost since the last one that got in: the next one says so.
     overrun: bool,
+    /// The transmit FIFO is full.
+    stalled: bool,
     lost: u64,
     status: u8,
     ilpr: u8,
@@ -98,6 +102,7 @@ impl Vuart {
         Self {
             received: Deque::new(),
             overrun: false,
+            stalled: false,
             lost: 0,
             status: 0,
             ilpr: 0,
@@ -115,6 +120,19 @@ impl Vuart {
     /// Level of the interrupt line.
     pub const fn line(&self) -> bool {
         self.raw & self.mask != 0
+    }
+
+    /// From here on the transmit FIFO is full.
+    pub const fn stall(&mut self) {
+        self.stalled = true;
+    }
+
+    /// It has gone out, down to nothing.
+    pub const fn resume(&mut self) {
+        if self.stalled {
+            self.stalled = false;
+            self.raw |= INT_TRANSMIT;
+        }
     }
 
     /// Characters that were dropped: the FIFO was full or the receiver off.
@@ -198,6 +216,10 @@ impl Vuart {
         let byte = value as u8;
         match offset {
             offset::DR => {
+                if self.stalled {
+                    self.lost += 1;
+                    return None;
+                }
                 // §2.8.2: the FIFO went through its trigger level on the way down again.
                 self.raw |= INT_TRANSMIT;
                 if self.control & CR_LOOPBACK != 0 {
@@ -255,7 +277,12 @@ impl Vuart {
         } else {
             0
         };
-        FR_TRANSMIT_EMPTY | empty | full
+        let transmit = if self.stalled {
+            FR_BUSY | FR_TRANSMIT_FULL
+        } else {
+            FR_TRANSMIT_EMPTY
+        };
+        transmit | empty | full
     }
 
     fn depth(&self) -> usize {

@@ -52,6 +52,25 @@ fn output_leaves_at_once_and_the_transmitter_is_always_ready() {
 }
 
 #[test]
+fn a_stalled_transmitter_is_full_and_says_when_it_is_empty_again() {
+    let mut uart = Vuart::new();
+    uart.write(IMSC, 4, 0x20);
+    uart.stall();
+    // BUSY, TXFF; RXFE.
+    assert_eq!(uart.read(FR, 4), 0x38);
+    let effect = uart.write(DR, 4, u64::from(b'x'));
+    assert_eq!((effect.output, effect.line, uart.lost()), (None, false, 1));
+    uart.resume();
+    assert!(uart.line());
+    assert_eq!(uart.read(FR, 4), 0x90);
+    assert_eq!(uart.write(DR, 4, u64::from(b'y')).output, Some(b'y'));
+    // Nothing has happened to one that was not stalled.
+    uart.write(ICR, 4, 0x20);
+    uart.resume();
+    assert!(!uart.line());
+}
+
+#[test]
 fn one_character_raises_the_timeout_interrupt_until_it_is_read() {
     let mut uart = running();
     assert!(uart.receive(b'x'));
