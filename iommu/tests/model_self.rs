@@ -72,16 +72,35 @@ fn every_illegal_entry_is_refused_and_recorded() {
         change(2, two(25, 1, 0, 3) | 1 << 56),
         change(2, two(25, 1, 0, 3) | 1 << 57),
         change(3, 1 << 44),
-        // Stage 1: more contexts than substreams, EL2 that is not there, S1STALLD without stalls.
-        [0xb | 1 << 59, 0, 0, 0],
-        [0xb, 2 << 30, 0, 0],
+        // A table past what S2PS says, 40 bits.
+        [0xd, 0, two(25, 1, 0, 3) & !(7 << 48) | 2 << 48, 1 << 40],
+        // Stage 1: S1STALLD without stalls, contexts past the output size.
         [0xb, 1 << 27, 0, 0],
+        [0xb | 1 << 44, 0, 0, 0],
     ];
-    for words in bad {
-        let mut bare = Bare::new(Config::default());
-        bare.entry(7, &words);
+    let refused = |config: Config, words: &[u64; 4]| {
+        let mut bare = Bare::new(config);
+        bare.entry(7, words);
         assert_eq!(bare.at(7, 0), Err(fault(4, false)), "{words:x?}");
         assert_eq!(bare.events(), [[0x7_0000_0004, 0, 0, 0]]);
+    };
+    for words in bad {
+        refused(Config::default(), &words);
+    }
+    // Fields that have a meaning with a feature: more contexts than substreams, a reserved STRW, a wide VMID.
+    let (mut substreams, mut hyp, mut narrow) = <(Config, Config, Config)>::default();
+    substreams.substream_bits = 4;
+    hyp.hyp = true;
+    narrow.vmid16 = false;
+    refused(substreams, &[0xb | 5 << 59, 0, 0, 0]);
+    refused(hyp, &[0xb, 1 << 30, 0, 0]);
+    refused(narrow, &change(2, two(25, 1, 0, 3) | 0x100));
+    // Without it they are ignored: what is refused is the context descriptor, which is not valid.
+    for words in [[0xb | 5 << 59, 0, 0, 0], [0xb, 1 << 30, 0, 0]] {
+        let mut bare = Bare::new(Config::default());
+        let table = bare.page();
+        bare.entry(7, &[words[0] | table, words[1], 0, 0]);
+        assert_eq!(bare.at(7, 0), Err(fault(0xa, false)), "{words:x?}");
     }
     let mut bare = Bare::new(Config::default());
     for config in [1, 3, 5, 7] {

@@ -26,13 +26,8 @@ pub(super) struct Context {
     pub abort: bool,
 }
 
-/// `no_stalls` is STE.S1STALLD; `nested` whether table addresses are IPAs.
-pub(super) fn decode(
-    words: &[u64; 8],
-    config: &Config,
-    no_stalls: bool,
-    nested: bool,
-) -> Result<Context, Bad> {
+/// `no_stalls` is STE.S1STALLD.
+pub(super) fn decode(words: &[u64; 8], config: &Config, no_stalls: bool) -> Result<Context, Bad> {
     let [w0, w1, w2, ..] = *words;
     let flag = |at| bits(w0, at, at) != 0;
     if !flag(31) {
@@ -41,7 +36,8 @@ pub(super) fn decode(
     if !flag(41) {
         return Err(Bad("AA64: no AArch32 tables here"));
     }
-    if flag(15) {
+    // ENDI is IGNORED where both EPD are set.
+    if flag(15) && !(flag(14) && flag(30)) {
         return Err(Bad("ENDI: little-endian only"));
     }
     let (stall, record, abort) = (flag(44), flag(45), flag(46));
@@ -54,7 +50,7 @@ pub(super) fn decode(
         return Err(Bad("S"));
     }
     let (hd, ha) = (flag(42), flag(43));
-    if ha && config.httu == 0 || hd && (config.httu < 2 || !ha) {
+    if ha && config.httu == 0 || hd && config.httu < 2 {
         return Err(Bad("HA or HD"));
     }
     let output_bits = SIZES[bits(w0, 34, 32) as usize].min(config.output_bits());
@@ -68,14 +64,8 @@ pub(super) fn decode(
         let levels = (input_bits - granule).div_ceil(granule - 3).max(1);
         let low = granule + (levels - 1) * (granule - 3);
         let root = base & 0x000f_ffff_ffff_fff0;
-        // A nested TTB is an IPA: its width is that of stage 2's input, at most OAS.
-        let widest = if nested {
-            config.output_bits()
-        } else {
-            output_bits
-        };
-        if root >> widest != 0 {
-            return Err(Bad("TTB"));
+        if root >> output_bits != 0 {
+            return Err(Bad("TTB past IPS"));
         }
         Ok(Half {
             regime: Regime {
@@ -85,7 +75,7 @@ pub(super) fn decode(
                 root: root & !((8 << (input_bits - low)) - 1),
                 output_bits,
                 ha,
-                hd,
+                hd: hd && ha,
                 affd: flag(35),
             },
             tbi,
@@ -109,9 +99,12 @@ pub(super) fn decode(
         .then(|| half(bits(w0, 21, 16), granule_one, w2, flag(39)))
         .transpose()?;
     let asid = bits(w0, 63, 48) as u16;
+    if !config.asid16 && asid >> 8 != 0 {
+        return Err(Bad("ASID"));
+    }
     Ok(Context {
         halves: [zero, one],
-        asid: if config.asid16 { asid } else { asid & 0xff },
+        asid,
         wxn: flag(36),
         pan: flag(40),
         stall,

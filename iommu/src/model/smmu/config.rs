@@ -72,6 +72,8 @@ pub struct Config {
     pub stream_bits: u8,
     /// IDR1.SSIDSIZE.
     pub substream_bits: u8,
+    /// IDR1.ATTR_PERMS_OVR: PRIVCFG and INSTCFG have an effect.
+    pub permission_overrides: bool,
     /// IDR1.CMDQS.
     pub command_queue_log2: u8,
     /// IDR1.EVENTQS.
@@ -141,6 +143,7 @@ impl Default for Config {
             two_level: true,
             stream_bits: 16,
             substream_bits: 0,
+            permission_overrides: false,
             command_queue_log2: 19,
             event_queue_log2: 19,
             pri_queue_log2: 0,
@@ -181,6 +184,7 @@ impl Config {
             cd_two_level: true,
             stall: StallModel::Both,
             substream_bits: 20,
+            permission_overrides: true,
             pri_queue_log2: 8,
             output_size: 5,
             stall_max: 16,
@@ -230,6 +234,7 @@ impl Config {
                     | field(self.pri_queue_log2, 11)
                     | field(self.event_queue_log2, 16)
                     | field(self.command_queue_log2, 21)
+                    | bit(self.permission_overrides, 26)
             }
             0x0c => {
                 bit(self.had, 2)

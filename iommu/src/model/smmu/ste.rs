@@ -107,10 +107,10 @@ pub(super) fn decode(words: &[u64; 8], config: &Config, ats_check: bool) -> Resu
         return Err(Bad("a stage that is not there"));
     }
     let stall_two = two && bits(w2, 57, 57) != 0;
-    let eats = if config.ats {
-        bits(w1, 29, 28) as u8
-    } else {
-        0
+    // IGNORED without ATS and where nothing translates; 0b11 takes a feature that is not here, and is 0b00.
+    let eats = match bits(w1, 29, 28) as u8 {
+        eats @ 1..=2 if config.ats && (one || two) => eats,
+        _ => 0,
     };
     match eats {
         0 => {}
@@ -118,48 +118,61 @@ pub(super) fn decode(words: &[u64; 8], config: &Config, ats_check: bool) -> Resu
         2 if !config.no_split_ats && one && two && !stall_two && ats_check => {}
         _ => return Err(Bad("EATS")),
     }
-    let strw = bits(w1, 31, 30);
-    if one && (two && strw != 0 || strw & 1 != 0 || strw == 2 && !config.hyp) {
+    // STRW is used with stage 1 alone, and where there is an EL2.
+    let strw = if one && !two && config.hyp {
+        bits(w1, 31, 30)
+    } else {
+        0
+    };
+    if strw & 1 != 0 {
         return Err(Bad("STRW"));
     }
-    let mut vmid = if config.stage_two { bits(w2, 15, 0) } else { 0 };
-    if !config.vmid16 {
-        vmid &= 0xff;
+    let vmid = if config.stage_two { bits(w2, 15, 0) } else { 0 };
+    if !config.vmid16 && vmid >> 8 != 0 {
+        return Err(Bad("S2VMID"));
     }
+    let overrides = if config.permission_overrides {
+        (bits(w1, 49, 48) as u8, bits(w1, 51, 50) as u8)
+    } else {
+        (0, 0)
+    };
     Ok(Meaning::Translate {
-        one: one.then(|| contexts(w0, w1, config)).transpose()?,
+        one: one.then(|| contexts(w0, w1, two, config)).transpose()?,
         two: two.then(|| stage_two(w2, w3, config)).transpose()?,
         vmid: vmid as u16,
-        el2: one && strw == 2,
+        el2: strw == 2,
         eats,
-        overrides: (bits(w1, 49, 48) as u8, bits(w1, 51, 50) as u8),
+        overrides,
     })
 }
 
-fn contexts(w0: u64, w1: u64, config: &Config) -> Result<Contexts, Bad> {
-    let log2 = bits(w0, 63, 59) as u8;
-    let format = bits(w0, 5, 4) as u8;
+fn contexts(w0: u64, w1: u64, two: bool, config: &Config) -> Result<Contexts, Bad> {
+    // S1CDMax is IGNORED without substreams; 0b11 in S1Fmt and S1DSS is 0b00.
+    let log2 = match config.substream_bits {
+        0 => 0,
+        _ => bits(w0, 63, 59) as u8,
+    };
+    let format = bits(w0, 5, 4) as u8 % 3;
     if log2 > config.substream_bits {
         return Err(Bad("S1CDMax"));
     }
-    if log2 != 0 {
-        if format == 3 || format != 0 && !config.cd_two_level {
-            return Err(Bad("S1Fmt"));
-        }
-        if bits(w1, 1, 0) == 3 {
-            return Err(Bad("S1DSS"));
-        }
+    if log2 != 0 && format != 0 && !config.cd_two_level {
+        return Err(Bad("S1Fmt"));
     }
     let no_stalls = bits(w1, 27, 27) != 0;
     if no_stalls && config.stall != StallModel::Both {
         return Err(Bad("S1STALLD"));
     }
     let table = w0 & 0x000f_ffff_ffff_ffc0;
+    // §3.4.3: an IPA may also go on to its stage 2 translation fault, and does.
+    if !two && table >> config.output_bits() != 0 {
+        return Err(Bad("S1ContextPtr past OAS"));
+    }
     Ok(Contexts {
         table,
         format: if log2 == 0 { 0 } else { format },
         log2,
-        without_substream: bits(w1, 1, 0) as u8,
+        without_substream: bits(w1, 1, 0) as u8 % 3,
         no_stalls,
     })
 }
@@ -196,11 +209,11 @@ fn stage_two(w2: u64, w3: u64, config: &Config) -> Result<StageTwo, Bad> {
     let output = SIZES[bits(w2, 50, 48) as usize].min(config.output_bits());
     let table_bytes = 8u64 << (input_bits - low);
     let root = w3 & 0x000f_ffff_ffff_fff0;
-    if root >> config.output_bits() != 0 {
-        return Err(Bad("S2TTB past OAS"));
+    if root >> output != 0 {
+        return Err(Bad("S2TTB past S2PS"));
     }
     let (hd, ha) = (bits(w2, 55, 55) != 0, bits(w2, 56, 56) != 0);
-    if ha && config.httu == 0 || hd && (config.httu < 2 || !ha) {
+    if ha && config.httu == 0 || hd && config.httu < 2 {
         return Err(Bad("S2HA or S2HD"));
     }
     let stall = bits(w2, 57, 57) != 0;
@@ -216,7 +229,7 @@ fn stage_two(w2: u64, w3: u64, config: &Config) -> Result<StageTwo, Bad> {
             root: root & !(table_bytes - 1),
             output_bits: output,
             ha,
-            hd,
+            hd: hd && ha,
             affd: bits(w2, 53, 53) != 0,
         },
         protect_walks: bits(w2, 54, 54) != 0,

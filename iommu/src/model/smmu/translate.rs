@@ -192,7 +192,7 @@ impl State {
             Err(Ok(event)) => return Err(self.refuse(event, quiet)),
             Err(Err(fault)) => return Err(self.fault(request, &fault, policy, quiet)),
         };
-        let context = cd::decode(&words, &self.config, contexts.no_stalls, two.is_some());
+        let context = cd::decode(&words, &self.config, contexts.no_stalls);
         let Ok(context) = context else {
             let event = Event::of(BAD_CD, request.sid, request.ssid);
             return Err(self.refuse(event, quiet));

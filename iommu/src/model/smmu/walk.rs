@@ -242,14 +242,9 @@ impl State {
                     quiet: walk.quiet,
                     from: walk.from,
                 };
-                let leaf = self.walk(&inner, ipa).map_err(|found| Fault {
-                    class: if found.number == WALK_ABORT {
-                        Class::Table
-                    } else {
-                        class
-                    },
-                    ..found
-                })?;
+                let leaf = self
+                    .walk(&inner, ipa)
+                    .map_err(|found| Fault { class, ..found })?;
                 let (rights, clean) = self.rights_two(two, &leaf, how, walk.quiet);
                 let entry = Entry {
                     size: leaf.size,
