@@ -167,6 +167,7 @@ fn run_check(check: &Check) -> Verdict {
         failure,
         time: Some(start.elapsed()),
         folder: None,
+        notes: Vec::new(),
     }
 }
 
@@ -177,6 +178,9 @@ fn tail(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
+
+/// Tests that are ignored here: they need QEMU, and `cases::qtest` runs them.
+const ELSEWHERE: &str = "qemu::";
 
 /// A test of a crate.
 struct Name {
@@ -209,7 +213,7 @@ fn names(selection: &Selection) -> Result<Vec<Name>> {
         parser.heading(line);
         if let Some(own) = line.strip_suffix(": test") {
             let full = parser.full(own);
-            if selection.takes(&full) {
+            if selection.takes(&full) && !full.starts_with(ELSEWHERE) {
                 let own = own.to_owned();
                 found.push(Name { full, own });
             }
@@ -279,6 +283,7 @@ fn verdict(name: String, failure: Option<String>) -> Verdict {
         failure,
         time: None,
         folder: None,
+        notes: Vec::new(),
     }
 }
 

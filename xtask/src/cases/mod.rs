@@ -9,12 +9,14 @@ pub mod lines;
 mod linux;
 mod misuse;
 mod platform;
+mod qtest;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
 use crate::tasks::build::{self, Profile, Program};
 use crate::tasks::image;
 use anyhow::{Context as _, Result};
+use std::cell::RefCell;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -41,6 +43,7 @@ pub fn all() -> Vec<Case> {
         edu::CASES,
         misuse::CASES,
         platform::CASES,
+        qtest::CASES,
         figures::CASES,
     ]
     .concat()
@@ -49,6 +52,7 @@ pub fn all() -> Vec<Case> {
 /// What a case has to work with.
 pub struct Context {
     folder: PathBuf,
+    notes: RefCell<Vec<String>>,
 }
 
 /// No case runs longer than this, whatever it waits for.
@@ -57,7 +61,20 @@ const CASE_LIMIT: Duration = Duration::from_secs(300);
 impl Context {
     /// Evidence goes to `folder`.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self {
+            folder,
+            notes: RefCell::default(),
+        }
+    }
+
+    /// Says `text` below the case's line, whatever comes of it.
+    pub fn note(&self, text: &str) {
+        self.notes.borrow_mut().push(text.to_owned());
+    }
+
+    /// What was noted.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.take()
     }
 
     /// QEMU.

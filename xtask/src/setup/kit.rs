@@ -107,6 +107,13 @@ impl Tool {
         command
     }
 
+    /// The program and what stands before its own arguments, for those who start it themselves.
+    pub fn words(&self) -> Vec<OsString> {
+        let mut words = vec![self.program.clone().into_os_string()];
+        words.extend(self.args.iter().cloned());
+        words
+    }
+
     /// What it answers to `--version`, first line.
     pub fn version(&self) -> Result<String> {
         let out = self.command().arg("--version").output();

@@ -53,6 +53,8 @@ pub struct Verdict {
     pub time: Option<Duration>,
     /// What a failure left behind.
     pub folder: Option<PathBuf>,
+    /// What there is to say of it beside that.
+    pub notes: Vec<String>,
 }
 
 /// Which cases are wanted.
@@ -154,6 +156,7 @@ fn run_case(case: &cases::Case, folder: &Path) -> Result<Verdict> {
         folder: kept.filter(|_| failure.is_some()),
         failure,
         time,
+        notes: context.notes(),
     })
 }
 
@@ -181,6 +184,7 @@ impl Report {
             failure,
             time,
             folder,
+            notes,
         } = verdict;
         if self.json {
             println!(
@@ -192,6 +196,7 @@ impl Report {
                     "seconds": time.map(|time| time.as_secs_f64()),
                     "failure": failure,
                     "folder": folder,
+                    "notes": notes,
                 })
             );
         } else {
@@ -208,6 +213,9 @@ impl Report {
                 .map(|time| format!(" ({:.2} s)", time.as_secs_f32()))
                 .unwrap_or_default();
             println!("{mark} {name}{time}");
+            for line in &notes {
+                println!("     {line}");
+            }
             for line in failure.iter().flat_map(|text| text.lines()) {
                 println!("     {line}");
             }

@@ -1,0 +1,76 @@
+//! The SMMUv3 driver and the model of its crate beside QEMU's SMMU, over QEMU's test protocol: the tests of
+//! `iommu/tests/qemu`, which are ignored where nobody says which QEMU.
+
+use super::{Case, Context, case};
+use crate::project;
+use anyhow::{Context as _, Result, ensure};
+use std::env;
+use std::ffi::OsStr;
+
+pub const CASES: &[Case] = &[
+    case("qtest::the_driver_does_the_same_on_qemus_smmu", |context| {
+        run(context, &["--skip", IMAGES], &[]).map(drop)
+    }),
+    case("qtest::random_images_translate_alike", |context| {
+        images(context, &[])
+    }),
+    Case {
+        name: "qtest::many_random_images_translate_alike",
+        long: true,
+        run: |context| {
+            let count = [("SLUICE_IMAGES", "200000"), ("SLUICE_SEED", "1000000")];
+            images(context, &count)
+        },
+    },
+];
+
+/// The test that compares images; all others are scenarios.
+const IMAGES: &str = "random_images_translate_alike";
+
+/// What a report's lines start with.
+const REPORT: &str = "report: ";
+
+fn images(context: &Context, variables: &[(&str, &str)]) -> Result<()> {
+    let output = run(context, &["--exact", IMAGES], variables)?;
+    let report: Vec<_> = output
+        .lines()
+        .filter_map(|line| line.strip_prefix(REPORT))
+        .collect();
+    ensure!(!report.is_empty(), "there is no report:\n{output}");
+    report.iter().for_each(|line| context.note(line));
+    Ok(())
+}
+
+/// Runs tests; what they wrote.
+fn run(context: &Context, args: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+    let words = context.qemu()?.words();
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let own = ["test", "--package", "iommu", "--test", "qemu", "--"];
+    let all = own.iter().chain(&["--ignored", "--nocapture"]).chain(args);
+    let mut command = duct::cmd(cargo, all)
+        .dir(project::root())
+        .env("CARGO_TERM_COLOR", "never")
+        .env("SLUICE_QTEST_QEMU", words.join(OsStr::new("\n")));
+    for (name, value) in variables {
+        command = command.env(name, value);
+    }
+    let out = command
+        .stderr_to_stdout()
+        .stdout_capture()
+        .unchecked()
+        .run()
+        .context("cannot run cargo")?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    context.file("output.txt", text.as_bytes())?;
+    ensure!(out.status.success(), "the tests fail:\n{text}");
+    let passed = text.lines().find_map(|line| {
+        let rest = line.strip_prefix("test result: ok. ")?;
+        let (count, _) = rest.split_once(" passed;")?;
+        count.parse::<u32>().ok()
+    });
+    // Nothing run is nothing shown.
+    let passed = passed.filter(|count| *count > 0);
+    let passed = passed.with_context(|| format!("no test ran:\n{text}"))?;
+    context.note(&format!("{passed} passed"));
+    Ok(text)
+}
