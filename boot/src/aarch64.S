@@ -9,17 +9,57 @@
     .pushsection .head, "ax"
     .global _start
 _start:
+    .inst   0xfa405a4d                  // "MZ" and a blank: ccmp x18, #0, #13, pl, which does no harm
     b       boot_enter
-    .long   0
     .quad   0                           // text_offset
     .quad   __image_size                // grows with what is appended
     .quad   0xa                         // little endian, 4 KiB pages, anywhere in memory
     .quad   0, 0, 0
     .ascii  "ARM\x64"
+    .long   pe_header - _start
+
+    // The same as a UEFI application (Microsoft PE Format, "PE32+"). What is in the first page is header to the loader;
+    // sizes grow with what is appended, as above.
+    .balign 8
+pe_header:
+    .ascii  "PE\0\0"
+    .short  0xaa64                      // AArch64
+    .short  2                           // sections
+    .long   0, 0, 0
+    .short  pe_sections - pe_optional
+    .short  0x206                       // executable, no line numbers, no debug information
+pe_optional:
+    .short  0x20b
+    .byte   0, 0
+    .long   __pe_text_size
+    .long   __pe_data_size
     .long   0
+    .long   __pe_entry
+    .long   0x1000                      // base of code
+    .quad   0                           // preferred address
+    .long   0x1000, 0x1000              // alignment in memory and in the file
+    .short  0, 0, 0, 0, 0, 0
+    .long   0
+    .long   __image_size
+    .long   0x1000                      // headers
+    .long   0
+    .short  10, 0                       // UEFI application
+    .quad   0, 0, 0, 0
+    .long   0
+    .long   6
+    .quad   0, 0, 0, 0, 0, 0            // no directories: it relocates itself
+pe_sections:
+    .ascii  ".text\0\0\0"
+    .long   __pe_text_size, 0x1000, __pe_text_size, 0x1000
+    .long   0, 0, 0
+    .long   0x60000020                  // code: read, execute
+    .ascii  ".data\0\0\0"
+    .long   __pe_data_size, __pe_data, __pe_data_raw, __pe_data
+    .long   0, 0, 0
+    .long   0xc0000040                  // initialised data: read, write
     .popsection
 
-    .pushsection .text.boot_enter, "ax"
+    .pushsection .entry, "ax"
 boot_enter:
     msr     daifset, #15
     msr     SPSel, #1
@@ -30,19 +70,7 @@ boot_enter:
     mov     x25, x21                    // the exception level
     cmp     x21, #2
     b.ne    1f
-    mov     x0, #(1 << 31)              // HCR_EL2: E2H = 0, no traps, EL1 is AArch64
-    msr     HCR_EL2, x0
-    isb
-    // E2H = 1 for good (FEAT_E2H0 is not there: ID_AA64MMFR4_EL1.E2H0 is negative; or it just stays): the names of EL1's
-    // registers are EL2's then, in EL1's format. That is good for a line on the console, and no more.
-    mrs     x0, HCR_EL2
-    mrs     x1, S3_0_C0_C7_4
-    lsr     x0, x0, #34
-    orr     x0, x0, x1, lsr #27
-    and     x0, x0, #1
-    sub     x21, x21, x0
-    cbnz    x0, 1f
-    bl      sluice_reset_el2
+    bl      boot_take_el2
 1:
     // A device tree: magic, and no larger than the protocol allows.
     tst     x19, #7
@@ -71,48 +99,9 @@ boot_enter:
     cmp     x0, x1
     b.lo    1b
 
-    // Relocations: the image is linked at 0. R_AARCH64_RELATIVE is all that a static image has;
-    // here the unaligned ones, if any.
-    adrp    x0, __rela_start
-    add     x0, x0, :lo12:__rela_start
-    adrp    x1, __rela_end
-    add     x1, x1, :lo12:__rela_end
-1:  cmp     x0, x1
-    b.hs    2f
-    ldp     x2, x3, [x0], #16           // offset, type
-    ldr     x4, [x0], #8                // addend
-    cmp     x3, #1027
-    b.ne    boot_stop
-    add     x4, x4, x20
-    str     x4, [x2, x20]
-    b       1b
-2:
-    // The aligned ones, packed (gABI, SHT_RELR): an even word is the place of one, an odd one has a bit for each of the 63
-    // words behind the last. The addends are in place.
-    adrp    x0, __relr_start
-    add     x0, x0, :lo12:__relr_start
-    adrp    x1, __relr_end
-    add     x1, x1, :lo12:__relr_end
-1:  cmp     x0, x1
-    b.hs    5f
-    ldr     x2, [x0], #8
-    tbnz    x2, #0, 2f
-    add     x3, x2, x20
-    ldr     x4, [x3]
-    add     x4, x4, x20
-    str     x4, [x3], #8
-    b       1b
-2:  mov     x5, x3
-3:  lsr     x2, x2, #1
-    cbz     x2, 4f
-    ldr     x4, [x5], #8
-    tbz     x2, #0, 3b
-    add     x4, x4, x20
-    stur    x4, [x5, #-8]
-    b       3b
-4:  add     x3, x3, #(63 * 8)
-    b       1b
-5:
+    bl      boot_relocate
+
+boot_relocated:
     // The initial map: image with bundle, and device tree.
     adrp    x23, __initial_tables
     add     x23, x23, #4096             // the next unused table
@@ -261,6 +250,158 @@ boot_descend:
     str     x4, [x2, x3, lsl #3]
     add     x23, x23, #4096
 1:  and     x2, x4, #0x0000fffffffff000
+    ret
+
+// Makes EL2 ours. x21 becomes 1 where its registers are in EL1's format for good.
+boot_take_el2:
+    mov     x28, x30
+    mov     x0, #(1 << 31)              // HCR_EL2: E2H = 0, no traps, EL1 is AArch64
+    msr     HCR_EL2, x0
+    isb
+    // E2H = 1 for good (FEAT_E2H0 is not there: ID_AA64MMFR4_EL1.E2H0 is negative; or it just stays): the names of EL1's
+    // registers are EL2's then, in EL1's format. That is good for a line on the console, and no more.
+    mrs     x0, HCR_EL2
+    mrs     x1, S3_0_C0_C7_4
+    lsr     x0, x0, #34
+    orr     x0, x0, x1, lsr #27
+    and     x0, x0, #1
+    sub     x21, x21, x0
+    cbnz    x0, 1f
+    bl      sluice_reset_el2
+1:  ret     x28
+
+// Relocates the image at x20 to where it is, by the tables of the copy that runs.
+boot_relocate:
+    // The image is linked at 0. R_AARCH64_RELATIVE is all that a static image has;
+    // here the unaligned ones, if any.
+    adrp    x0, __rela_start
+    add     x0, x0, :lo12:__rela_start
+    adrp    x1, __rela_end
+    add     x1, x1, :lo12:__rela_end
+1:  cmp     x0, x1
+    b.hs    2f
+    ldp     x2, x3, [x0], #16           // offset, type
+    ldr     x4, [x0], #8                // addend
+    cmp     x3, #1027
+    b.ne    boot_stop
+    add     x4, x4, x20
+    str     x4, [x2, x20]
+    b       1b
+2:
+    // The aligned ones, packed (gABI, SHT_RELR): an even word is the place of one, an odd one has a bit for each of the 63
+    // words behind the last. The addends are in place.
+    adrp    x0, __relr_start
+    add     x0, x0, :lo12:__relr_start
+    adrp    x1, __relr_end
+    add     x1, x1, :lo12:__relr_end
+1:  cmp     x0, x1
+    b.hs    5f
+    ldr     x2, [x0], #8
+    tbnz    x2, #0, 2f
+    add     x3, x2, x20
+    ldr     x4, [x3]
+    add     x4, x4, x20
+    str     x4, [x3], #8
+    b       1b
+2:  mov     x5, x3
+3:  lsr     x2, x2, #1
+    cbz     x2, 4f
+    ldr     x4, [x5], #8
+    tbz     x2, #0, 3b
+    add     x4, x4, x20
+    stur    x4, [x5, #-8]
+    b       3b
+4:  add     x3, x3, #(63 * 8)
+    b       1b
+5:  ret
+
+// UEFI's entry (UEFI 2.10, §4.1): x0 = handle of the image, x1 = system table, on the stack and in the map of firmware.
+// The image is copied to where its alignment is right; the rest happens in the copy.
+    .global efi_enter
+efi_enter:
+    stp     x29, x30, [sp, #-64]!
+    stp     x19, x20, [sp, #16]
+    stp     x21, x22, [sp, #32]
+    stp     x23, x24, [sp, #48]
+    mov     x22, x0
+    mov     x23, x1
+    adrp    x21, __image_start
+    ldr     x24, [x21, #16]             // image_size
+    ldr     x4, [x1, #96]               // EFI_SYSTEM_TABLE.BootServices
+    ldr     x4, [x4, #40]               // EFI_BOOT_SERVICES.AllocatePages
+    mov     x0, #0                      // AllocateAnyPages
+    mov     x1, #1                      // EfiLoaderCode
+    add     x2, x24, #(BOOT_BLOCK)
+    lsr     x2, x2, #12
+    add     x2, x2, #1
+    sub     sp, sp, #16
+    mov     x3, sp
+    blr     x4
+    ldr     x20, [sp], #16
+    cbnz    x0, efi_return
+    add     x20, x20, #(BOOT_BLOCK)
+    and     x20, x20, #-(BOOT_BLOCK)
+    mov     x0, x21
+    mov     x1, x20
+    add     x2, x21, x24
+1:  ldp     x3, x4, [x0], #16
+    stp     x3, x4, [x1], #16
+    cmp     x0, x2
+    b.lo    1b
+    bl      boot_relocate
+    // What was stored is fetched as instructions from here on.
+    mov     x0, x20
+    add     x1, x20, x24
+    bl      boot_clean
+    ic      iallu
+    dsb     ish
+    isb
+    adrp    x0, efi_in_copy
+    add     x0, x0, :lo12:efi_in_copy
+    sub     x0, x0, x21
+    add     x0, x0, x20
+    br      x0
+efi_in_copy:
+    mov     x0, x22
+    mov     x1, x23
+    bl      {efi_main}
+    cbnz    x0, efi_return
+    // Firmware is gone. Its map and caches are switched off once memory holds what caches do; nothing is stored between.
+    msr     daifset, #15
+    msr     SPSel, #1
+    mov     x0, x20
+    add     x1, x20, x24
+    bl      boot_clean
+    mrs     x0, SCTLR_EL2
+    bic     x0, x0, #(1 << 0)           // M
+    bic     x0, x0, #(1 << 2)           // C
+    bic     x0, x0, #(1 << 12)          // I
+    msr     SCTLR_EL2, x0
+    isb
+    mov     x19, #0                     // no device tree
+    mov     x22, #0
+    mov     x21, #2
+    mov     x25, #2
+    bl      boot_take_el2
+    b       boot_relocated
+efi_return:
+    ldp     x23, x24, [sp, #48]
+    ldp     x21, x22, [sp, #32]
+    ldp     x19, x20, [sp, #16]
+    ldp     x29, x30, [sp], #64
+    ret
+
+// Cleans and invalidates [x0, x1) to the point of coherency.
+boot_clean:
+    mrs     x2, CTR_EL0
+    ubfx    x2, x2, #16, #4
+    mov     x3, #4
+    lsl     x2, x3, x2
+1:  dc      civac, x0
+    add     x0, x0, x2
+    cmp     x0, x1
+    b.lo    1b
+    dsb     sy
     ret
     .ltorg
     .popsection

@@ -1,7 +1,7 @@
 //! What happens between the first instruction and the kernel, in order.
 
 use crate::layout::{HEAP, Layout};
-use crate::{backtrace, console, early_map, heap, image, layout};
+use crate::{backtrace, console, early_map, efi, heap, image, layout};
 use alloc::vec::Vec;
 use arch::aarch64::memory::Window;
 use arch::aarch64::mmio::DeviceMap;
@@ -13,7 +13,7 @@ use boot::fdt;
 use core::arch::global_asm;
 use core::ops::Range;
 use kernel::Start;
-use kernel::boot_info::{BootInfo, Devices};
+use kernel::boot_info::{BootInfo, Devices, Uart};
 use log::info;
 
 global_asm!(
@@ -27,6 +27,7 @@ global_asm!(
     stack_end = const area::STACK_END,
     main = sym boot_main,
     refuse = sym refuse_exception_level,
+    efi_main = sym efi::efi_main,
 );
 
 /// Free RAM.
@@ -35,13 +36,11 @@ static FRAMES: FramePool = FramePool::new(Window::identity());
 /// Entered from `aarch64.S` at EL2, on the stack of the boot area, with the initial map and caches on.
 ///
 /// # Safety
-/// There are `len` bytes of device tree at `tree`, mapped and never written.
+/// There are `len` bytes of device tree at `tree`, mapped and never written; none if [`efi::efi_main`] came before.
 unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
-    // SAFETY: the caller's promise.
-    let tree: &'static [u8] = unsafe { core::slice::from_raw_parts(tree, len) };
-    // SAFETY: first of all, and once.
-    unsafe { heap::init_early() };
-    let uart = early_console(tree, 2);
+    // SAFETY: the caller's promise, and first of all.
+    let (tree, by_efi) = unsafe { firmware(tree, len) };
+    let uart = early_console(tree, &by_efi, 2);
     console::log_here();
     let whole = image::whole();
     info!(
@@ -53,10 +52,11 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     let bundle = image::bundle();
     backtrace::use_symbols_of(bundle);
 
-    let boot_info = match fdt::parse(tree) {
+    let boot_info = match by_efi.map_or_else(|| fdt::parse(tree), Ok) {
         Ok(boot_info) => boot_info,
         Err(error) => panic!("device tree: {error:?}"),
     };
+    info!("machine: {}", boot_info.model);
     let plan = match plan(&boot_info, tree) {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error:?}"),
@@ -92,7 +92,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         .cpus
         .iter()
         .position(|other| other.mpidr == cpu::mpidr())
-        .unwrap_or_else(|| panic!("CPU {:#x} is not in the device tree", cpu::mpidr()));
+        .unwrap_or_else(|| panic!("CPU {:#x} is not one of firmware's", cpu::mpidr()));
     cpu::set_index(boot_cpu);
 
     let ram = boot_info.memory.iter().map(range).collect();
@@ -121,11 +121,9 @@ unsafe extern "C" fn refuse_exception_level(
     format: u64,
     level: u64,
 ) -> ! {
-    // SAFETY: the caller's promise.
-    let tree = unsafe { core::slice::from_raw_parts(tree, len) };
-    // SAFETY: first of all, and once.
-    unsafe { heap::init_early() };
-    early_console(tree, format);
+    // SAFETY: the caller's promise, and first of all.
+    let (tree, by_efi) = unsafe { firmware(tree, len) };
+    early_console(tree, &by_efi, format);
     if level == 2 {
         console::line(format_args!(
             "Sluice: this CPU has HCR_EL2.E2H = 1 for good (no FEAT_E2H0), and it runs with E2H = 0 only."
@@ -139,10 +137,28 @@ unsafe extern "C" fn refuse_exception_level(
     cpu::halt()
 }
 
-/// The UART that the device tree calls its console, ready for use.
-fn early_console(tree: &[u8], level: u64) -> Option<Range<u64>> {
-    let uart = range(&fdt::console(tree)?.registers);
-    // SAFETY: the initial map is in use, and the device tree says that there is a device.
+/// The device tree, empty where there is none, or what UEFI said; and opens the early heap where that was not done yet.
+///
+/// # Safety
+/// As for [`boot_main`]; once.
+unsafe fn firmware(tree: *const u8, len: usize) -> (&'static [u8], Option<BootInfo>) {
+    if len == 0 {
+        return (&[], efi::take());
+    }
+    // SAFETY: nothing is allocated yet: `efi_main` was not there.
+    unsafe { heap::init_early() };
+    // SAFETY: the caller's promise.
+    (unsafe { core::slice::from_raw_parts(tree, len) }, None)
+}
+
+/// The UART that firmware calls its console, ready for use.
+fn early_console(tree: &[u8], by_efi: &Option<BootInfo>, level: u64) -> Option<Range<u64>> {
+    let uart: Option<Uart> = match by_efi {
+        Some(info) => info.uart,
+        None => fdt::console(tree),
+    };
+    let uart = range(&uart?.registers);
+    // SAFETY: the initial map is in use, and firmware says that there is a device.
     unsafe { early_map::map_device(uart.start, level) };
     // SAFETY: mapped now, and by `activate_map` later.
     unsafe { console::init(uart.start) };

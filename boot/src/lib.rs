@@ -5,4 +5,6 @@
 
 extern crate alloc;
 
+pub mod acpi_tables;
 pub mod fdt;
+pub mod spans;

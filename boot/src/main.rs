@@ -1,7 +1,9 @@
 //! The bootable binary: from the first instruction to [`kernel::start`].
 //!
-//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; [`boot::fdt`] reads what firmware says,
-//! [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine needs.
+//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; `efi` is what happens before that while
+//! UEFI still runs, `root_pointer` where ACPI's tables are. [`boot::fdt`] and [`boot::acpi_tables`] read what firmware
+//! says, [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine
+//! needs.
 //! On a host it is an ordinary program that does nothing: its pure modules are tested there.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![allow(unsafe_code, reason = "entry, statics and allocator; see Cargo.toml")]
@@ -21,12 +23,15 @@ mod console;
 #[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
+mod efi;
+#[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
 mod image;
 mod layout;
 #[cfg(target_os = "none")]
 mod panic;
+mod root_pointer;
 
 #[cfg(not(target_os = "none"))]
 fn main() {}

@@ -82,7 +82,7 @@ pub struct Gic {
 pub struct Its {
     /// Control and translation frames (128 KiB).
     pub registers: Span<Hpa>,
-    /// Device tree phandle, to match `msi-map`.
+    /// Device tree phandle, or what stands for it, to match `msi-map`.
     pub phandle: u32,
 }
 
@@ -148,7 +148,7 @@ pub struct IntxRoute {
 /// One PCIe host bridge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PcieHost {
-    /// Path in the device tree, for messages.
+    /// Path in the device tree, or the segment, for messages.
     pub path: String,
     /// PCI segment (domain) number.
     pub segment: u16,
@@ -156,7 +156,7 @@ pub struct PcieHost {
     pub buses: (u8, u8),
     /// ECAM, starting at the first bus.
     pub ecam: Span<Hpa>,
-    /// Windows.
+    /// Windows; none where they are not known, and BARs can only stay where firmware has put them.
     pub windows: Vec<Window>,
     /// Requester ID → SMMU StreamID.
     pub iommu_map: Vec<IdMap>,
@@ -173,7 +173,7 @@ pub struct PcieHost {
 pub struct Smmu {
     /// Register pages.
     pub registers: Span<Hpa>,
-    /// Device tree phandle, to match `iommu-map`.
+    /// Device tree phandle, or what stands for it, to match `iommu-map`.
     pub phandle: u32,
     /// Event queue interrupt, or the combined one.
     pub event_irq: Option<Irq>,

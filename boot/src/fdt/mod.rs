@@ -20,6 +20,7 @@ use dtoolkit::fdt::Fdt;
 use iommu::addr::{Hpa, Span};
 use kernel::boot_info::{BootInfo, Cpu, Gic, Irq, Its, PsciConduit, Smmu, Timer, Uart};
 
+use crate::spans::merge;
 pub use platform::devices;
 use tree::Tree;
 
@@ -191,28 +192,6 @@ fn reserved(tree: &Tree<'_>) -> Result<Vec<Span<Hpa>>, FdtError> {
         }
     }
     Ok(merge(spans))
-}
-
-/// Sorts, drops what is empty, joins what touches.
-fn merge(spans: Vec<Span<Hpa>>) -> Vec<Span<Hpa>> {
-    let mut sorted: Vec<Span<Hpa>> = Vec::with_capacity(spans.len());
-    for span in spans.into_iter().filter(|span| span.len != 0) {
-        // The sorts of `core` are made for long lists and several KiB of code for each type.
-        sorted.insert(
-            sorted.partition_point(|other| other.base <= span.base),
-            span,
-        );
-    }
-    let mut merged: Vec<Span<Hpa>> = Vec::with_capacity(sorted.len());
-    for span in sorted {
-        match merged.last_mut() {
-            Some(last) if span.base <= last.end() => {
-                last.len = last.len.max(span.end() - last.base);
-            }
-            _ => merged.push(span),
-        }
-    }
-    merged
 }
 
 /// §3.7, §3.8; `enable-method` as the arm `cpus` binding has it. A CPU that PSCI cannot start is left out, unless it

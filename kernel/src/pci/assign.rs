@@ -1,6 +1,9 @@
 //! BAR addresses and bridge windows. What firmware laid out is kept if every BAR of the host bridge is in a window,
 //! aligned, and alone in its pages; otherwise all of them are laid out anew, each at a multiple of 64 KiB, so that
 //! stage 2 can map any one of them without a neighbour. I/O space is never used.
+//!
+//! Where the windows are not known (ACPI has them in AML) there is nothing to lay out anew from: each BAR that firmware
+//! placed well stays, the CPU finding it where the bus does; the others have no place.
 
 use super::bar::{Bar, BarKind};
 use super::bridge::{self, Windows};
@@ -17,6 +20,17 @@ const ALIGN: u64 = 64 << 10;
 pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topology: &mut Topology) {
     let functions = &mut topology.functions[first..];
     if keep(space, host, first, functions) {
+        return;
+    }
+    if host.windows.is_empty() {
+        let homeless = functions.iter().filter(|info| {
+            let mut bars = info.bars.iter().flatten();
+            bars.any(|bar| bar.is_memory() && bar.host.is_none())
+        });
+        let homeless: Vec<_> = homeless
+            .map(|info| Problem::NoSpace(info.address))
+            .collect();
+        topology.problems.extend(homeless);
         return;
     }
     for bar in bars_mut(functions) {
@@ -53,7 +67,7 @@ pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topolo
     }
 }
 
-/// Checks the layout of firmware and, if it is sound, fills in the host addresses.
+/// Fills in the host addresses where the layout of firmware is sound; whether it is so everywhere.
 fn keep(
     space: &mut dyn ConfigSpace,
     host: &PcieHost,
@@ -67,38 +81,53 @@ fn keep(
             _ => Windows::default(),
         })
         .collect();
-    let mut pages: Vec<(u64, u64)> = Vec::new();
-    for info in functions.iter() {
-        for bar in info.bars.iter().flatten().filter(|bar| bar.is_memory()) {
-            let Some(address) = bar.pci.filter(|address| address % bar.size == 0) else {
-                return false;
+    // Base, last byte, function and BAR of each that is sound in itself.
+    let mut pages: Vec<(u64, u64, usize, usize)> = Vec::new();
+    let mut everywhere = true;
+    for (index, info) in functions.iter().enumerate() {
+        for (number, bar) in info.bars.iter().enumerate() {
+            let Some(bar) = bar.filter(|bar| bar.is_memory()) else {
+                continue;
             };
-            let Some(last) = address.checked_add(bar.mapped_size() - 1) else {
-                return false;
-            };
-            if host_address(host, bar).is_none() || address % PAGE_SIZE != 0 {
-                return false;
-            }
-            let mut above = info.parent;
-            while let Some(index) = above {
-                let Windows { memory, prefetch } = windows[index - first];
-                let forwarded = [memory, prefetch].into_iter().flatten();
-                if !{ forwarded }.any(|(base, end)| base <= address && last <= end) {
-                    return false;
+            let forwarded = |(base, last)| {
+                let mut above = info.parent;
+                while let Some(index) = above {
+                    let Windows { memory, prefetch } = windows[index - first];
+                    let mut windows = [memory, prefetch].into_iter().flatten();
+                    if !windows.any(|(start, end)| start <= base && last <= end) {
+                        return false;
+                    }
+                    above = functions[index - first].parent;
                 }
-                above = functions[index - first].parent;
+                true
+            };
+            match placed(host, &bar).filter(|&range| forwarded(range)) {
+                Some((base, last)) => {
+                    let page = (base, last, index, number);
+                    pages.insert(pages.partition_point(|other| *other <= page), page);
+                }
+                None => everywhere = false,
             }
-            let page = (address, last);
-            pages.insert(pages.partition_point(|other| *other <= page), page);
         }
     }
-    if pages.windows(2).any(|pair| pair[0].1 >= pair[1].0) {
-        return false;
+    for (at, &(base, last, index, number)) in pages.iter().enumerate() {
+        let before = pages[..at].iter().any(|other| other.1 >= base);
+        let after = pages.get(at + 1).is_some_and(|other| other.0 <= last);
+        if before || after {
+            everywhere = false;
+        } else if let Some(bar) = &mut functions[index].bars[number] {
+            bar.host = host_address(host, bar);
+        }
     }
-    for bar in bars_mut(functions) {
-        bar.host = host_address(host, bar);
-    }
-    true
+    everywhere
+}
+
+/// First and last byte on the bus of a BAR that has a place which can be used.
+fn placed(host: &PcieHost, bar: &Bar) -> Option<(u64, u64)> {
+    let base = bar.pci.filter(|address| address % bar.size == 0)?;
+    let last = base.checked_add(bar.mapped_size() - 1)?;
+    host_address(host, bar)?;
+    (base % PAGE_SIZE == 0).then_some((base, last))
 }
 
 fn bars_mut(functions: &mut [FunctionInfo]) -> impl Iterator<Item = &mut Bar> {
@@ -109,6 +138,9 @@ fn bars_mut(functions: &mut [FunctionInfo]) -> impl Iterator<Item = &mut Bar> {
 /// Where the CPU finds `bar`, if all its pages are in one memory window of `host`.
 fn host_address(host: &PcieHost, bar: &Bar) -> Option<Hpa> {
     let address = bar.pci.filter(|_| bar.is_memory())?;
+    if host.windows.is_empty() {
+        return (address != 0).then_some(Hpa(address));
+    }
     host.windows.iter().find_map(|window| {
         let offset = address.checked_sub(window.pci)?;
         let inside = offset.checked_add(bar.mapped_size())? <= window.cpu.len;

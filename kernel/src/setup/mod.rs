@@ -141,10 +141,10 @@ impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSmmu => {
-                f.write_str("the device tree has no SMMUv3: nothing would stop a device's DMA")
+                f.write_str("firmware describes no SMMUv3: nothing would stop a device's DMA")
             }
-            Self::NoGic => f.write_str("the device tree has no GICv3"),
-            Self::NoTimer => f.write_str("the device tree has no generic timer"),
+            Self::NoGic => f.write_str("firmware describes no GICv3"),
+            Self::NoTimer => f.write_str("firmware describes no generic timer"),
             Self::Registers(error) => write!(f, "device registers: {error:?}"),
             Self::Gic(error) => write!(f, "GIC: {error:?}"),
             Self::Its(error) => write!(f, "ITS: {error:?}"),

@@ -1,9 +1,12 @@
 //! How the hypervisor is entered, and where it refuses to run.
 
 use super::{Case, Context, case};
+use crate::project;
 use crate::qemu::{Boot, Machine};
 use crate::setup::kit;
+use crate::tasks::run;
 use anyhow::{Context as _, Result, ensure};
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,12 +19,19 @@ pub const CASES: &[Case] = &[
         refuses_el2_that_stays_a_hosts,
     ),
     case("boot::boots_through_uboot", boots_through_uboot),
+    case("boot::boots_through_uefi", boots_through_uefi),
+    case(
+        "boot::uefi_starts_it_at_el2_only",
+        uefi_starts_it_at_el2_only,
+    ),
 ];
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// QEMU's `virt` has its RAM here, and puts the image into the first part of it.
 const RAM: u64 = 0x4000_0000;
 const SEARCHED: u64 = 8 << 20;
+/// EDK2 takes its time.
+const UEFI_LIMIT: Duration = Duration::from_secs(120);
 
 fn by_kernel(image: PathBuf) -> Boot {
     Boot::Kernel {
@@ -112,5 +122,45 @@ fn boots_through_uboot(context: &Context) -> Result<()> {
         line.contains("EL2"),
         "the first line does not say EL2: {line}"
     );
+    Ok(())
+}
+
+/// The demonstration, started by EDK2 as an application, on a machine that only ACPI describes.
+fn boots_through_uefi(context: &Context) -> Result<()> {
+    let text = fs::read_to_string(project::root().join("boot/configs/demo.toml"))?;
+    let mut machine = context.pack(&text)?;
+    by_uefi(&mut machine)?;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(UEFI_LIMIT)?;
+    let console = guest.console();
+    ensure!(
+        console.contains("(ACPI)"),
+        "it does not say that ACPI described the machine"
+    );
+    run::verdict(&console, &toml::from_str(&text)?)
+}
+
+/// Firmware gets the application back, with a readable line, where there is no EL2.
+fn uefi_starts_it_at_el2_only(context: &Context) -> Result<()> {
+    let mut machine = Machine::new(by_kernel(context.hypervisor()?.flat));
+    machine.el2 = false;
+    by_uefi(&mut machine)?;
+    let mut guest = context.start(&machine)?;
+    let line = guest.wait_line("Sluice", UEFI_LIMIT)?;
+    ensure!(
+        line.contains("entered at EL1") && line.contains("EL2 only"),
+        "it says: {line}"
+    );
+    Ok(())
+}
+
+/// Has EDK2 start what QEMU would have started itself.
+pub fn by_uefi(machine: &mut Machine) -> Result<()> {
+    if let Boot::Kernel { image, .. } = &machine.boot {
+        machine.boot = Boot::Uefi {
+            bios: kit::firmware()?.edk2,
+            image: image.clone(),
+        };
+    }
     Ok(())
 }

@@ -59,6 +59,13 @@ pub enum Boot {
         /// Command line.
         append: Option<String>,
     },
+    /// UEFI, which starts a program that QEMU hands to it.
+    Uefi {
+        /// For `-bios`.
+        bios: PathBuf,
+        /// A PE application.
+        image: PathBuf,
+    },
     /// Firmware in flash.
     Firmware {
         /// For `-bios`.
@@ -173,6 +180,10 @@ impl Machine {
                 if let Some(line) = append {
                     args.pair("-append", line);
                 }
+            }
+            Boot::Uefi { bios, image } => {
+                args.pair("-bios", bios);
+                args.pair("-kernel", image);
             }
             Boot::Firmware { bios, files } => {
                 args.pair("-bios", bios);

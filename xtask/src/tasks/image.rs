@@ -197,7 +197,30 @@ fn join(mut flat: Vec<u8>, len: usize, bundle: &[u8]) -> Result<Vec<u8>> {
     header.map_err(|error| anyhow!("the hypervisor is {error}"))?;
     let size = (flat.len() as u64).to_le_bytes();
     flat[16..24].copy_from_slice(&size);
+    grow_application(&mut flat).context("the header of a UEFI application")?;
     Ok(flat)
+}
+
+/// Has the PE header (Microsoft PE Format) of `image`, if it has one, cover all of it: the last section grows.
+fn grow_application(image: &mut [u8]) -> Option<()> {
+    let len = u32::try_from(image.len()).ok()?;
+    let u16_at = |at: usize| Some(u16::from_le_bytes(*image.get(at..)?.first_chunk()?));
+    let u32_at = |at: usize| Some(u32::from_le_bytes(*image.get(at..)?.first_chunk()?));
+    let pe = u32_at(0x3c)? as usize;
+    if pe == 0 {
+        return Some(());
+    }
+    let optional = pe + 24;
+    let sections = usize::from(u16_at(pe + 6)?);
+    let last = optional + usize::from(u16_at(pe + 20)?) + 40 * sections.checked_sub(1)?;
+    let start = u32_at(last + 12)?;
+    let size = len.checked_sub(start)?;
+    for (at, value) in [(optional + 56, len), (last + 8, size), (last + 16, size)] {
+        image
+            .get_mut(at..at + 4)?
+            .copy_from_slice(&value.to_le_bytes());
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -223,6 +246,22 @@ mod tests {
         assert_eq!(header.image_size, image.len() as u64);
         let read = Bundle::parse(&image[0x3000..]).unwrap();
         assert_eq!(read.file("f").unwrap(), [7; 9]);
+    }
+
+    #[test]
+    fn a_uefi_loader_loads_the_bundle_too() {
+        let mut flat = hypervisor(0x3000);
+        flat[0x3c] = 0x40;
+        flat[0x40 + 6] = 2;
+        flat[0x40 + 20] = 0x70;
+        let last = 0x40 + 24 + 0x70 + 40;
+        flat[last + 12..last + 16].copy_from_slice(&0x2000u32.to_le_bytes());
+        let bundle = Builder::new().finish();
+        let image = join(flat, 0x3000, &bundle).unwrap();
+        let word = |at: usize| u32::from_le_bytes(*image[at..].first_chunk().unwrap()) as usize;
+        assert_eq!(word(0x40 + 24 + 56), image.len());
+        assert_eq!(word(last + 8), image.len() - 0x2000);
+        assert_eq!(word(last + 16), image.len() - 0x2000);
     }
 
     #[test]
