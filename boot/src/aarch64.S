@@ -159,7 +159,7 @@ boot_relocated:
     msr     TTBR0_EL2, x3
     isb
     tlbi    alle2
-    tlbi    alle1                       // guests' VMIDs: reset need not have emptied the TLB (Arm ARM D8.14)
+    tlbi    alle1                       // guests' VMIDs: reset need not have emptied the TLB (Arm ARM D8.16.1)
     ic      iallu
     dsb     nsh
     isb

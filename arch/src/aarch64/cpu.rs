@@ -207,7 +207,7 @@ global_asm!(
     "msr VBAR_EL2, x3",
     "isb",
     "tlbi alle2",
-    "tlbi alle1", // guests' VMIDs: reset need not have emptied the TLB (Arm ARM D8.14)
+    "tlbi alle1", // guests' VMIDs: reset need not have emptied the TLB (Arm ARM D8.16.1)
     "ic iallu",
     "dsb nsh",
     "isb",

@@ -149,7 +149,7 @@ unsafe extern "C" {
 }
 
 // The new map cuts the blocks of the old one into pages, and changing the size of a live translation needs
-// break-before-make (Arm ARM D8.16.1): the MMU is off in between. It touches no memory; text was cleaned to the point
+// break-before-make (Arm ARM D8.17.1): the MMU is off in between. It touches no memory; text was cleaned to the point
 // of coherency before it was loaded, so fetching it with the MMU off is sound.
 global_asm!(
     ".pushsection .text.sluice_switch_map, \"ax\"",

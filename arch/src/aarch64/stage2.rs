@@ -68,7 +68,7 @@ pub fn activate(config: &Stage2Config) {
     unsafe { asm!("dsb ish", "isb", options(nostack, preserves_flags)) };
 }
 
-/// Forgets all that any CPU has cached of the tables with `vmid`, stage 1 included (Arm ARM D8.14.5).
+/// Forgets all that any CPU has cached of the tables with `vmid`, stage 1 included (Arm ARM D8.17.5).
 #[cfg(target_os = "none")]
 pub fn invalidate_all(vmid: u16) {
     let current = read!("VTTBR_EL2");

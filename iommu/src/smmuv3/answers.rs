@@ -1,7 +1,7 @@
-//! Transactions and pages that wait, and their answers (IHI 0070, §3.12, §4.5, §4.6, §8).
+//! Transactions and pages that wait, and their answers (IHI 0070, §3.12, §4.5, §4.7, §8).
 //!
 //! Page requests come by a queue of their own, where the SMMU has one: it is there from the start, and empty as long as no
-//! device has page requests turned on. When it is full the SMMU answers by itself that the device is to ask again (§8.2),
+//! device has page requests turned on. When it is full the SMMU answers by itself that the device is to ask again (§8.1),
 //! until the loss is acknowledged; a group of which a part was lost is never complete.
 
 use tock_registers::LocalRegisterCopy;
@@ -22,7 +22,7 @@ pub(super) const PRI_QUEUE: QueueRegisters = QueueRegisters {
     cons: PRIQ_CONS,
 };
 
-/// Decodes one record of `iommu`'s page request queue (§8.1).
+/// Decodes one record of `iommu`'s page request queue (§8).
 pub fn decode_request(iommu: IommuIndex, raw: [u64; 2]) -> PriRequest {
     let first = LocalRegisterCopy::<u64, REQUEST0::Register>::new(raw[0]);
     let second = LocalRegisterCopy::<u64, REQUEST1::Register>::new(raw[1]);
@@ -42,7 +42,7 @@ pub fn decode_request(iommu: IommuIndex, raw: [u64; 2]) -> PriRequest {
 }
 
 impl<P: Platform, M: Mmio> Smmu<P, M> {
-    /// Answers a stalled transaction (§4.6.1): `tag` is that of its event.
+    /// Answers a stalled transaction (§4.7.1): `tag` is that of its event.
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.
@@ -53,7 +53,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         self.tell(&[Command::resume(device, tag, action)])
     }
 
-    /// Ends every stalled transaction of `device` (§4.6.2), which refuses new ones already.
+    /// Ends every stalled transaction of `device` (§4.7.2), which refuses new ones already.
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] where nothing can stall; those of the command queue.

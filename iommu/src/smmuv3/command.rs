@@ -58,7 +58,7 @@ pub struct Range {
     pub level: u8,
 }
 
-/// What becomes of a stalled transaction (§4.6.1).
+/// What becomes of a stalled transaction (§4.7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resume {
     /// It is translated once more.
@@ -126,7 +126,7 @@ impl Command {
         ])
     }
 
-    /// CMD_CFGI_ALL (§4.3.2).
+    /// CMD_CFGI_ALL (§4.3.6).
     pub fn cfgi_all() -> Self {
         Self([
             CMD0::OPCODE::CfgiSteRange.value,
@@ -155,7 +155,7 @@ impl Command {
         ])
     }
 
-    /// CMD_TLBI_NH_ALL (§4.4.1): all of stage 1, and what was combined with it, of one VMID.
+    /// CMD_TLBI_NH_ALL (§4.4.2.1): all of stage 1, and what was combined with it, of one VMID.
     pub fn tlbi_nh_all(tag: CacheTag) -> Self {
         Self([
             (CMD0::OPCODE::TlbiNhAll + CMD0::VMID.val(tag.0.into())).value,
@@ -163,7 +163,7 @@ impl Command {
         ])
     }
 
-    /// CMD_TLBI_NH_ASID (§4.4.1).
+    /// CMD_TLBI_NH_ASID (§4.4.2.2).
     pub fn tlbi_nh_asid(tag: CacheTag, asid: u16) -> Self {
         Self([
             (CMD0::OPCODE::TlbiNhAsid + CMD0::VMID.val(tag.0.into()) + CMD0::ASID.val(asid.into()))
@@ -172,12 +172,12 @@ impl Command {
         ])
     }
 
-    /// CMD_TLBI_EL2_ALL (§4.4.3); only where IDR0.HYP is 1.
+    /// CMD_TLBI_EL2_ALL (§4.4.2.7); only where IDR0.HYP is 1.
     pub fn tlbi_el2_all() -> Self {
         Self([CMD0::OPCODE::TlbiEl2All.value, 0])
     }
 
-    /// CMD_TLBI_EL2_ASID (§4.4.3); only where IDR0.HYP is 1 and EL2 has ASIDs.
+    /// CMD_TLBI_EL2_ASID (§4.4.2.10); only where IDR0.HYP is 1 and EL2 has ASIDs.
     pub fn tlbi_el2_asid(asid: u16) -> Self {
         Self([
             (CMD0::OPCODE::TlbiEl2Asid + CMD0::ASID.val(asid.into())).value,
@@ -209,7 +209,7 @@ impl Command {
         ])
     }
 
-    /// CMD_TLBI_S12_VMALL (§4.4.2): both stages of one VMID.
+    /// CMD_TLBI_S12_VMALL (§4.4.3.2): both stages of one VMID.
     pub fn tlbi_s12_vmall(tag: CacheTag) -> Self {
         Self([
             (CMD0::OPCODE::TlbiS12Vmall + CMD0::VMID.val(tag.0.into())).value,
@@ -217,7 +217,7 @@ impl Command {
         ])
     }
 
-    /// CMD_TLBI_NSNH_ALL (§4.4.4): everything that is neither secure nor EL2's.
+    /// CMD_TLBI_NSNH_ALL (§4.4.4.1): everything that is neither secure nor EL2's.
     pub fn tlbi_nsnh_all() -> Self {
         Self([CMD0::OPCODE::TlbiNsnhAll.value, 0])
     }
@@ -261,7 +261,7 @@ impl Command {
         ])
     }
 
-    /// CMD_RESUME (§4.6.1).
+    /// CMD_RESUME (§4.7.1).
     pub fn resume(device: DeviceId, tag: u16, action: Resume) -> Self {
         let action = match action {
             Resume::Retry => CMD0::AC::SET,
@@ -274,7 +274,7 @@ impl Command {
         ])
     }
 
-    /// CMD_STALL_TERM (§4.6.2): every stalled transaction of `device` ends.
+    /// CMD_STALL_TERM (§4.7.2): every stalled transaction of `device` ends.
     pub fn stall_term(device: DeviceId) -> Self {
         Self([CMD0::OPCODE::StallTerm.value | stream(device), 0])
     }

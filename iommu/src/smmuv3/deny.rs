@@ -11,7 +11,7 @@ use crate::physical::IommuError;
 /// Makes an SMMU refuse all DMA, whatever it did before. Needs no memory; meant to come before anything else does.
 ///
 /// An SMMU as it comes out of reset takes three accesses. One that firmware left on goes from its old translations to
-/// refusing everything with nothing in between, as GBPA takes over when SMMUEN falls (§6.3.15).
+/// refusing everything with nothing in between, as GBPA takes over when SMMUEN falls (§6.3.14).
 ///
 /// `now_ns` is a monotonic clock, for the deadline.
 ///
@@ -41,7 +41,7 @@ pub fn deny_all(mmio: &impl Mmio, now_ns: impl Fn() -> u64) -> Result<(), StartE
         if seen.is_set(GBPA_FIELDS::ABORT) {
             break;
         }
-        // A write that meets an update in progress is ignored (§6.3.15): once more.
+        // A write that meets an update in progress is ignored (§6.3.14): once more.
         in_time()?;
     }
     let enabled = CR0_FIELDS::SMMUEN::SET.value;

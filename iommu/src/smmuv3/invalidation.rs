@@ -40,7 +40,7 @@ pub(super) fn commands(entry: &Invalidation, features: &Features) -> Result<Comm
             && asid.is_none_or(|asid| features.asid16 || asid < 1 << 8);
         fits.then_some(()).ok_or(IommuError::Unsupported)
     };
-    // §4.4.1: stage 1 commands are illegal where there is no stage 1.
+    // §4.4.2: stage 1 commands are illegal where there is no stage 1.
     let stage_one = || {
         let there = features.stage_one.then_some(());
         there.ok_or(IommuError::Unsupported)

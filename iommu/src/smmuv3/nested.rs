@@ -1,6 +1,6 @@
 //! Which tags have a stage 1 of a guest's in use, and which streams.
 //!
-//! CMD_TLBI_S2_IPA removes entries of stage 2 alone; what was combined from both stages stays (§3.17, §4.4.2), and so does
+//! CMD_TLBI_S2_IPA removes entries of stage 2 alone; what was combined from both stages stays (§3.17, §4.4.3.1), and so does
 //! what the walk of stage 1 left behind. So where there may be such entries, an invalidation of stage 2 goes on with
 //! CMD_TLBI_NH_ALL for the tag, after a CMD_SYNC: without it, a walk in between could combine anew with what was not gone
 //! yet.

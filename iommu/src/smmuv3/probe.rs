@@ -126,7 +126,7 @@ impl Features {
         }
     }
 
-    /// Stage 2 input width in bits (IAS, §3.4.1).
+    /// Stage 2 input width in bits (IAS, §3.4).
     pub fn input_bits(&self) -> u8 {
         self.output_bits().max(if self.aarch32 { 40 } else { 0 })
     }

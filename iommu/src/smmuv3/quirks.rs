@@ -20,6 +20,13 @@
 //!   none is ever sent.
 //! * A write that hits a read-only entry of a warm TLB is aborted without an event, and input past 44 bits as well:
 //!   nothing can be done about a record that is not there.
+//! * RnW of a stage 2 fault on a context descriptor, or on the address of its tables, is that of the fetch: a fault there
+//!   may say read for a write.
+//! * TTB0 and TTB1 go through stage 2 with their descriptor, and a fault of either ends every transaction: our own
+//!   descriptors have one table.
+//!
+//! All that a translation shows of it, rule by rule with QEMU's functions, is the table of `tests/qemu/causes.rs`, which a
+//! comparison of random images holds complete.
 
 use tock_registers::LocalRegisterCopy;
 

@@ -1,4 +1,4 @@
-//! A queue that the SMMU writes records to (IHI 0070, §3.5.1, §7.4, §8.2): its one consumer. Events and page requests have
+//! A queue that the SMMU writes records to (IHI 0070, §3.5.1, §7.4, §8.1): its one consumer. Events and page requests have
 //! one each; what the records mean is said elsewhere.
 
 use super::held::{Held, span};

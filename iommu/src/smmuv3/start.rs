@@ -124,7 +124,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         Ok(smmu)
     }
 
-    /// The order of §6.3.10 and §3.11: attributes, tables and queues; commands; forget everything; events; translation.
+    /// The order of §6.3.9 and §3.11: attributes, tables and queues; commands; forget everything; events; translation.
     fn enable(&mut self) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
         let shared = Arc::clone(&self.shared);

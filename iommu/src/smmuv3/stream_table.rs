@@ -22,7 +22,7 @@ use crate::physical::IommuError;
 
 /// StreamID bits that index a level 2 table: a PCI bus, and 16 KiB.
 const SPLIT: u8 = 8;
-/// Largest StreamID width that a two-level table is made for: 512 KiB of level 1. Streams past it are refused (§3.3.2).
+/// Largest StreamID width that a two-level table is made for: 512 KiB of level 1. Streams past it are refused (§3.3.1).
 const TWO_LEVEL_BITS: u8 = 24;
 /// The same for a linear table: 4 MiB.
 const LINEAR_BITS: u8 = 16;

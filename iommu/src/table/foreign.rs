@@ -23,7 +23,7 @@ impl<F: Format> ForeignTable<F> {
     /// [`MapError::Width`].
     pub fn new(root: u64, shape: &Shape) -> Result<Self, MapError> {
         let layout = shape.layout::<F>()?;
-        // A start table is aligned to its own size, 64 bytes at least (DDI 0487, D8.2.4).
+        // A start table is aligned to its own size, 64 bytes at least (DDI 0487, D8.2.5.2).
         let align = (layout.root_entries as u64 * 8).max(64);
         Ok(Self {
             root: root & !(align - 1),

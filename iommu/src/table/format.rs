@@ -92,7 +92,7 @@ pub enum Entry {
 /// How an entry in use may become another one of a different size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Replace {
-    /// Invalid first, then out of every cache, then the new one (break-before-make, DDI 0487 D8.16.1).
+    /// Invalid first, then out of every cache, then the new one (break-before-make, DDI 0487 D8.17.1).
     Break,
     /// By one store: the walkers have BBM level 2 (SMMU_IDR3.BBML, ID_AA64MMFR2_EL1.BBM), or the format never asks
     /// for more (VT-d).

@@ -105,7 +105,7 @@ fn change<P: Platform, F: Format>(
 
 impl<P: Platform, F: Format> PageTable<P, F> {
     /// Changes what the mappings of `input` allow. Only permissions change, which needs no break-before-make
-    /// (DDI 0487, D8.16.1); the new ones are in force once what is returned has been invalidated. A block that the
+    /// (DDI 0487, D8.17.1); the new ones are in force once what is returned has been invalidated. A block that the
     /// range ends in is cut: under [`Replace::Break`](super::Replace::Break) all of it is out of force until the
     /// release.
     ///

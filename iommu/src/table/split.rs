@@ -9,7 +9,7 @@ use super::unmap::{Place, Unmapped};
 use crate::hal::{DmaBuffer, Platform};
 
 /// A block that was cut: its entry is invalid until the old block has left the caches (break-before-make,
-/// DDI 0487 D8.16.1), and then leads to the table that holds what is left of it.
+/// DDI 0487 D8.17.1), and then leads to the table that holds what is left of it.
 ///
 /// Its first address, and its height in the low bits; no block has height 0.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ use super::MapError;
 use super::format::{Entry, Format};
 use super::spec::vmsa::{ADDRESS, LEAF, LEAF1, OUTPUT_BITS, TABLE};
 
-/// Size of pages and tables (DDI 0487, D8.2.6 to D8.2.8). FEAT_LPA and FEAT_LPA2 are not used.
+/// Size of pages and tables (DDI 0487, D8.2.8 to D8.2.10). FEAT_LPA and FEAT_LPA2 are not used.
 pub trait Granule: 'static {
     /// log2 of it.
     const SHIFT: u32;
@@ -227,7 +227,7 @@ impl<G: Granule> Format for StageTwo<G> {
     }
 }
 
-/// What a stage 1 mapping allows. Privileged reads are always allowed (DDI 0487, D8.4.1.1).
+/// What a stage 1 mapping allows. Privileged reads are always allowed (DDI 0487, D8.4.1.2.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StageOneAttributes {
     /// Writes are allowed.

@@ -148,7 +148,7 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         Cause::UnprivilegedUnchecked,
-        "DDI 0487, D8.4: AP[1] = 0 and APTable[0] = 1 refuse unprivileged accesses",
+        "DDI 0487, D8.4.1.2: AP[1] = 0 and APTable[0] = 1 refuse unprivileged accesses",
         "is_permission_fault: looks at AP[2] only",
     ),
     row(
@@ -158,7 +158,7 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         Cause::ConcatenatedTables,
-        "DDI 0487, D8.2: up to 16 start tables of stage 2 are one",
+        "DDI 0487, D8.2.2: up to 16 start tables of stage 2 are one",
         "smmu_ptw_64_s2: masks the index of the table away",
     ),
     row(

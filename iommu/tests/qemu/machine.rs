@@ -18,7 +18,7 @@ pub const RAM_BYTES: u64 = 1 << 30;
 const POOL: u64 = RAM + 0x1000_0000;
 const POOL_END: u64 = RAM + 0x2000_0000;
 
-/// SMMU registers that go back and forth around a copy that is not translated: CR0, GBPA (IHI 0070, §6.3.9, §6.3.15).
+/// SMMU registers that go back and forth around a copy that is not translated: CR0, GBPA (IHI 0070 H.a, §6.3.9, §6.3.14).
 const CR0: u64 = SMMU + 0x20;
 const GBPA: u64 = SMMU + 0x44;
 const GBPA_UPDATE: u64 = 1 << 31;

@@ -165,7 +165,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         })
     }
 
-    /// CR0 (§6.3.10). All but SMMUEN are in force at once: queues are worked on in this very trap. SMMUEN is
+    /// CR0 (§6.3.9). All but SMMUEN are in force at once: queues are worked on in this very trap. SMMUEN is
     /// acknowledged when the last stream has followed ([`translation_follows`](Self::translation_follows)).
     fn write_control(&mut self, value: u32) -> Asked {
         let optional = [(IDR0_FIELDS::PRI, PRIQEN), (IDR0_FIELDS::ATS, ATSCHK)];
@@ -183,7 +183,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         }
     }
 
-    /// GBPA (§6.3.15): without UPDATE, or while one is under way, nothing happens.
+    /// GBPA (§6.3.14): without UPDATE, or while one is under way, nothing happens.
     fn write_bypass(&mut self, value: u32) -> Result<Asked, Ignored> {
         if value & GBPA_UPDATE == 0 || self.get(GBPA) & GBPA_UPDATE != 0 {
             return Err(Ignored);

@@ -134,7 +134,7 @@ impl Decoder {
             Op::PrefetchConfig | Op::PrefetchAddr => Command::Prefetch,
             Op::CfgiSte => Command::Streams(stream, stream),
             Op::CfgiSteRange => {
-                // 31 is CMD_CFGI_ALL, whatever the stream (§4.3.2).
+                // 31 is CMD_CFGI_ALL, whatever the stream (§4.3.6).
                 let range = second.read(CMD1::RANGE);
                 let rest = if range == CFGI_ALL_RANGE {
                     u32::MAX

@@ -70,7 +70,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 }),
                 stage_one => stage_one,
             },
-            // An event only if the guest asked for it (§6.3.13).
+            // An event only if the guest asked for it (§6.3.12).
             Err(Missing::OutOfRange) if self.registers.get(CR2) & CR2_RECINVSID == 0 => {
                 StageOne::Abort
             }

@@ -272,7 +272,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     }
 
     /// The guest starts: its streams are what an SMMU out of reset lets them be. GBPA lets them pass, through stage 2: what
-    /// GBPA.ABORT resets to is the implementation's choice (§6.3.15), and firmware and systems without a driver for it
+    /// GBPA.ABORT resets to is the implementation's choice (§6.3.14), and firmware and systems without a driver for it
     /// expect their DMA to work. Not bounded by a budget.
     pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.following = Some(0);

@@ -1,4 +1,4 @@
-//! Stalled transactions and page requests that wait for the guest (IHI 0070, §3.12.2, §4.5.2, §4.6, §8).
+//! Stalled transactions and page requests that wait for the guest (IHI 0070, §3.12.2, §4.5.2, §4.7, §8).
 //!
 //! A stall becomes an event with a tag of the guest's own, and ends with CMD_RESUME or CMD_STALL_TERM; a group of page
 //! requests goes to the queue for them, and ends with CMD_PRI_RESP. Either ends as wrong if the guest does not answer
@@ -159,14 +159,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         Some(self.put_event(memory, &queue, record, effect))
     }
 
-    /// The records of a group of page requests, all or none (§8.1). `None` where there is no queue for them.
+    /// The records of a group of page requests, all or none (§8). `None` where there is no queue for them.
     fn put_group(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) -> Option<Put> {
         let queue = self.registers.requests()?;
         let requests = &self.requests.group[..self.requests.held];
         let device = self.slice.device_of(&requests[0])?;
         let stream = u64::from(self.streams[device].behind.stream.0);
         let prod = self.registers.get(PRIQ_PROD);
-        // Unlike events, nothing is added until an overflow is acknowledged (§8.2).
+        // Unlike events, nothing is added until an overflow is acknowledged (§8.1).
         let overflow = (prod ^ self.registers.get(PRIQ_CONS)) & OVERFLOW != 0;
         if overflow || (queue.room() as usize) < requests.len() {
             if !overflow {
@@ -222,7 +222,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         }
     }
 
-    /// CMD_RESUME. A tag or a stream that does not fit has no effect (§4.6.1).
+    /// CMD_RESUME. A tag or a stream that does not fit has no effect (§4.7.1).
     pub(super) fn answer_stall(&mut self, stream: u32, tag: u16, answer: Answer) {
         let waiting = self.requests.waiting.get(usize::from(tag)).copied();
         if let Some(Some(waiting)) = waiting

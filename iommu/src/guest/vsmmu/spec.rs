@@ -11,22 +11,22 @@ pub const PAGE_ONE: u64 = 0x1_0000;
 pub const GERROR_IRQ_CFG1: usize = 0x70;
 /// SMMU_GERROR_IRQ_CFG2 (§6.3.23): memory attributes of its message.
 pub const GERROR_IRQ_CFG2: usize = 0x74;
-/// SMMU_EVENTQ_IRQ_CFG1 (§6.3.33).
+/// SMMU_EVENTQ_IRQ_CFG1 (§6.3.31).
 pub const EVENTQ_IRQ_CFG1: usize = 0xb8;
-/// SMMU_EVENTQ_IRQ_CFG2 (§6.3.34).
+/// SMMU_EVENTQ_IRQ_CFG2 (§6.3.32).
 pub const EVENTQ_IRQ_CFG2: usize = 0xbc;
-/// SMMU_PRIQ_IRQ_CFG1 (§6.3.39).
+/// SMMU_PRIQ_IRQ_CFG1 (§6.3.35).
 pub const PRIQ_IRQ_CFG1: usize = 0xd8;
-/// SMMU_PRIQ_IRQ_CFG2 (§6.3.40).
+/// SMMU_PRIQ_IRQ_CFG2 (§6.3.36).
 pub const PRIQ_IRQ_CFG2: usize = 0xdc;
-/// The first of the peripheral and component identification registers (§6.3.74): PIDR4.
+/// The first of the peripheral and component identification registers (§6.3.170): PIDR4.
 pub const PIDR4: usize = 0xfd0;
-/// SMMU_CIDR0, the first of four whose values are fixed (§6.3.74).
+/// SMMU_CIDR0, the first of four whose values are fixed (§6.3.170).
 pub const CIDR0: usize = 0xff0;
 /// What CIDR0 to CIDR3 read: the preamble of a component of class 0xf.
 pub const CIDR: [u32; 4] = [0x0d, 0xf0, 0x05, 0xb1];
 
-/// CR0.SMMUEN (§6.3.10).
+/// CR0.SMMUEN (§6.3.9).
 pub const SMMUEN: u32 = CR0_FIELDS::SMMUEN::SET.value;
 /// CR0.PRIQEN.
 pub const PRIQEN: u32 = CR0_FIELDS::PRIQEN::SET.value;
@@ -37,24 +37,24 @@ pub const CMDQEN: u32 = CR0_FIELDS::CMDQEN::SET.value;
 /// CR0.ATSCHK.
 pub const ATSCHK: u32 = CR0_FIELDS::ATSCHK::SET.value;
 
-/// IRQ_CTRL.GERROR_IRQEN (§6.3.17).
+/// IRQ_CTRL.GERROR_IRQEN (§6.3.16).
 pub const GERROR_IRQEN: u32 = IRQ_CTRL_FIELDS::GERROR_IRQEN::SET.value;
 /// IRQ_CTRL.PRIQ_IRQEN.
 pub const PRIQ_IRQEN: u32 = IRQ_CTRL_FIELDS::PRIQ_IRQEN::SET.value;
 /// IRQ_CTRL.EVENTQ_IRQEN.
 pub const EVENTQ_IRQEN: u32 = IRQ_CTRL_FIELDS::EVENTQ_IRQEN::SET.value;
 
-/// CR1.QUEUE_* (§6.3.12).
+/// CR1.QUEUE_* (§6.3.11).
 pub const CR1_QUEUES: u32 = 0x03f;
 /// CR1.TABLE_*.
 pub const CR1_TABLES: u32 = 0xfc0;
-/// CR2.RECINVSID and PTM (§6.3.13); E2H needs IDR0.HYP.
+/// CR2.RECINVSID and PTM (§6.3.12); E2H needs IDR0.HYP.
 pub const CR2_WRITABLE: u32 = 0x6;
 
 /// CR2.RECINVSID: C_BAD_STREAMID is recorded.
 pub const CR2_RECINVSID: u32 = CR2_FIELDS::RECINVSID::SET.value;
 
-/// GBPA.UPDATE (§6.3.15).
+/// GBPA.UPDATE (§6.3.14).
 pub const GBPA_UPDATE: u32 = GBPA_FIELDS::UPDATE::SET.value;
 /// GBPA.ABORT.
 pub const GBPA_ABORT: u32 = GBPA_FIELDS::ABORT::SET.value;

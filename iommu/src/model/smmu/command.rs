@@ -5,7 +5,7 @@ use super::lookup::Configuration;
 use super::ste::bits;
 use super::tlb::{Range, Scope};
 
-/// CMD_RESUME's answer (§4.6.1).
+/// CMD_RESUME's answer (§4.7.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Answer {
     Terminate,

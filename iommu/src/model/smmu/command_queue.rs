@@ -193,7 +193,7 @@ impl State {
     }
 
     fn resume(&mut self, sid: u32, tag: u16, answer: Answer) {
-        // An unknown tag or a wrong stream has no effect (§4.6.1).
+        // An unknown tag or a wrong stream has no effect (§4.7.1).
         let Some(place) = self
             .stalls
             .iter()

@@ -12,7 +12,7 @@ impl State {
         let before = self.registers.cr0ack;
         self.registers.cr0ack = value;
         if before & SMMUEN != 0 && value & SMMUEN == 0 {
-            // §6.3.10: complete once transactions that were translated are.
+            // §6.3.9: complete once transactions that were translated are.
             self.land();
         }
         if before & SMMUEN == 0 && value & SMMUEN != 0 {
@@ -42,9 +42,9 @@ impl State {
     pub(super) fn write_cr0(&mut self, value: u32) {
         let config = &self.config;
         let optional = u32::from(config.pri) << 1 | u32::from(config.ats) << 4;
-        self.reserved(value, SMMUEN | EVENTQEN | CMDQEN | optional, "6.3.10");
+        self.reserved(value, SMMUEN | EVENTQEN | CMDQEN | optional, "6.3.9");
         if self.registers.cr0_update.is_some() {
-            self.violation("6.3.10", format!("CR0 = {value:#x} before CR0ACK"));
+            self.violation("6.3.9", format!("CR0 = {value:#x} before CR0ACK"));
         }
         self.registers.cr0 = value;
         if value != self.registers.cr0ack {
@@ -54,10 +54,10 @@ impl State {
     }
 
     pub(super) fn write_irq_ctrl(&mut self, value: u32) {
-        self.reserved(value, if self.config.pri { 7 } else { 5 }, "6.3.17");
+        self.reserved(value, if self.config.pri { 7 } else { 5 }, "6.3.16");
         if self.registers.irq_update.is_some() {
             self.violation(
-                "6.3.17",
+                "6.3.16",
                 format!("IRQ_CTRL = {value:#x} before IRQ_CTRLACK"),
             );
         }
@@ -69,7 +69,7 @@ impl State {
     }
 
     pub(super) fn write_gbpa(&mut self, value: u32) {
-        self.reserved(value, 0x801f_3f1f, "6.3.15");
+        self.reserved(value, 0x801f_3f1f, "6.3.14");
         // Without UPDATE, or while an update is in progress, it is ignored.
         if value >> 31 != 0 && self.registers.gbpa_update.is_none() {
             self.registers.gbpa_update = Some(Update {
@@ -189,7 +189,7 @@ impl State {
     ) -> Queue {
         let log2 = queue.log2(largest);
         if self.enabled() & enable != 0 {
-            self.reserved(value, 1 << 31 | ((2 << log2) - 1), "6.3.31");
+            self.reserved(value, 1 << 31 | ((2 << log2) - 1), "6.3.96");
             let left = Queue::between(queue.cons, queue.prod, log2);
             if Queue::between(queue.cons, value, log2) > left {
                 self.violation(

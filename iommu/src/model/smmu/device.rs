@@ -363,7 +363,7 @@ impl SmmuModel {
         Ok(())
     }
 
-    /// A page request (§8.1). `false`: it was not recorded.
+    /// A page request (§8). `false`: it was not recorded.
     pub fn page_request(
         &self,
         from: impl Into<Initiator>,

@@ -10,7 +10,7 @@ pub(super) const PRIQ_ABT: u32 = 1 << 3;
 pub(super) const MSI_CMDQ_ABT: u32 = 1 << 4;
 pub(super) const SFM_ERR: u32 = 1 << 8;
 
-/// Overflow flag of PROD and its acknowledgement in CONS (§7.4, §8.2).
+/// Overflow flag of PROD and its acknowledgement in CONS (§7.4, §8.1).
 const OVERFLOW: u32 = 1 << 31;
 
 /// An interrupt of the SMMU.
@@ -159,14 +159,14 @@ impl State {
         }
     }
 
-    /// Writes a page request. `false`: there is no room or no queue, and the device is answered instead (§8.2).
+    /// Writes a page request. `false`: there is no room or no queue, and the device is answered instead (§8.1).
     pub(super) fn record_request(&mut self, words: [u64; 2]) -> bool {
         if self.registers.cr0ack & 1 << 1 == 0 {
             return false;
         }
         let queue = self.registers.priq;
         let log2 = queue.log2(self.config.pri_queue_log2);
-        // §8.2: after an overflow nothing is written before it is acknowledged.
+        // §8.1: after an overflow nothing is written before it is acknowledged.
         if (queue.prod ^ queue.cons) & OVERFLOW != 0 {
             return false;
         }

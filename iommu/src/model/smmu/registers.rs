@@ -188,13 +188,13 @@ impl State {
         match offset {
             0x20 => self.write_cr0(value),
             0x28 => {
-                self.only_while_off(SMMUEN | PRIQEN | EVENTQEN | CMDQEN, "6.3.12", "CR1");
-                self.reserved(value, 0xfff, "6.3.12");
+                self.only_while_off(SMMUEN | PRIQEN | EVENTQEN | CMDQEN, "6.3.11", "CR1");
+                self.reserved(value, 0xfff, "6.3.11");
                 self.registers.cr1 = value;
             }
             0x2c => {
-                self.only_while_off(SMMUEN, "6.3.13", "CR2");
-                self.reserved(value, if self.config.hyp { 7 } else { 6 }, "6.3.13");
+                self.only_while_off(SMMUEN, "6.3.12", "CR2");
+                self.reserved(value, if self.config.hyp { 7 } else { 6 }, "6.3.12");
                 self.registers.cr2 = value;
             }
             0x44 => self.write_gbpa(value),
@@ -214,7 +214,7 @@ impl State {
             0xa0 => self.write_base(1, low(registers.eventq.base)),
             0xa4 => self.write_base(1, high(registers.eventq.base)),
             0x1_00a8 => {
-                self.only_while_off(EVENTQEN, "6.3.30", "EVENTQ_PROD");
+                self.only_while_off(EVENTQEN, "6.3.95", "EVENTQ_PROD");
                 self.registers.eventq.prod = value;
             }
             0x1_00ac => {
@@ -227,7 +227,7 @@ impl State {
             0xc0 => self.write_base(2, low(registers.priq.base)),
             0xc4 => self.write_base(2, high(registers.priq.base)),
             0x1_00c8 => {
-                self.only_while_off(PRIQEN, "6.3.36", "PRIQ_PROD");
+                self.only_while_off(PRIQEN, "6.3.97", "PRIQ_PROD");
                 self.registers.priq.prod = value;
             }
             0x1_00cc => {

@@ -187,7 +187,7 @@ fn stage_two(w2: u64, w3: u64, config: &Config) -> Result<StageTwo, Bad> {
     let granule = granule(bits(w2, 47, 46), config)?;
     let t0sz = bits(w2, 37, 32) as u8;
     let smallest = if config.small_tables { 48 } else { 39 };
-    // §3.4.1: IAS is as wide as OAS where stage 2 has AArch64 tables only.
+    // §3.4: IAS is as wide as OAS where stage 2 has AArch64 tables only.
     let input_bits = 64u8.wrapping_sub(t0sz);
     if t0sz > smallest || t0sz < 16 || input_bits > config.output_bits() {
         return Err(Bad("S2T0SZ"));

@@ -59,7 +59,7 @@ impl State {
         }
         let reach = self.config.output_bits();
         if self.registers.cr0ack & 1 == 0 {
-            // §6.3.15
+            // §6.3.14
             if self.registers.gbpa >> 20 & 1 != 0 || request.iova >> reach != 0 {
                 return Err(Denied::GlobalAbort);
             }
@@ -333,7 +333,7 @@ impl State {
             && self.config.bbml == 0
         {
             self.violation(
-                "3.21.1.3",
+                "3.21.1.1",
                 alloc::format!("no break-before-make: {base:#x} overlaps the entry at {at:#x}"),
             );
             return Err(CONFLICT);

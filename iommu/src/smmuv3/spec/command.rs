@@ -9,11 +9,11 @@ use tock_registers::register_bitfields;
 
 /// Bytes of a command.
 pub const COMMAND_BYTES: usize = 16;
-/// CMD_CFGI_STE_RANGE.Range that stands for every stream: CMD_CFGI_ALL (§4.3.2).
+/// CMD_CFGI_STE_RANGE.Range that stands for every stream: CMD_CFGI_ALL (§4.3.6).
 pub const CFGI_ALL_RANGE: u64 = 31;
 /// ATC_INV.Size that stands for the whole address space (§4.5.1).
 pub const ATC_SIZE_ALL: u64 = 52;
-/// Largest TLBI.NUM (§4.4.1).
+/// Largest TLBI.NUM (§4.4.1.1).
 pub const TLBI_NUM_MAX: u64 = 31;
 
 register_bitfields![u64,
@@ -49,9 +49,9 @@ register_bitfields![u64,
         GLOBAL OFFSET(9) NUMBITS(1) [],
         /// ATC_INV, PRI_RESP: SSID is valid (§4.5).
         SSV OFFSET(11) NUMBITS(1) [],
-        /// RESUME: retry where set, terminate where clear (§4.6.1).
+        /// RESUME: retry where set, terminate where clear (§4.7.1).
         AC OFFSET(12) NUMBITS(1) [],
-        /// RESUME: terminate with an abort, not RAZ/WI (§4.6.1).
+        /// RESUME: terminate with an abort, not RAZ/WI (§4.7.1).
         AB OFFSET(13) NUMBITS(1) [],
         /// CMD_SYNC: completion signal (§4.7.3).
         CS OFFSET(12) NUMBITS(2) [
@@ -70,11 +70,11 @@ register_bitfields![u64,
             DeviceNGnRE = 0b0001,
             WriteBack = 0b1111
         ],
-        /// TLBI: pages in units of 2^SCALE, minus one (§4.4.1).
+        /// TLBI: pages in units of 2^SCALE, minus one (§4.4.1.1).
         NUM OFFSET(12) NUMBITS(5) [],
         /// CFGI_CD, ATC_INV, PRI_RESP: SubstreamID (§4.3.3).
         SSID OFFSET(12) NUMBITS(20) [],
-        /// TLBI: log2 of the unit (§4.4.1).
+        /// TLBI: log2 of the unit (§4.4.1.1).
         SCALE OFFSET(20) NUMBITS(5) [],
         /// TLBI: VMID (§4.4.1).
         VMID OFFSET(32) NUMBITS(16) [],
@@ -95,13 +95,13 @@ register_bitfields![u64,
         SIZE OFFSET(0) NUMBITS(6) [],
         /// PRI_RESP: page request group (§4.5.2).
         PRGI OFFSET(0) NUMBITS(9) [],
-        /// RESUME: stall tag (§4.6.1).
+        /// RESUME: stall tag (§4.7.1).
         STAG OFFSET(0) NUMBITS(16) [],
         /// CMD_SYNC: address bits [51:2] of the MSI write (§4.7.3).
         MSI_ADDRESS OFFSET(2) NUMBITS(50) [],
-        /// TLBI: level hint; 0 is any (§4.4.1).
+        /// TLBI: level hint; 0 is any (§4.4.1.1).
         TTL OFFSET(8) NUMBITS(2) [],
-        /// TLBI: granule of a range; 0 is one entry, without NUM, SCALE and TTL (§4.4.1).
+        /// TLBI: granule of a range; 0 is one entry, without NUM, SCALE and TTL (§4.4.1.1).
         TG OFFSET(10) NUMBITS(2) [
             Single = 0b00,
             Granule4K = 0b01,
@@ -114,7 +114,7 @@ register_bitfields![u64,
             Invalid = 0b01,
             Success = 0b10
         ],
-        /// TLBI_S2_IPA: address bits [51:12] (§4.4.2).
+        /// TLBI_S2_IPA: address bits [51:12] (§4.4.3.1).
         ADDRESS OFFSET(12) NUMBITS(40) [],
         /// TLBI by VA, ATC_INV: address bits [63:12] (§4.4.1, §4.5.1).
         VA OFFSET(12) NUMBITS(52) []

@@ -1,4 +1,4 @@
-//! Page request records (IHI 0070, §8.1): two 64-bit words each.
+//! Page request records (IHI 0070, §8): two 64-bit words each.
 
 #![allow(
     missing_docs,
@@ -11,7 +11,7 @@ use tock_registers::register_bitfields;
 pub const PAGE_REQUEST_WORDS: usize = 2;
 
 register_bitfields![u64,
-    /// Word 0 (§8.1).
+    /// Word 0 (§8).
     pub REQUEST0 [
         /// Stream.
         STREAM_ID OFFSET(0) NUMBITS(32) [],
@@ -30,7 +30,7 @@ register_bitfields![u64,
         /// SUBSTREAM_ID is valid.
         SSV OFFSET(63) NUMBITS(1) []
     ],
-    /// Word 1 (§8.1).
+    /// Word 1 (§8).
     pub REQUEST1 [
         /// Page request group.
         PRGI OFFSET(0) NUMBITS(9) [],

@@ -26,17 +26,17 @@ pub const IDR5: usize = 0x14;
 pub const IIDR: usize = 0x18;
 /// SMMU_AIDR (§6.3.8).
 pub const AIDR: usize = 0x1c;
-/// SMMU_CR0 (§6.3.10).
+/// SMMU_CR0 (§6.3.9).
 pub const CR0: usize = 0x20;
-/// SMMU_CR0ACK (§6.3.11): CR0 as far as it is in force.
+/// SMMU_CR0ACK (§6.3.10): CR0 as far as it is in force.
 pub const CR0ACK: usize = 0x24;
-/// SMMU_CR1 (§6.3.12).
+/// SMMU_CR1 (§6.3.11).
 pub const CR1: usize = 0x28;
-/// SMMU_CR2 (§6.3.13).
+/// SMMU_CR2 (§6.3.12).
 pub const CR2: usize = 0x2c;
-/// SMMU_GBPA (§6.3.15).
+/// SMMU_GBPA (§6.3.14).
 pub const GBPA: usize = 0x44;
-/// SMMU_IRQ_CTRL (§6.3.17).
+/// SMMU_IRQ_CTRL (§6.3.16).
 pub const IRQ_CTRL: usize = 0x50;
 /// SMMU_IRQ_CTRLACK (§6.3.18).
 pub const IRQ_CTRLACK: usize = 0x54;
@@ -58,19 +58,19 @@ pub const CMDQ_PROD: usize = 0x98;
 pub const CMDQ_CONS: usize = 0x9c;
 /// SMMU_EVENTQ_BASE (§6.3.29), 64 bits.
 pub const EVENTQ_BASE: usize = 0xa0;
-/// SMMU_EVENTQ_IRQ_CFG0 (§6.3.32), 64 bits, as GERROR_IRQ_CFG0.
+/// SMMU_EVENTQ_IRQ_CFG0 (§6.3.30), 64 bits, as GERROR_IRQ_CFG0.
 pub const EVENTQ_IRQ_CFG0: usize = 0xb0;
-/// SMMU_PRIQ_BASE (§6.3.35), 64 bits.
+/// SMMU_PRIQ_BASE (§6.3.33), 64 bits.
 pub const PRIQ_BASE: usize = 0xc0;
-/// SMMU_PRIQ_IRQ_CFG0 (§6.3.38), 64 bits, as GERROR_IRQ_CFG0.
+/// SMMU_PRIQ_IRQ_CFG0 (§6.3.34), 64 bits, as GERROR_IRQ_CFG0.
 pub const PRIQ_IRQ_CFG0: usize = 0xd0;
-/// SMMU_EVENTQ_PROD (§6.3.30), in page 1.
+/// SMMU_EVENTQ_PROD (§6.3.95), in page 1.
 pub const EVENTQ_PROD: usize = 0x1_00a8;
-/// SMMU_EVENTQ_CONS (§6.3.31), in page 1.
+/// SMMU_EVENTQ_CONS (§6.3.96), in page 1.
 pub const EVENTQ_CONS: usize = 0x1_00ac;
-/// SMMU_PRIQ_PROD (§6.3.36), in page 1.
+/// SMMU_PRIQ_PROD (§6.3.97), in page 1.
 pub const PRIQ_PROD: usize = 0x1_00c8;
-/// SMMU_PRIQ_CONS (§6.3.37), in page 1.
+/// SMMU_PRIQ_CONS (§6.3.98), in page 1.
 pub const PRIQ_CONS: usize = 0x1_00cc;
 
 /// STRTAB_BASE.RA: read-allocate hint (§6.3.24).
@@ -176,7 +176,7 @@ register_bitfields![u32,
         /// Product.
         PRODUCT_ID OFFSET(20) NUMBITS(12) []
     ],
-    /// SMMU_CR0 and SMMU_CR0ACK (§6.3.10, §6.3.11).
+    /// SMMU_CR0 and SMMU_CR0ACK (§6.3.9, §6.3.10).
     pub CR0_FIELDS [
         /// Translation is on; without it GBPA decides.
         SMMUEN OFFSET(0) NUMBITS(1) [],
@@ -189,7 +189,7 @@ register_bitfields![u32,
         /// Transactions that say they are translated (ATS) are checked against the STE, and not let through.
         ATSCHK OFFSET(4) NUMBITS(1) []
     ],
-    /// SMMU_CR1 (§6.3.12): attributes of the SMMU's own accesses to queues and tables.
+    /// SMMU_CR1 (§6.3.11): attributes of the SMMU's own accesses to queues and tables.
     pub CR1_FIELDS [
         /// Queue inner cacheability: 0 non-cacheable, 1 write-back.
         QUEUE_IC OFFSET(0) NUMBITS(2) [],
@@ -210,14 +210,14 @@ register_bitfields![u32,
             Inner = 0b11
         ]
     ],
-    /// SMMU_CR2 (§6.3.13).
+    /// SMMU_CR2 (§6.3.12).
     pub CR2_FIELDS [
         /// Record C_BAD_STREAMID events.
         RECINVSID OFFSET(1) NUMBITS(1) [],
         /// Private TLB maintenance: broadcast of CPUs is ignored.
         PTM OFFSET(2) NUMBITS(1) []
     ],
-    /// SMMU_GBPA (§6.3.15): what happens to transactions while SMMUEN is 0.
+    /// SMMU_GBPA (§6.3.14): what happens to transactions while SMMUEN is 0.
     pub GBPA_FIELDS [
         /// Shareability override; 1 uses the incoming attribute.
         SHCFG OFFSET(12) NUMBITS(2) [
@@ -228,7 +228,7 @@ register_bitfields![u32,
         /// Written 1 to change the register; reads 1 until the change is in force.
         UPDATE OFFSET(31) NUMBITS(1) []
     ],
-    /// SMMU_IRQ_CTRL (§6.3.17).
+    /// SMMU_IRQ_CTRL (§6.3.16).
     pub IRQ_CTRL_FIELDS [
         /// Global error interrupt.
         GERROR_IRQEN OFFSET(0) NUMBITS(1) [],
@@ -275,11 +275,11 @@ register_bitfields![u32,
         /// Why the queue stopped; valid while GERROR.CMDQ_ERR is active.
         ERR OFFSET(24) NUMBITS(7) []
     ],
-    /// SMMU_EVENTQ_PROD and SMMU_EVENTQ_CONS (§6.3.30, §6.3.31), SMMU_PRIQ_PROD and SMMU_PRIQ_CONS alike.
+    /// SMMU_EVENTQ_PROD and SMMU_EVENTQ_CONS (§6.3.95, §6.3.96), SMMU_PRIQ_PROD and SMMU_PRIQ_CONS alike.
     pub EVENTQ_INDEX_FIELDS [
         /// Index with the wrap bit above it.
         INDEX OFFSET(0) NUMBITS(20) [],
-        /// PROD.OVFLG; CONS.OVACKFLG. Records were lost where they differ (§7.4, §8.2).
+        /// PROD.OVFLG; CONS.OVACKFLG. Records were lost where they differ (§7.4, §8.1).
         OVERFLOW OFFSET(31) NUMBITS(1) []
     ]
 ];

@@ -13,7 +13,7 @@ pub const STE_WORDS: usize = 8;
 pub const STE_BYTES: usize = 64;
 
 register_bitfields![u64,
-    /// Level 1 stream table descriptor (§5.1.1).
+    /// Level 1 stream table descriptor (§5.1).
     pub L1STD [
         /// The level 2 table has 2^(SPAN - 1) entries; 0 is an invalid descriptor.
         SPAN OFFSET(0) NUMBITS(5) [],

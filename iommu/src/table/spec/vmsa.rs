@@ -1,4 +1,4 @@
-//! VMSAv8-64 descriptors of stages 1 and 2, 48-bit output (DDI 0487, D8.3.1 and D8.3.2). Definitions only.
+//! VMSAv8-64 descriptors of stages 1 and 2, 48-bit output (DDI 0487, D8.3.1; section numbers of issue M.a.a). Definitions only.
 //! Address fields are those of the 4 KiB granule; larger granules leave the low bits of them zero.
 
 #![allow(
@@ -26,7 +26,7 @@ register_bitfields![u64,
         /// APTable[1]: no writes below.
         AP_TABLE_READ_ONLY OFFSET(62) NUMBITS(1) []
     ],
-    /// A block or page descriptor of stage 2 (D8.3.1.2, D8.3.2).
+    /// A block or page descriptor of stage 2 (D8.3.1.2).
     pub LEAF [
         /// Bits [1:0]: a block above level 3, a page at level 3.
         TYPE OFFSET(0) NUMBITS(2) [
@@ -42,7 +42,7 @@ register_bitfields![u64,
         READ OFFSET(6) NUMBITS(1) [],
         /// S2AP[1]: writes allowed; set by a walker that finds DBM (D8.5.2).
         WRITE OFFSET(7) NUMBITS(1) [],
-        /// Shareability; not used for Device memory (D8.6.2).
+        /// Shareability; not used for Device memory (D8.6.7).
         SH OFFSET(8) NUMBITS(2) [
             Inner = 0b11
         ],
@@ -52,10 +52,10 @@ register_bitfields![u64,
         OUTPUT OFFSET(12) NUMBITS(36) [],
         /// DBM: a write sets S2AP[1] instead of faulting (D8.5.2).
         DBM OFFSET(51) NUMBITS(1) [],
-        /// XN[54]: no execution at EL1 or EL0, with XN[53] = 0 (D8.4.3).
+        /// XN[54]: no execution at EL1 or EL0, with XN[53] = 0 (D8.4.2).
         XN OFFSET(54) NUMBITS(1) []
     ],
-    /// A block or page descriptor of stage 1 with two privilege levels (D8.3.1.2, D8.3.2).
+    /// A block or page descriptor of stage 1 with two privilege levels (D8.3.1.2).
     pub LEAF1 [
         /// Bits [1:0]: a block above level 3, a page at level 3.
         TYPE OFFSET(0) NUMBITS(2) [
@@ -64,7 +64,7 @@ register_bitfields![u64,
         ],
         /// AttrIndx: which byte of MAIR says the memory type (D8.6.1).
         ATTR_INDEX OFFSET(2) NUMBITS(3) [],
-        /// AP[1]: unprivileged accesses allowed (D8.4.1.1).
+        /// AP[1]: unprivileged accesses allowed (D8.4.1.2.1).
         UNPRIVILEGED OFFSET(6) NUMBITS(1) [],
         /// AP[2]: no writes; cleared by a walker that finds DBM (D8.5.2).
         READ_ONLY OFFSET(7) NUMBITS(1) [],
@@ -74,15 +74,15 @@ register_bitfields![u64,
         ],
         /// Access flag (D8.5.1).
         AF OFFSET(10) NUMBITS(1) [],
-        /// nG: the translation belongs to one ASID (D8.16.2).
+        /// nG: the translation belongs to one ASID (D8.16.3.1).
         NOT_GLOBAL OFFSET(11) NUMBITS(1) [],
         /// Output address bits [47:12], with the bits below the block size zero.
         OUTPUT OFFSET(12) NUMBITS(36) [],
         /// DBM: a write clears AP[2] instead of faulting (D8.5.2).
         DBM OFFSET(51) NUMBITS(1) [],
-        /// PXN: no privileged execution (D8.4.3).
+        /// PXN: no privileged execution (D8.4.1.2.3).
         PXN OFFSET(53) NUMBITS(1) [],
-        /// UXN: no unprivileged execution (D8.4.3).
+        /// UXN: no unprivileged execution (D8.4.1.2.3).
         UXN OFFSET(54) NUMBITS(1) []
     ]
 ];
