@@ -14,7 +14,7 @@ use crate::smmuv3::command::Command;
 use crate::smmuv3::spec::event::kind;
 use crate::smmuv3::spec::registers::{CR2, GBPA, STRTAB_BASE, STRTAB_BASE_CFG};
 
-/// FetchAddr of an event, bits [51:3] (§7.3.4).
+/// FetchAddr of an event, bits `[51:3]` (§7.3.4).
 const FETCH_ADDRESS: u64 = 0x000f_ffff_ffff_fff8;
 
 /// A command that has the slice forget every context of a stream.

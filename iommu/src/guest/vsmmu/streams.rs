@@ -106,7 +106,7 @@ pub(super) struct Rules {
     no_stall: bool,
 }
 
-/// What the ID registers here leave without meaning: RES0 or IGNORED in an entry of a Non-secure stream. Bits [58:52];
+/// What the ID registers here leave without meaning: RES0 or IGNORED in an entry of a Non-secure stream. Bits `[58:52]`;
 /// the rest of word 0 is V, Config, S1Fmt, S1ContextPtr and S1CDMax.
 const IGNORED_FIRST: u64 = 0x07f0_0000_0000_0000;
 /// In word 1: S2HWU, S2FWB (no stage 2), DRE, CONT, DCP, PPAR, MEV (hints, and what only PRI has), S1MPAM (no MPAM),
