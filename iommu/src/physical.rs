@@ -344,7 +344,8 @@ pub trait PhysicalIommu: Send {
     /// is what it was before: `true`. What the devices did meanwhile is not known.
     ///
     /// # Errors
-    /// It does not take its state back. It refuses all DMA, if it can be told that at all.
+    /// [`IommuError::Stopped`]: it does not take its state back, and refuses all DMA. Any other: it could not even be
+    /// told to refuse.
     fn check(&mut self) -> Result<bool, IommuError> {
         Ok(false)
     }

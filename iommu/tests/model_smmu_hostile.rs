@@ -462,6 +462,92 @@ fn power_that_was_lost_is_noticed() {
 }
 
 #[test]
+fn an_smmu_that_lost_its_state_refuses_and_has_it_again() {
+    for coherent in [true, false] {
+        let mut rig = Rig::new(Config {
+            coherent,
+            ..Config::default()
+        });
+        let mut table = rig.table(39);
+        map(&mut table, 0x1000, RAM, PAGE);
+        rig.attach(8, &table, 3);
+        rig.driver
+            .attach(DeviceId(0x200), StreamConfig::Abort)
+            .unwrap();
+        assert_eq!(rig.driver.check(), Ok(false));
+        // Records and commands that it had, at any place of its queues.
+        for at in 0..5 {
+            assert!(rig.smmu.dma_read(8, 0x2000, 1).is_err());
+            rig.smmu.power_cycle();
+            rig.smmu.plant_bypass(9);
+            assert!(rig.smmu.dma_read(9, RAM, 1).is_ok(), "as out of reset");
+            assert_eq!(rig.driver.check(), Ok(true), "{at}");
+            assert_eq!(rig.driver.check(), Ok(false));
+            assert!(rig.smmu.dma_write(8, 0x1000, &[1]).is_ok());
+            assert!(rig.smmu.dma_write(9, RAM, &[1]).is_err());
+            assert_eq!(
+                rig.smmu.dma_write(0x200, RAM, &[1]),
+                Err(Denied::StreamAbort)
+            );
+            let (faults, lost) = rig.drain();
+            assert!(lost, "records of before may be gone");
+            assert_eq!(faults.len(), 1, "of stream 9");
+        }
+        // What it is told from now on, it does.
+        rig.unmap(&mut table, 0x1000, PAGE, 3);
+        assert!(rig.smmu.dma_read(8, 0x1000, 1).is_err());
+    }
+}
+
+#[test]
+fn a_stream_is_closed_on_an_smmu_that_lost_its_state() {
+    let mut rig = Rig::new(Config::default());
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, RAM, PAGE);
+    rig.attach(8, &table, 3);
+    rig.attach(9, &table, 3);
+    rig.smmu.power_cycle();
+    rig.driver
+        .attach(DeviceId(8), StreamConfig::Refuse)
+        .unwrap();
+    assert!(rig.smmu.dma_read(8, 0x1000, 1).is_err());
+    assert!(rig.smmu.dma_read(9, 0x1000, 1).is_ok());
+    assert_eq!(rig.driver.check(), Ok(false));
+}
+
+#[test]
+fn an_smmu_that_comes_back_broken_refuses_for_good_and_holds_nobody_up() {
+    let mut rig = Rig::new(Config::default());
+    let mut table = rig.table(39);
+    map(&mut table, 0x1000, RAM, PAGE);
+    rig.attach(8, &table, 3);
+    rig.smmu.power_cycle();
+    rig.smmu.hang(true);
+    assert_eq!(rig.driver.check(), Err(IommuError::Stopped));
+    assert_eq!(rig.smmu.dma_read(8, 0x1000, 1), Err(Denied::GlobalAbort));
+    let tag = Invalidation::Tag(CacheTag(3));
+    assert_eq!(rig.driver.invalidate(&[tag]), Err(IommuError::Stopped));
+    assert_eq!(rig.driver.attach(DeviceId(8), StreamConfig::Refuse), Ok(()));
+    rig.smmu.gone(true);
+    assert_eq!(rig.driver.check(), Err(IommuError::Gone));
+    // Power once more: it refuses again, and this time goes on.
+    rig.smmu.gone(false);
+    rig.smmu.power_cycle();
+    rig.smmu.hang(false);
+    assert_eq!(rig.driver.check(), Ok(true));
+    assert!(rig.smmu.dma_read(8, 0x1000, 1).is_err());
+    rig.attach(8, &table, 3);
+    assert!(rig.smmu.dma_read(8, 0x1000, 1).is_ok());
+    rig.smmu.power_cycle();
+    rig.smmu.deaf(true);
+    assert_eq!(
+        rig.driver.check(),
+        Err(IommuError::Timeout),
+        "not even that"
+    );
+}
+
+#[test]
 fn completion_at_once_is_as_good() {
     let mut rig = Rig::new(Config {
         completion: Completion::AtOnce,

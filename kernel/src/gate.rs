@@ -11,15 +11,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Intid, Trigger};
 use arch::its::Its;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::object::{Delivery, Item, Record};
-use iommu::physical::{PhysicalIommu, StreamConfig};
+use iommu::physical::{IommuError, PhysicalIommu, StreamConfig};
 
 /// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
 const FAULT_BATCH: usize = 32;
 /// Batches in one service, so that a storm cannot keep a CPU.
 const FAULT_BATCHES: usize = 8;
+/// Time between two looks at the IOMMUs: as long as one that lost its state may let DMA pass.
+const WATCH_NS: u64 = 10_000_000;
 /// Services that take the longest event queue there is (2^10 records) twice.
 const FAULT_SERVICES: usize = 2 * (1 << 10) / (FAULT_BATCH * FAULT_BATCHES);
 
@@ -46,6 +49,8 @@ pub struct Unit {
     /// Held by who takes its faults, until all that were taken have reached the policies: so whoever has held it after a
     /// stream was closed knows that nothing of it is on its way.
     pub serving: Mutex<()>,
+    /// It is beyond help, which was said.
+    pub failed: AtomicBool,
     /// Event and error interrupts, and how they signal.
     pub irqs: Vec<(Intid, Trigger)>,
 }
@@ -68,6 +73,8 @@ pub struct Gate {
     pub streams: Vec<Stream>,
     /// What went wrong so far.
     pub monitor: Mutex<Monitor>,
+    /// When the IOMMUs are looked at again.
+    pub next_watch_ns: AtomicU64,
 }
 
 /// A stream of a function that the machine knows.
@@ -129,13 +136,53 @@ impl Gate {
                 crate::say!("smmu{index}: {errors:?}");
             }
             Ok(_) => {}
-            Err(error) => crate::say!("smmu{index}: {error:?}"),
+            Err(error) => {
+                crate::say!("smmu{index}: {error:?}");
+                self.check(iommu);
+            }
         }
         if self.serve_faults(system, iommu) {
             // The interrupt is an edge, and all of its records may be there already: nothing but this brings us back.
             let _ = system.gic.set_pending(intid, arch::cpu::index(), true);
         }
         true
+    }
+
+    /// Looks at every IOMMU, if it is time to; when to do so again, for whoever did.
+    pub fn watch(&self) -> Option<u64> {
+        let now = arch::clock::now_ns();
+        let next = now + WATCH_NS;
+        let due = self.next_watch_ns.load(Ordering::Relaxed);
+        let mine = due <= now
+            && self
+                .next_watch_ns
+                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        if !mine {
+            return None;
+        }
+        for iommu in 0..self.units.len() {
+            self.check(IommuIndex(iommu as u8));
+        }
+        Some(next)
+    }
+
+    /// Whether an IOMMU still has what it was told; one that lost it gets it again.
+    fn check(&self, IommuIndex(iommu): IommuIndex) {
+        let unit = self.unit(IommuIndex(iommu));
+        let checked = unit.iommu.physical().lock().check();
+        let failed = unit.failed.swap(checked.is_err(), Ordering::Relaxed);
+        match checked {
+            Ok(false) => {}
+            Ok(true) => {
+                crate::say!("smmu{iommu}: had lost its state; whatever came before is not known")
+            }
+            Err(IommuError::Stopped | IommuError::Gone) if failed => {}
+            Err(IommuError::Stopped) => crate::say!("smmu{iommu}: is lost, and refuses all dma"),
+            Err(IommuError::Gone) => crate::say!("smmu{iommu}: is gone"),
+            // DMA may go anywhere from here on.
+            Err(error) => panic!("smmu{iommu} cannot be made to refuse dma: {error:?}"),
+        }
     }
 
     /// Takes all faults that one IOMMU has recorded so far: a whole queue, and as many that come meanwhile.
@@ -226,22 +273,24 @@ impl Gate {
     /// Takes what a partition's objects have for us.
     pub fn take_records(&self, system: &'static System, partition: &Partition) {
         while let Some(item) = partition.devices.dma.record() {
-            let name = partition.name();
-            match item {
-                Item::Record {
-                    record: Record::Fault(fault),
-                    ..
-                } => self.record(system, &fault),
-                // Said of the IOMMU as a whole.
-                Item::Record {
-                    record: Record::FaultsLost(_),
-                    ..
-                } => {}
-                other => {
-                    if self.monitor.lock().may_say(arch::clock::now_ns()) {
-                        crate::say!("{name}: {other:?}");
+            let what = match item {
+                Item::Record { record, .. } => match record {
+                    Record::Fault(fault) => {
+                        self.record(system, &fault);
+                        continue;
                     }
-                }
+                    // Said of the IOMMU as a whole.
+                    Record::FaultsLost(_) => continue,
+                    Record::EventsLost { .. } => "its guest has lost events",
+                    Record::RequestsLost { .. } => "its guest has lost page requests",
+                    Record::QueueError { .. } => "a queue of its guest has stopped",
+                    Record::Contained { .. } => "a device is refused dma: it could not be put back",
+                    _ => "a device cannot be stopped",
+                },
+                Item::Lost { .. } => "records were lost",
+            };
+            if self.monitor.lock().may_say(arch::clock::now_ns()) {
+                crate::say!("{}: {what}", partition.name());
             }
         }
     }

@@ -114,6 +114,7 @@ fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
         say!("CPU {boot_cpu}: GIC: {error:?}");
     }
     system.listen(boot_cpu);
+    tick::by(arch::clock::now_ns());
     let mut missing = Vec::new();
     for (index, cpu) in boot_info.cpus.iter().enumerate() {
         if index != boot_cpu

@@ -276,6 +276,7 @@ impl Partition {
         for slice in &self.devices.dma.slices {
             system.gate.serve_all_faults(system, slice.iommu);
         }
+        system.gate.take_records(system, self);
     }
 
     /// Moves BARs to where the guest has put them.

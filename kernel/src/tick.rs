@@ -1,5 +1,5 @@
 //! The timer of each CPU, for what has to happen even if nothing else does: at most one deadline a CPU, and none while
-//! nothing waits.
+//! nothing waits. One CPU always has one, for the watch over the IOMMUs.
 
 use crate::system::System;
 use crate::vdev::vuart::Vuart;
@@ -24,7 +24,7 @@ pub fn serve(system: &'static System) {
             partition.with_uart(system, Vuart::resume);
         }
     }
-    let waiting = [idle, input, output];
+    let waiting = [idle, input, output, system.gate.watch()];
     if let Some(next) = waiting.into_iter().flatten().min() {
         by(next);
     }

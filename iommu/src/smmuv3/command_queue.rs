@@ -146,6 +146,21 @@ impl<P: Platform> CommandQueue<P> {
         registers.write(CMDQ_CONS, 0);
     }
 
+    /// The SMMU has lost everything, what it had cached too, and refuses all DMA until it has forgotten that for certain:
+    /// whatever it was told is complete, but for what devices were to be told.
+    pub(super) fn forget(&mut self) {
+        let synced = self.synced;
+        for batch in self.batches.iter_mut().flatten() {
+            if let Some((first, _)) = batch.device_tlb.filter(|(_, last)| *last >= synced) {
+                batch.refuse(first.max(synced), cerror::ATC_INV_SYNC);
+            }
+        }
+        (self.consumed, self.published, self.synced) =
+            (self.produced, self.produced, self.produced);
+        self.replaced = None;
+        self.aborts = 0;
+    }
+
     /// Starts a batch; `None` while there are too many.
     pub(super) fn open(&mut self) -> Option<Ticket> {
         let free = self.batches.iter().position(Option::is_none)?;

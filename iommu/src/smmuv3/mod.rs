@@ -2,17 +2,19 @@
 //!
 //! [`deny_all`] is the first thing that happens to an SMMU: three register accesses, no memory. [`Smmu::start`] comes
 //! later, probes, allocates, and turns translation on with a stream table in which every stream is refused. A stream
-//! passes only between [`PhysicalIommu::attach`] with a stage 2 and the next one with `Abort`. If the driver is dropped,
-//! or a step of the start fails, the SMMU is back at refusing everything.
+//! passes only between [`PhysicalIommu::attach`] with a stage 2 and the next one with `Refuse` or `Abort`. If the driver
+//! is dropped, or a step of the start fails, the SMMU is back at refusing everything.
 //!
-//! Files: `spec/` has the layouts; `start` turns it on and off; `identity` the ID registers, `probe` and `errata` what they stand for; `entry`, `guest_entry` and
-//! `context` build entries, `hitless` says how one becomes another; `command` builds commands, `cover` and `invalidation`
-//! choose them, `program` puts a batch together; `stream_table`, `command_queue` and `record_queue` are the one writer or
-//! reader of each; `shared` is what several CPUs use at once, `nested` what they know of each other; `event` is pure;
-//! `slice/` is what a guest may say and hear, `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
+//! Files: `spec/` has the layouts; `start` turns it on and off, `lost` once more; `identity` the ID registers, `probe` and
+//! `errata` what they stand for; `entry`, `guest_entry` and `context` build entries, `hitless` says how one becomes
+//! another; `command` builds commands, `cover` and `invalidation` choose them, `program` puts a batch together;
+//! `stream_table`, `command_queue` and `record_queue` are the one writer or reader of each; `shared` is what several CPUs
+//! use at once, `nested` what they know of each other; `event` is pure; `slice/` is what a guest may say and hear,
+//! `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
 //!
 //! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
-//! there is no `more`, the global error's calls [`Smmu::handle_gerror`].
+//! there is no `more`, the global error's calls [`Smmu::handle_gerror`]. Neither comes from an SMMU that lost its state:
+//! [`PhysicalIommu::check`] is for a timer.
 
 use alloc::sync::Arc;
 
@@ -50,6 +52,7 @@ mod held;
 pub(crate) mod hitless;
 mod identity;
 mod invalidation;
+mod lost;
 mod nested;
 mod probe;
 mod program;
@@ -126,6 +129,8 @@ pub struct Smmu<P: Platform, M: Mmio> {
     events: RecordQueue<P, EVENT_WORDS>,
     /// Page requests, where there are any.
     requests: Option<RecordQueue<P, PAGE_REQUEST_WORDS>>,
+    /// CR0 as it was written last.
+    control: u32,
 }
 
 impl<P: Platform, M: Mmio> Smmu<P, M> {
@@ -239,33 +244,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             self.forget_entry(device, !linked)
         }
     }
-}
 
-impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
-    fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {
-        let errors = self.handle_gerror()?;
-        Ok(HardwareErrors {
-            records_lost: errors.events_lost(),
-            command: errors.command(),
-            stopped: errors.service_failure(),
-            raw: errors.0,
-        })
-    }
-
-    fn caps(&self) -> Caps {
-        Caps {
-            output_bits: self.features.output_bits(),
-            device_id_bits: self.streams.stream_bits(),
-            cache_tag_bits: if self.features.vmid16 { 16 } else { 8 },
-            nested: self.features.nested,
-            coherent: self.features.coherent,
-            range_invalidation: self.features.range_invalidation,
-        }
-    }
-
-    /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to none by one
-    /// store. TLB entries are under the tag: they go when their owner invalidates it.
-    fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
+    /// See [`PhysicalIommu::attach`].
+    fn configure(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
         let linked = self.streams.prepare(&self.platform, device)?;
         let old = self.streams.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
@@ -306,6 +287,45 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
             self.end_stalls(device)?;
         }
         Ok(())
+    }
+}
+
+impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
+    fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {
+        let errors = self.handle_gerror()?;
+        Ok(HardwareErrors {
+            records_lost: errors.events_lost(),
+            command: errors.command(),
+            stopped: errors.service_failure(),
+            raw: errors.0,
+        })
+    }
+
+    fn caps(&self) -> Caps {
+        Caps {
+            output_bits: self.features.output_bits(),
+            device_id_bits: self.streams.stream_bits(),
+            cache_tag_bits: if self.features.vmid16 { 16 } else { 8 },
+            nested: self.features.nested,
+            coherent: self.features.coherent,
+            range_invalidation: self.features.range_invalidation,
+        }
+    }
+
+    /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to none by one
+    /// store. TLB entries are under the tag: they go when their owner invalidates it.
+    fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
+        match self.configure(device, config) {
+            // What it was told before, it has again; this not.
+            Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
+                self.configure(device, config)
+            }
+            result => result,
+        }
+    }
+
+    fn check(&mut self) -> Result<bool, IommuError> {
+        self.check_state()
     }
 
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {

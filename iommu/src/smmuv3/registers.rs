@@ -29,6 +29,11 @@ impl<M: Mmio> Registers<M> {
         }
     }
 
+    /// The registers themselves, for what comes before all else.
+    pub(super) fn mmio(&self) -> &M {
+        &self.mmio
+    }
+
     pub(super) fn read<R: RegisterLongName>(&self, offset: usize) -> LocalRegisterCopy<u32, R> {
         self.reads.set(self.reads.get() + 1);
         LocalRegisterCopy::new(self.mmio.read32(offset))

@@ -33,7 +33,7 @@ pub(super) struct Shared<P: Platform, M> {
     core: TicketMutex<Core<P, M>>,
 }
 
-type Guard<'a, P, M> = TicketMutexGuard<'a, Core<P, M>>;
+pub(super) type Guard<'a, P, M> = TicketMutexGuard<'a, Core<P, M>>;
 
 /// A program that did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

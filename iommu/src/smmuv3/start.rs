@@ -10,7 +10,7 @@ use super::nested::NestedStreams;
 use super::probe::Features;
 use super::record_queue::{QueueRegisters, RecordQueue};
 use super::registers::Registers;
-use super::shared::{Core, Shared};
+use super::shared::{Core, Guard, Shared};
 use super::spec::registers::{
     CR0, CR0_FIELDS, CR0ACK, CR1, CR1_FIELDS, CR2, CR2_FIELDS, EVENTQ_BASE, EVENTQ_CONS,
     EVENTQ_IRQ_CFG0, EVENTQ_PROD, GERROR, GERROR_IRQ_CFG0, GERRORN, IDR0_FIELDS, IRQ_CTRL,
@@ -119,16 +119,16 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             streams,
             events,
             requests,
+            control: 0,
         };
-        smmu.enable()?;
+        let shared = Arc::clone(&smmu.shared);
+        smmu.enable(shared.lock())?;
         Ok(smmu)
     }
 
     /// The order of §6.3.9 and §3.11: attributes, tables and queues; commands; forget everything; events; translation.
-    fn enable(&mut self) -> Result<(), IommuError> {
+    pub(super) fn enable(&mut self, mut core: Guard<'_, P, M>) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
-        let shared = Arc::clone(&self.shared);
-        let mut core = shared.lock();
         let Core {
             registers, queue, ..
         } = &mut *core;
@@ -175,7 +175,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let forget = &forget[..if self.features.el2 { 3 } else { 2 }];
         self.tell(forget)?;
 
-        let core = shared.lock();
+        let core = self.shared.lock();
         let registers = &core.registers;
         if self.features.msi {
             // Their reset value is unknown, and what they hold is written to by the SMMU without being translated.
@@ -195,7 +195,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
         registers.write_acknowledged(&*platform, IRQ_CTRL, IRQ_CTRLACK, interrupts)?;
         control |= CR0_FIELDS::SMMUEN::SET.value;
-        registers.write_acknowledged(&*platform, CR0, CR0ACK, control)
+        registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
+        self.control = control;
+        Ok(())
     }
 }
 

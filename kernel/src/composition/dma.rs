@@ -1,6 +1,6 @@
 //! DMA of partitions through the objects: what is open when, who hears of what was refused, and what is left of it all.
 
-use super::machine::{Bench, Hardware, boot_info, bundle};
+use super::machine::{Bench, Hardware, boot_info, bundle, two_smmus};
 use crate::bundle::Bundle;
 use crate::config::{FaultAction, OnFault};
 use crate::guest_map as map;
@@ -65,6 +65,29 @@ fn a_function_is_let_through_while_its_partition_runs_and_heard_when_it_does_not
     assert_eq!((bench.counted(Some(0)), bench.counted(None)), (2, 0));
     own.start(bench.system);
     assert_eq!(bench.smmu.entry(STREAM)[0], STAGE_TWO);
+}
+
+#[test]
+fn functions_behind_two_smmus_go_through_one_table_with_a_tag_at_each() {
+    let bench = Bench::described(1, &two_smmus());
+    let own = &bench.system.partitions[0];
+    assert_eq!(own.devices.dma.slices.len(), 2);
+    let (near, far) = (bench.smmu.entry(0x08), bench.other_smmu.entry(STREAM));
+    assert_eq!((near[0], far[0]), (STAGE_TWO, STAGE_TWO));
+    assert_eq!(near[3], far[3], "one table");
+    // The victim is behind the second one alone, with a tag of its own there.
+    let victim = bench.other_smmu.entry(0x18);
+    assert_ne!((victim[2] & 0xffff, victim[3]), (far[2] & 0xffff, far[3]));
+    bench.stop();
+    assert_eq!(
+        (bench.smmu.entry(0x08)[0], bench.other_smmu.entry(STREAM)[0]),
+        (0, 0)
+    );
+    assert_eq!(bench.other_smmu.entry(0x18), victim);
+    // Its faults are its own, wherever they are seen.
+    bench.other_smmu.report([C_BAD_STE | STREAM << 32, 0, 0, 0]);
+    assert!(!bench.system.gate.serve_faults(bench.system, IommuIndex(1)));
+    assert_eq!((bench.counted(Some(0)), bench.counted(Some(1))), (1, 0));
 }
 
 #[test]
@@ -183,4 +206,28 @@ fn a_partition_that_cannot_be_built_leaves_nothing_behind() {
     }
     // Tables of the CPUs, of the devices, and of messages.
     assert!(grants > 6, "{grants}");
+}
+
+#[test]
+fn an_smmu_that_lost_its_state_has_it_again_within_one_watch() {
+    let bench = Bench::new(1);
+    let gate = &bench.system.gate;
+    let entry = bench.smmu.entry(STREAM);
+    let next = gate.watch().expect("the first is due at once");
+    assert_eq!(gate.watch(), None, "not yet");
+    bench.smmu.power_cycle();
+    arch::clock::advance(next - arch::clock::now_ns());
+    assert!(gate.watch().is_some());
+    // SMMUEN, and GBPA.ABORT behind it.
+    assert_eq!(bench.smmu.register(0x20) & 1, 1);
+    assert_eq!(bench.smmu.register(0x44) >> 20 & 1, 1);
+    assert_eq!(bench.smmu.entry(STREAM), entry);
+    bench.stop();
+    assert_eq!(bench.smmu.entry(STREAM)[0], 0);
+    // A stop on one that nobody has looked at yet.
+    bench.system.partitions[0].start(bench.system);
+    bench.smmu.power_cycle();
+    bench.stop();
+    assert_eq!(bench.smmu.register(0x20) & 1, 1);
+    assert_eq!(bench.smmu.entry(STREAM)[0], 0);
 }

@@ -35,6 +35,7 @@ const GICD: u64 = 0x0800_0000;
 const GITS: u64 = 0x0808_0000;
 const GICR: u64 = 0x080a_0000;
 const SMMU_REGISTERS: u64 = 0x0905_0000;
+const OTHER_SMMU: u64 = 0x0908_0000;
 
 /// Registers that keep what is written, and a list of the writes.
 pub struct Logged {
@@ -163,7 +164,11 @@ impl Device for FakeSmmu {
     fn write(&self, offset: u64, _size: usize, value: u64) {
         let mut registers = self.registers.lock().unwrap();
         let old = registers.insert(offset, value).unwrap_or(0);
-        if offset != 0x98 {
+        // Commands are served where CMDQEN is on.
+        let enabled = registers
+            .get(&0x20)
+            .is_some_and(|control| control >> 3 & 1 != 0);
+        if offset != 0x98 || !enabled {
             return;
         }
         let base = registers.get(&0x90).copied().unwrap_or(0);
@@ -184,8 +189,14 @@ impl Device for FakeSmmu {
 }
 
 impl FakeSmmu {
-    fn register(&self, offset: u64) -> u64 {
+    /// What was written to a register last.
+    pub fn register(&self, offset: u64) -> u64 {
         self.registers.lock().unwrap()[&offset]
+    }
+
+    /// Its registers are as out of reset.
+    pub fn power_cycle(&self) {
+        self.registers.lock().unwrap().clear();
     }
 
     /// The first four words of the entry of `stream`, by the two-level table (IHI 0070, 5.1).
@@ -253,6 +264,8 @@ pub struct Hardware {
     pub redistributors: Arc<Logged>,
     pub its: Arc<FakeIts>,
     pub smmu: Arc<FakeSmmu>,
+    /// One more, where firmware says so.
+    pub other_smmu: Arc<FakeSmmu>,
     pub ecam: Arc<FakeEcam>,
 }
 
@@ -280,11 +293,14 @@ impl Hardware {
             mapped: AtomicUsize::new(0),
             named: Mutex::default(),
         });
-        let smmu = Arc::new(FakeSmmu {
-            frames,
-            registers: Mutex::default(),
-            streams: Mutex::default(),
-        });
+        let smmu = || {
+            Arc::new(FakeSmmu {
+                frames,
+                registers: Mutex::default(),
+                streams: Mutex::default(),
+            })
+        };
+        let (smmu, other_smmu) = (smmu(), smmu());
         let roots = alloc::vec![host_bridge(), nvme(1, 9), edu(2), nvme(3, 9)];
         let ecam = Arc::new(FakeEcam(Mutex::new(FakeBus::new(alloc::vec![(0, roots)]))));
         let host = virt_host();
@@ -293,6 +309,7 @@ impl Hardware {
             .with(GICR, CPUS * 0x2_0000, redistributors.clone())
             .with(GITS, 0x2_0000, its.clone())
             .with(SMMU_REGISTERS, 0x2_0000, smmu.clone())
+            .with(OTHER_SMMU, 0x2_0000, other_smmu.clone())
             .with(host.ecam.base.0, host.ecam.len, ecam.clone());
         let mut mmio = MmioPool::new(map, alloc::vec![RAM..RAM + RAM_LEN]);
         let system = setup::build(info, DEVICES, 0, frames, &mut mmio, bundle())
@@ -303,6 +320,7 @@ impl Hardware {
             redistributors,
             its,
             smmu,
+            other_smmu,
             ecam,
         };
         (hardware, system)
@@ -385,6 +403,27 @@ fn node((path, base, intid, edge): (&str, u64, u32, bool)) -> PlatformDevice {
 
 fn level(intid: u32) -> Irq {
     Irq { intid, edge: false }
+}
+
+/// As [`boot_info`], with functions from 00:02.0 on behind a second SMMU, whose walks do not snoop.
+pub fn two_smmus() -> BootInfo {
+    let mut info = boot_info();
+    let mut other = info.smmus[0];
+    other.registers = span(OTHER_SMMU, 0x2_0000);
+    other.phandle += 1000;
+    other.event_irq = None;
+    other.gerror_irq = None;
+    other.dma_coherent = false;
+    let map = &mut info.pcie[0].iommu_map;
+    let mut rest = map[0];
+    map[0].len = 0x10;
+    rest.rid_base = 0x10;
+    rest.output_base = 0x10;
+    rest.len -= 0x10;
+    rest.target = other.phandle;
+    map.push(rest);
+    info.smmus.push(other);
+    info
 }
 
 /// What firmware says of it.

@@ -16,6 +16,7 @@ use arch::gic::{Gic, Intid, Trigger};
 use arch::its::Its;
 use arch::memory::{FramePool, Frames};
 use arch::mmio::{MmioPool, MmioRegion};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
@@ -136,6 +137,7 @@ pub fn gate(
         units.push(Unit {
             phandle: smmu.phandle,
             serving: Mutex::new(()),
+            failed: AtomicBool::new(false),
             iommu: Arc::new(iommu),
             irqs: irqs.map(wired).collect(),
         });
@@ -150,6 +152,7 @@ pub fn gate(
         buses,
         streams: Vec::new(),
         monitor: Mutex::new(Monitor::new(partitions)),
+        next_watch_ns: AtomicU64::new(0),
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::addr::Hpa;
-use crate::id::CacheTag;
+use crate::id::{CacheTag, DeviceId};
 
 /// Registers and memory of a command queue that consumes a command when it is told to.
 #[derive(Default)]
@@ -335,4 +335,43 @@ fn a_device_that_does_not_answer_fails_the_batch_that_asked_it() {
             assert!(asked == (1, Some(3)) || asked == (2, None));
         }
     });
+}
+
+#[test]
+fn whoever_waits_on_an_smmu_that_lost_its_state_is_answered() {
+    let atc = Command::atc_inv(DeviceId(8), None, None);
+    let batches = [
+        vec![command(1), command(2)],
+        vec![command(3), atc],
+        vec![command(4)],
+    ];
+    let mut world = World::new(&batches, &[]);
+    // Two are on their way, of which the SMMU has taken one command; the third is about to be.
+    for who in [0, 0, 1, 1, 2, 3] {
+        world.step(who);
+    }
+    assert!(
+        world
+            .producers
+            .iter()
+            .all(|producer| producer.result.is_none())
+    );
+    {
+        let mut state = world.hardware.0.lock().unwrap();
+        (state.prod, state.cons) = (0, 0);
+    }
+    world.queue.forget();
+    world.queue.program(&world.registers);
+    world.step(0);
+    world.step(1);
+    world.step(2);
+    let result = |world: &World, who: usize| world.producers[who].result;
+    assert_eq!(result(&world, 0), Some((2, None)));
+    // What devices cache, nobody has told them.
+    assert_eq!(result(&world, 1), Some((1, Some(cerror::ATC_INV_SYNC))));
+    assert_eq!(result(&world, 2), None, "a new one is sent");
+    for who in [3, 3, 2] {
+        world.step(who);
+    }
+    assert_eq!(result(&world, 2), Some((1, None)));
 }
