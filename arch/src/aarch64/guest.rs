@@ -65,7 +65,9 @@ impl Guest {
         if self.fresh {
             self.start(config);
         }
-        if let Some(error) = self.deferred_error() {
+        if let Some(error) = self.deferred_error()
+            && !error.is_corrected()
+        {
             panic!("SError at EL2: {error}");
         }
         // SAFETY: the guest changes its own registers and memory only: EL1 is behind stage 2 (HCR_EL2.VM), and
