@@ -1,7 +1,7 @@
 //! What happens between the first instruction and the kernel, in order.
 
 use crate::layout::{HEAP, Layout};
-use crate::{backtrace, console, early_map, efi, heap, image, layout};
+use crate::{backtrace, console, deny, early_map, efi, heap, image, layout};
 use alloc::vec::Vec;
 use arch::aarch64::memory::Window;
 use arch::aarch64::mmio::DeviceMap;
@@ -9,7 +9,7 @@ use arch::aarch64::mmu::{self, El2Map, Kind};
 use arch::aarch64::{area, cpu};
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
-use boot::fdt;
+use boot::fdt::{self, FdtError};
 use core::arch::global_asm;
 use core::ops::Range;
 use kernel::Start;
@@ -40,8 +40,10 @@ static FRAMES: FramePool = FramePool::new(Window::identity());
 unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     // SAFETY: the caller's promise, and first of all.
     let (tree, by_efi) = unsafe { firmware(tree, len) };
+    let denied = deny::all_dma(tree, by_efi.as_ref());
     let uart = early_console(tree, &by_efi, 2);
     console::log_here();
+    let denied = denied.unwrap_or_else(|error| panic!("cannot stop DMA: {error}"));
     let whole = image::whole();
     info!(
         "Sluice {} at EL2, {} KiB at {:#x}",
@@ -54,8 +56,11 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
 
     let boot_info = match by_efi.map_or_else(|| fdt::parse(tree), Ok) {
         Ok(boot_info) => boot_info,
-        Err(error) => panic!("device tree: {error:?}"),
+        Err(error) => panic!("{error}"),
     };
+    if !denied.smmus.are(&boot_info.smmus) {
+        panic!("{}", FdtError::OtherSmmus);
+    }
     info!("machine: {}", boot_info.model);
     let plan = match plan(&boot_info, tree) {
         Ok(plan) => plan,
@@ -106,6 +111,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
             // The same bytes were read before.
             read: |tree| fdt::devices(tree).unwrap_or_default(),
         },
+        denied_ns: denied.at_ns,
         bundle,
     })
 }

@@ -23,14 +23,14 @@ unsafe extern "C" {
     static __initial_tables_end: u8;
 }
 
-/// Maps the 2 MiB around `address` as registers, at exception level `level`. Does nothing if they are mapped already,
-/// past 48 bits, or if no table is left.
+/// Maps the 2 MiB around `address` as registers, at exception level `level`; whether they are mapped so. They are not if they
+/// are past 48 bits, no table is left, or memory is there.
 ///
 /// # Safety
 /// Called on the CPU that boots while the initial map is in use, and there is a device at `address`.
-pub unsafe fn map_device(address: u64, level: u64) {
+pub unsafe fn map_device(address: u64, level: u64) -> bool {
     if address >> 48 != 0 {
-        return;
+        return false;
     }
     let mut table = (&raw const __initial_tables).expose_provenance() as u64;
     let limit = (&raw const __initial_tables_end).addr() as u64;
@@ -41,7 +41,7 @@ pub unsafe fn map_device(address: u64, level: u64) {
         if value == 0 {
             let next = NEXT_TABLE.load(Ordering::Relaxed);
             if next >= limit {
-                return;
+                return false;
             }
             NEXT_TABLE.store(next + 4096, Ordering::Relaxed);
             value = next | 3;
@@ -51,9 +51,10 @@ pub unsafe fn map_device(address: u64, level: u64) {
         table = value & ADDRESS;
     }
     let entry = entry(table, address, 21);
+    let block = (address & !(BLOCK - 1)) | device(level);
     // SAFETY: as above.
-    if unsafe { entry.read_volatile() } == 0 {
-        let block = (address & !(BLOCK - 1)) | device(level);
+    let before = unsafe { entry.read_volatile() };
+    if before == 0 {
         // SAFETY: as above; the caller says that registers are there. An invalid entry is not in the TLB, so a barrier
         // is all that its first use needs (Arm ARM D8.13.1).
         unsafe {
@@ -61,6 +62,7 @@ pub unsafe fn map_device(address: u64, level: u64) {
             asm!("dsb ishst", "isb", options(nostack, preserves_flags));
         }
     }
+    before == 0 || before == block
 }
 
 fn entry(table: u64, address: u64, shift: u32) -> *mut u64 {

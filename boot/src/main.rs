@@ -21,6 +21,8 @@ mod backtrace;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod deny;
+#[cfg(target_os = "none")]
 mod early_map;
 #[cfg(target_os = "none")]
 mod efi;

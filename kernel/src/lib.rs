@@ -67,6 +67,8 @@ pub struct Start {
     pub mmio: MmioPool,
     /// Devices on the memory bus that could be given away.
     pub devices: Devices,
+    /// Since when all DMA is denied, in nanoseconds of the counter.
+    pub denied_ns: u64,
     /// What was packed behind the image; empty if nothing was.
     pub bundle: &'static [u8],
 }
@@ -91,6 +93,7 @@ pub fn start(start: Start) -> ! {
         frames,
         mut mmio,
         devices,
+        denied_ns,
         bundle,
     } = start;
     if let Some(uart) = &boot_info.uart
@@ -98,6 +101,7 @@ pub fn start(start: Start) -> ! {
     {
         terminal::open(arch::pl011::Pl011::new(registers));
     }
+    say!("all dma is denied, {denied_ns} ns after the counter started");
     match setup::build(&boot_info, devices, boot_cpu, frames, &mut mmio, bundle) {
         Ok(system) => run(SYSTEM.call_once(|| system), &boot_info, boot_cpu),
         Err(error) => {

@@ -6,6 +6,7 @@
 //!
 //! Sections are those of the Devicetree Specification 0.4 (DTSpec) unless said otherwise.
 
+pub mod early;
 mod pcie;
 mod platform;
 #[cfg(test)]
@@ -43,6 +44,10 @@ pub enum FdtError {
     TooManyNodes(usize),
     /// Nodes nested deeper than is read.
     TooDeep(usize),
+    /// More SMMUs than are read.
+    TooManySmmus(usize),
+    /// The SMMUs that were stopped first are not those of the tree.
+    OtherSmmus,
     /// The machine lacks something that nothing runs without.
     Missing(Item),
     /// A property of this item is missing, malformed, or says something that cannot be supported.
@@ -81,6 +86,8 @@ impl fmt::Display for FdtError {
             Self::Size(size) => write!(f, "device tree claims {size} bytes"),
             Self::TooManyNodes(limit) => write!(f, "device tree has more than {limit} nodes"),
             Self::TooDeep(limit) => write!(f, "device tree is nested deeper than {limit}"),
+            Self::TooManySmmus(limit) => write!(f, "device tree has more than {limit} SMMUs"),
+            Self::OtherSmmus => write!(f, "device tree: it has other SMMUs than those first found"),
             Self::Missing(item) => write!(f, "device tree has no usable {item}"),
             Self::Property(item, name) => write!(f, "device tree: {name} of {item}"),
         }

@@ -1,5 +1,6 @@
 //! Against QEMU's tree (facts from its documentation of `virt`, transcribed), edits of it, and damage to it.
 
+mod first_pass;
 mod platform;
 
 use super::*;
@@ -35,7 +36,13 @@ fn edge(intid: u32) -> Irq {
 fn edited(edit: impl FnOnce(&mut DeviceTree)) -> Result<BootInfo, FdtError> {
     let mut tree = DeviceTree::from_fdt(&Fdt::new(QEMU).unwrap());
     edit(&mut tree);
-    parse(&tree.to_dtb())
+    let bytes = tree.to_dtb();
+    let info = parse(&bytes);
+    if let Ok(info) = &info {
+        let early = early::smmus(&bytes).expect("what is read as a whole is read early");
+        assert!(early.are(&info.smmus), "{:?}", early.registers());
+    }
+    info
 }
 
 fn set<T: ToPropertyValue>(tree: &mut DeviceTree, path: &str, name: &str, value: T) {
@@ -637,6 +644,8 @@ fn no_truncation_panics_or_is_accepted() {
             size.copy_from_slice(&(len as u32).to_be_bytes());
         }
         let _ = (parse(&short), console(&short));
+        assert!(early::smmus(&short).is_err(), "{len}");
+        assert!(early::smmus(&QEMU[..len]).is_err(), "{len}");
     }
 }
 
@@ -660,6 +669,7 @@ fn no_mutation_panics() {
                 _ => [0, 1, 0x7f, 0x80, 0xff][random(5)],
             };
         }
+        let _ = early::smmus(&bytes);
         if let Ok(info) = parse(&bytes) {
             assert!(
                 info.memory

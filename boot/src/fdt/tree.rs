@@ -13,7 +13,7 @@ use kernel::boot_info::Irq;
 use super::FdtError;
 
 const MAX_NODES: usize = 8192;
-const MAX_DEPTH: usize = 32;
+pub const MAX_DEPTH: usize = 32;
 /// Most register ranges, and most interrupts, of one node that are read.
 const MAX_ENTRIES: usize = 256;
 
@@ -215,27 +215,9 @@ impl<'a> Tree<'a> {
         let mut bus = bus;
         while bus != Self::ROOT {
             let parent = self.parent(bus);
-            let (child_address, size) = self.cells(bus);
             let (parent_address, _) = self.cells(parent);
-            let mut cells = Cells(self.bytes(bus, "ranges").ok_or("ranges")?);
-            let mut found = if cells.is_empty() { Some(span) } else { None };
-            // An entry without cells would be read for ever.
-            if found.is_none() && child_address + parent_address + size == 0 {
-                return Err("ranges");
-            }
-            while found.is_none() && !cells.is_empty() {
-                let child = cells.wide(child_address).ok_or("ranges")?;
-                let base = cells.wide(parent_address).ok_or("ranges")?;
-                let size = cells.wide(size).ok_or("ranges")?;
-                let offset = u128::from(span.base.0).checked_sub(child);
-                found = offset
-                    .filter(|offset| offset + u128::from(len) <= size)
-                    .and_then(|offset| {
-                        let base = u64::try_from(base.checked_add(offset)?).ok()?;
-                        Span::<Hpa>::new(Hpa(base), len)
-                    });
-            }
-            span = found.ok_or("ranges")?;
+            let ranges = self.bytes(bus, "ranges").ok_or("ranges")?;
+            span = through(ranges, self.cells(bus), parent_address, span)?;
             bus = parent;
         }
         Ok(span)
@@ -321,6 +303,38 @@ impl<'a> Entry<'a> {
 
 fn bytes<'a>(node: &FdtNode<'a>, name: &str) -> Option<&'a [u8]> {
     node.property(name)?.value_as().ok()
+}
+
+/// Where `span` on a bus is on the bus above, by the `ranges` (DTSpec 2.3.8) of the one that it is on. Addresses and sizes
+/// have so many cells: `child` on the bus itself, `parent` above it.
+pub fn through(
+    ranges: &[u8],
+    (child, size): (usize, usize),
+    parent: usize,
+    span: Span<Hpa>,
+) -> Result<Span<Hpa>, Bad> {
+    let mut cells = Cells(ranges);
+    if cells.is_empty() {
+        return Ok(span);
+    }
+    // An entry without cells would be read for ever.
+    if child.saturating_add(parent).saturating_add(size) == 0 {
+        return Err("ranges");
+    }
+    while !cells.is_empty() {
+        let first = cells.wide(child).ok_or("ranges")?;
+        let base = cells.wide(parent).ok_or("ranges")?;
+        let size = cells.wide(size).ok_or("ranges")?;
+        let offset = u128::from(span.base.0).checked_sub(first);
+        let found = offset
+            .filter(|offset| offset + u128::from(span.len) <= size)
+            .and_then(|offset| u64::try_from(base.checked_add(offset)?).ok())
+            .and_then(|base| Span::<Hpa>::new(Hpa(base), span.len));
+        if let Some(found) = found {
+            return Ok(found);
+        }
+    }
+    Err("ranges")
 }
 
 /// Big-endian 32-bit cells, read from the front.

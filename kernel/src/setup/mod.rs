@@ -66,10 +66,6 @@ pub fn build(
     bundle: &'static [u8],
 ) -> Result<System, SetupError> {
     let denied = takeover::deny(info, mmio)?;
-    say!(
-        "all dma is denied, {} ns after the counter started",
-        arch::clock::now_ns()
-    );
     let gic = takeover::gic(info, boot_cpu, mmio)?;
     let (buses, topology) = takeover::buses(info, mmio)?;
     for problem in &topology.problems {

@@ -28,7 +28,7 @@ pub struct Denied {
     smmu: boot_info::Smmu,
 }
 
-/// Stops all DMA: the first thing of all, before anything is allocated for it.
+/// Takes the SMMUs' registers, and sees for itself that all DMA is stopped: it was as soon as they were found.
 pub fn deny(info: &BootInfo, mmio: &mut MmioPool) -> Result<Vec<Denied>, SetupError> {
     if info.smmus.is_empty() {
         return Err(SetupError::NoSmmu);
