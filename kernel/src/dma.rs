@@ -189,9 +189,12 @@ fn driver(iommu: &Arc<Iommu>) -> Arc<dyn Driver> {
 /// The IOMMUs that functions are behind, each once.
 fn iommus(owned: &[Owned]) -> Vec<IommuIndex> {
     let streams = owned.iter().flat_map(|owned| &owned.streams);
-    let mut iommus: Vec<_> = streams.map(|(iommu, _)| *iommu).collect();
-    iommus.sort_unstable();
-    iommus.dedup();
+    let mut iommus = Vec::new();
+    for (iommu, _) in streams {
+        if let Err(place) = iommus.binary_search(iommu) {
+            iommus.insert(place, *iommu);
+        }
+    }
     iommus
 }
 

@@ -287,7 +287,7 @@ impl fmt::Display for Rule {
                 )
             }
             Self::NameIllFormed { character } => {
-                write!(f, "the name contains {character:?}")
+                write!(f, "the name contains '{}'", character.escape_default())
             }
             Self::NameTwice => f.write_str("two partitions have one name"),
             Self::NoCpu => f.write_str("the partition has no CPU"),
@@ -331,7 +331,7 @@ impl fmt::Display for Rule {
                 "the command line has {len} bytes, at most {MAX_CMDLINE} are possible"
             ),
             Self::CmdlineIllFormed { character } => {
-                write!(f, "the command line contains {character:?}")
+                write!(f, "the command line contains '{}'", character.escape_default())
             }
             Self::FileMissing => f.write_str("there is no such file"),
             Self::FileEmpty => f.write_str("the file is empty"),
