@@ -17,6 +17,7 @@ impl Position {
     }
 
     /// The position in a PROD or CONS register of the same queue; bits above the wrap bit do not count.
+    #[inline(always)]
     pub const fn of_register(self, register: u32) -> Self {
         Self {
             value: register & self.mask(),
@@ -24,22 +25,26 @@ impl Position {
         }
     }
 
+    #[inline(always)]
     const fn mask(self) -> u32 {
         (2 << self.log2_entries) - 1
     }
 
     /// As a register holds it: index and wrap bit.
+    #[inline(always)]
     pub const fn register(self) -> u32 {
         self.value
     }
 
     /// The entry it stands at.
+    #[inline(always)]
     pub const fn index(self) -> usize {
         (self.value & (self.mask() >> 1)) as usize
     }
 
     /// The next position.
     #[must_use]
+    #[inline(always)]
     pub const fn next(self) -> Self {
         Self {
             value: (self.value + 1) & self.mask(),
@@ -48,11 +53,13 @@ impl Position {
     }
 
     /// Entries from `consumer` to this producer; more than there are entries where one of them is nonsense.
+    #[inline(always)]
     pub const fn since(self, consumer: Self) -> u32 {
         self.value.wrapping_sub(consumer.value) & self.mask()
     }
 
     /// Entries in the queue.
+    #[inline(always)]
     pub const fn entries(self) -> u32 {
         1 << self.log2_entries
     }

@@ -177,7 +177,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         self.set(CR0, new);
         self.set(CR0ACK, new & !SMMUEN | ack & SMMUEN);
         Asked {
-            streams: (old ^ new | ack ^ new) & SMMUEN != 0,
+            streams: (old ^ new) & SMMUEN != 0,
             halt: old & !new & CMDQEN != 0,
             room: new & !old & (EVENTQEN | PRIQEN) != 0,
         }

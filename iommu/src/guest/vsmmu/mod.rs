@@ -58,8 +58,6 @@ pub use registers::{IMAGE_BYTES, IMAGE_PAGE_ONE};
 pub use setup::{Behind, Setup, SetupError};
 pub use slice::{GROUP, ObjectSlice, Slice};
 
-/// Commands that one call works on; a stream's configuration counts as several.
-pub const BUDGET: u32 = 64;
 /// What one stream's configuration takes of the budget.
 const STREAM_COST: u32 = 16;
 /// What the copy of one context takes of the budget.
@@ -87,6 +85,7 @@ pub struct VirtSmmu<P: Platform, S: Slice> {
     decoder: Decoder,
     rules: Rules,
     stream_bits: u8,
+    budget: u32,
     streams: Vec<Stream>,
     /// StreamIDs in order, with their place in `streams`.
     names: Vec<(u32, usize)>,
@@ -165,6 +164,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             decoder: Decoder::new(&identity),
             rules: Rules::new(&identity, &setup.hardware),
             stream_bits: setup.stream_bits,
+            budget: setup.budget,
             streams,
             names,
             contexts,
@@ -178,7 +178,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         })
     }
 
-    /// The readable copy of the registers: [`IMAGE_BYTES`].
+    /// The readable copy of the registers: [`IMAGE_BYTES`], for as long as this lives. Whoever maps it for the guest unmaps
+    /// it first.
     pub fn image(&self) -> &impl DmaBuffer {
         self.registers.image()
     }
@@ -219,13 +220,13 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             self.half_done = None;
         }
         self.knocked |= asked.room && self.requests.blocked();
-        self.run(memory, BUDGET)
+        self.run(memory)
     }
 
-    /// Goes on with what is left to do; `budget` commands' worth.
-    pub fn run(&mut self, memory: &dyn GuestMemory, budget: u32) -> Effect {
+    /// Goes on with what is left to do, as much as one call does.
+    pub fn run(&mut self, memory: &dyn GuestMemory) -> Effect {
         let mut effect = Effect::default();
-        let mut budget = budget;
+        let mut budget = self.budget;
         self.follow(memory, &mut budget, &mut effect);
         if self.following.is_none() {
             self.commands(memory, &mut budget, &mut effect);
@@ -277,7 +278,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.following = Some(0);
         let mut effect = Effect::default();
-        self.follow(memory, &mut u32::MAX.clone(), &mut effect);
+        let mut budget = u32::MAX;
+        self.follow(memory, &mut budget, &mut effect);
         effect
     }
 
@@ -285,5 +287,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     fn set_consumed(&mut self, position: u32) {
         let error = self.registers.get(CMDQ_CONS) & spec::CMDQ_ERR_FIELD;
         self.registers.set(CMDQ_CONS, error | position);
+    }
+}
+
+/// No stream goes through anything of the guest's any more. Where even that fails, copies of contexts are lost, not freed.
+impl<P: Platform, S: Slice> Drop for VirtSmmu<P, S> {
+    fn drop(&mut self) {
+        if self.stop().is_err() {
+            core::mem::forget(self.contexts.take());
+        }
     }
 }

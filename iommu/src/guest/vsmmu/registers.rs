@@ -82,6 +82,7 @@ pub(super) struct RegisterFile<B: DmaBuffer> {
 }
 
 /// Where the word of the register at `offset` is kept, if there can be one.
+#[inline(always)]
 fn slot(offset: usize) -> Option<usize> {
     match offset {
         0..0x100 => Some(offset / 4),
@@ -138,11 +139,13 @@ impl<B: DmaBuffer> RegisterFile<B> {
     }
 
     /// What a guest reads at `offset`, a multiple of 4.
+    #[inline(always)]
     pub fn get(&self, offset: usize) -> u32 {
         slot(offset).map_or(0, |slot| self.words[slot])
     }
 
     /// As [`get`](Self::get), of a 64-bit register.
+    #[inline(always)]
     pub fn get64(&self, offset: usize) -> u64 {
         u64::from(self.get(offset)) | u64::from(self.get(offset + 4)) << 32
     }

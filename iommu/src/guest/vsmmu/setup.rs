@@ -25,6 +25,8 @@ pub struct Setup<B> {
     pub event_queue_log2: u8,
     /// log2 of the entries of the largest page request queue: 0 to 19. Only where page requests are offered.
     pub request_queue_log2: u8,
+    /// Commands that one call works on, at least 1; the configuration of a stream counts as 16, the copy of a context as 8.
+    pub budget: u32,
     /// Stalls and groups of page requests that can wait for the guest at once.
     pub waiting: u16,
     /// Nanoseconds that one of them may wait.
@@ -49,6 +51,8 @@ pub enum SetupError {
     NoStageOne(u32),
     /// A size that registers do not have.
     Size(u8),
+    /// No budget.
+    Budget,
     /// A stream twice, or wider than StreamIDs are.
     Stream(VirtDeviceId),
     /// More devices than there are copies of contexts.
@@ -75,6 +79,9 @@ pub(super) fn identity<B>(setup: &Setup<B>) -> Result<Identity, SetupError> {
         .find(|(size, least, most)| !(least..=most).contains(&size))
     {
         return Err(SetupError::Size(*size));
+    }
+    if setup.budget == 0 {
+        return Err(SetupError::Budget);
     }
     let [first, second, .., last] = &mut identity.idr;
     let flag = |on: bool, field: tock_registers::fields::Field<u32, IDR0_FIELDS::Register>| {

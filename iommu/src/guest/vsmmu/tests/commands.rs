@@ -421,7 +421,8 @@ proptest! {
             let mut turns = budgets.iter().cycle();
             while guest.smmu.has_work() {
                 let before = guest.consumed();
-                let effect = guest.smmu.run(&guest.ram, *turns.next().unwrap_or(&1));
+                guest.smmu.budget = *turns.next().unwrap_or(&1);
+                let effect = guest.smmu.run(&guest.ram);
                 prop_assert_eq!(effect.more, guest.smmu.has_work());
                 let after = guest.consumed();
                 prop_assert!((after.wrapping_sub(before) & 0xff) <= 128);

@@ -23,6 +23,8 @@ mod requests;
 mod spec_table;
 mod streams;
 
+/// Commands a call.
+const BUDGET: u32 = 64;
 /// Where the guest has its memory.
 const RAM: u64 = 0x4000_0000;
 const BYTES: usize = 0x100_0000;
@@ -213,6 +215,7 @@ fn plain_setup() -> Setup<crate::model::memory::Buffer> {
         command_queue_log2: 19,
         event_queue_log2: 10,
         request_queue_log2: 0,
+        budget: BUDGET,
         waiting: 0,
         patience_ns: 0,
         contexts: None,
@@ -313,7 +316,7 @@ impl Guest {
     }
 
     fn run(&mut self) -> Effect {
-        self.smmu.run(&self.ram, BUDGET)
+        self.smmu.run(&self.ram)
     }
 
     /// Puts commands behind those that are there, without ringing.

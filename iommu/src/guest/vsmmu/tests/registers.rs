@@ -354,6 +354,11 @@ fn a_setup_that_registers_cannot_say_is_refused() {
         };
         assert_eq!(new(setup, &[]), Some(SetupError::Size(bad)));
     }
+    let setup = Setup {
+        budget: 0,
+        ..plain_setup()
+    };
+    assert_eq!(new(setup, &[]), Some(SetupError::Budget));
     for devices in [[behind(1), behind(1)], [behind(1), behind(0x1_0000)]] {
         let stream = devices[1].stream;
         assert_eq!(
