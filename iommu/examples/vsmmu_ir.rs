@@ -275,7 +275,7 @@ fn main() {
     let platform = Arc::new(Machine(AtomicU64::new(0x1_0000_0000)));
     let smmu = Smmu::start(IommuIndex(0), Registers(ids), Arc::clone(&platform));
     let smmu = smmu.expect("it starts");
-    let unit = Unit::new(IommuIndex(0), smmu, Arc::clone(&platform), 39, true);
+    let unit = Unit::new(IommuIndex(0), smmu, Arc::clone(&platform), 39);
     let driver: Arc<dyn Driver> = Arc::new(unit);
     let context = Context::new(256, 8).expect("memory");
     let mut guest = Guest::new(&context, &driver, platform);

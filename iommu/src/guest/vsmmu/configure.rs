@@ -107,7 +107,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     ) {
         let mut wanted = self.wanted(memory, device);
         let stream = &mut self.streams[device];
-        let was_translating = matches!(stream.current, StageOne::Translate(_));
+        let was_translating = matches!(stream.current, Some(StageOne::Translate(_)));
         let mut forgotten = Ok(());
         if let StageOne::Translate(stage_one) = wanted {
             if let Some(contexts) = &mut self.contexts {
@@ -122,37 +122,38 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                         Ok(())
                     }
                 });
-            } else if stream.current == wanted {
+            } else if stream.current == Some(wanted) {
                 let entry = forget_contexts(stream.behind.stream.0);
                 forgotten = self.slice.invalidate(&[entry]).result;
             }
         }
         self.counters.streams += 1;
-        let current = stream.current;
+        let same = stream.current == Some(wanted);
         let result = match forgotten {
-            Ok(()) if current == wanted => return,
-            Ok(()) => match self.slice.attach(device, wanted) {
+            Ok(()) if same => return,
+            Ok(()) => match self.put(device, wanted) {
                 // Legal by the ID registers, but not for this hardware.
-                Err(Error::IllegalStageOne) => {
-                    wanted = StageOne::Refuse;
-                    self.slice.attach(device, wanted)
-                }
+                Err(Error::IllegalStageOne) => self.put(device, StageOne::Refuse),
                 result => result,
             },
             Err(error) => {
-                let stopped = self.slice.attach(device, StageOne::Abort);
+                let stopped = self.put(device, StageOne::Abort);
                 Err(stopped.err().unwrap_or(error))
             }
         };
         self.drop_requests(device);
-        self.streams[device].current = match result {
-            Ok(()) => wanted,
-            Err(_) => StageOne::Abort,
-        };
         if let Err(error) = result {
             self.counters.stream_failures += 1;
             effect.failed = Some(error);
         }
+    }
+
+    /// Has the slice put `stage_one` in force.
+    pub(super) fn put(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error> {
+        let result = self.slice.attach(device, stage_one);
+        // After an error nobody knows: the next is put in force whatever it is.
+        self.streams[device].current = result.is_ok().then_some(stage_one);
+        result
     }
 
     /// The guest's context of a stream changed: the copy follows.
@@ -163,7 +164,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         effect: &mut Effect,
     ) {
         let stream = &self.streams[device];
-        let (Some(contexts), StageOne::Translate(_)) = (&mut self.contexts, stream.current) else {
+        let (Some(contexts), Some(StageOne::Translate(_))) = (&mut self.contexts, stream.current)
+        else {
             return;
         };
         let entry = forget_contexts(stream.behind.stream.0);
@@ -172,8 +174,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             slice.invalidate(&[entry]).result
         });
         if let Err(error) = copied {
-            let stopped = self.slice.attach(device, StageOne::Abort);
-            self.streams[device].current = StageOne::Abort;
+            let stopped = self.put(device, StageOne::Abort);
             self.counters.stream_failures += 1;
             effect.failed = Some(stopped.err().unwrap_or(error));
         }

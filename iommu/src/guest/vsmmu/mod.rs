@@ -69,8 +69,8 @@ const EVENT_BUDGET: u32 = 64;
 #[derive(Debug)]
 struct Stream {
     behind: Behind,
-    /// What is in force.
-    current: StageOne,
+    /// What is in force, if that is known.
+    current: Option<StageOne>,
     /// Why the guest's table has no entry for it.
     missing: Option<Missing>,
     /// Where the guest has its context, where that is copied.
@@ -134,7 +134,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             }
             streams.push(Stream {
                 behind: *behind,
-                current: StageOne::Abort,
+                current: None,
                 missing: None,
                 context: Gpa(0),
             });
@@ -262,8 +262,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     pub fn stop(&mut self) -> Result<(), crate::object::Error> {
         let mut result = Ok(());
         for device in 0..self.streams.len() {
-            result = result.and(self.slice.attach(device, StageOne::Abort));
-            self.streams[device].current = StageOne::Abort;
+            let stopped = self.put(device, StageOne::Abort);
+            result = result.and(stopped);
         }
         self.following = None;
         self.half_done = None;

@@ -99,7 +99,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 return false;
             };
             let first = self.requests.group[0];
-            let put = match self.slice.device_of(&first) {
+            let put = match self.requester(&first) {
                 Some(device) if !first.stalled => {
                     (device, Some(first.group), self.put_group(memory, effect))
                 }
@@ -130,6 +130,12 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             }
         }
         false
+    }
+
+    /// Whose a request is.
+    fn requester(&self, request: &PageRequest) -> Option<usize> {
+        let device = self.slice.device_of(request);
+        device.filter(|device| *device < self.streams.len())
     }
 
     /// The record of a stall. `None` where there is no queue for it.
@@ -163,7 +169,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     fn put_group(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) -> Option<Put> {
         let queue = self.registers.requests()?;
         let requests = &self.requests.group[..self.requests.held];
-        let device = self.slice.device_of(&requests[0])?;
+        let device = self.requester(&requests[0])?;
         let stream = u64::from(self.streams[device].behind.stream.0);
         let prod = self.registers.get(PRIQ_PROD);
         // Unlike events, nothing is added until an overflow is acknowledged (§8.1).
@@ -268,8 +274,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 self.finish(tag, Answer::Invalid);
             }
         }
-        if self.requests.blocked() && self.slice.device_of(&self.requests.group[0]) == Some(device)
-        {
+        if self.requests.blocked() && self.requester(&self.requests.group[0]) == Some(device) {
             self.requests.held = 0;
             self.knocked = true;
             self.counters.requests.dropped += 1;

@@ -43,8 +43,6 @@ pub const GROUP: usize = 64;
 struct Attached {
     device: Arc<Device>,
     _name: Vdevice,
-    /// It goes through something.
-    attached: bool,
     /// The stage 1 of its own that it goes through.
     stage_one: Option<HwptNested>,
 }
@@ -96,8 +94,8 @@ impl ObjectSlice {
         })
     }
 
-    /// Names a device; its number here is the number of devices before. Its DMA stays as it is, in abort where it is not
-    /// attached.
+    /// Names a device; its number here is the number of devices before. Its DMA stays as it is until a guest's SMMU says
+    /// otherwise. Devices of one group go through the same, whichever was told last.
     ///
     /// # Errors
     /// Those of [`Viommu::vdevice`]; [`Error::OutOfMemory`].
@@ -109,7 +107,6 @@ impl ObjectSlice {
         self.devices.push(Attached {
             device,
             _name: name,
-            attached: false,
             stage_one: None,
         });
         Ok(())
@@ -121,20 +118,13 @@ impl ObjectSlice {
     }
 }
 
-fn put(at: &mut Attached, to: &HwptNested) -> Result<(), Error> {
-    if !at.attached {
-        match at.device.attach(0, to) {
-            // By whoever had it before, or with another of its group.
-            Err(Error::AlreadyAttached(_) | Error::OtherAttachment(_)) => {}
-            result => {
-                at.attached = result.is_ok();
-                return result.map(drop);
-            }
-        }
+/// Whatever the device goes through, or nothing, is replaced.
+fn put(device: &Device, to: &HwptNested) -> Result<(), Error> {
+    match device.replace(0, to) {
+        Err(Error::NotAttached(_)) => device.attach(0, to),
+        result => result,
     }
-    at.device.replace(0, to)?;
-    at.attached = true;
-    Ok(())
+    .map(drop)
 }
 
 impl Slice for ObjectSlice {
@@ -154,16 +144,15 @@ impl Slice for ObjectSlice {
                 StageOne::Bypass => &self.bypass,
                 StageOne::Translate(_) => made.as_ref().unwrap_or(&self.abort),
             };
-            put(at, to)?;
+            put(&at.device, to)?;
             // The old one goes when nothing uses it any more.
             at.stage_one = made;
             Ok(())
         });
         if let Err(error) = result {
             // What was in force may be what the guest has just taken away.
-            if stage_one != StageOne::Abort && put(at, &self.abort).is_err() {
+            if stage_one != StageOne::Abort && put(&at.device, &self.abort).is_err() {
                 at.device.detach(0)?;
-                at.attached = false;
             }
             at.stage_one = None;
             return Err(error);

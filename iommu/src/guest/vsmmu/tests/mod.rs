@@ -21,6 +21,7 @@ mod linux;
 mod registers;
 mod requests;
 mod spec_table;
+mod storm;
 mod streams;
 
 /// Commands a call.
@@ -123,6 +124,8 @@ struct Told {
     fails: Option<(usize, Error)>,
     /// The next attachment but one to Abort fails like this.
     attach_fails: Option<Error>,
+    /// The next attachment to Abort does.
+    abort_fails: Option<Error>,
 }
 
 #[derive(Clone, Default)]
@@ -131,6 +134,11 @@ struct Recorder(Rc<RefCell<Told>>);
 impl Slice for Recorder {
     fn attach(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error> {
         let mut told = self.0.borrow_mut();
+        if stage_one == StageOne::Abort
+            && let Some(error) = told.abort_fails.take()
+        {
+            return Err(error);
+        }
         if stage_one != StageOne::Abort
             && let Some(error) = told.attach_fails.take()
         {

@@ -38,7 +38,7 @@ fn an_entry_is_what_its_words_say() {
         guest.up(8, 4);
         guest.entry(8, words);
         guest.say(&[cfgi_ste(8)]);
-        assert_eq!(guest.smmu.streams[1].current, expected, "{words:x?}");
+        assert_eq!(guest.smmu.streams[1].current, Some(expected), "{words:x?}");
     }
 }
 
@@ -97,7 +97,11 @@ fn an_smmu_with_everything_takes_substreams_stalls_and_ats() {
     ] {
         guest.entry(8, bad);
         guest.say(&[cfgi_ste(8)]);
-        assert_eq!(guest.smmu.streams[0].current, StageOne::Refuse, "{bad:x?}");
+        assert_eq!(
+            guest.smmu.streams[0].current,
+            Some(StageOne::Refuse),
+            "{bad:x?}"
+        );
     }
 }
 
@@ -182,7 +186,7 @@ fn tables_of_two_levels_are_walked() {
         on(&mut guest);
         assert_eq!(
             guest.smmu.streams[0].current,
-            translate(CONTEXTS),
+            Some(translate(CONTEXTS)),
             "split {split}"
         );
     }
@@ -199,7 +203,7 @@ fn a_level_1_descriptor_spans_what_it_says() {
             guest.ram.store(TABLE + 3 * 8, &[leaf | span]);
             guest.ram.store(leaf + u64::from(index) * 64, &[0b1001, 0]);
             on(&mut guest);
-            let there = guest.smmu.streams[0].current == StageOne::Bypass;
+            let there = guest.smmu.streams[0].current == Some(StageOne::Bypass);
             assert_eq!(there, index < entries, "span {span}, index {index}");
         }
     }
@@ -230,7 +234,8 @@ fn a_stream_past_the_table_has_no_entry() {
             StageOne::Abort
         };
         assert_eq!(
-            guest.smmu.streams[0].current, expected,
+            guest.smmu.streams[0].current,
+            Some(expected),
             "{config:#x}, {stream:#x}"
         );
     }
@@ -252,7 +257,7 @@ fn a_table_outside_of_memory_refuses_and_is_told_with_the_guests_address() {
         guest.write(STRTAB_BASE, base);
         guest.write(STRTAB_CONFIG, config);
         on(&mut guest);
-        assert_eq!(guest.smmu.streams[1].current, StageOne::Refuse);
+        assert_eq!(guest.smmu.streams[1].current, Some(StageOne::Refuse));
         // The hardware has an entry that is not valid, and says so; the guest's table could not be read.
         guest.told.borrow_mut().events.push_back(Item::Record {
             sequence: 0,
@@ -280,7 +285,7 @@ fn a_stream_without_an_entry_is_told_if_the_guest_wants_to_know() {
         } else {
             StageOne::Abort
         };
-        assert_eq!(current, expected);
+        assert_eq!(current, Some(expected));
         guest.told.borrow_mut().events.push_back(Item::Record {
             sequence: 0,
             record: [0x04 | 8 << 32, 0, 0, 0],
@@ -345,6 +350,20 @@ fn what_the_slice_cannot_do_is_in_abort_and_tried_again() {
         guest.say(&[cfgi_ste(8), SYNC]);
         assert_eq!(guest.attached(), [(1, translate(CONTEXTS))]);
     }
+}
+
+#[test]
+fn a_stream_that_could_not_be_stopped_is_stopped_again() {
+    let mut guest = Guest::plain();
+    guest.up(8, 4);
+    guest.entry(8, [1, 0]);
+    let error = Error::Hardware(IommuError::Timeout);
+    guest.told.borrow_mut().abort_fails = Some(error);
+    assert_eq!(guest.say(&[cfgi_ste(8)]).failed, Some(error));
+    assert_eq!(guest.attached(), []);
+    // What the guest wants is what it wanted before, but not what is known to be in force.
+    assert_eq!(guest.say(&[cfgi_ste(8)]).failed, None);
+    assert_eq!(guest.attached(), [(1, StageOne::Abort)]);
 }
 
 #[test]
