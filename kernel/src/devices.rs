@@ -8,7 +8,8 @@ use crate::intx::Link;
 use crate::irq;
 use crate::lock::Mutex;
 use crate::messages::{Mapped, Source};
-use crate::pci::{self, Function};
+use crate::monitor::Sender;
+use crate::pci;
 use crate::say;
 use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
 use alloc::vec::Vec;
@@ -48,7 +49,8 @@ pub struct Devices {
     pub dma: Dma,
     /// Their tables at the ITS.
     _mapped: Vec<Mapped>,
-    /// By slot: silenced by [`Devices::cut_off`] since it was last opened or closed.
+    /// By slot, of the functions first, then of the other devices: silenced by [`Devices::cut_off`] since it was last
+    /// opened or closed.
     cut: Vec<AtomicBool>,
     /// By slot: how its last reset went, as far as it was said.
     said: Vec<AtomicU8>,
@@ -66,7 +68,7 @@ impl Devices {
         links: Vec<Link>,
     ) -> Self {
         Self {
-            cut: owned.iter().map(|_| AtomicBool::new(false)).collect(),
+            cut: (0..dma.len()).map(|_| AtomicBool::new(false)).collect(),
             said: owned.iter().map(|_| AtomicU8::new(DONE)).collect(),
             resetting: Mutex::new(()),
             owned,
@@ -83,6 +85,23 @@ impl Devices {
         for slot in 0..self.owned.len() {
             self.open_one(gate, partition, slot);
         }
+        // No other device can be reset, nor has a bus to be attached to.
+        for slot in self.owned.len()..self.cut.len() {
+            self.let_through(partition, slot);
+        }
+    }
+
+    /// Whether the DMA of `slot` goes through.
+    fn let_through(&self, partition: &str, slot: usize) -> bool {
+        self.cut[slot].store(false, Ordering::Relaxed);
+        if let Err(error) = self.dma.open(slot) {
+            say!(
+                "{partition}: {} is refused DMA: {error:?}",
+                self.dma.sender(slot)
+            );
+            return false;
+        }
+        true
     }
 
     fn open_one(&self, gate: &Gate, partition: &str, slot: usize) {
@@ -91,9 +110,7 @@ impl Devices {
         if !self.reset(gate, partition, slot) {
             return;
         }
-        self.cut[slot].store(false, Ordering::Relaxed);
-        if let Err(error) = self.dma.open(slot) {
-            say!("{partition}: {} is refused DMA: {error:?}", info.address);
+        if !self.let_through(partition, slot) {
             return;
         }
         if !pci::open_path(&mut &gate.buses, &gate.topology, info) {
@@ -119,13 +136,10 @@ impl Devices {
         }
     }
 
-    /// Refuses the DMA of one function, without records, until it is taken back. False if it was cut off before, or is
+    /// Refuses the DMA of one device, without records, until it is taken back. False if it was cut off before, or is
     /// not owned.
-    pub fn cut_off(&self, gate: &Gate, function: Function) -> bool {
-        let slot = self
-            .owned
-            .iter()
-            .position(|owned| gate.topology.functions[owned.info].address == function);
+    pub fn cut_off(&self, sender: Sender) -> bool {
+        let slot = self.dma.slot(sender);
         let Some(slot) = slot.filter(|&slot| !self.cut[slot].swap(true, Ordering::Relaxed)) else {
             return false;
         };

@@ -1,16 +1,16 @@
 //! What the DMA of one partition goes through, as objects of [`iommu::object`]: an address space with its RAM and the
-//! doorbell of its messages, one table of that which every IOMMU in front of its functions walks, a slice at each of
-//! these, and the functions themselves.
+//! doorbell of its messages, one table of that which every IOMMU in front of its devices walks, a slice at each of
+//! these, and the devices themselves.
 
-use crate::devices::Owned;
 use crate::gate::Gate;
 use crate::guest_map;
 use crate::machine::{GuestRam, Iommu};
+use crate::monitor::Sender;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Hpa, Iova, PAGE_SIZE, Span};
 use iommu::fault::Fault;
-use iommu::id::IommuIndex;
+use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
 use iommu::object::{
     Context, Delivery, Device, Error, HwptPaging, Ioas, Item, Record, Vdevice, Viommu,
@@ -30,7 +30,19 @@ pub struct Slice {
     pub viommu: Option<Viommu>,
 }
 
-/// One function at one IOMMU.
+/// A device that does DMA, as the IOMMUs in front of it see it.
+pub struct Master {
+    /// Who.
+    pub sender: Sender,
+    /// What the guest calls it, if it has a name for it.
+    pub virt: Option<VirtDeviceId>,
+    /// Those of one number cannot be told apart, or reach each other.
+    pub group: u32,
+    /// Its identities.
+    pub streams: Vec<(IommuIndex, DeviceId)>,
+}
+
+/// One device at one IOMMU.
 struct Bound {
     device: Device,
     /// What its guest calls it in its slice, if it has one.
@@ -40,18 +52,20 @@ struct Bound {
 /// See the module's description. The fields are in the order in which they end: DMA first, then whatever it went through.
 pub struct Dma {
     /// By slot.
-    functions: Vec<Vec<Bound>>,
+    masters: Vec<Vec<Bound>>,
+    /// By slot.
+    senders: Vec<Sender>,
     /// By IOMMU.
     pub slices: Vec<Slice>,
-    /// There where a function is.
+    /// There where a device is.
     table: Option<HwptPaging>,
     _space: Ioas,
     context: Context,
 }
 
 impl Dma {
-    /// Takes the functions `owned`, by slot, all of them refused. They will reach `windows` of `ram` and the page that
-    /// messages are written to. What a failure has left is undone.
+    /// Takes `masters`, by slot, all of them refused. They will reach `windows` of `ram` and the page that messages are
+    /// written to. What a failure has left is undone.
     ///
     /// # Errors
     /// Those of the objects.
@@ -59,7 +73,7 @@ impl Dma {
         gate: &Gate,
         ram: &GuestRam,
         windows: &[Span<Gpa>],
-        owned: &[Owned],
+        masters: &[Master],
     ) -> Result<Self, Error> {
         let context = Context::new(OBJECTS, RECORDS)?;
         let space = context.ioas()?;
@@ -80,7 +94,7 @@ impl Dma {
             space.set_message_window(page, page + (PAGE_SIZE - 1))?;
             space.doorbell(Hpa(its.translater()))?;
         }
-        let iommus = iommus(owned);
+        let iommus = iommus(masters);
         // One whose walks do not snoop has its tables cleaned, which does for the others.
         let unit = |iommu: &IommuIndex| &gate.unit(*iommu).iommu;
         let maker = iommus
@@ -100,17 +114,38 @@ impl Dma {
                 });
             }
         }
-        let functions = owned
+        let bound = masters
             .iter()
-            .map(|owned| bind(&context, gate, &slices, owned));
-        let functions = functions.collect::<Result<_, _>>()?;
+            .map(|master| bind(&context, gate, &slices, master));
+        let bound = bound.collect::<Result<_, _>>()?;
         Ok(Self {
-            functions,
+            masters: bound,
+            senders: masters.iter().map(|master| master.sender).collect(),
             slices,
             table,
             _space: space,
             context,
         })
+    }
+
+    /// How many devices it was made for.
+    pub fn len(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// Whether it was made for none.
+    pub fn is_empty(&self) -> bool {
+        self.senders.is_empty()
+    }
+
+    /// Whose `slot` is.
+    pub fn sender(&self, slot: usize) -> Sender {
+        self.senders[slot]
+    }
+
+    /// The slot of a device, if it is one of these.
+    pub fn slot(&self, sender: Sender) -> Option<usize> {
+        self.senders.iter().position(|other| *other == sender)
     }
 
     /// The ID of an object that would be made now.
@@ -119,7 +154,7 @@ impl Dma {
         Ok(self.context.fault_queue(1)?.id())
     }
 
-    /// Lets the DMA of the function of `slot` through; after an error all of it is refused.
+    /// Lets the DMA of the device of `slot` through; after an error all of it is refused.
     ///
     /// # Errors
     /// Those of the objects.
@@ -127,7 +162,7 @@ impl Dma {
         let Some(table) = &self.table else {
             return Ok(());
         };
-        let opened = self.functions[slot].iter().try_for_each(|bound| {
+        let opened = self.masters[slot].iter().try_for_each(|bound| {
             // It may have been silenced since it was closed.
             bound.device.detach(0)?;
             bound.device.attach(0, table).map(drop)
@@ -138,28 +173,28 @@ impl Dma {
         opened
     }
 
-    /// Refuses the DMA of the function of `slot`, and records what it tries. With the last function nothing of the
+    /// Refuses the DMA of the device of `slot`, and records what it tries. With the last device nothing of the
     /// partition is on its way any more, and in no cache of an IOMMU.
     ///
     /// # Panics
     /// It cannot be stopped.
     pub fn close(&self, slot: usize) {
-        for bound in &self.functions[slot] {
+        for bound in &self.masters[slot] {
             stopped(bound.device.detach(0));
         }
     }
 
-    /// Refuses the DMA of the function of `slot` without a record until it is closed.
+    /// Refuses the DMA of the device of `slot` without a record until it is closed.
     ///
     /// # Panics
     /// It cannot be stopped.
     pub fn silence(&self, slot: usize) {
-        for bound in &self.functions[slot] {
+        for bound in &self.masters[slot] {
             stopped(bound.device.silence());
         }
     }
 
-    /// Takes a fault, if it is of one of its functions.
+    /// Takes a fault, if it is of one of its devices.
     pub fn deliver(&self, fault: &Fault) -> Delivery {
         self.context.deliver(fault)
     }
@@ -186,9 +221,9 @@ fn driver(iommu: &Arc<Iommu>) -> Arc<dyn Driver> {
     Arc::clone(iommu) as Arc<dyn Driver>
 }
 
-/// The IOMMUs that functions are behind, each once.
-fn iommus(owned: &[Owned]) -> Vec<IommuIndex> {
-    let streams = owned.iter().flat_map(|owned| &owned.streams);
+/// The IOMMUs that devices are behind, each once.
+fn iommus(masters: &[Master]) -> Vec<IommuIndex> {
+    let streams = masters.iter().flat_map(|master| &master.streams);
     let mut iommus = Vec::new();
     for (iommu, _) in streams {
         if let Err(place) = iommus.binary_search(iommu) {
@@ -198,21 +233,21 @@ fn iommus(owned: &[Owned]) -> Vec<IommuIndex> {
     iommus
 }
 
-/// Takes one function at each IOMMU that it is behind, and gives it its name there.
+/// Takes one device at each IOMMU that it is behind, and gives it its name there.
 fn bind(
     context: &Context,
     gate: &Gate,
     slices: &[Slice],
-    owned: &Owned,
+    master: &Master,
 ) -> Result<Vec<Bound>, Error> {
     let mut all = Vec::new();
-    for iommu in iommus(core::slice::from_ref(owned)) {
-        let streams = owned.streams.iter().filter(|stream| stream.0 == iommu);
+    for iommu in iommus(core::slice::from_ref(master)) {
+        let streams = master.streams.iter().filter(|stream| stream.0 == iommu);
         let streams: Vec<_> = streams.map(|stream| stream.1).collect();
         let device = context.bind(&DeviceInfo {
             driver: driver(&gate.unit(iommu).iommu),
             streams: &streams,
-            group: gate.topology.functions[owned.info].group as u32,
+            group: master.group,
             pasid_bits: 0,
             reserved: &[],
             // Or its guest knows that it does not, from its device tree.
@@ -222,8 +257,9 @@ fn bind(
             shares_page_requests: false,
         })?;
         let slice = slices.iter().find(|slice| slice.iommu == iommu);
-        let name = match slice.and_then(|slice| slice.viommu.as_ref()) {
-            Some(viommu) => unless_unsupported(viommu.vdevice(&device, owned.virt.0.into()))?,
+        let viommu = slice.and_then(|slice| slice.viommu.as_ref());
+        let name = match viommu.zip(master.virt) {
+            Some((viommu, virt)) => unless_unsupported(viommu.vdevice(&device, virt.0.into()))?,
             None => None,
         };
         all.push(Bound {

@@ -2,9 +2,9 @@
 
 use crate::lock::Mutex;
 use crate::machine::{Ecam, Iommu};
-use crate::monitor::{Attributed, Monitor, Report};
+use crate::monitor::{Attributed, Monitor, Report, Sender};
 use crate::partition::Partition;
-use crate::pci::{Function, Topology};
+use crate::pci::Topology;
 use crate::system::System;
 use crate::trace::Event;
 use alloc::sync::Arc;
@@ -77,7 +77,7 @@ pub struct Gate {
     pub next_watch_ns: AtomicU64,
 }
 
-/// A stream of a function that the machine knows.
+/// A stream of a device that the machine knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stream {
     /// Where.
@@ -85,8 +85,8 @@ pub struct Stream {
     /// Its number there.
     pub id: DeviceId,
     /// Whose it is.
-    pub function: Function,
-    /// Who owns the function, by the configuration.
+    pub sender: Sender,
+    /// Who owns it, by the configuration.
     pub partition: Option<usize>,
 }
 
@@ -238,7 +238,7 @@ impl Gate {
         let stream = self.stream(fault);
         let owner = stream.and_then(|stream| {
             let partition = system.partitions.get(stream.partition?)?;
-            Some((partition, stream.function))
+            Some((partition, stream.sender))
         });
         match owner.map(|(partition, _)| (partition, partition.devices.dma.deliver(fault))) {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
@@ -255,7 +255,7 @@ impl Gate {
             return;
         }
         match owner {
-            Some((partition, function)) => partition.storm(system, function),
+            Some((partition, sender)) => partition.storm(sender),
             // Nobody's stream is refused in any case: from here on silently. One that the table does not cover cannot be.
             None if self.monitor.lock().silence() => {
                 let mut physical = self.unit(fault.iommu).iommu.physical().lock();
@@ -300,7 +300,7 @@ impl Gate {
         let stream = self.stream(fault);
         let attributed = Attributed {
             fault: *fault,
-            function: stream.map(|stream| stream.function),
+            sender: stream.map(|stream| stream.sender),
             partition: stream.and_then(|stream| stream.partition),
             at_ns: arch::clock::now_ns(),
         };
@@ -314,7 +314,7 @@ impl Gate {
             }
         }
         if let (Some(partition), Some(stream)) = (owner, stream) {
-            partition.fault(system, stream.function);
+            partition.fault(system, stream.sender);
         }
     }
 }

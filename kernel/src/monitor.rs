@@ -1,6 +1,7 @@
 //! What the hypervisor remembers of DMA faults: whose they are, how many, the last of them, and which get a line on the
 //! console. Bounded in memory and in lines, whatever a device does.
 
+use crate::config::Name;
 use crate::pci::Function;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -18,13 +19,22 @@ pub const STORM: u32 = 1 << 16;
 /// Streams of nobody that are silenced at most: each may take a table, and a device can make numbers up.
 const SILENCED: u32 = 64;
 
+/// Who sends requests under an identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// A PCI function.
+    Function(Function),
+    /// A device on the memory bus.
+    Node(Name),
+}
+
 /// A fault, and whose it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributed {
     /// What the hardware said.
     pub fault: Fault,
-    /// The function behind the device identity, if we know one.
-    pub function: Option<Function>,
+    /// Whose the device identity is, if we know.
+    pub sender: Option<Sender>,
     /// The partition that owned it when the fault was drained.
     pub partition: Option<usize>,
     /// Clock when it was drained.
@@ -162,6 +172,15 @@ fn same_attempt(a: &Attributed, b: &Attributed) -> bool {
     key(a) == key(b)
 }
 
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(function) => function.fmt(f),
+            Self::Node(name) => name.fmt(f),
+        }
+    }
+}
+
 impl fmt::Display for Attributed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fault = &self.fault;
@@ -170,9 +189,9 @@ impl fmt::Display for Attributed {
             "dma fault: smmu{} stream {}",
             fault.iommu.0, fault.device
         )?;
-        match self.function {
-            Some(function) => write!(f, " {function}")?,
-            None => write!(f, " (no function)")?,
+        match self.sender {
+            Some(sender) => write!(f, " {sender}")?,
+            None => write!(f, " (no device)")?,
         }
         // Records without an address do not say either whether it was a write.
         match (fault.iova, fault.write) {
@@ -223,7 +242,7 @@ mod tests {
                 tag: 0,
                 raw: [0; 4],
             },
-            function: None,
+            sender: None,
             partition,
             at_ns,
         }
@@ -312,7 +331,7 @@ mod tests {
     fn a_line_names_device_address_and_reason() {
         assert_eq!(
             fault(0x1234_5000, None, 0).to_string(),
-            "dma fault: smmu0 stream 0x10 (no function) write at 0x12345000: stage 2: not mapped"
+            "dma fault: smmu0 stream 0x10 (no device) write at 0x12345000: stage 2: not mapped"
         );
     }
 }

@@ -8,7 +8,7 @@ use crate::life::{Change, Entry, Life};
 use crate::load::Files;
 use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
-use crate::pci::Function;
+use crate::monitor::Sender;
 use crate::platform::Platform;
 use crate::system::System;
 use crate::vdev::vgic::Vgic;
@@ -159,8 +159,8 @@ impl Partition {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// A fault of one of its functions: the configured policy, once the threshold is reached.
-    pub fn fault(&self, system: &'static System, function: Function) {
+    /// A fault of one of its devices: the configured policy, once the threshold is reached.
+    pub fn fault(&self, system: &'static System, sender: Sender) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
         let OnFault { action, threshold } = self.config.on_fault;
         let (reached, first) = (
@@ -170,11 +170,8 @@ impl Partition {
         match action {
             // Each function that faults from then on, not only the one that happened to reach the threshold.
             FaultAction::AbortStream if reached => {
-                if self.devices.cut_off(&system.gate, function) {
-                    say!(
-                        "{}: {function} is cut off after {faults} faults",
-                        self.name()
-                    );
+                if self.devices.cut_off(sender) {
+                    say!("{}: {sender} is cut off after {faults} faults", self.name());
                 }
             }
             // One that is stopped already has nothing left to stop.
@@ -201,10 +198,10 @@ impl Partition {
         }
     }
 
-    /// A storm of faults of one of its functions, whatever the policy is: handling them is at the cost of others.
-    pub fn storm(&self, system: &'static System, function: Function) {
-        if self.devices.cut_off(&system.gate, function) {
-            say!("{}: {function} is cut off: a storm of faults", self.name());
+    /// A storm of faults of one of its devices, whatever the policy is: handling them is at the cost of others.
+    pub fn storm(&self, sender: Sender) {
+        if self.devices.cut_off(sender) {
+            say!("{}: {sender} is cut off: a storm of faults", self.name());
         }
     }
 

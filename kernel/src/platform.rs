@@ -1,13 +1,15 @@
 //! Devices on the memory bus that a partition owns, each a node of the machine's device tree: their registers through
 //! stage 2, their interrupts as the guest's, and what the guest's own tree says of them.
 
-use crate::boot_info::{Irq, PlatformDevice};
+use crate::boot_info::{Irq, PlatformDevice, StreamOf};
 use crate::config::{self, DeviceAddress, Mapping};
+use crate::gate::Gate;
 use crate::guest_map::PLATFORM_INTIDS;
 use crate::intx::Link;
 use crate::say;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Hpa, Span};
+use iommu::id::{DeviceId, IommuIndex};
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct Assigned {
     pub registers: Vec<Span<Gpa>>,
     /// Its interrupts in the guest, in the same order; `None` for one that does not arrive there.
     pub irqs: Vec<Option<Irq>>,
+    /// Its identities at IOMMUs; none if it does no DMA.
+    pub streams: Vec<(IommuIndex, DeviceId)>,
 }
 
 /// All of a partition.
@@ -45,10 +49,11 @@ pub fn named<'d>(
 
 impl Platform {
     /// Those that `config` names. Adds what their interrupts stand for to `links`; one that is `used_by_others` is said,
-    /// and left out. `None`: the guest has no room, which validation has refused.
+    /// and left out. `None`: there is no such device, or no room for it, which validation has refused.
     pub fn new(
         config: &config::Partition,
         devices: &[PlatformDevice],
+        gate: &Gate,
         links: &mut Vec<Link>,
         used_by_others: impl Fn(u32) -> bool,
     ) -> Option<Self> {
@@ -87,13 +92,18 @@ impl Platform {
                 let intid = route(device, irq)?;
                 Some(Irq { intid, ..irq })
             });
+            let stream = |of: &StreamOf| Some((gate.iommu(of.iommu)?, of.id));
+            let streams: Option<_> = device.streams.iter().map(stream).collect();
             assigned.push(Assigned {
+                streams: streams?,
                 irqs: irqs.collect(),
                 registers: registers?,
                 device: device.clone(),
             });
         }
-        Some(Self {
+        let nodes = config.devices.iter();
+        let nodes = nodes.filter(|device| matches!(device.address, DeviceAddress::Path(_)));
+        (assigned.len() == nodes.count()).then_some(Self {
             devices: assigned,
             mappings,
         })

@@ -1,12 +1,12 @@
 //! DMA of partitions through the objects: what is open when, who hears of what was refused, and what is left of it all.
 
-use super::machine::{Bench, Hardware, boot_info, bundle, two_smmus};
+use super::machine::{Bench, DEVICES, Hardware, NODES, boot_info, bundle, two_smmus};
 use crate::bundle::Bundle;
-use crate::config::{FaultAction, OnFault};
+use crate::config::{FaultAction, Name, OnFault};
 use crate::guest_map as map;
 use crate::life::Change;
 use crate::machine::Host;
-use crate::monitor::STORM;
+use crate::monitor::{STORM, Sender};
 use crate::setup::SetupError;
 use crate::setup::assemble::{self, Materials};
 use alloc::sync::Arc;
@@ -91,6 +91,40 @@ fn functions_behind_two_smmus_go_through_one_table_with_a_tag_at_each() {
 }
 
 #[test]
+fn a_device_on_the_memory_bus_is_let_through_like_a_function() {
+    let bench = Bench::new(1);
+    let own = &bench.system.partitions[0];
+    let [(path, .., mine), (.., others)] = NODES;
+    let (mine, others) = (u64::from(mine), u64::from(others));
+    assert_eq!(
+        bench.smmu.entry(mine),
+        bench.smmu.entry(STREAM),
+        "one table"
+    );
+    bench.event(F_TRANSLATION, mine);
+    assert_eq!(bench.counted(Some(0)), 1);
+    let fault = *bench.system.gate.monitor.lock().history().last().unwrap();
+    assert_eq!(fault.sender, Some(Sender::Node(Name::new(path))));
+    assert!(
+        fault
+            .to_string()
+            .contains(" stream 0x4040 /edge@9100000 write at ")
+    );
+    // Cut off: that one, once, until it is taken back.
+    assert!(own.devices.cut_off(Sender::Node(Name::new(path))));
+    assert!(!own.devices.cut_off(Sender::Node(Name::new(path))));
+    assert_eq!(bench.smmu.entry(mine)[0], ABORT);
+    assert_eq!(bench.smmu.entry(STREAM)[0], STAGE_TWO);
+    bench.stop();
+    assert_eq!(bench.smmu.entry(mine)[0], 0);
+    assert_eq!(bench.smmu.entry(others)[0], STAGE_TWO);
+    bench.event(C_BAD_STE, mine);
+    assert_eq!((bench.counted(Some(0)), bench.counted(None)), (2, 0));
+    own.start(bench.system);
+    assert_eq!(bench.smmu.entry(mine)[0], STAGE_TWO);
+}
+
+#[test]
 fn whoever_storms_is_silenced_until_it_is_taken_back() {
     let bench = Bench::new(1);
     let own = &bench.system.partitions[0];
@@ -128,13 +162,14 @@ fn faults_of_a_stopped_partition_stop_nothing_more() {
     let system: &'static _ = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
     let own = &system.partitions[0];
     let function = system.gate.topology.functions[own.devices.owned[1].info].address;
-    own.fault(system, function);
+    let sender = Sender::Function(function);
+    own.fault(system, sender);
     own.start(system);
     assert!(
         !own.life.must_leave(),
         "what came before counts for nothing"
     );
-    own.fault(system, function);
+    own.fault(system, sender);
     assert!(own.life.must_leave());
 }
 
@@ -181,7 +216,7 @@ fn a_partition_that_cannot_be_built_leaves_nothing_behind() {
         host: &host,
         bundle: &bundle,
         timer: map::VIRTUAL_TIMER_INTID,
-        devices: &[],
+        devices: &DEVICES.list(),
         lines: Vec::new(),
     };
     let mut grants = 0;

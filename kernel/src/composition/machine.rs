@@ -1,7 +1,9 @@
 //! A whole machine for tests: GIC, ITS, SMMU and PCI functions that answer well enough for everything above them to run
 //! as it does in the image, and that remember what was asked of them.
 
-use crate::boot_info::{BootInfo, Cpu, Devices, Gic, Irq, Its, PlatformDevice, Smmu, Timer};
+use crate::boot_info::{
+    BootInfo, Cpu, Devices, Gic, Irq, Its, PlatformDevice, Smmu, StreamOf, Timer,
+};
 use crate::bundle::Builder;
 use crate::config::{self, Bytes, DeviceAddress, Machine, OnFault, ResetPolicy};
 use crate::pci::fake::{FakeBus, Random};
@@ -17,6 +19,7 @@ use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use iommu::addr::{Hpa, Span};
+use iommu::id::DeviceId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
@@ -380,23 +383,29 @@ const fn span(base: u64, len: u64) -> Span<Hpa> {
     }
 }
 
-/// A device on the memory bus for each partition: registers, and an interrupt.
-pub const NODES: [(&str, u64, u32, bool); 2] = [
-    ("/edge@9100000", 0x910_0000, 41, true),
-    ("/level@9110000", 0x911_0000, 42, false),
+/// A device on the memory bus for each partition: registers, an interrupt, whether that is an edge, and a StreamID.
+pub const NODES: [(&str, u64, u32, bool, u32); 2] = [
+    ("/edge@9100000", 0x910_0000, 41, true, 0x4040),
+    ("/level@9110000", 0x911_0000, 42, false, 0x4141),
 ];
 
-const DEVICES: Devices = Devices {
+/// What firmware says of them.
+pub const DEVICES: Devices = Devices {
     tables: &[],
     read: |_| NODES.into_iter().map(node).collect(),
 };
 
-fn node((path, base, intid, edge): (&str, u64, u32, bool)) -> PlatformDevice {
+fn node((path, base, intid, edge, id): (&str, u64, u32, bool, u32)) -> PlatformDevice {
     PlatformDevice {
         path: path.into(),
         enabled: true,
         registers: alloc::vec![span(base, 0x1000)],
         irqs: alloc::vec![Some(Irq { intid, edge })],
+        streams: alloc::vec![StreamOf {
+            iommu: SMMU,
+            id: DeviceId(id),
+        }],
+        does_dma: true,
         ..PlatformDevice::default()
     }
 }
@@ -485,7 +494,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         address: address.parse::<DeviceAddress>().unwrap(),
         guest: None,
         reset: ResetPolicy::BestEffort,
-        dma: !address.starts_with('/'),
+        dma: true,
     };
     config::Partition {
         name: name.into(),

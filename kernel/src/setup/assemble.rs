@@ -4,9 +4,9 @@ use super::SetupError;
 use crate::boot_info::{BootInfo, PlatformDevice};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
-use crate::config::{self, DeviceAddress, Machine};
+use crate::config::{self, DeviceAddress, Machine, Name};
 use crate::devices::{Devices, Owned};
-use crate::dma::Dma;
+use crate::dma::{Dma, Master};
 use crate::gate::{Gate, Stream};
 use crate::guest_map;
 use crate::guest_tree::Pcie;
@@ -16,6 +16,7 @@ use crate::load::Files;
 use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
 use crate::messages::{Mapped, Source};
+use crate::monitor::Sender;
 use crate::partition::Partition;
 use crate::pci::{Bdf, Function, FunctionInfo, Topology};
 use crate::platform::{self, Platform};
@@ -30,7 +31,7 @@ use alloc::vec::Vec;
 use arch::memory::Frames;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Gpa, Span};
-use iommu::id::{CacheTag, VirtDeviceId};
+use iommu::id::{CacheTag, DeviceId, IommuIndex, VirtDeviceId};
 use iommu::table::{Attributes, StageTwoTable};
 
 /// The first LPI (IHI 0069, §2.2.1).
@@ -80,11 +81,7 @@ pub fn partition(
         .map(ram.guest(), ram.host(), Attributes::RAM)
         .map_err(SetupError::Table)?;
 
-    let mut devices = devices(index, config, &ram, gate, materials)?;
-    let platform = Platform::new(config, materials.devices, &mut devices.links, |intid| {
-        materials.is_used_by_others(intid, index)
-    });
-    let platform = platform.ok_or_else(refused)?;
+    let (devices, platform) = devices(index, config, &ram, gate, materials)?;
     for mapping in &platform.mappings {
         let pages = Span {
             base: mapping.guest,
@@ -148,14 +145,14 @@ pub fn partition(
     })
 }
 
-/// The functions of a partition, and what their DMA goes through.
+/// The functions of a partition, its other devices, and what the DMA of all goes through.
 fn devices(
     index: usize,
     config: &config::Partition,
     ram: &GuestRam,
     gate: &Gate,
     materials: &Materials<'_>,
-) -> Result<Devices, SetupError> {
+) -> Result<(Devices, Platform), SetupError> {
     let refused = || SetupError::Partition(index);
     let mut owned = Vec::new();
     let (mut sources, mut mapped) = (Vec::new(), Vec::new());
@@ -199,11 +196,52 @@ fn devices(
         });
     }
     let bus = VirtualPci::new(guest_map::PCI_WINDOW, &placements).map_err(|_| refused())?;
+    let others = |intid| materials.is_used_by_others(intid, index);
+    let platform = Platform::new(config, materials.devices, gate, &mut links, others);
+    let platform = platform.ok_or_else(refused)?;
     let windows = dma_windows(config, ram);
-    let dma =
-        Dma::new(gate, ram, &windows, &owned).map_err(|error| SetupError::Objects(index, error))?;
+    let masters = masters(&owned, &platform, gate, materials);
+    let dma = Dma::new(gate, ram, &windows, &masters)
+        .map_err(|error| SetupError::Objects(index, error))?;
     let messages = (sources, mapped);
-    Ok(Devices::new(owned, bus, dma, messages, links))
+    Ok((Devices::new(owned, bus, dma, messages, links), platform))
+}
+
+/// All that may do DMA: functions first, by slot. A stream that two devices have is the first one's; both come and go
+/// together.
+fn masters(
+    owned: &[Owned],
+    platform: &Platform,
+    gate: &Gate,
+    materials: &Materials<'_>,
+) -> Vec<Master> {
+    let mut masters: Vec<Master> = Vec::new();
+    for owned in owned {
+        let record = &gate.topology.functions[owned.info];
+        masters.push(Master {
+            sender: Sender::Function(record.address),
+            virt: Some(owned.virt),
+            group: record.group as u32,
+            streams: owned.streams.clone(),
+        });
+    }
+    for assigned in &platform.devices {
+        let place = materials.devices.iter();
+        let place = place.take_while(|device| device.path != assigned.device.path);
+        let taken = |stream: &&(IommuIndex, DeviceId)| {
+            masters.iter().any(|master| master.streams.contains(stream))
+        };
+        let streams = assigned.streams.iter().filter(|stream| !taken(stream));
+        let streams: Vec<_> = streams.copied().collect();
+        masters.push(Master {
+            sender: Sender::Node(Name::new(&assigned.device.path)),
+            virt: None,
+            // Alone in it: groups of functions count from 0, these from the other end.
+            group: u32::MAX - place.count() as u32,
+            streams,
+        });
+    }
+    masters
 }
 
 /// What of its RAM the partition's functions reach.
@@ -293,29 +331,51 @@ pub fn lines(
     lines
 }
 
-/// Who owns which stream, for the record of faults: every function of the machine, owned or not.
-pub fn streams(gate: &Gate, partitions: &[Partition]) -> Vec<Stream> {
-    let mut streams = Vec::new();
+/// Who owns which stream, for the record of faults: every function of the machine and every one of the other `devices`,
+/// owned or not. Of two that have one stream the owned one comes first, and of those the one that was let through with it.
+pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]) -> Vec<Stream> {
+    let (mut owned, mut nobodys) = (Vec::new(), Vec::new());
     for (index, info) in gate.topology.functions.iter().enumerate() {
-        let partition = partitions.iter().position(|partition| {
-            partition
-                .devices
-                .owned
-                .iter()
-                .any(|owned| owned.info == index)
-        });
-        for identity in &info.streams {
-            if let Some(iommu) = gate.iommu(identity.target) {
-                streams.push(Stream {
-                    iommu,
-                    id: identity.id,
-                    function: info.address,
-                    partition,
-                });
-            }
+        let owns = |partition: &Partition| {
+            let mut owned = partition.devices.owned.iter();
+            owned.any(|owned| owned.info == index)
+        };
+        let partition = partitions.iter().position(owns);
+        let list = match partition {
+            Some(_) => &mut owned,
+            None => &mut nobodys,
+        };
+        list.extend(info.streams.iter().filter_map(|identity| {
+            Some(Stream {
+                iommu: gate.iommu(identity.target)?,
+                id: identity.id,
+                sender: Sender::Function(info.address),
+                partition,
+            })
+        }));
+    }
+    for (index, partition) in partitions.iter().enumerate() {
+        for assigned in &partition.platform.devices {
+            owned.extend(assigned.streams.iter().map(|&(iommu, id)| Stream {
+                iommu,
+                id,
+                sender: Sender::Node(Name::new(&assigned.device.path)),
+                partition: Some(index),
+            }));
         }
     }
-    streams
+    for device in devices {
+        nobodys.extend(device.streams.iter().filter_map(|stream| {
+            Some(Stream {
+                iommu: gate.iommu(stream.iommu)?,
+                id: stream.id,
+                sender: Sender::Node(Name::new(&device.path)),
+                partition: None,
+            })
+        }));
+    }
+    owned.extend(nobodys);
+    owned
 }
 
 /// Which vCPU is on which physical CPU.

@@ -113,7 +113,7 @@ pub fn build(
         report::partition(&partition, &gate);
         partitions.push(partition);
     }
-    gate.streams = assemble::streams(&gate, &partitions);
+    gate.streams = assemble::streams(&gate, &devices, &partitions);
     Ok(System {
         owners: assemble::owners(info.cpus.len(), &partitions),
         uart: info.uart.and_then(|uart| uart.irq).map(takeover::wired),

@@ -142,6 +142,7 @@ impl fmt::Display for PlatformLine<'_> {
             device,
             registers,
             irqs,
+            streams,
         } = self.0;
         f.write_str(&device.path)?;
         for (host, guest) in device.registers.iter().zip(registers) {
@@ -152,7 +153,10 @@ impl fmt::Display for PlatformLine<'_> {
                 write!(f, ", interrupt {} as {}", host.intid, guest.intid)?;
             }
         }
-        if device.streams.is_empty() {
+        for (iommu, stream) in streams {
+            write!(f, ", stream {stream} of smmu{}", iommu.0)?;
+        }
+        if streams.is_empty() {
             f.write_str("; does no DMA by the configuration's word")?;
         }
         f.write_str("; cannot be reset: it keeps its state")
@@ -164,8 +168,10 @@ mod tests {
     use super::{PlatformLine, SmmuLine};
     use crate::boot_info::{Irq, PlatformDevice};
     use crate::platform::Assigned;
+    use alloc::vec::Vec;
     use iommu::addr::Gpa;
     use iommu::addr::{Hpa, Span};
+    use iommu::id::DeviceId;
     use iommu::id::IommuIndex;
     use iommu::physical::Caps;
     use iommu::smmuv3::Layout;
@@ -234,11 +240,21 @@ mod tests {
             }]
             .into(),
             irqs: [Some(level(64)), None, None].into(),
+            streams: Vec::new(),
         };
         assert_eq!(
             PlatformLine(&assigned).to_string(),
             "/pl011@9040000, registers 0x9040000+0x1000 as 0xa000000, interrupt 40 as 64; does no DMA by \
              the configuration's word; cannot be reset: it keeps its state"
+        );
+        let master = Assigned {
+            streams: [(IommuIndex(1), DeviceId(0x40))].into(),
+            ..assigned
+        };
+        let line = PlatformLine(&master).to_string();
+        assert!(
+            line.ends_with(" as 64, stream 0x40 of smmu1; cannot be reset: it keeps its state"),
+            "{line}"
         );
     }
 }

@@ -10,6 +10,7 @@ mod linux;
 mod misuse;
 mod platform;
 mod qtest;
+mod stream_table;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};

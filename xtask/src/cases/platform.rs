@@ -2,11 +2,15 @@
 //! its SMMU: what is seen of DMA is seen with PCI functions; here it is registers, interrupts, and stream table entries.
 
 use super::lines::{self, answer, answers};
+use super::stream_table::{self, Config};
 use super::{Case, Context, case};
 use crate::config::tree;
 use crate::initrd::{self, DRAIN, Init};
 use crate::setup::kit;
 use anyhow::{Context as _, Result, ensure};
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeProperty};
+use dtoolkit::{Node, Property};
 use kernel::config::MachineFacts;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -19,36 +23,42 @@ pub const CASES: &[Case] = &[
         the_host_knows_qemus_nodes,
     ),
     case("platform::linux_has_a_uart", linux_has_a_uart),
+    case(
+        "platform::a_stream_is_open_while_it_is_owned",
+        a_stream_is_open_while_it_is_owned,
+    ),
 ];
 
+const STREAM: &str = include_str!("../../configs/platform_stream.toml");
 const UART: &str = include_str!("../../configs/platform_uart.toml");
 const RUN_LIMIT: Duration = Duration::from_secs(150);
 const LINE_LIMIT: Duration = Duration::from_secs(60);
 
+/// The tree of QEMU's `virt` with this much memory, so many CPUs and UARTs.
+fn dump(context: &Context, memory: &str, cpus: u32, uarts: usize) -> Result<Vec<u8>> {
+    let path = context.file("dumped.dtb", b"")?;
+    let machine = format!(
+        "virt,virtualization=on,gic-version=3,dtb-randomness=off,iommu=smmuv3,dumpdtb={}",
+        path.display()
+    );
+    let cpus = cpus.to_string();
+    let mut command = context.qemu()?.command();
+    command.args([
+        "-machine", &machine, "-cpu", "max", "-m", memory, "-smp", &cpus,
+    ]);
+    command.args(["-nodefaults", "-display", "none"]);
+    command.args(["-serial", "null"].repeat(uarts));
+    let output = command.output()?;
+    ensure!(output.status.success(), "QEMU does not dump its tree");
+    Ok(std::fs::read(path)?)
+}
+
 /// What host checks take for the tree of QEMU's `virt` is what the QEMU at hand makes.
 fn the_host_knows_qemus_nodes(context: &Context) -> Result<()> {
     for uarts in [0, 1] {
-        let path = context.file("dumped.dtb", b"")?;
-        let machine = format!(
-            "virt,virtualization=on,gic-version=3,dtb-randomness=off,iommu=smmuv3,dumpdtb={}",
-            path.display()
-        );
-        let serials = ["-serial", "null"].repeat(1 + uarts);
-        let mut command = context.qemu()?.command();
-        command.args([
-            "-machine",
-            &machine,
-            "-cpu",
-            "max",
-            "-m",
-            "1G",
-            "-nodefaults",
-        ]);
-        let output = command.args(["-display", "none"]).args(serials).output()?;
-        ensure!(output.status.success(), "QEMU does not dump its tree");
         let (mut known, mut dumped) = (MachineFacts::default(), MachineFacts::default());
         tree::describe_qemu(&mut known, uarts);
-        let bytes = std::fs::read(path)?;
+        let bytes = dump(context, "1G", 1, 1 + uarts)?;
         tree::describe(&mut dumped, &bytes).map_err(anyhow::Error::msg)?;
         for facts in [&mut known, &mut dumped] {
             facts.nodes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -117,6 +127,60 @@ if [ \"$line\" = again ]; then drain; reboot -f; fi
         "{line}"
     );
     lines::passed(&console, "clock")
+}
+
+/// The device tree says that the clock and the GPIOs do DMA through the SMMU, each with a StreamID of its own; QEMU's do
+/// none. The clock is a partition's: its stream is let through stage 2 while that runs, and refused after it has
+/// stopped, as that of the GPIOs, which are nobody's, always is.
+fn a_stream_is_open_while_it_is_owned(context: &Context) -> Result<()> {
+    const CLOCK: u64 = 0x4242;
+    const GPIOS: u64 = 0x4321;
+    let bytes = dump(context, "256M", 2, 1)?;
+    let fdt = Fdt::new(&bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    let mut tree = DeviceTree::from_fdt(&fdt);
+    let smmu = fdt.find_node("/smmuv3@9050000").context("no SMMU")?;
+    let smmu = smmu.property("phandle").context("no phandle")?;
+    for (path, stream) in [("/pl031@9010000", CLOCK), ("/pl061@9030000", GPIOS)] {
+        let node = tree.find_node_mut(path).context("a node of QEMU's")?;
+        let iommus = [smmu.value(), &(stream as u32).to_be_bytes()].concat();
+        node.add_property(DeviceTreeProperty::new_unchecked("iommus", &iommus[..]));
+    }
+    context.file("edited.dtb", &tree.to_dtb())?;
+
+    let mut guest = context.start(&context.pack(STREAM)?)?;
+    guest.wait_all(&["[owner] watching", "[other] watching"], LINE_LIMIT)?;
+    let mut monitor = guest.monitor()?;
+    let mut entries = || -> Result<[Config; 2]> {
+        monitor.stop()?;
+        let entries = [
+            stream_table::entry(&mut monitor, CLOCK)?,
+            stream_table::entry(&mut monitor, GPIOS)?,
+        ];
+        monitor.cont()?;
+        Ok(entries)
+    };
+    let refused = |config| matches!(config, Config::Nothing | Config::Abort);
+    let [owned, nobodys] = entries()?;
+    ensure!(
+        matches!(owned, Config::StageTwo(table) if table != 0) && refused(nobodys),
+        "while it is owned: {owned:?}; nobody's: {nobodys:?}"
+    );
+    guest.send("\n")?;
+    guest.wait_for("[sluice] owner: stopped", LINE_LIMIT)?;
+    let after = entries()?;
+    ensure!(after.into_iter().all(refused), "after the stop: {after:?}");
+    guest.send("\x1d1\n")?;
+    guest.wait_off(RUN_LIMIT)?;
+
+    let console = guest.console();
+    let line = lines::hypervisor(&console, "owner: /pl031@9010000, ")?;
+    ensure!(
+        line == "registers 0x9010000+0x1000 as 0xa000000, interrupt 34 as 64, stream 0x4242 of smmu0; \
+                 cannot be reset: it keeps its state",
+        "{line}"
+    );
+    lines::passed(&console, "owner")?;
+    lines::passed(&console, "other")
 }
 
 /// QEMU makes the socket a little after it was started.

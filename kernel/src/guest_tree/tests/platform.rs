@@ -27,6 +27,7 @@ fn uart() -> Assigned {
             intid: 64,
             edge: false,
         })],
+        streams: vec![],
     }
 }
 

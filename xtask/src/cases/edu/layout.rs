@@ -1,6 +1,7 @@
 //! What lies where in the machine's memory: from QEMU's own registers where it has them, else from what the hypervisor
 //! says at its start.
 
+use crate::cases::stream_table::{ADDRESS, STRTAB_BASE, STRTAB_BASE_CFG, register};
 use crate::cases::{Context, lines};
 use crate::qemu::Monitor;
 use crate::tasks::build;
@@ -10,15 +11,9 @@ use std::ops::Range;
 
 /// RAM of QEMU's `virt` starts here.
 pub const RAM: u64 = 0x4000_0000;
-/// Its SMMU.
-const SMMU: u64 = 0x0905_0000;
-/// Registers (IHI 0070, 6.3): STRTAB_BASE, STRTAB_BASE_CFG, CMDQ_BASE, EVENTQ_BASE.
-const STRTAB_BASE: u64 = 0x80;
-const STRTAB_BASE_CFG: u64 = 0x88;
+/// Registers of its SMMU (IHI 0070, 6.3): CMDQ_BASE, EVENTQ_BASE.
 const CMDQ_BASE: u64 = 0x90;
 const EVENTQ_BASE: u64 = 0xa0;
-/// An address in them and in descriptors.
-const ADDRESS: u64 = 0x000f_ffff_ffff_ffff;
 /// The attacker's device is 00:02.0.
 const STREAM: u64 = 0x10;
 /// The DMA window in the configuration.
@@ -229,17 +224,4 @@ fn said(console: &str, what: &str) -> Result<Range<u64>> {
         .with_context(|| format!("the hypervisor does not say its {what}"))?;
     let (base, len) = lines::range(text)?;
     Ok(base..base + len)
-}
-
-/// A register of the SMMU, as QEMU has it.
-fn register(monitor: &mut Monitor, offset: u64) -> Result<u64> {
-    let size = if offset == STRTAB_BASE_CFG { 'w' } else { 'g' };
-    let text = monitor.human(&format!("xp /1x{size} {:#x}", SMMU + offset))?;
-    let value = text
-        .trim_end()
-        .rsplit(' ')
-        .next()
-        .unwrap_or_default()
-        .trim_start_matches("0x");
-    u64::from_str_radix(value, 16).with_context(|| format!("`xp` answers {text:?}"))
 }
