@@ -12,6 +12,7 @@
 //! 6. [`smmuv3`]: the driver of a physical SMMUv3.
 //! 7. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
 //! 8. [`guest`]: the IOMMUs that guests see, on top of slices.
+//! 9. [`uapi`]: the objects by IOMMUFD\'s requests, as bytes.
 //!
 //! Feature `model` adds `model`, software hardware to test drivers on.
 #![no_std]
@@ -32,3 +33,4 @@ pub mod object;
 pub mod physical;
 pub mod smmuv3;
 pub mod table;
+pub mod uapi;

@@ -43,15 +43,19 @@ pub struct MapRequest {
 }
 
 impl MapRequest {
-    fn check(&self) -> Result<(Option<u64>, Access), Error> {
+    /// What comes before any object is looked at.
+    pub(crate) fn check(&self) -> Result<(Option<u64>, Access), Error> {
         let unknown = self.flags & !(FIXED_IOVA | WRITEABLE | READABLE);
         if unknown != 0 {
             return Err(Error::Unsupported(unknown));
         }
         zero(self.reserved)?;
         // Also where it is an output.
-        if self.iova == u64::MAX {
+        if self.iova == u64::MAX || self.length == u64::MAX {
             return Err(Error::Overflow);
+        }
+        if self.flags & (WRITEABLE | READABLE) == 0 {
+            return Err(Error::Access);
         }
         let mut access = Access::empty();
         access.set(Access::READ, self.flags & READABLE != 0);

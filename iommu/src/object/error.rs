@@ -108,7 +108,7 @@ impl From<IommuError> for Error {
     }
 }
 
-/// Linux's generic error numbers, as far as the objects use them.
+/// Linux's generic error numbers, as far as the objects and their outer ABI use them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(i32)]
 #[expect(missing_docs, reason = "the names are the documentation")]
@@ -117,13 +117,16 @@ pub enum Errno {
     ENOENT = 2,
     EIO = 5,
     E2BIG = 7,
+    EBADF = 9,
     ENOMEM = 12,
     EFAULT = 14,
     EBUSY = 16,
     EEXIST = 17,
     ENODEV = 19,
     EINVAL = 22,
+    ENOTTY = 25,
     ENOSPC = 28,
+    ESPIPE = 29,
     EDEADLK = 35,
     EOVERFLOW = 75,
     EMSGSIZE = 90,
