@@ -14,12 +14,14 @@
 //! 8. [`guest`]: the IOMMUs that guests see, on top of slices.
 //! 9. [`uapi`]: the objects by IOMMUFD\'s requests, as bytes.
 //!
+//! [`sync`] is the one lock that all of these use.
+//!
 //! Feature `model` adds `model`, software hardware to test drivers on.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, loom))]
 extern crate std;
 
 pub mod addr;
@@ -32,5 +34,6 @@ pub mod model;
 pub mod object;
 pub mod physical;
 pub mod smmuv3;
+pub mod sync;
 pub mod table;
 pub mod uapi;

@@ -102,11 +102,43 @@ const LONG: [(&str, &str); 3] = [
     ("PROPTEST_CASES", "25600"),
 ];
 
+/// Tests of the locks in every order, which are built with `loom`'s in their place (`iommu::sync`) and run by themselves.
+const ORDERS: [&str; 4] = [
+    "iommu::object::tests::orders::loom_a_tag_is_given_out_again_only_after_it_was_forgotten",
+    "iommu::object::tests::orders::loom_no_two_objects_have_one_id",
+    "iommu::smmuv3::shared::orders::loom_a_refusal_is_its_own_producers_whoever_finds_it",
+    "iommu::smmuv3::shared::orders::loom_each_producer_returns_with_all_of_its_own_complete",
+];
+
+/// Runs those of [`ORDERS`] that are selected. One that is not there has failed.
+fn run_orders(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<()> {
+    let mut missing = ORDERS.to_vec();
+    missing.retain(|name| selection.takes(name));
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let target = project::root().join("target/loom");
+    let command = cargo(&["test", "-p", "iommu", "--lib", "loom_"])
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+    let mut seen = |verdict: Verdict| {
+        missing.retain(|name| *name != verdict.name);
+        report(verdict);
+    };
+    run_libtest("host::builds_for_loom", command, selection, &mut seen)?;
+    for name in missing {
+        report(verdict(name.to_owned(), Some("did not run".to_owned())));
+    }
+    Ok(())
+}
+
 /// Runs what is selected.
 pub fn run(selection: &Selection, long: bool, report: &mut dyn FnMut(Verdict)) -> Result<()> {
     for check in CHECKS.iter().filter(|check| selection.takes(check.name)) {
         report(run_check(check));
     }
+    run_orders(selection, report)?;
     if selection.is_everything() {
         let args: &[&str] = &["test", "--workspace", "--no-fail-fast"];
         return run_libtest("host::builds", tests(args, long), selection, report);
@@ -140,6 +172,8 @@ pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
             .into_iter()
             .map(|name| (name.full, Kind::Host)),
     );
+    let orders = ORDERS.iter().filter(|name| selection.takes(name));
+    all.extend(orders.map(|name| ((*name).to_owned(), Kind::Host)));
     Ok(all)
 }
 

@@ -26,11 +26,10 @@
 
 use alloc::sync::Arc;
 
-use spin::mutex::TicketMutex;
-
 use crate::fault::Fault;
 use crate::id::IommuIndex;
 use crate::physical::{IommuError, PriRequest};
+use crate::sync::Mutex;
 use driver::DeviceInfo;
 use inner::Inner;
 
@@ -74,7 +73,7 @@ pub use veventq::Event;
 pub use viommu::{BATCH, MAX_ENTRIES, MAX_ENTRY_LEN, Progress};
 
 /// What handles share.
-type Shared = Arc<TicketMutex<Inner>>;
+type Shared = Arc<Mutex<Inner>>;
 
 /// All objects of one VM. See the module's description.
 #[derive(Debug)]
@@ -89,7 +88,7 @@ impl Context {
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Invalid`] for a number of records that a [`Ring`] does not take.
     pub fn new(objects: u32, records: u32) -> Result<Self, Error> {
-        let shared = Arc::new(TicketMutex::new(Inner::new(objects, records)?));
+        let shared = Arc::new(Mutex::new(Inner::new(objects, records)?));
         shared.lock().key = Arc::as_ptr(&shared).addr();
         Ok(Self { shared })
     }

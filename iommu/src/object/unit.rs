@@ -6,8 +6,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use spin::mutex::TicketMutex;
-
 use super::driver::{
     Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, StageOne, Stale,
     Target, UserData, ViommuDriver, Waiting,
@@ -20,6 +18,7 @@ use crate::physical::{
     Invalidate, Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
 };
 use crate::smmuv3::CacheTagAllocator;
+use crate::sync::Mutex;
 use crate::table::{Attributes, MapError, Memory, StageTwoTable};
 
 /// A physical IOMMU, and what it gives the objects that others do not have.
@@ -78,11 +77,11 @@ pub struct Unit<P: Platform, I: Backend> {
     input_bits: u8,
     coherent: bool,
     output_bits: u8,
-    physical: TicketMutex<I>,
+    physical: Mutex<I>,
     /// For invalidations beside whoever has `physical`.
     invalidator: Option<Arc<dyn Invalidate>>,
-    tags: TicketMutex<CacheTagAllocator>,
-    groups: TicketMutex<GroupOwners>,
+    tags: Mutex<CacheTagAllocator>,
+    groups: Mutex<GroupOwners>,
 }
 
 impl<P: Platform, I: Backend> Unit<P, I> {
@@ -96,14 +95,14 @@ impl<P: Platform, I: Backend> Unit<P, I> {
             coherent: caps.coherent,
             output_bits: caps.output_bits,
             invalidator: physical.invalidator(),
-            physical: TicketMutex::new(physical),
-            tags: TicketMutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
-            groups: TicketMutex::new(GroupOwners::default()),
+            physical: Mutex::new(physical),
+            tags: Mutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
+            groups: Mutex::new(GroupOwners::default()),
         }
     }
 
     /// The hardware itself, for its faults and errors.
-    pub fn physical(&self) -> &TicketMutex<I> {
+    pub fn physical(&self) -> &Mutex<I> {
         &self.physical
     }
 

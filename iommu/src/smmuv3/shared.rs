@@ -6,8 +6,6 @@
 
 use alloc::sync::Arc;
 
-use spin::mutex::{TicketMutex, TicketMutexGuard};
-
 use super::command::Command;
 use super::command_queue::{CommandQueue, Pushed, Ticket};
 use super::nested::NestedStreams;
@@ -16,6 +14,7 @@ use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
 use crate::hal::{Mmio, Platform};
 use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
+use crate::sync::{Mutex, MutexGuard, relax};
 
 /// What the lock is for.
 pub(super) struct Core<P: Platform, M> {
@@ -30,10 +29,10 @@ pub(super) struct Core<P: Platform, M> {
 pub(super) struct Shared<P: Platform, M> {
     pub(super) platform: Arc<P>,
     pub(super) features: Features,
-    core: TicketMutex<Core<P, M>>,
+    core: Mutex<Core<P, M>>,
 }
 
-pub(super) type Guard<'a, P, M> = TicketMutexGuard<'a, Core<P, M>>;
+pub(super) type Guard<'a, P, M> = MutexGuard<'a, Core<P, M>>;
 
 /// A program that did not come to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +47,7 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         Self {
             platform,
             features,
-            core: TicketMutex::new(core),
+            core: Mutex::new(core),
         }
     }
 
@@ -88,7 +87,7 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
             if self.platform.now_ns().saturating_sub(start) > DEADLINE_NS {
                 return Err(IommuError::Timeout);
             }
-            core::hint::spin_loop();
+            relax();
         }
     }
 
@@ -212,3 +211,6 @@ impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
         Self::submit(self, batch)
     }
 }
+
+#[cfg(all(test, loom))]
+mod orders;

@@ -18,6 +18,8 @@ mod lacks;
 mod life;
 mod lifecycle;
 mod nth;
+#[cfg(loom)]
+mod orders;
 mod ring;
 mod slice;
 mod unit;

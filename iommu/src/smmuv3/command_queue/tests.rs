@@ -1,7 +1,7 @@
 //! Every interleaving of producers and hardware, at the steps that the lock makes of them.
 //!
-//! The lock is the only synchronisation, so that these are all the orders there are: what a tool that explores memory
-//! orders would add is the lock's own.
+//! The lock is the only synchronisation, so that these are all the orders there are. That it is, and what happens around
+//! it, is for `shared::orders`.
 
 use alloc::sync::Arc;
 use alloc::vec;
