@@ -113,7 +113,7 @@ const IGNORED_FIRST: u64 = 0x07f0_0000_0000_0000;
 /// MTCFG, MemAttr, ALLOCCFG, SHCFG, NSCFG, PRIVCFG, INSTCFG (IDR1.ATTR_TYPES_OVR and ATTR_PERMS_OVR are 0), and what has
 /// no name.
 const NAMED_SECOND: u64 = 0xf800_00ff;
-/// Word 1: STRW, IGNORED without stage 1.
+/// Word 1: STRW, RES0 as IDR0.HYP is 0.
 const STREAM_WORLD: u64 = 3 << 30;
 
 impl Rules {
@@ -144,13 +144,20 @@ impl Rules {
         if config & 0b100 == 0 {
             return StageOne::Abort;
         }
-        let mut words = [words[0] & !IGNORED_FIRST, words[1] & NAMED_SECOND];
-        if config & 1 == 0 {
-            words[1] &= !STREAM_WORLD;
-        }
+        let mut words = [
+            words[0] & !IGNORED_FIRST,
+            words[1] & NAMED_SECOND & !STREAM_WORLD,
+        ];
         if !self.ats {
             words[1] &= !(STE1::EATS.mask << STE1::EATS.shift);
         }
+        if self.substream_bits == 0 {
+            words[0] &= !(STE0::S1CDMAX.mask << STE0::S1CDMAX.shift);
+        }
+        // 0b11 behaves as 0b00 in S1Fmt, S1DSS and, without DPT, EATS.
+        words[0] = without_threes(words[0], STE0::S1FMT.shift);
+        words[1] = without_threes(words[1], STE1::S1DSS.shift);
+        words[1] = without_threes(words[1], STE1::EATS.shift);
         let mut stage_one = match GuestEntry::read(words) {
             Ok(GuestEntry::Translate { stage_one, ats }) => StageOneConfig { ats, ..stage_one },
             Ok(GuestEntry::Bypass) => return StageOne::Bypass,
@@ -164,5 +171,14 @@ impl Rules {
         }
         stage_one.no_stall |= self.no_stall;
         StageOne::Translate(stage_one)
+    }
+}
+
+/// `word` with 0b00 for 0b11 in the two bits from `at` on.
+const fn without_threes(word: u64, at: usize) -> u64 {
+    if word >> at & 3 == 3 {
+        word & !(3 << at)
+    } else {
+        word
     }
 }
