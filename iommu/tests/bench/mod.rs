@@ -166,6 +166,7 @@ macro_rules! scenarios {
             both_stages_translate_and_each_fault_is_of_its_stage,
             each_invalidation_of_a_stage_1_takes_its_entry,
             what_stage_2_unmaps_is_gone_from_both_stages,
+            what_could_not_be_read_is_told_with_its_address,
             a_refused_command_is_told_and_got_over,
             a_batch_longer_than_the_queue_is_complete,
             a_storm_of_faults_is_bounded_and_its_losses_are_told,
@@ -193,6 +194,7 @@ pub mod run {
         a_context_changes_and_is_seen_to, a_table_of_the_hosts_own_translates,
         both_stages_translate_and_each_fault_is_of_its_stage,
         each_invalidation_of_a_stage_1_takes_its_entry,
+        what_could_not_be_read_is_told_with_its_address,
         what_stage_2_unmaps_is_gone_from_both_stages,
     };
     pub use super::stage_two::{

@@ -4,7 +4,7 @@ use iommu::addr::{Hpa, Iova};
 use iommu::fault::{FaultReason, Stage};
 use iommu::id::{CacheTag, DeviceId};
 use iommu::physical::{Granule, Invalidation, StageOneConfig, StreamConfig};
-use iommu::smmuv3::{ContextDescriptor, ContextTable, StageOneTable};
+use iommu::smmuv3::{ContextDescriptor, ContextTable, StageOneTable, event};
 use iommu::table::Attributes;
 
 use super::{Bench, PAGE, Set, Table, span, stage_two};
@@ -220,4 +220,39 @@ pub fn what_stage_2_unmaps_is_gone_from_both_stages<B: Bench>() {
     set.unmap(&mut table, GUEST + TARGET * PAGE, PAGE, TAG.0);
     set.refused(0x1000, FaultReason::Translation, Stage::Two);
     set.attach(B::WRITER, StreamConfig::Abort);
+}
+
+/// Where no machine of a test has anything.
+const ABSENT: u64 = 0x20_0000_0000;
+
+pub fn what_could_not_be_read_is_told_with_its_address<B: Bench>() {
+    let (mut set, mut table) = guest::<B>();
+    set.unmap(&mut table, GUEST + CONTEXT * PAGE, PAGE, TAG.0);
+    table
+        .map(
+            span(GUEST + CONTEXT * PAGE, PAGE),
+            Hpa(ABSENT),
+            Attributes::DMA,
+        )
+        .expect("mapped");
+    set.attach(B::WRITER, nested(&table));
+    assert!(!set.bench.write(0x1000));
+    // A descriptor of stage 1 that is not there either.
+    let (mut other, mut second) = guest::<B>();
+    other.unmap(&mut second, GUEST + (TABLES[0] + 1) * PAGE, PAGE, TAG.0);
+    second
+        .map(
+            span(GUEST + (TABLES[0] + 1) * PAGE, PAGE),
+            Hpa(ABSENT),
+            Attributes::DMA,
+        )
+        .expect("mapped");
+    assert!(!other.bench.write(0x1000));
+    for set in [&mut set, &mut other] {
+        let (faults, _) = set.drain();
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].reason, FaultReason::FetchAbort);
+        assert_eq!(event::fetch_address(faults[0].raw), Some(Hpa(ABSENT)));
+        set.attach(B::WRITER, StreamConfig::Abort);
+    }
 }

@@ -16,6 +16,10 @@ use crate::machine::{RAM, RAM_BYTES};
 const OAS: u8 = 44;
 const SIZES: [u8; 8] = [32, 36, 40, 42, 44, 48, 52, 52];
 
+/// `virt`'s window for 64-bit BARs: nobody is there, and PCI takes writes and answers reads with ones. Only a block that the
+/// document does not have leads to it.
+const PCI: std::ops::Range<u64> = 0x80_0000_0000..0x100_0000_0000;
+
 /// Event numbers.
 const WALK_ABORT: u64 = 0x0b;
 const TRANSLATION: u64 = 0x10;
@@ -165,6 +169,13 @@ impl Walker<'_> {
     }
 
     fn land(&mut self, at: Option<u64>, place: Option<u64>) -> Outcome {
+        if at.is_some_and(|at| PCI.contains(&at)) {
+            return if self.now.write {
+                Outcome::Elsewhere
+            } else {
+                Outcome::Read(u32::MAX)
+            };
+        }
         let at = at.filter(|at| in_ram(*at));
         match (self.now.write, at) {
             (true, None) => Outcome::Refused,
