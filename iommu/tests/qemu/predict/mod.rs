@@ -94,6 +94,16 @@ struct Walker<'a> {
 
 /// What happens with `causes` in force.
 pub fn answers(image: &Image, expected: &Expected, causes: Causes) -> [Answer; 2] {
+    run(image, expected, causes).0
+}
+
+/// Where QEMU writes data, beside what was there before.
+pub fn written(image: &Image, expected: &Expected) -> impl Iterator<Item = u64> {
+    run(image, expected, Causes::all()).1.into_keys()
+}
+
+/// What happens, and the data that are in memory then.
+fn run(image: &Image, expected: &Expected, causes: Causes) -> ([Answer; 2], BTreeMap<u64, u32>) {
     let mut walker = Walker {
         image,
         causes,
@@ -102,7 +112,7 @@ pub fn answers(image: &Image, expected: &Expected, causes: Causes) -> [Answer; 2
         now: image.accesses[0],
     };
     let mut index = 0;
-    image.accesses.map(|access| {
+    let answers = image.accesses.map(|access| {
         if index == 1 && image.cold {
             walker.cached = None;
         }
@@ -115,7 +125,8 @@ pub fn answers(image: &Image, expected: &Expected, causes: Causes) -> [Answer; 2
             outcome,
             events: found.err().flatten().into_iter().collect(),
         }
-    })
+    });
+    (answers, walker.data)
 }
 
 /// The causes that it takes to come to `found`.
