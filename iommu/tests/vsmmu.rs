@@ -14,7 +14,7 @@ use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::model::memory::{Buffer, Memory};
 use iommu::model::smmu::{Config, Denied};
 use iommu::object::driver::Access;
-use iommu::object::{Context, Device, HwptPaging, Ioas};
+use iommu::object::{Context, Delivery, Device, HwptPaging, Ioas};
 use iommu::smmuv3::slice::guest_record;
 use iommu::smmuv3::{Identity, Offer, event};
 use vm::{BYTES, GUEST, PAGE, Piece, RAM, Space, Vm, entry};
@@ -234,7 +234,10 @@ impl Guest {
 
     /// Takes faults of the hardware where they belong.
     fn serve(&mut self, vm: &Vm) -> Effect {
-        vm.serve(0);
+        for (_, delivery) in vm.serve(0) {
+            let own = !matches!(delivery, Delivery::Record | Delivery::NotMine);
+            assert_eq!(self.smmu.slice().holds(delivery), own, "{delivery:?}");
+        }
         self.smmu.deliver(&self.ram)
     }
 }

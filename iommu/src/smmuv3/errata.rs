@@ -21,6 +21,8 @@ pub struct Errata {
     pub blocks_in_pieces: bool,
     /// Stage 2 translations of stage 1 table bases are cached with the configuration.
     pub tables_in_configuration: bool,
+    /// A context of a guest's can end the machine: the SMMU is shown copies only.
+    pub copied_contexts: bool,
 }
 
 /// One row: who has it, which revisions, what follows.
@@ -78,6 +80,7 @@ const TABLE: &[Erratum] = &[
         effect: |errata| {
             errata.blocks_in_pieces = true;
             errata.tables_in_configuration = true;
+            errata.copied_contexts = true;
         },
     },
 ];
@@ -129,6 +132,7 @@ mod tests {
         assert_eq!(of(0x4980_043b), Errata::default());
         let emulator = of(0);
         assert!(emulator.blocks_in_pieces && emulator.tables_in_configuration);
+        assert!(emulator.copied_contexts);
         assert!(!emulator.no_nesting && !emulator.no_wake && emulator.commands_a_sync == 0);
     }
 }

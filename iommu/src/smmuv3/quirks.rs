@@ -14,6 +14,8 @@
 //! * An STE with stage 2 but without S2AA64 ends the emulator: [`super::stream_table`] builds them whole.
 //! * CMD_TLBI_S2_IPA leaves what was combined from both stages, as the document allows: [`super::nested`] goes on with
 //!   CMD_TLBI_NH_ALL.
+//! * A CD whose IPS is reserved (6, 7) ends the emulator, and a guest owns its CDs: [`super::errata`] has it, and
+//!   [`crate::guest::vsmmu`] shows copies.
 //! * A TLBI by VA without a range drops one page of a block that was cached in pages, and translations of TTB0 and TTB1 are
 //!   cached with the configuration: [`super::errata`] has both, by the identity that the emulator leaves 0.
 //! * Commands of features that are not there (CMD_ATC_INV, CMD_RESUME, ..) are consumed, where the document has CERROR_ILL:

@@ -17,6 +17,16 @@
 //! has for them: C_BAD_STE, CERROR, GERROR, writes that are ignored and counted.
 //!
 //! A StreamID that no device of the slice has is ignored, wherever it is.
+//!
+//! # What its owner does
+//!
+//! It is behind one lock, taken before those of the objects. [`start`](VirtSmmu::start) and [`stop`](VirtSmmu::stop) go
+//! with the guest. A trapped store is [`write`](VirtSmmu::write), a load [`read`](VirtSmmu::read), if the copy of the
+//! registers is not mapped for the guest. When the objects say that a fault of the hardware went to a queue of the slice
+//! ([`ObjectSlice::holds`]), it is [`deliver`](VirtSmmu::deliver). Of each [`Effect`], interrupts and messages are handed
+//! on, and while there is [`more`](Effect::more), [`run`](VirtSmmu::run) is called again: a guest that polls does not trap,
+//! so that is before the CPU that rang goes back into the guest, and after others had their turn. Where stalls or page
+//! requests are offered, [`expire`](VirtSmmu::expire) is called when it said.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

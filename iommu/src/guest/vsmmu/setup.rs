@@ -31,7 +31,8 @@ pub struct Setup<B> {
     pub waiting: u16,
     /// Nanoseconds that one of them may wait.
     pub patience_ns: u64,
-    /// Memory for copies of contexts, where the hardware must not see the guest's own. There are no substreams then.
+    /// Memory for copies of contexts, where the hardware must not see the guest's own
+    /// ([`Errata::copied_contexts`](crate::smmuv3::errata::Errata::copied_contexts)). There are no substreams then.
     pub contexts: Option<ContextCopies<B>>,
 }
 

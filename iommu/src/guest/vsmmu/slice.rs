@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use crate::object::driver::{Answer, Entry, StageOne};
 use crate::object::{
-    Context, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest, Progress,
-    Vdevice, Veventq, Viommu,
+    Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest,
+    Progress, Vdevice, Veventq, Viommu,
 };
 use crate::smmuv3::slice::{COMMANDS, EVENTS, VIOMMU};
 
@@ -110,6 +110,18 @@ impl ObjectSlice {
             stage_one: None,
         });
         Ok(())
+    }
+
+    /// Whether a fault that went there is for the guest's SMMU to deliver.
+    pub fn holds(&self, delivery: Delivery) -> bool {
+        match delivery {
+            Delivery::Event(queue) => queue == self.events.id(),
+            Delivery::PageRequest(queue) => {
+                let requests = self.requests.as_ref();
+                requests.is_some_and(|requests| queue == requests.id())
+            }
+            _ => false,
+        }
     }
 
     /// The slice itself.
