@@ -16,6 +16,7 @@ use crate::object::{Error, Event, Item, PageRequest, Progress};
 use crate::smmuv3::{Identity, Offer};
 
 mod commands;
+mod contexts;
 mod events;
 mod linux;
 mod registers;
