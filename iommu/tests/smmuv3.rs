@@ -227,12 +227,20 @@ fn a_start_that_is_never_acknowledged_ends_and_keeps_the_memory() {
 fn the_stream_table_of_65536_streams_is_small() {
     let (fake, mut smmu) = started();
     assert_eq!(smmu.counters().stream_table_bytes, 4096);
+    let layout = smmu.layout();
+    assert!(layout.two_level);
+    assert_eq!((layout.stream_bits, layout.stream_table.len), (16, 4096));
+    assert_eq!(smmu.caps().device_id_bits, 16);
     smmu.attach(DeviceId(0x8), stage_two(1)).unwrap();
     smmu.attach(DeviceId(0x10), stage_two(1)).unwrap();
     assert_eq!(smmu.counters().stream_table_bytes, 20 << 10);
     assert!(fake.state().transaction(0x8).is_some());
     assert_eq!(fake.state().transaction(0x9), None);
     assert_eq!(fake.state().transaction(0x108), None);
+    // The last of the bus: the descriptor spans all of it.
+    smmu.attach(DeviceId(0xff), stage_two(1)).unwrap();
+    assert!(fake.state().transaction(0xff).is_some());
+    assert_eq!(smmu.counters().stream_table_bytes, 20 << 10);
 }
 
 #[test]
@@ -502,6 +510,7 @@ fn a_linear_table_serves_where_there_is_no_other() {
     let fake = Fake::with(0x0, 0x0544_101b);
     let mut smmu = start(&fake).unwrap();
     assert_eq!(smmu.counters().stream_table_bytes, 4 << 20);
+    assert!(!smmu.layout().two_level);
     smmu.attach(DeviceId(0xffff), stage_two(1)).unwrap();
     assert!(fake.state().transaction(0xffff).is_some());
     assert_eq!(fake.state().transaction(0xfffe), None);
@@ -514,7 +523,13 @@ fn an_smmu_that_does_not_snoop_has_every_store_cleaned() {
     smmu.attach(DeviceId(8), stage_two(1)).unwrap();
     smmu.attach(DeviceId(8), stage_two(2)).unwrap();
     let mut dirty = std::collections::BTreeSet::new();
-    for act in fake.acts() {
+    let acts = fake.acts();
+    // The zeroes of what was allocated: the level 1 table, and the level 2 table before anything leads to it.
+    for bytes in [4 << 10, 16 << 10] {
+        let zeroes = |act: &&Act| matches!(act, Act::Clean(_, len) if *len == bytes);
+        assert!(acts.iter().any(|act| zeroes(&act)), "{bytes} bytes");
+    }
+    for act in acts {
         match act {
             Act::Store(at, _) => {
                 dirty.insert(at);
@@ -526,6 +541,16 @@ fn an_smmu_that_does_not_snoop_has_every_store_cleaned() {
     }
     let walks = fake.state().transaction(8).unwrap()[2] >> 40 & 0x3f;
     assert_eq!(walks, 0b10_0000, "non-cacheable, outer shareable");
+}
+
+#[test]
+fn an_smmu_that_snoops_costs_no_clean() {
+    let (fake, mut smmu) = started();
+    smmu.attach(DeviceId(8), stage_two(1)).unwrap();
+    smmu.attach(DeviceId(8), stage_two(2)).unwrap();
+    let acts = fake.acts();
+    assert!(acts.iter().any(|act| matches!(act, Act::Store(..))));
+    assert!(!acts.iter().any(|act| matches!(act, Act::Clean(..))));
 }
 
 #[test]

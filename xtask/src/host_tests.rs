@@ -135,8 +135,11 @@ fn run_orders(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<
 
 /// Runs what is selected.
 pub fn run(selection: &Selection, long: bool, report: &mut dyn FnMut(Verdict)) -> Result<()> {
-    for check in CHECKS.iter().filter(|check| selection.takes(check.name)) {
+    for check in checks(selection) {
         report(run_check(check));
+    }
+    if !selection.takes_kind(Kind::Host) {
+        return Ok(());
     }
     run_orders(selection, report)?;
     if selection.is_everything() {
@@ -163,18 +166,22 @@ fn tests(args: &[&str], long: bool) -> Expression {
 
 /// Names of what is selected.
 pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
-    let checks = CHECKS
-        .iter()
-        .map(|check| (check.name.to_owned(), Kind::Source));
-    let mut all: Vec<_> = checks.filter(|(name, _)| selection.takes(name)).collect();
-    all.extend(
-        names(selection)?
-            .into_iter()
-            .map(|name| (name.full, Kind::Host)),
-    );
-    let orders = ORDERS.iter().filter(|name| selection.takes(name));
-    all.extend(orders.map(|name| ((*name).to_owned(), Kind::Host)));
+    let mut all: Vec<_> = checks(selection)
+        .map(|check| (check.name.to_owned(), Kind::Source))
+        .collect();
+    if selection.takes_kind(Kind::Host) {
+        let orders = ORDERS.iter().filter(|name| selection.takes(name));
+        all.extend(orders.map(|name| ((*name).to_owned(), Kind::Host)));
+        let names = names(selection)?.into_iter();
+        all.extend(names.map(|name| (name.full, Kind::Host)));
+    }
     Ok(all)
+}
+
+fn checks(selection: &Selection) -> impl Iterator<Item = &'static Check> {
+    CHECKS
+        .iter()
+        .filter(|check| selection.takes_kind(Kind::Source) && selection.takes(check.name))
 }
 
 fn run_check(check: &Check) -> Verdict {

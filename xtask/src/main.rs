@@ -45,6 +45,10 @@ enum Command {
     Test(tasks::test::Test),
     /// Measure the figures.
     Bench(tasks::bench::Bench),
+    /// Measure which lines of `iommu` its tests run.
+    Coverage(tasks::coverage::Coverage),
+    /// Change `iommu` in small ways, each of which a test must notice.
+    Mutants(tasks::mutants::Mutants),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +60,8 @@ fn main() -> ExitCode {
         Command::Run(task) => task.run(),
         Command::Test(task) => task.run(),
         Command::Bench(task) => task.run(),
+        Command::Coverage(task) => task.run(),
+        Command::Mutants(task) => task.run(),
     };
     match done {
         Ok(code) => code,

@@ -48,9 +48,8 @@ struct Batch {
 
 impl Batch {
     fn refuse(&mut self, at: u64, code: u8) {
-        if self.refused.is_none_or(|(first, _)| at < first) {
-            self.refused = Some((at, code));
-        }
+        let new = (at, code);
+        self.refused = Some(self.refused.map_or(new, |first| first.min(new)));
     }
 }
 

@@ -9,8 +9,8 @@ use crate::project;
 use anyhow::{Context, Result};
 use duct::Expression;
 use std::env;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// The compiler with which Debian builds browsers, newer than that of its release.
@@ -118,9 +118,7 @@ fn programs(root: &Path) -> PathBuf {
 pub fn unpack(apt: &Apt) -> Result<()> {
     let root = apt.unpack(&COMPILER)?;
     for name in PROGRAMS {
-        let path = programs(&root).join(name);
-        project::write(&path, Tool::of_root(&root, name)?.script().as_bytes())?;
-        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        Tool::of_root(&root, name)?.write_script(&programs(&root).join(name))?;
     }
     let text = Tool::of_root(&root, "rustc")?.version()?;
     let version = version(&text)?;

@@ -2,10 +2,12 @@
 //! Each is taken from an environment variable, from the machine where it has a good one, or from Debian's packages.
 
 use super::apt::{self, Apt, Packages};
+use crate::project;
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -42,6 +44,14 @@ const FIRMWARE: Packages = Packages {
 const VALGRIND: Packages = Packages {
     name: "valgrind",
     names: &["valgrind"],
+    closure: true,
+    members: &[],
+};
+
+/// Reads what the rustc of this year writes; an older one cannot.
+const LLVM: Packages = Packages {
+    name: "llvm",
+    names: &["llvm-22"],
     closure: true,
     members: &[],
 };
@@ -88,9 +98,16 @@ impl Tool {
         })
     }
 
+    /// Writes [`Self::script`] to `path`.
+    pub fn write_script(&self, path: &Path) -> Result<()> {
+        project::write(path, self.script().as_bytes())?;
+        fs::set_permissions(path, Permissions::from_mode(0o755))
+            .with_context(|| format!("cannot make {} a program", path.display()))
+    }
+
     /// A shell script that runs a program of an unpacked root, for those who know it by its path only. The program
     /// takes the script for itself.
-    pub fn script(&self) -> String {
+    fn script(&self) -> String {
         let quoted = |word: &OsStr| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
         let words: Vec<_> = self.args.iter().map(|word| quoted(word)).collect();
         format!(
@@ -278,6 +295,23 @@ pub fn valgrind() -> Result<Tool> {
     tool.env
         .push(("VALGRIND_LIB", root.join("usr/libexec/valgrind").into()));
     Ok(tool)
+}
+
+/// llvm-cov and llvm-profdata, which read the counts of covered lines: `LLVM_COV` and `LLVM_PROFDATA`, or Debian's.
+pub fn llvm() -> Result<[PathBuf; 2]> {
+    if let (Some(cov), Some(profdata)) = (env::var_os("LLVM_COV"), env::var_os("LLVM_PROFDATA")) {
+        return Ok([cov.into(), profdata.into()]);
+    }
+    let root = fetch(&LLVM, || {
+        "llvm-cov is missing: name those of rustc's own LLVM in LLVM_COV and LLVM_PROFDATA".into()
+    })?;
+    let script = |name: &str| -> Result<PathBuf> {
+        let path = root.join(name);
+        let tool = Tool::of_root(&root, &format!("{name}-22"))?;
+        tool.write_script(&path)?;
+        Ok(path)
+    };
+    Ok([script("llvm-cov")?, script("llvm-profdata")?])
 }
 
 fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {

@@ -4,10 +4,13 @@
 //! They ask [`apt`] for what the machine lacks, and [`sources`] tells where apt may get it.
 
 pub mod apt;
+mod cargo_tool;
 mod debian_rust;
 pub mod kit;
 mod sources;
 pub mod toolchain;
+
+pub use cargo_tool::cargo_tool;
 
 use crate::project::{self, Lock};
 use anyhow::Result;

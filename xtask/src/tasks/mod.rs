@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod build;
 pub mod check;
+pub mod coverage;
 pub mod image;
+pub mod mutants;
 pub mod run;
 pub mod setup;
 pub mod test;

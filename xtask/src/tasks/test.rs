@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 pub struct Test {
     /// Only cases whose name contains one of these; `*` stands for anything.
     patterns: Vec<String>,
+    /// Only those of this kind.
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// Name the cases and run none.
     #[arg(long)]
     list: bool,
@@ -31,7 +34,7 @@ pub struct Test {
 }
 
 /// Where a case runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Kind {
     /// A check of the sources: format, lints, documentation.
     Source,
@@ -58,17 +61,25 @@ pub struct Verdict {
 }
 
 /// Which cases are wanted.
-pub struct Selection(Vec<String>);
+pub struct Selection {
+    patterns: Vec<String>,
+    kind: Option<Kind>,
+}
 
 impl Selection {
     /// Whether `name` is.
     pub fn takes(&self, name: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|pattern| matches(pattern, name))
+        self.is_everything() || self.patterns.iter().any(|pattern| matches(pattern, name))
     }
 
-    /// Whether all are.
+    /// Whether any of this kind may be.
+    pub fn takes_kind(&self, kind: Kind) -> bool {
+        self.kind.is_none_or(|only| only == kind)
+    }
+
+    /// Whether all are, of the kinds that are.
     pub fn is_everything(&self) -> bool {
-        self.0.is_empty()
+        self.patterns.is_empty()
     }
 }
 
@@ -87,7 +98,10 @@ fn matches(pattern: &str, name: &str) -> bool {
 impl Test {
     /// Runs them; the exit code tells whether all passed.
     pub fn run(self) -> Outcome {
-        let selection = Selection(self.patterns.clone());
+        let selection = Selection {
+            patterns: self.patterns.clone(),
+            kind: self.kind,
+        };
         if self.list {
             return self.list(&selection);
         }
@@ -110,7 +124,11 @@ impl Test {
 
     fn cases(&self, selection: &Selection) -> Vec<cases::Case> {
         let mut all = cases::all();
-        all.retain(|case| selection.takes(case.name) && (self.long || !case.long));
+        all.retain(|case| {
+            selection.takes_kind(Kind::Machine)
+                && selection.takes(case.name)
+                && (self.long || !case.long)
+        });
         all
     }
 

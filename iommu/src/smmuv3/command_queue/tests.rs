@@ -375,3 +375,20 @@ fn whoever_waits_on_an_smmu_that_lost_its_state_is_answered() {
     }
     assert_eq!(result(&world, 2), Some((1, None)));
 }
+
+#[test]
+fn a_device_that_does_not_answer_counts_before_a_later_refused_command() {
+    let ask = Command::atc_inv(crate::id::DeviceId(8), None, None);
+    let batches = [vec![command(1), ask, command(2), command(3)], Vec::new()];
+    // Command 3 becomes a CMD_SYNC, which is stopped at for the device.
+    let sync = Command::sync(Signal::None).0[0];
+    let refuses = [(command(3).0[0], 1), (sync, 3)];
+    let mut world = World::new(&batches, &refuses);
+    while world.producers[0].result.is_none() {
+        world.step(0);
+        while world.hardware.0.lock().unwrap().can_step() {
+            world.step(2);
+        }
+    }
+    assert_eq!(world.producers[0].result, Some((1, Some(3))));
+}
