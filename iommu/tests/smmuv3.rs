@@ -241,6 +241,12 @@ fn the_stream_table_of_65536_streams_is_small() {
     smmu.attach(DeviceId(0xff), stage_two(1)).unwrap();
     assert!(fake.state().transaction(0xff).is_some());
     assert_eq!(smmu.counters().stream_table_bytes, 20 << 10);
+    // Another bus has another table, and the first one keeps its own.
+    smmu.attach(DeviceId(0x108), stage_two(1)).unwrap();
+    assert_eq!(smmu.counters().stream_table_bytes, 36 << 10);
+    for (stream, open) in [(8, true), (9, false), (0x108, true), (0x109, false)] {
+        assert_eq!(fake.state().transaction(stream).is_some(), open);
+    }
 }
 
 #[test]
