@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use crate::intx::Link;
 use crate::irq;
 use crate::lock::Mutex;
+use crate::machine::GuestRam;
 use crate::messages::{Mapped, Source};
 use crate::monitor::Sender;
 use crate::pci;
@@ -81,7 +82,7 @@ impl Devices {
     }
 
     /// Resets every function and hands it over; one that cannot be handed over stays silent, and refused DMA.
-    pub fn open(&self, gate: &Gate, partition: &str) {
+    pub fn open(&self, gate: &Gate, partition: &str, ram: &GuestRam) {
         for slot in 0..self.owned.len() {
             self.open_one(gate, partition, slot);
         }
@@ -89,6 +90,7 @@ impl Devices {
         for slot in self.owned.len()..self.cut.len() {
             self.let_through(partition, slot);
         }
+        self.dma.start(ram);
     }
 
     /// Whether the DMA of `slot` goes through.
@@ -108,6 +110,8 @@ impl Devices {
         let owned = &self.owned[slot];
         let info = &gate.topology.functions[owned.info];
         if !self.reset(gate, partition, slot) {
+            // Whatever its guest asks for.
+            self.dma.silence(slot);
             return;
         }
         if !self.let_through(partition, slot) {
@@ -126,6 +130,7 @@ impl Devices {
     /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be. BARs to
     /// unmap are left in the bus.
     pub fn close(&self, gate: &Gate, partition: &str) {
+        self.dma.stop();
         for (slot, cut) in self.cut.iter().enumerate() {
             self.dma.close(slot);
             cut.store(false, Ordering::Relaxed);

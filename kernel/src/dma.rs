@@ -1,15 +1,17 @@
 //! What the DMA of one partition goes through, as objects of [`iommu::object`]: an address space with its RAM and the
 //! doorbell of its messages, one table of that which every IOMMU in front of its devices walks, a slice at each of
-//! these, and the devices themselves.
+//! these, and the devices themselves. Where the guest has SMMUs of its own, these say what is put on the table.
 
 use crate::gate::Gate;
 use crate::guest_map;
-use crate::machine::{GuestRam, Iommu};
+use crate::machine::{GuestRam, Host, Iommu};
 use crate::monitor::Sender;
+use crate::viommu::{self, VirtSmmu};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Hpa, Iova, PAGE_SIZE, Span};
 use iommu::fault::Fault;
+use iommu::guest::vsmmu::{Behind, ObjectSlice};
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
 use iommu::object::{
@@ -44,7 +46,10 @@ pub struct Master {
 
 /// One device at one IOMMU.
 struct Bound {
-    device: Device,
+    iommu: IommuIndex,
+    device: Arc<Device>,
+    /// A guest's SMMU says what it goes through.
+    behind_guests: bool,
     /// What its guest calls it in its slice, if it has one.
     _name: Option<Vdevice>,
 }
@@ -55,6 +60,8 @@ pub struct Dma {
     masters: Vec<Vec<Bound>>,
     /// By slot.
     senders: Vec<Sender>,
+    /// What the guest sees of the slices, if it sees any; each has its slice to itself.
+    viommus: Vec<viommu::Viommu>,
     /// By IOMMU.
     pub slices: Vec<Slice>,
     /// There where a device is.
@@ -64,7 +71,8 @@ pub struct Dma {
 }
 
 impl Dma {
-    /// Takes `masters`, by slot, all of them refused. They will reach `windows` of `ram` and the page that messages are
+    /// Takes `masters`, by slot, all of them refused; the guest sees SMMUs before those that it has a name for if there is
+    /// memory for a `viommu`. They will reach `windows` of `ram` and the page that messages are
     /// written to. What a failure has left is undone.
     ///
     /// # Errors
@@ -74,6 +82,7 @@ impl Dma {
         ram: &GuestRam,
         windows: &[Span<Gpa>],
         masters: &[Master],
+        viommu: Option<&Arc<Host>>,
     ) -> Result<Self, Error> {
         let context = Context::new(OBJECTS, RECORDS)?;
         let space = context.ioas()?;
@@ -107,19 +116,52 @@ impl Dma {
         let mut slices = Vec::new();
         if let Some(table) = &table {
             for iommu in &iommus {
-                let viommu = table.viommu(&driver(unit(iommu)), slice::VIOMMU, UserData::default());
+                // A guest's SMMU has a slice of its own.
+                let made = match viommu {
+                    Some(_) => None,
+                    None => unless_unsupported(table.viommu(
+                        &driver(unit(iommu)),
+                        slice::VIOMMU,
+                        UserData::default(),
+                    ))?,
+                };
                 slices.push(Slice {
                     iommu: *iommu,
-                    viommu: unless_unsupported(viommu)?,
+                    viommu: made,
                 });
             }
         }
         let bound = masters
             .iter()
-            .map(|master| bind(&context, gate, &slices, master));
-        let bound = bound.collect::<Result<_, _>>()?;
+            .map(|master| bind(&context, gate, &slices, master, viommu.is_some()));
+        let bound: Vec<Vec<Bound>> = bound.collect::<Result<_, _>>()?;
+        let mut viommus = Vec::new();
+        if let (Some(host), Some(table)) = (viommu, &table) {
+            for iommu in &iommus {
+                let mut slice =
+                    ObjectSlice::new(&context, table, &driver(unit(iommu)), viommu::EVENTS, 0)?;
+                let mut behind = Vec::new();
+                for (master, bounds) in masters.iter().zip(&bound) {
+                    let bounds = bounds.iter().filter(|bound| bound.iommu == *iommu);
+                    for (bound, virt) in bounds.zip(master.virt) {
+                        slice.add(Arc::clone(&bound.device), virt.0)?;
+                        behind.push(Behind {
+                            stream: virt,
+                            ats: false,
+                        });
+                    }
+                }
+                if !behind.is_empty() {
+                    let setup = viommu::setup(&space, host, unit(iommu), viommus.len())?;
+                    let smmu = VirtSmmu::new(Arc::clone(host), setup, slice, &behind);
+                    let smmu = smmu.map_err(viommu::refused)?;
+                    viommus.push(viommu::Viommu::new(*iommu, smmu));
+                }
+            }
+        }
         Ok(Self {
             masters: bound,
+            viommus,
             senders: masters.iter().map(|master| master.sender).collect(),
             slices,
             table,
@@ -165,12 +207,34 @@ impl Dma {
         let opened = self.masters[slot].iter().try_for_each(|bound| {
             // It may have been silenced since it was closed.
             bound.device.detach(0)?;
+            if bound.behind_guests {
+                // `start` is when the guest's SMMUs let it through.
+                return Ok(());
+            }
             bound.device.attach(0, table).map(drop)
         });
         if opened.is_err() {
             self.close(slot);
         }
         opened
+    }
+
+    /// The SMMUs that the guest sees.
+    pub fn viommus(&self) -> &[viommu::Viommu] {
+        &self.viommus
+    }
+
+    /// With all devices open: the guest's SMMUs are out of reset.
+    pub fn start(&self, ram: &GuestRam) {
+        self.viommus.iter().for_each(|viommu| viommu.start(ram));
+    }
+
+    /// The guest's SMMUs stop. All devices are closed next.
+    ///
+    /// # Panics
+    /// DMA cannot be stopped.
+    pub fn stop(&self) {
+        self.viommus.iter().for_each(viommu::Viommu::stop);
     }
 
     /// Refuses the DMA of the device of `slot`, and records what it tries. With the last device nothing of the
@@ -239,7 +303,9 @@ fn bind(
     gate: &Gate,
     slices: &[Slice],
     master: &Master,
+    viommu: bool,
 ) -> Result<Vec<Bound>, Error> {
+    let behind_guests = viommu && master.virt.is_some();
     let mut all = Vec::new();
     for iommu in iommus(core::slice::from_ref(master)) {
         let streams = master.streams.iter().filter(|stream| stream.0 == iommu);
@@ -263,7 +329,9 @@ fn bind(
             None => None,
         };
         all.push(Bound {
-            device,
+            iommu,
+            device: Arc::new(device),
+            behind_guests,
             _name: name,
         });
     }

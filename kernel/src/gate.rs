@@ -243,8 +243,11 @@ impl Gate {
         match owner.map(|(partition, _)| (partition, partition.devices.dma.deliver(fault))) {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
             Some((_, Delivery::NotMine)) | None => self.record(system, fault),
-            // An object has it.
-            Some(_) => {}
+            // An object has it: the guest's SMMU takes it from there.
+            Some((partition, Delivery::Event(_) | Delivery::PageRequest(_))) => {
+                partition.notify_smmu(system, fault.iommu);
+            }
+            Some((_, Delivery::Ignored)) => {}
         }
         let partition = owner.map(|(partition, _)| partition.index);
         if !self

@@ -26,6 +26,16 @@ pub const GICR_STRIDE: u64 = 0x2_0000;
 pub const UART: Span<Gpa> = at(0x0900_0000, 0x1000);
 /// Interrupt of the PL011 (SPI 1).
 pub const UART_INTID: u32 = 33;
+/// SMMUs, as many as the partition's functions are behind.
+pub const SMMU: Span<Gpa> = at(0x0905_0000, MAX_SMMUS as u64 * SMMU_STRIDE);
+/// Size of one SMMU: both register pages.
+pub const SMMU_STRIDE: u64 = 0x2_0000;
+/// SMMUs of a partition at most.
+pub const MAX_SMMUS: usize = 8;
+/// Their interrupts (SPI 64 up), four each: eventq, priq, cmdq-sync, gerror.
+pub const SMMU_INTIDS: core::ops::Range<u32> = 96..96 + 4 * MAX_SMMUS as u32;
+/// Where devices, and nobody else, find copies of the guest's context descriptors: a page for each SMMU.
+pub const CONTEXTS: Span<Gpa> = at(0x0940_0000, MAX_SMMUS as u64 * 0x1000);
 /// Virtual devices, those to come included: what a guest sees here is never a device of the machine.
 pub const VIRTUAL: Span<Gpa> = at(0x0800_0000, 0x0200_0000);
 /// Registers of assigned devices that are not PCI functions, as far as they cannot be where the machine has them.

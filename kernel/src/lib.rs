@@ -45,6 +45,7 @@ pub mod tick;
 pub mod trace;
 pub mod vcpu;
 pub mod vdev;
+pub mod viommu;
 
 use alloc::vec::Vec;
 use arch::memory::FramePool;

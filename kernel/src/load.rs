@@ -7,6 +7,7 @@ use crate::life::Entry;
 use crate::machine::GuestRam;
 use crate::platform::Assigned;
 use alloc::string::String;
+use alloc::vec::Vec;
 use iommu::addr::Gpa;
 
 /// What a partition is started with, again at each restart.
@@ -18,6 +19,7 @@ pub struct Files {
     bootargs: String,
     vcpus: usize,
     pcie: Option<Pcie>,
+    smmus: Vec<Vec<u16>>,
 }
 
 /// Why a partition cannot be loaded. Validation has refused all of these before, on the same files.
@@ -36,11 +38,12 @@ pub enum LoadError {
 }
 
 impl Files {
-    /// Finds the files that `partition` names.
+    /// Finds the files that `partition` names. `smmus`: requester IDs behind each SMMU that it sees.
     pub fn find(
         bundle: &Bundle<'static>,
         partition: &config::Partition,
         pcie: Option<Pcie>,
+        smmus: Vec<Vec<u16>>,
     ) -> Result<Self, LoadError> {
         let file = |name: &Option<String>| match name {
             Some(name) => bundle.file(name).ok_or(LoadError::Missing),
@@ -57,6 +60,7 @@ impl Files {
             bootargs: partition.cmdline.clone().unwrap_or_default(),
             vcpus: partition.cpus.len(),
             pcie,
+            smmus,
         })
     }
 
@@ -74,6 +78,7 @@ impl Files {
             bootargs: &self.bootargs,
             initrd: (place.initrd.len != 0).then_some(place.initrd),
             pcie: self.pcie,
+            smmus: &self.smmus,
             platform,
         };
         let tree = tree.build();

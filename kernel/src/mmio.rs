@@ -1,6 +1,6 @@
 //! A trapped load or store, brought to the virtual device that is there.
 
-use crate::guest_map::{ECAM, GICD, GICR, GICR_STRIDE, ITS, UART};
+use crate::guest_map::{ECAM, GICD, GICR, GICR_STRIDE, ITS, SMMU, UART};
 use crate::input;
 use crate::partition::Partition;
 use crate::system::System;
@@ -74,6 +74,8 @@ pub fn access(
                 .devices
                 .reset_by_guest(&system.gate, partition.name(), slot);
         }
+    } else if inside(&SMMU) {
+        return partition.access_smmu(system, at.base - SMMU.base, size, value);
     } else {
         return None;
     }

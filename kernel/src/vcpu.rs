@@ -98,6 +98,7 @@ impl Stay<'_> {
             }
             let then = self.handle(exit);
             partition.serve_its(system);
+            partition.serve_smmus(system);
             if then == Then::Suspend {
                 lists.store(system, partition, index);
                 self.suspend();
@@ -222,6 +223,7 @@ impl Stay<'_> {
             arch::cpu::wait();
             irq::serve(system, Some((partition, index)));
             partition.serve_its(system);
+            partition.serve_smmus(system);
         }
     }
 

@@ -22,6 +22,7 @@ fn machine() -> Machine {
             cmdline: Some("quiet".to_string()),
             payload: None,
             autostart: false,
+            viommu: false,
             restart: true,
             on_fault: OnFault::default(),
             devices: vec![crate::config::Device {

@@ -506,6 +506,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         cmdline: None,
         payload: Some("guest".into()),
         autostart: true,
+        viommu: false,
         restart: true,
         on_fault: OnFault::default(),
         devices: devices.iter().map(device).collect(),

@@ -192,6 +192,10 @@ pub struct Partition {
     /// Runs from the start; true if absent.
     #[serde(default = "yes")]
     pub autostart: bool,
+    /// It sees an SMMU of its own for each one that its devices are behind, and builds its own stage 1 on our stage 2;
+    /// false if absent: it sees none.
+    #[serde(default)]
+    pub viommu: bool,
     /// PSCI SYSTEM_RESET restarts it (true, if absent) or stops it (false).
     #[serde(default = "yes")]
     pub restart: bool,

@@ -70,6 +70,7 @@ fn partition(name: &str, cpu: u16) -> Partition {
         cmdline: None,
         payload: None,
         autostart: true,
+        viommu: false,
         restart: true,
         on_fault: OnFault::default(),
         devices: vec![],

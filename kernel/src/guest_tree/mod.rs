@@ -1,10 +1,10 @@
 //! The device tree that a partition gets: the places of [`guest_map`], and of its own only what [`GuestTree`] says.
 //!
-//! [`GuestTree::build`] is the tree's outline; one function a node follows, in the same order. A node for a virtual IOMMU is
-//! one more of them, with a phandle that the PCIe host's `iommu-map` names; there is none while partitions see stage 2 only.
+//! [`GuestTree::build`] is the tree's outline; one function a node follows, in the same order.
 
 mod node;
 mod platform;
+mod smmu;
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -34,6 +34,8 @@ pub struct GuestTree<'a> {
     pub initrd: Option<Span<Gpa>>,
     /// The PCIe host, if it has functions.
     pub pcie: Option<Pcie>,
+    /// For each SMMU, the requester IDs behind it, which are its StreamIDs.
+    pub smmus: &'a [Vec<u16>],
     /// Devices that are no functions.
     pub platform: &'a [Assigned],
 }
@@ -50,6 +52,8 @@ pub struct Pcie {
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_ITS: u32 = 2;
 const PHANDLE_CLOCK: u32 = 3;
+/// The first SMMU's; those of the others follow.
+const PHANDLE_SMMU: u32 = 0x100;
 
 /// `#interrupt-cells = <3>` of the GICv3 binding: kind, number, flags.
 const SPI: u32 = 0;
@@ -81,7 +85,8 @@ impl GuestTree<'_> {
             .add(self.gic())
             .add(clock())
             .add(uart())
-            .add_all(self.pcie.map(pcie))
+            .add_all(smmu::nodes(self))
+            .add_all(self.pcie.map(|host| smmu::behind(pcie(host), self.smmus)))
             .add_all(platform::nodes(self.platform))
             .flatten()
     }

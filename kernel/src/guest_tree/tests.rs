@@ -25,6 +25,7 @@ const TREE: GuestTree<'_> = GuestTree {
         dma_coherent: true,
         msi: true,
     }),
+    smmus: &[],
     platform: &[],
 };
 

@@ -126,7 +126,8 @@ pub fn partition(
         index,
         cpus: config.cpus.iter().map(|&cpu| usize::from(cpu)).collect(),
         life: Life::new(config.cpus.len()),
-        files: Files::find(materials.bundle, config, pcie).map_err(|_| refused())?,
+        files: Files::find(materials.bundle, config, pcie, smmus(&devices))
+            .map_err(|_| refused())?,
         config: config.clone(),
         ram,
         stage_two: Mutex::new(stage_two),
@@ -201,10 +202,22 @@ fn devices(
     let platform = platform.ok_or_else(refused)?;
     let windows = dma_windows(config, ram);
     let masters = masters(&owned, &platform, gate, materials);
-    let dma = Dma::new(gate, ram, &windows, &masters)
+    let viommu = config.viommu.then_some(materials.host);
+    let dma = Dma::new(gate, ram, &windows, &masters, viommu)
         .map_err(|error| SetupError::Objects(index, error))?;
     let messages = (sources, mapped);
     Ok((Devices::new(owned, bus, dma, messages, links), platform))
+}
+
+/// For each SMMU that the guest sees, the requester IDs that are behind it.
+fn smmus(devices: &Devices) -> Vec<Vec<u16>> {
+    let behind = |iommu| {
+        let owned = devices.owned.iter();
+        let owned = owned.filter(move |it| it.streams.iter().any(|stream| stream.0 == iommu));
+        owned.map(|owned| owned.virt.0 as u16).collect()
+    };
+    let viommus = devices.dma.viommus().iter();
+    viommus.map(|viommu| behind(viommu.iommu)).collect()
 }
 
 /// All that may do DMA: functions first, by slot. A stream that two devices have is the first one's; both come and go

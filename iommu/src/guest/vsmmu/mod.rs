@@ -72,6 +72,8 @@ pub use slice::{GROUP, ObjectSlice, Slice};
 const STREAM_COST: u32 = 16;
 /// What the copy of one context takes of the budget.
 const CONTEXT_COST: u32 = 8;
+/// CMD_TLBI_NSNH_ALL (§4.4), which has no fields.
+const TLBI_NSNH_ALL: u64 = 0x30;
 /// Events and page requests that one call moves.
 const EVENT_BUDGET: u32 = 64;
 
@@ -275,6 +277,9 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             let stopped = self.put(device, StageOne::Abort);
             result = result.and(stopped);
         }
+        // What was cached of this life is nothing to the next one (CMD_TLBI_NSNH_ALL).
+        let forgotten = self.slice.invalidate(&[[TLBI_NSNH_ALL, 0, 0, 0]]);
+        result = result.and(forgotten.result);
         self.following = None;
         self.half_done = None;
         self.discard();

@@ -1,0 +1,229 @@
+//! The SMMUs that a partition sees: one for each physical one that its functions are behind, on the partition's slice of it.
+//!
+//! [`VirtSmmu`] decides, under the lock of its own; what it asks for outside comes back as an [`Effect`] and is carried out
+//! here: interrupts of the guest, and work that is left for the next time.
+
+use crate::guest_map::{self, SMMU_INTIDS, SMMU_STRIDE};
+use crate::irq::KICK;
+use crate::lock::Mutex;
+use crate::machine::{Buffer, GuestRam, Host, Iommu};
+use crate::partition::Partition;
+use crate::say;
+use crate::system::System;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
+use iommu::addr::{Hpa, Iova, Span};
+use iommu::guest::vsmmu::{
+    self, ContextCopies, Counters, Effect, Interrupts, ObjectSlice, SetupError,
+};
+use iommu::hal::{DmaBuffer, Platform};
+use iommu::id::IommuIndex;
+use iommu::object::driver::{Access, Memory};
+use iommu::object::{Error, Ioas};
+use iommu::smmuv3::Offer;
+use iommu::smmuv3::slice::VIOMMU;
+
+/// What a guest sees of one physical SMMU.
+pub type VirtSmmu = vsmmu::VirtSmmu<Host, ObjectSlice>;
+/// How it is made.
+pub type Setup = vsmmu::Setup<Buffer>;
+
+/// What one trap of a guest does at most, in commands.
+const BUDGET: u32 = 64;
+/// Events that wait for a guest's SMMU at most, in its slice.
+pub const EVENTS: u32 = 256;
+/// Entries of the largest queues of a guest's SMMU, log2.
+const COMMAND_QUEUE: u8 = 10;
+const EVENT_QUEUE: u8 = 8;
+/// Bits of a guest's StreamIDs: its requester IDs.
+const STREAM_BITS: u8 = 16;
+/// Copies of contexts: a page of them, 64 bytes each.
+const COPIES: usize = 4096;
+/// Wires of one SMMU, in the order of the guest's device tree: eventq, priq, cmdq-sync, gerror.
+const WIRES: [Interrupts; 4] = [
+    Interrupts::EVENTS,
+    Interrupts::REQUESTS,
+    Interrupts::SYNC,
+    Interrupts::ERRORS,
+];
+
+/// One of them.
+pub struct Viommu {
+    /// Which physical one it is on.
+    pub iommu: IommuIndex,
+    smmu: Mutex<VirtSmmu>,
+    /// It has work left; written under its lock.
+    busy: AtomicBool,
+}
+
+impl Viommu {
+    /// On the SMMU `iommu`.
+    pub fn new(iommu: IommuIndex, smmu: VirtSmmu) -> Self {
+        Self {
+            iommu,
+            smmu: Mutex::new(smmu),
+            busy: AtomicBool::new(false),
+        }
+    }
+
+    /// What it did so far.
+    pub fn counters(&self) -> Counters {
+        self.smmu.lock().counters()
+    }
+
+    /// Puts all its streams in abort and its registers to what they are out of reset.
+    pub fn stop(&self) {
+        let mut smmu = self.smmu.lock();
+        if let Err(error) = smmu.stop() {
+            panic!("cannot stop the DMA of a device: {error:?}");
+        }
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// Lets the guest's streams do what an SMMU out of reset lets them do.
+    pub fn start(&self, ram: &GuestRam) {
+        // Out of reset it is silent: nothing follows from this but the streams.
+        let _ = self.smmu.lock().start(ram);
+    }
+}
+
+impl Partition {
+    /// An access at `offset` of [`SMMU`] (`value`: a store); `None` where there is none.
+    pub fn access_smmu(
+        &self,
+        system: &System,
+        offset: u64,
+        size: u8,
+        value: Option<u64>,
+    ) -> Option<u64> {
+        let index = (offset / SMMU_STRIDE) as usize;
+        let unit = self.devices.dma.viommus().get(index)?;
+        let offset = offset % SMMU_STRIDE;
+        let mut smmu = unit.smmu.lock();
+        let Some(value) = value else {
+            return Some(smmu.read(offset, size));
+        };
+        let effect = smmu.write(&self.ram, offset, size, value);
+        self.follow(system, index, unit, &effect);
+        Some(0)
+    }
+
+    /// Goes on with what the guest has asked its SMMUs for, a bounded amount a call.
+    pub fn serve_smmus(&self, system: &System) {
+        for (index, unit) in self.devices.dma.viommus().iter().enumerate() {
+            if unit.busy.load(Ordering::Acquire) {
+                let mut smmu = unit.smmu.lock();
+                let effect = smmu.run(&self.ram);
+                self.follow(system, index, unit, &effect);
+            }
+        }
+    }
+
+    /// There are events of `iommu` for the guest.
+    pub fn notify_smmu(&self, system: &System, iommu: IommuIndex) {
+        let units = self.devices.dma.viommus().iter().enumerate();
+        for (index, unit) in units.filter(|(_, unit)| unit.iommu == iommu) {
+            let mut smmu = unit.smmu.lock();
+            let effect = smmu.deliver(&self.ram);
+            self.follow(system, index, unit, &effect);
+        }
+    }
+
+    /// Carries out what a call of `unit` has brought, under its lock, so that two calls do not overtake each other.
+    fn follow(&self, system: &System, index: usize, unit: &Viommu, effect: &Effect) {
+        let first = SMMU_INTIDS.start + (index * WIRES.len()) as u32;
+        for (intid, wire) in (first..).zip(WIRES) {
+            if effect.interrupts.contains(wire) {
+                let mut vgic = self.vgic.lock();
+                // An edge (IHI 0070, §3.18).
+                let up = vgic.set_line(intid, true);
+                let down = vgic.set_line(intid, false);
+                drop(vgic);
+                system.kick(self, up);
+                system.kick(self, down);
+            }
+        }
+        if let Some(error) = effect.failed {
+            say!("{}: smmu{}: {error:?}", self.name(), unit.iommu.0);
+        }
+        unit.busy.store(effect.more, Ordering::Release);
+        if effect.more {
+            // A CPU of the partition comes back out of its guest for the rest, once it has served who else waits for it.
+            let _ = system.gic.send_sgi(self.cpus[0], KICK);
+        }
+    }
+}
+
+/// How the SMMU of a guest, its `index`th, on `iommu` is made.
+///
+/// # Errors
+/// Those of the address space; no memory.
+pub fn setup(space: &Ioas, host: &Arc<Host>, iommu: &Iommu, index: usize) -> Result<Setup, Error> {
+    let hardware = iommu.physical().lock().identity();
+    // An emulator that gives no name ends with all of the machine at some contexts: it sees copies only.
+    let contexts = match hardware.iidr {
+        0 => Some(copies(space, host, index)?),
+        _ => None,
+    };
+    Ok(Setup {
+        hardware,
+        budget: BUDGET,
+        offer: Offer {
+            address_bits: guest_map::IPA_BITS,
+            ..Offer::default()
+        },
+        messages: false,
+        wake: false,
+        stream_bits: STREAM_BITS,
+        command_queue_log2: COMMAND_QUEUE,
+        event_queue_log2: EVENT_QUEUE,
+        request_queue_log2: 0,
+        waiting: 0,
+        patience_ns: 0,
+        contexts,
+    })
+}
+
+/// Memory for copies of contexts, mapped for the devices that they are of.
+fn copies(space: &Ioas, host: &Host, index: usize) -> Result<ContextCopies<Buffer>, Error> {
+    let buffer = host.allocate(COPIES).ok_or(Error::OutOfMemory)?;
+    let at = guest_map::CONTEXTS.base + (index * COPIES) as u64;
+    let memory = Copies(Span {
+        base: buffer.hpa(),
+        len: COPIES as u64,
+    });
+    space.map(Iova(at.0), Arc::new(memory), 0, COPIES as u64, Access::READ)?;
+    Ok(ContextCopies { buffer, at })
+}
+
+/// The pages of some [`ContextCopies`].
+#[derive(Debug)]
+struct Copies(Span<Hpa>);
+
+impl Memory for Copies {
+    fn size(&self) -> u64 {
+        self.0.len
+    }
+
+    fn writable(&self) -> bool {
+        false
+    }
+
+    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
+        let len = self.0.len.checked_sub(offset).filter(|len| *len > 0)?;
+        let base = self.0.base + offset;
+        Some(Span { base, len })
+    }
+}
+
+/// Why the SMMU of a guest cannot be.
+pub fn refused(error: SetupError) -> Error {
+    match error {
+        SetupError::NoStageOne(_) => Error::Unsupported(VIOMMU),
+        SetupError::Size(size) => Error::Invalid(size.into()),
+        SetupError::Stream(stream) => Error::Exists(stream.0.into()),
+        SetupError::Devices(_) => Error::NoSpace,
+        SetupError::Budget => Error::Invalid(0),
+        SetupError::OutOfMemory => Error::OutOfMemory,
+    }
+}
