@@ -201,7 +201,7 @@ fn boots_through_uboot(context: &Context) -> Result<()> {
 }
 
 /// The initial RAM disk that the configurations name.
-fn initial_disk(context: &Context, script: &str) -> Result<()> {
+pub fn initial_disk(context: &Context, script: &str) -> Result<()> {
     let script = format!("{TOOLS}drain() {{ {DRAIN}; }}\n{script}");
     let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;

@@ -11,6 +11,7 @@ mod misuse;
 mod platform;
 mod qtest;
 mod stream_table;
+mod viommu;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
@@ -43,6 +44,7 @@ pub fn all() -> Vec<Case> {
         linux::CASES,
         edu::CASES,
         misuse::CASES,
+        viommu::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,

@@ -1,0 +1,154 @@
+//! Linux drives an SMMU of its own: its stage 1, walked by the hardware on our stage 2.
+
+use super::lines::{self, answer, answers};
+use super::{Case, Context, case, random, sha256};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+pub const CASES: &[Case] = &[
+    case("viommu::linux_drives_its_own", linux_drives_its_own),
+    case(
+        "viommu::two_guests_use_equal_names",
+        two_guests_use_equal_names,
+    ),
+];
+
+const MIB: usize = 1 << 20;
+const RUN_LIMIT: Duration = Duration::from_secs(200);
+
+/// What the guest says of its SMMU and its disk; 64 MiB are read, 16 MiB of them written behind them and read back.
+const SCRIPT: &str = "
+key probed $(dmesg | grep -c 'arm-smmu-v3 .*oas')
+key faults $(dmesg | grep -c 'event 0x')
+group=$(readlink /sys/bus/pci/devices/0000:00:01.0/iommu_group)
+key domain $(cat /sys/kernel/iommu_groups/${group##*/}/type)
+key strict $(dmesg | grep -c 'invalidation policy: strict')
+key read $(part 0 64 | sum)
+part 13 16 > /tmp/copy
+dd if=/tmp/copy of=$disk bs=1M seek=68 oflag=direct conv=fsync 2>/dev/null && key wrote 16
+key back $(part 68 16 | sum)
+";
+
+const ONE: &str = "
+[machine]
+name = 'nested'
+[machine.qemu]
+memory = '2G'
+cpus = 2
+devices = ['nvme,addr=02.0,drive=disk,serial=s0']
+[[machine.qemu.disk]]
+id = 'disk'
+file = 'disk.img'
+[[partition]]
+name = 'linux'
+memory = '512M'
+cpus = [0, 1]
+kernel = 'debian:kernel'
+initrd = 'initrd.cpio'
+cmdline = 'console=ttyAMA0'
+viommu = true
+[[partition.device]]
+address = '00:02.0'
+";
+
+const TWO: &str = "
+[machine]
+name = 'nested-twice'
+[machine.qemu]
+memory = '2G'
+cpus = 2
+devices = ['nvme,addr=02.0,drive=disk,serial=s0', 'nvme,addr=03.0,drive=other,serial=s1']
+[[machine.qemu.disk]]
+id = 'disk'
+file = 'disk.img'
+[[machine.qemu.disk]]
+id = 'other'
+file = 'other.img'
+[[partition]]
+name = 'first'
+memory = '512M'
+cpus = [0]
+kernel = 'debian:kernel'
+initrd = 'initrd.cpio'
+cmdline = 'console=ttyAMA0'
+viommu = true
+[[partition.device]]
+address = '00:02.0'
+[[partition]]
+name = 'second'
+memory = '512M'
+cpus = [1]
+kernel = 'debian:kernel'
+initrd = 'initrd.cpio'
+cmdline = 'console=ttyAMA0'
+viommu = true
+[[partition.device]]
+address = '00:03.0'
+";
+
+/// Debian's driver probes, its disk is in a translated domain in strict mode, and what it reads and writes is right.
+/// QEMU's own trace has contexts decoded for this stream, and none without.
+fn linux_drives_its_own(context: &Context) -> Result<()> {
+    let given = random(64 * MIB)?;
+    disk(context, "disk.img", &given)?;
+    super::linux::initial_disk(context, SCRIPT)?;
+    let mut machine = context.pack(ONE)?;
+    machine.trace.push("smmuv3_cmdq_opcode".into());
+    machine.trace.push("smmuv3_cmdq_tlbi_nsnh".into());
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    right(&console, "linux", &given)?;
+    // Ours are the only commands that the hardware has seen: unmaps by address, with our VMID.
+    let trace = guest.trace()?;
+    let by_address = trace
+        .lines()
+        .filter(|line| line.contains("TLBI_NH_VA"))
+        .count();
+    ensure!(
+        by_address > 0,
+        "no unmap of the guest's reached the hardware"
+    );
+    Ok(())
+}
+
+/// Two guests at once, each of which calls its disk 00:01.0 and its stream 8, with ASIDs of their own.
+fn two_guests_use_equal_names(context: &Context) -> Result<()> {
+    let (given, other) = (random(64 * MIB)?, random(64 * MIB)?);
+    disk(context, "disk.img", &given)?;
+    disk(context, "other.img", &other)?;
+    super::linux::initial_disk(context, SCRIPT)?;
+    let mut guest = context.start(&context.pack(TWO)?)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    right(&console, "first", &given)?;
+    right(&console, "second", &other)
+}
+
+fn disk(context: &Context, name: &str, given: &[u8]) -> Result<()> {
+    let mut disk = given.to_vec();
+    disk.resize(96 * MIB, 0);
+    context.file(name, &disk).map(drop)
+}
+
+fn right(console: &str, who: &str, given: &[u8]) -> Result<()> {
+    let of = |key| answer(console, who, key);
+    ensure!(of("probed")? == "1", "{who}: arm-smmu-v3 did not probe");
+    ensure!(
+        of("domain")? == "DMA" && of("strict")? == "1",
+        "{who}: not a strict domain"
+    );
+    ensure!(of("read")? == sha256(given)?, "{who} read something else");
+    let copied = &given[13 * MIB..29 * MIB];
+    ensure!(
+        of("wrote")? == "16" && of("back")? == sha256(copied)?,
+        "{who} wrote something else"
+    );
+    ensure!(of("faults")? == "0", "{who} has seen faults");
+    ensure!(answers(console, who, "faults").len() == 1);
+    ensure!(
+        lines::summary(console, who)?.0 == 0,
+        "{who}'s DMA was refused"
+    );
+    Ok(())
+}
