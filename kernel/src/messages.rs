@@ -166,10 +166,16 @@ impl Partition {
     }
 
     /// Carries on with the commands that the guest has given its ITS, a bounded number a call.
+    #[inline(always)]
     pub fn serve_its(&self, system: &System) {
-        if !self.its_busy.load(Ordering::Acquire) {
-            return;
+        // Every exit comes here, and nearly none has a command.
+        if self.its_busy.load(Ordering::Acquire) {
+            self.poll_its(system);
         }
+    }
+
+    #[inline(never)]
+    fn poll_its(&self, system: &System) {
         let mut vits = self.vits.lock();
         let kick = vits.poll(
             &mut self.vgic.lock(),

@@ -88,6 +88,7 @@ impl Event {
     }
 
     /// Code in bits 63:56, the rest below.
+    #[inline(always)]
     fn encode(self) -> u64 {
         let word = |kind: u64, detail: u64| kind << 56 | detail;
         match self {
