@@ -205,13 +205,14 @@ impl Layout {
     }
 }
 
-/// Where the hypervisor was loaded: its header is nowhere else on a 2 MiB boundary.
+/// Where the hypervisor was loaded: its code is nowhere else behind a 2 MiB boundary. The page before it has the headers,
+/// which packing completes.
 pub fn image(context: &Context, memory: &Memory) -> Result<u64> {
     let file = fs::read(context.hypervisor()?.flat)?;
-    let code = file.get(64..4096).context("a short image")?;
+    let code = file.get(4096..8192).context("a short image")?;
     let mut found = (RAM..RAM + memory.0.len() as u64)
         .step_by(2 << 20)
-        .filter(|at| memory.bytes(at + 64..at + 4096) == Some(code));
+        .filter(|at| memory.bytes(at + 4096..at + 8192) == Some(code));
     let image = found.next().context("the hypervisor is not in memory")?;
     ensure!(found.next().is_none(), "the hypervisor is there twice");
     Ok(image)
