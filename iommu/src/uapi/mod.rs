@@ -1,7 +1,7 @@
 //! The control ABI: IOMMUFD's requests as bytes (Linux, `include/uapi/linux/iommufd.h`), for callers outside.
 //!
 //! [`ioctl`] takes the number of a request and its argument, does what it says on the objects of one
-//! [`Context`](crate::object::Context), and answers with Linux's error number. Numbers, layouts, sizes and errors are
+//! [`Context`], and answers with Linux's error number. Numbers, layouts, sizes and errors are
 //! Linux's; where its code and its documentation disagree, reserved words are checked and the count of an invalidation
 //! is exact.
 //!

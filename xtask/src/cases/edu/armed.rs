@@ -27,6 +27,12 @@ const BUFFER: u64 = 0x4_0000;
 const RUNNING: u32 = 1;
 const TO_MEMORY: u64 = 2;
 
+/// Registers of the SMMU (IHI 0070, 6.3).
+const SMMU_CR0: u64 = 0x0905_0020;
+const SMMU_GBPA: u64 = 0x0905_0044;
+const GBPA_UPDATE: u32 = 1 << 31;
+const GBPA_ABORT: u32 = 1 << 20;
+
 const PAGE: u64 = 4096;
 
 /// Started before the first instruction of the machine, it lands after Sluice has taken over: on Sluice's own code. Then
@@ -183,6 +189,47 @@ pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
     ensure!(lines::summary(&console, "canary")?.0 == 0);
     ensure!(lines::summary(&console, "nobody")?.0 == 0);
     Ok(())
+}
+
+/// The SMMU is put back to what it is out of reset behind Sluice's back, when nothing stops a DMA. Sluice finds that, and
+/// the next one is refused and recorded.
+pub fn is_stopped_by_an_smmu_that_lost_its_state(context: &Context) -> Result<()> {
+    let config = include_str!("../../../configs/edu_unowned.toml");
+    let mut machine = context.pack(&config.replace("seconds=1", "silent seconds=200"))?;
+    machine.halted = true;
+    let mut guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let mut monitor = guest.monitor()?;
+    debugger.go()?;
+    guest.wait_line("[canary] watching", START_LIMIT)?;
+    debugger.halt()?;
+    let control = debugger.read32(SMMU_CR0)?;
+    ensure!(control & 1 == 1, "SMMU_CR0 is {control:#x}: not enabled");
+    debugger.write32(SMMU_CR0, 0)?;
+    debugger.write32(SMMU_GBPA, GBPA_UPDATE)?;
+    ensure!(debugger.read32(SMMU_GBPA)? == 0, "the SMMU is not open");
+    debugger.go()?;
+    guest.wait_line("smmu0: had lost its state", STEP_LIMIT)?;
+    debugger.halt()?;
+    ensure!(debugger.read32(SMMU_CR0)? == control);
+    ensure!(debugger.read32(SMMU_GBPA)? & GBPA_ABORT != 0);
+    let console = guest.console();
+    let (base, _) = lines::range(lines::hypervisor(&console, "partition canary: memory ")?)?;
+    let target = base + (8 << 20);
+    let before = monitor.memory(target, PAGE)?;
+    start(&mut debugger, target..target + 64)?;
+    debugger.go()?;
+    let fault = guest.wait_line("dma fault: ", STEP_LIMIT)?;
+    ensure!(fault.contains(STREAM), "{fault}");
+    wait_landed(&mut debugger)?;
+    ensure!(
+        monitor.memory(target, PAGE)? == before,
+        "the DMA of an unowned device reached the canary"
+    );
+    debugger.go()?;
+    guest.send(".")?;
+    guest.wait_off(START_LIMIT)?;
+    lines::passed(&guest.console(), "canary")
 }
 
 /// Accesses that the SMMU refused and reported so far.

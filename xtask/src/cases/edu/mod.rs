@@ -21,6 +21,10 @@ pub const CASES: &[Case] = &[
         "edu::is_stopped_after_its_owner",
         armed::is_stopped_after_its_owner,
     ),
+    case(
+        "edu::is_stopped_by_an_smmu_that_lost_its_state",
+        armed::is_stopped_by_an_smmu_that_lost_its_state,
+    ),
 ];
 
 /// The configuration's devices sit at 00:02.0, and QEMU's StreamIDs are the requester IDs.
