@@ -88,7 +88,7 @@ impl Viommu {
 }
 
 impl Partition {
-    /// An access at `offset` of [`SMMU`] (`value`: a store); `None` where there is none.
+    /// An access at `offset` of [`guest_map::SMMU`] (`value`: a store); `None` where there is none.
     pub fn access_smmu(
         &self,
         system: &System,
