@@ -11,6 +11,7 @@ pub const CASES: &[Case] = &[
         "viommu::two_guests_use_equal_names",
         two_guests_use_equal_names,
     ),
+    case("viommu::two_smmus_are_two_slices", two_smmus_are_two_slices),
     case(
         "viommu::a_guest_is_told_of_its_own_faults",
         a_guest_is_told_of_its_own_faults,
@@ -89,6 +90,104 @@ viommu = true
 [[partition.device]]
 address = '00:03.0'
 ";
+
+/// How many SMMUs there are, and what is on each disk, by its serial number.
+const EACH: &str = "
+want=$(tr ' ' '\\n' < /proc/cmdline | sed -n 's/^disks=//p')
+tries=0
+while [ $(ls /dev | grep -c 'nvme.n1$') -lt $want ] && [ $tries -lt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
+key smmus $(ls /sys/class/iommu | wc -l)
+key domains \"$(cat /sys/kernel/iommu_groups/*/type | tr '\\n' ' ')\"
+for at in /sys/class/nvme/*; do
+  disk=/dev/${at##*/}n1
+  key disk \"$(cat $at/serial) $(part 0 16 | sum)\"
+done
+";
+
+/// Two SMMUs, which QEMU describes by ACPI only: one before pcie.0, one before an expander.
+const BEHIND_TWO: &str = "
+[machine]
+name = 'two-smmus'
+[machine.qemu]
+memory = '2G'
+cpus = 2
+smmu = false
+devices = [
+  'arm-smmuv3,primary-bus=pcie.0,stage=nested',
+  'pxb-pcie,id=pcie.1,bus=pcie.0,bus_nr=8',
+  'arm-smmuv3,primary-bus=pcie.1,stage=nested',
+  'pcie-root-port,id=rp1,bus=pcie.1,chassis=2',
+  'pcie-root-port,id=rp2,bus=pcie.1,chassis=3',
+  'nvme,bus=pcie.0,addr=02.0,drive=a,serial=a',
+  'nvme,drive=b,serial=b,bus=rp1',
+  'nvme,drive=c,serial=c,bus=rp2',
+]
+[[machine.qemu.disk]]
+id = 'a'
+file = 'a.img'
+[[machine.qemu.disk]]
+id = 'b'
+file = 'b.img'
+[[machine.qemu.disk]]
+id = 'c'
+file = 'c.img'
+[[partition]]
+name = 'both'
+memory = '512M'
+cpus = [0]
+kernel = 'debian:kernel'
+initrd = 'initrd.cpio'
+cmdline = 'console=ttyAMA0 disks=2'
+viommu = true
+[[partition.device]]
+address = '00:02.0'
+[[partition.device]]
+address = '09:00.0'
+[[partition]]
+name = 'one'
+memory = '512M'
+cpus = [1]
+kernel = 'debian:kernel'
+initrd = 'initrd.cpio'
+cmdline = 'console=ttyAMA0 disks=1'
+viommu = true
+[[partition.device]]
+address = '0a:00.0'
+";
+
+/// Started by EDK2 on a machine with two SMMUs: a guest with a disk behind each sees two, a slice each, on one stage 2;
+/// its neighbour, whose disk is behind the second, sees one.
+fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
+    let mut sums = Vec::new();
+    for name in ["a", "b", "c"] {
+        let data = random(16 * MIB)?;
+        context.file(&format!("{name}.img"), &data)?;
+        sums.push(format!("{name} {}", sha256(&data)?));
+    }
+    super::linux::initial_disk(context, EACH)?;
+    let mut machine = context.pack(BEHIND_TWO)?;
+    super::boot::by_uefi(&mut machine)?;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    for (who, smmus, disks) in [("both", "2", &sums[..2]), ("one", "1", &sums[2..])] {
+        ensure!(answer(&console, who, "smmus")? == smmus, "{who}");
+        let domains = answer(&console, who, "domains")?;
+        ensure!(
+            domains.split_whitespace().all(|domain| domain == "DMA"),
+            "{who}: {domains}"
+        );
+        let mut read: Vec<_> = answers(&console, who, "disk");
+        read.sort_unstable();
+        let read: Vec<String> = read
+            .iter()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        ensure!(read == disks, "{who} read {read:?}");
+        ensure!(lines::summary(&console, who)?.0 == 0);
+    }
+    Ok(())
+}
 
 /// `edu`, which is the guest's 00:02.0 and the machine's 00:03.0, without a driver: a write of 64 bytes to an address that
 /// its domain does not map.

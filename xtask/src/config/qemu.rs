@@ -147,6 +147,7 @@ pub fn functions(devices: &[String], smmu: bool) -> Result<Vec<Function>, Vec<Ba
         return Err(bad);
     }
     topology.number_all();
+    let smmu = smmu || !topology.smmus.is_empty();
     Ok(topology.functions(smmu))
 }
 
@@ -155,6 +156,8 @@ struct Topology {
     /// Buses by their QEMU name.
     names: BTreeMap<String, usize>,
     nodes: Vec<Node>,
+    /// Root buses that have an SMMU of their own, in the order of the SMMUs; none where the machine has one for all.
+    smmus: Vec<usize>,
 }
 
 impl Topology {
@@ -171,6 +174,7 @@ impl Topology {
             }],
             names: BTreeMap::from([("pcie.0".into(), 0)]),
             nodes: Vec::new(),
+            smmus: Vec::new(),
         }
     }
 
@@ -179,6 +183,13 @@ impl Topology {
         index: usize,
         argument: &Argument<'_>,
     ) -> Result<(), (String, Option<usize>)> {
+        if argument.driver == "arm-smmuv3" {
+            let name = argument.properties.get("primary-bus");
+            let bus = name.and_then(|name| self.names.get(*name));
+            let bus =
+                bus.ok_or_else(|| ("its `primary-bus` is no earlier bus".to_owned(), None))?;
+            self.smmus.push(*bus);
+        }
         if !is_function(argument.driver) {
             return Ok(());
         }
@@ -293,7 +304,8 @@ impl Topology {
     /// specification 2.3); the SMMU's StreamIDs are the requester IDs.
     fn streams(&self, node: &Node) -> Vec<Stream> {
         let mut ids = vec![self.address(node).requester_id()];
-        let mut bus = &self.buses[node.bus];
+        let mut root = node.bus;
+        let mut bus = &self.buses[root];
         while let Some(bridge) = bus.bridge.map(|bridge| &self.nodes[bridge]) {
             let own = self.address(bridge).requester_id();
             match bus.port {
@@ -303,13 +315,21 @@ impl Topology {
                 Port::Conventional => ids.push(own),
                 _ => {}
             }
-            bus = &self.buses[bridge.bus];
+            root = bridge.bus;
+            bus = &self.buses[root];
         }
+        let smmu = match self.smmus.is_empty() {
+            true => Some(0),
+            false => self.smmus.iter().position(|other| *other == root),
+        };
+        let Some(smmu) = smmu else {
+            return Vec::new();
+        };
         if node.bypass || matches!(bus.port, Port::Root { bypass: true, .. }) {
             return Vec::new();
         }
         let stream = |id: u16| Stream {
-            smmu: IommuIndex(0),
+            smmu: IommuIndex(smmu as u8),
             id: DeviceId(id.into()),
         };
         ids.into_iter().map(stream).collect()
