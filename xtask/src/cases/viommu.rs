@@ -11,6 +11,10 @@ pub const CASES: &[Case] = &[
         "viommu::two_guests_use_equal_names",
         two_guests_use_equal_names,
     ),
+    case(
+        "viommu::a_restart_leaves_nothing_over",
+        a_restart_leaves_nothing_over,
+    ),
     case("viommu::two_smmus_are_two_slices", two_smmus_are_two_slices),
     case(
         "viommu::a_guest_is_told_of_its_own_faults",
@@ -90,6 +94,43 @@ viommu = true
 [[partition.device]]
 address = '00:03.0'
 ";
+
+/// Starts again in the middle of reads and writes, which the count on the disk tells from the last time.
+const AGAIN: &str = "
+count=$(dd if=$disk bs=1M skip=80 count=1 iflag=direct 2>/dev/null | head -c 1)
+key start $count
+if [ $count -lt 5 ]; then
+  printf $((count + 1)) | dd of=$disk bs=1M seek=80 conv=fsync 2>/dev/null
+  sync
+  for from in 0 16 32 48; do dd if=$disk of=/dev/null bs=64k skip=$((from * 16)) iflag=direct 2>/dev/null & done
+  dd if=/dev/urandom of=$disk bs=64k seek=1408 count=120 oflag=direct 2>/dev/null &
+  sleep 0.5
+  reboot -f
+fi
+key faults $(dmesg | grep -c 'event 0x')
+key read $(part 0 64 | sum)
+";
+
+/// The guest starts again five times with DMA on its way: each life drives its SMMU from reset, the disk is as it was, and
+/// no fault is left for anybody.
+fn a_restart_leaves_nothing_over(context: &Context) -> Result<()> {
+    let given = random(64 * MIB)?;
+    let mut whole = given.clone();
+    whole.resize(80 * MIB, 0);
+    whole.push(b'0');
+    disk(context, "disk.img", &whole)?;
+    super::linux::initial_disk(context, AGAIN)?;
+    let mut guest = context.start(&context.pack(ONE)?)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    let starts = answers(&console, "linux", "start");
+    ensure!(starts == ["0", "1", "2", "3", "4", "5"], "{starts:?}");
+    ensure!(answer(&console, "linux", "faults")? == "0");
+    ensure!(answer(&console, "linux", "read")? == sha256(&given)?);
+    // In between nobody owns its disk: what that still tried is refused and recorded, and is no fault of a later life.
+    lines::hypervisor(&console, "linux: stopped")?;
+    Ok(())
+}
 
 /// How many SMMUs there are, and what is on each disk, by its serial number.
 const EACH: &str = "
