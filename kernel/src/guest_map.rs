@@ -58,3 +58,5 @@ pub const PHYSICAL_TIMER_INTID: u32 = 30;
 pub const SPI_END: u32 = 128;
 /// Where nothing else can be; RAM, which has no fixed end, beside it.
 pub const TAKEN: [Span<Gpa>; 4] = [VIRTUAL, PLATFORM, PCI_WINDOW, ECAM];
+
+const _: () = assert!(PLATFORM_INTIDS.end <= SMMU_INTIDS.start && SMMU_INTIDS.end <= SPI_END);

@@ -1,6 +1,7 @@
 //! Trees are read back; expected cells are those of QEMU's `virt`, which the map follows, or of the bindings.
 
 mod platform;
+mod smmu;
 
 use super::{GuestTree, Pcie};
 use dtoolkit::fdt::{Fdt, FdtNode};
