@@ -112,6 +112,20 @@ impl Gate {
                 partition.name(),
                 partition.misuse()
             );
+            for viommu in partition.devices.dma.viommus() {
+                let counts = viommu.counters();
+                crate::say!(
+                    "{}: its smmu{}: {} commands, {} batches, {} streams set, {} events, {} of them dropped, {} errors",
+                    partition.name(),
+                    viommu.iommu.0,
+                    counts.commands,
+                    counts.batches,
+                    counts.streams,
+                    counts.events.recorded,
+                    counts.events.dropped(),
+                    counts.errors
+                );
+            }
         }
         crate::say!(
             "nobody: {} dma faults recorded; records lost {} times",
