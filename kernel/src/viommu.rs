@@ -159,11 +159,12 @@ impl Partition {
 /// # Errors
 /// Those of the address space; no memory.
 pub fn setup(space: &Ioas, host: &Arc<Host>, iommu: &Iommu, index: usize) -> Result<Setup, Error> {
-    let hardware = iommu.physical().lock().identity();
-    // An emulator that gives no name ends with all of the machine at some contexts: it sees copies only.
-    let contexts = match hardware.iidr {
-        0 => Some(copies(space, host, index)?),
-        _ => None,
+    let physical = iommu.physical().lock();
+    let (hardware, errata) = (physical.identity(), physical.features().errata);
+    drop(physical);
+    let contexts = match errata.copied_contexts {
+        true => Some(copies(space, host, index)?),
+        false => None,
     };
     Ok(Setup {
         hardware,
