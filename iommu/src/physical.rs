@@ -21,6 +21,10 @@ pub struct Caps {
     pub coherent: bool,
     /// Range invalidation by one command.
     pub range_invalidation: bool,
+    /// Bits of the address space of a first-stage table of the host's; 0 where it has none.
+    pub address_space_bits: u8,
+    /// Bits of a PASID at most.
+    pub pasid_bits: u8,
 }
 
 /// A second-stage table as a device entry needs it.
@@ -57,6 +61,21 @@ pub struct StageOneConfig {
     pub no_stall: bool,
     /// ATS is on. The host's decision, never copied from a guest: the device's cache has to be invalidated by somebody.
     pub ats: bool,
+}
+
+/// A first-stage table of the host's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StageOneTable {
+    /// Its address space.
+    pub asid: u16,
+    /// Root table.
+    pub root: Hpa,
+    /// Input address width in bits.
+    pub input_bits: u8,
+    /// Its granule.
+    pub granule: Granule,
+    /// Memory attributes that its leaves index (MAIR).
+    pub attributes: u64,
 }
 
 /// What a device's DMA goes through. A driver never parses a guest's entry.
@@ -106,6 +125,9 @@ impl Granule {
         }
     }
 }
+
+/// Tag of the first-stage tables that the host owns: no slice has it, and their address spaces keep them apart.
+pub const HOST: CacheTag = CacheTag(0);
 
 /// What has to leave the caches of the IOMMU. Order within a batch is not significant; all of it is complete when
 /// [`PhysicalIommu::invalidate`] returns `Ok`.
@@ -305,6 +327,24 @@ pub trait PhysicalIommu: Send {
     fn caps(&self) -> Caps;
     /// Puts `config` in force for `device`. When it returns, no transaction that starts later uses the old one.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError>;
+    /// Puts a first-stage table of the host's in force for what `device` sends with `pasid`; 0 is without one, `None`
+    /// refuses. `pasid_bits` is how many the device has, the same on each call. PASIDs go on as they are when
+    /// [`attach`](Self::attach) refuses what comes without one; after [`StreamConfig::Abort`] everything is refused until
+    /// what comes without a PASID is told otherwise. When this returns, no transaction that starts later uses the old
+    /// table. Addresses are tagged by [`HOST`] and the table's address space.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where there is no such PASID, no such first stage, or where the device as a whole goes
+    /// through a second stage or a guest's first; those of the hardware. The PASID is refused then.
+    fn attach_context(
+        &mut self,
+        _device: DeviceId,
+        _pasid: u32,
+        _pasid_bits: u8,
+        _table: Option<&StageOneTable>,
+    ) -> Result<(), IommuError> {
+        Err(IommuError::Unsupported)
+    }
     /// Removes from the caches of the hardware; complete on return.
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError>;
     /// As [`invalidate`](Self::invalidate), and says how far it came.

@@ -659,7 +659,7 @@ fn a_context_descriptor() {
         granule: Granule::Size4K,
         attributes: 0xff44_0c04_00ff,
     };
-    let words = |table| ContextDescriptor::new(table, &smmu.features()).map(|it| it.0);
+    let words = |table| ContextDescriptor::new(&table, &smmu.features()).map(|it| it.0);
     // ASID | ASET, A, R, AA64, AFFD, IPS = 44 bits | V, EPD1, inner shareable, WB, T0SZ = 16.
     assert_eq!(
         words(table),

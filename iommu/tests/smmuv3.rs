@@ -392,7 +392,7 @@ fn a_context_is_changed_in_one_store_where_it_can_be() {
             granule: Granule::Size4K,
             attributes: 0xff,
         };
-        ContextDescriptor::new(table, &features).unwrap()
+        ContextDescriptor::new(&table, &features).unwrap()
     };
     let mut stores = |descriptor: &ContextDescriptor| {
         fake.acts();

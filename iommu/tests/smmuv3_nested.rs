@@ -49,7 +49,7 @@ impl Guest {
         }
         guest.point(1, TARGET);
         let descriptor = ContextDescriptor::new(
-            StageOneTable {
+            &StageOneTable {
                 asid: ASID,
                 root: Hpa(GUEST + TABLES * PAGE),
                 input_bits: 39,

@@ -4,7 +4,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::driver::{Driver, HwptFlags, Invalidator, PageTable, Root, StageOne, Stale, UserData};
+use super::driver::{
+    Driver, Format, HwptFlags, Invalidator, PageTable, Root, StageOne, Stale, UserData,
+};
 use super::ids::{Object, Owner};
 use super::inner::Inner;
 use super::{Error, room};
@@ -28,6 +30,7 @@ pub(super) struct Tagged {
 pub(super) struct Paging {
     pub ioas: u32,
     table: Box<dyn PageTable>,
+    format: Format,
     pub flags: HwptFlags,
     pub fault: Option<u32>,
     /// Every tag under which it is cached anywhere.
@@ -57,14 +60,17 @@ impl Paging {
     /// Removes a range from the table and from all caches of it.
     pub(super) fn unmap(&mut self, range: Span<Iova>) -> Result<(), IommuError> {
         let tags = &self.tags;
-        let result = self.table.unmap(range, &mut |stale| flush(tags, stale));
+        let format = self.format;
+        let result = self
+            .table
+            .unmap(range, &mut |stale| flush(tags, format, stale));
         self.lost |= result.is_err();
         result
     }
 
     /// Makes all IOMMUs forget `stale`.
     pub(super) fn flush(&self, stale: Stale) -> Result<(), IommuError> {
-        flush(&self.tags, stale)
+        flush(&self.tags, self.format, stale)
     }
 
     /// Makes all IOMMUs forget all of it.
@@ -86,7 +92,7 @@ impl Paging {
             return Ok(());
         }
         room::reserve(&mut self.tags, 1)?;
-        let tag = driver.alloc_tag()?;
+        let tag = driver.alloc_tag(self.format)?;
         self.tags.push(Tagged {
             driver: Arc::clone(driver),
             tag,
@@ -127,15 +133,17 @@ impl Paging {
     }
 
     fn free_tag(&mut self, driver: &Arc<dyn Driver>, tag: CacheTag) {
-        self.lost |= driver.free_tag(tag).is_err();
+        self.lost |= driver.free_tag(tag, self.format).is_err();
     }
 }
 
 /// Each IOMMU is told, whatever another answered.
-fn flush(tags: &[Tagged], stale: Stale) -> Result<(), IommuError> {
+fn flush(tags: &[Tagged], format: Format, stale: Stale) -> Result<(), IommuError> {
     let mut result = Ok(());
     for tagged in tags {
-        let one = tagged.driver.flush(tagged.tag, stale, tagged.nested);
+        let one = tagged
+            .driver
+            .flush(tagged.tag, format, stale, tagged.nested);
         result = result.and(one);
     }
     result
@@ -195,9 +203,11 @@ impl Inner {
                 table.retire();
                 return Err(error);
             }
+            let format = table.root().format;
             Ok(Object::Paging(Paging {
                 ioas,
                 table,
+                format,
                 flags,
                 fault,
                 tags: Vec::new(),
@@ -363,7 +373,7 @@ impl Inner {
         self.publish_with(|inner, _| {
             let parent = inner.ids.paging_mut(paging)?;
             room::reserve(&mut parent.tags, 1)?;
-            let tag = driver.alloc_tag()?;
+            let tag = driver.alloc_tag(root.format)?;
             let made = driver.alloc_nested(&root, tag, data);
             let (stage_one, invalidator) = match made {
                 Ok(made) => made,

@@ -47,6 +47,7 @@ mod hwpt;
 mod ids;
 mod inner;
 mod ioas;
+mod mirror;
 mod one;
 mod ring;
 pub(crate) mod room;

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::attach::Attachment;
-use super::driver::{Driver, Target};
+use super::driver::{Driver, Requester, Target};
 use super::event::Record;
 use super::hwpt::Parent;
 use super::ids::Object;
@@ -45,6 +45,14 @@ impl Inner {
             stage_one: nested.stage_one,
             virt_id,
         })
+    }
+
+    fn requester(&self, device: u32, stream: DeviceId) -> Requester {
+        let bound = self.ids.device(device);
+        Requester {
+            stream,
+            pasid_bits: bound.map_or(0, |bound| bound.pasid_bits),
+        }
     }
 
     /// Takes the tag that an attachment needs; a guest's stage 1 has one.
@@ -124,7 +132,7 @@ impl Inner {
         while let Some(stream) = self.stream(device, way, n) {
             n += 1;
             let target = self.unless_silenced(&driver, stream, way.pasid, target);
-            if let Err(error) = driver.attach(stream, way.pasid, &target) {
+            if let Err(error) = driver.attach(&self.requester(device, stream), way.pasid, &target) {
                 self.restore(device, way, n);
                 return Err(error);
             }
@@ -145,7 +153,7 @@ impl Inner {
                 return;
             };
             let target = self.unless_silenced(&driver, stream, way.pasid, target);
-            if let Err(error) = driver.attach(stream, way.pasid, &target) {
+            if let Err(error) = driver.attach(&self.requester(device, stream), way.pasid, &target) {
                 // The driver leaves it refused: contained, but not what its owner believes.
                 self.records.push(Record::Contained { device, error });
             }
@@ -211,7 +219,7 @@ impl Inner {
         }
     }
 
-    /// Refuses all requests without a PASID of a device's streams, without a record, whatever it is attached to.
+    /// Refuses all requests of a device's streams, without a record, whatever it is attached to.
     ///
     /// # Errors
     /// That of the hardware: the device may still reach memory.
@@ -220,7 +228,7 @@ impl Inner {
         bound.silenced = true;
         let driver = Arc::clone(&bound.driver);
         for stream in &self.ids.device(device)?.streams {
-            driver.attach(*stream, 0, &Target::Abort)?;
+            driver.attach(&self.requester(device, *stream), 0, &Target::Abort)?;
         }
         Ok(())
     }
@@ -238,7 +246,7 @@ impl Inner {
                 .map(|(user, hwpt)| self.target(user, hwpt));
             let target = target.and_then(Result::ok).unwrap_or(Target::Refuse);
             let target = self.unless_silenced(&driver, stream, 0, target);
-            if let Err(error) = driver.attach(stream, 0, &target) {
+            if let Err(error) = driver.attach(&self.requester(device, stream), 0, &target) {
                 self.records.push(Record::Contained { device, error });
             }
         }
@@ -288,7 +296,7 @@ impl Inner {
         let mut n = 0;
         while let Some(stream) = self.own_stream(device, pasid, n) {
             let target = self.unless_silenced(driver, stream, pasid, Target::Refuse);
-            driver.attach(stream, pasid, &target)?;
+            driver.attach(&self.requester(device, stream), pasid, &target)?;
             n += 1;
         }
         Ok(())

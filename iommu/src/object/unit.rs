@@ -7,19 +7,21 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::driver::{
-    Access, Answer, Driver, Flush, Format, HwInfo, HwptFlags, PageTable, Root, StageOne, Stale,
-    Target, UserData, ViommuDriver, Waiting,
+    Answer, Driver, Format, HwInfo, HwptFlags, PageTable, Requester, Root, StageOne, Stale, Target,
+    UserData, ViommuDriver, Waiting,
 };
+use super::mirror::{FirstTable, Table, refused};
 use super::{Error, room};
-use crate::addr::{Hpa, Iova, PAGE_SIZE, Span};
+
 use crate::hal::Platform;
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Invalidate, Invalidated, Invalidation, IommuError, PhysicalIommu, StageTwo, StreamConfig,
+    Caps, Granule, HOST, Invalidate, Invalidated, Invalidation, IommuError, PhysicalIommu,
+    StageOneTable, StageTwo, StreamConfig,
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::sync::Mutex;
-use crate::table::{Attributes, MapError, Memory, StageTwoTable};
+use crate::table::{Shape, StageOneAttributes, StageTwoTable};
 
 /// A physical IOMMU, and what it gives the objects that others do not have.
 pub trait Backend: PhysicalIommu {
@@ -75,12 +77,13 @@ pub struct Unit<P: Platform, I: Backend> {
     platform: Arc<P>,
     /// Width of the tables it makes.
     input_bits: u8,
-    coherent: bool,
-    output_bits: u8,
+    caps: Caps,
     physical: Mutex<I>,
     /// For invalidations beside whoever has `physical`.
     invalidator: Option<Arc<dyn Invalidate>>,
     tags: Mutex<CacheTagAllocator>,
+    /// Address spaces of its own first stages, all under [`HOST`].
+    spaces: Mutex<CacheTagAllocator>,
     groups: Mutex<GroupOwners>,
 }
 
@@ -92,11 +95,11 @@ impl<P: Platform, I: Backend> Unit<P, I> {
             index,
             platform,
             input_bits,
-            coherent: caps.coherent,
-            output_bits: caps.output_bits,
+            caps,
             invalidator: physical.invalidator(),
             physical: Mutex::new(physical),
             tags: Mutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
+            spaces: Mutex::new(CacheTagAllocator::new(caps.address_space_bits)),
             groups: Mutex::new(GroupOwners::default()),
         }
     }
@@ -108,7 +111,7 @@ impl<P: Platform, I: Backend> Unit<P, I> {
 
     /// Whether its walks snoop CPU caches. Tables that others made for walks that do not are good for it too.
     pub fn is_coherent(&self) -> bool {
-        self.coherent
+        self.caps.coherent
     }
 
     /// Invalidates, with no lock over the wait where the hardware allows. One that lost its state is told again once it
@@ -117,6 +120,13 @@ impl<P: Platform, I: Backend> Unit<P, I> {
         match self.submit(entry) {
             Err(IommuError::Timeout) if self.physical.lock().check()? => self.submit(entry),
             result => result,
+        }
+    }
+
+    fn tags_of(&self, format: Format) -> &Mutex<CacheTagAllocator> {
+        match format {
+            Format::ArmStageOne => &self.spaces,
+            _ => &self.tags,
         }
     }
 
@@ -157,53 +167,106 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         flags: HwptFlags,
         data: UserData<'_>,
     ) -> Result<Box<dyn PageTable>, Error> {
-        if !HwptFlags::NEST_PARENT.contains(flags) {
+        // What PASIDs go through is a first stage, what guests' first stages go on is a second.
+        let first = flags == HwptFlags::PASID && self.caps.address_space_bits != 0;
+        if !first && !HwptFlags::NEST_PARENT.contains(flags) {
             return Err(Error::Unsupported(flags.bits()));
         }
         if data.kind != 0 {
             return Err(Error::Unsupported(data.kind));
         }
         let platform = Arc::clone(&self.platform);
-        let table = StageTwoTable::new(platform, self.input_bits, self.coherent);
-        Ok(room::boxed(Table {
-            table: Some(table.map_err(refused)?),
-            cleaned: !self.coherent,
-        })?)
+        let coherent = self.caps.coherent;
+        if first {
+            let shape = Shape {
+                coherent,
+                output_bits: self.caps.output_bits.min(48),
+                ..Shape::new(self.input_bits)
+            };
+            let table = FirstTable::with_shape(platform, shape);
+            return Ok(room::boxed(Table(Some(table.map_err(refused)?)))?);
+        }
+        let table = StageTwoTable::new(platform, self.input_bits, coherent);
+        Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
     }
 
     fn accepts(&self, root: &Root) -> Result<(), Error> {
-        let walks = root.format == Format::ArmStageTwo
-            && root.input_bits <= self.output_bits
-            && (self.coherent || root.cleaned);
-        if walks {
+        let fits = match root.format {
+            Format::ArmStageTwo => root.input_bits <= self.caps.output_bits,
+            Format::ArmStageOne => {
+                self.caps.address_space_bits != 0 && root.output_bits <= self.caps.output_bits
+            }
+            _ => false,
+        };
+        if fits && (self.caps.coherent || root.cleaned) {
             Ok(())
         } else {
             Err(Error::Incompatible)
         }
     }
 
-    fn alloc_tag(&self) -> Result<CacheTag, Error> {
-        self.tags.lock().allocate().ok_or(Error::NoSpace)
+    fn alloc_tag(&self, format: Format) -> Result<CacheTag, Error> {
+        let tag = self.tags_of(format).lock().allocate();
+        tag.ok_or(Error::NoSpace)
     }
 
-    fn free_tag(&self, tag: CacheTag) -> Result<(), IommuError> {
-        self.invalidate(Invalidation::Tag(tag))?;
-        self.tags.lock().free(tag, Invalidated::complete());
+    fn free_tag(&self, tag: CacheTag, format: Format) -> Result<(), IommuError> {
+        self.invalidate(match format {
+            Format::ArmStageOne => Invalidation::AddressSpace {
+                tag: HOST,
+                asid: tag.0,
+            },
+            _ => Invalidation::Tag(tag),
+        })?;
+        let tags = self.tags_of(format);
+        tags.lock().free(tag, Invalidated::complete());
         Ok(())
     }
 
-    fn flush(&self, tag: CacheTag, stale: Stale, _nested: bool) -> Result<(), IommuError> {
-        // What is cached of both stages goes along: see `Invalidation`.
-        self.invalidate(Invalidation::StageTwoRange {
-            tag,
-            range: stale.range,
-            leaf: stale.leaf,
+    fn flush(
+        &self,
+        tag: CacheTag,
+        format: Format,
+        stale: Stale,
+        _nested: bool,
+    ) -> Result<(), IommuError> {
+        let Stale { range, leaf } = stale;
+        self.invalidate(match format {
+            Format::ArmStageOne => Invalidation::StageOneRange {
+                tag: HOST,
+                asid: Some(tag.0),
+                range,
+                granule: Granule::Size4K,
+                level: 0,
+                leaf,
+            },
+            // What is cached of both stages goes along: see `Invalidation`.
+            _ => Invalidation::StageTwoRange { tag, range, leaf },
         })
     }
 
-    fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
+    fn attach(&self, from: &Requester, pasid: u32, target: &Target) -> Result<(), Error> {
+        let context = |table: Option<&StageOneTable>| {
+            let mut physical = self.physical.lock();
+            physical.attach_context(from.stream, pasid, from.pasid_bits, table)
+        };
+        if let Target::Paging { tag, root } = target
+            && root.format == Format::ArmStageOne
+        {
+            return Ok(context(Some(&StageOneTable {
+                asid: tag.0,
+                root: root.root,
+                input_bits: root.input_bits,
+                granule: Granule::Size4K,
+                attributes: StageOneAttributes::MAIR,
+            }))?);
+        }
         if pasid != 0 {
-            return Err(Error::Unsupported(pasid));
+            context(None)?;
+            return match target {
+                Target::Refuse | Target::Abort => Ok(()),
+                _ => Err(Error::Incompatible),
+            };
         }
         let stage_two = |tag: &CacheTag, root: &Root| StageTwo {
             tag: *tag,
@@ -229,7 +292,7 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
                 },
             },
         };
-        Ok(self.physical.lock().attach(stream, config)?)
+        Ok(self.physical.lock().attach(from.stream, config)?)
     }
 
     fn alloc_viommu(
@@ -249,102 +312,5 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         answer: Answer,
     ) -> Result<(), IommuError> {
         self.physical.lock().respond(stream, waiting, answer)
-    }
-}
-
-fn refused(error: MapError) -> Error {
-    match error {
-        MapError::OutOfMemory => Error::OutOfMemory,
-        MapError::Misaligned(at) => Error::Misaligned(at),
-        MapError::Mapped(at) => Error::Occupied(at),
-        MapError::InputTooWide(at) | MapError::OutputTooWide(at) => Error::Invalid(at),
-        MapError::Width(bits) => Error::Unsupported(bits.into()),
-        MapError::Empty => Error::Empty,
-        _ => Error::Access,
-    }
-}
-
-/// A second stage of ours. Lost unless it is retired.
-struct Table<P: Platform> {
-    table: Option<StageTwoTable<P>>,
-    cleaned: bool,
-}
-
-impl<P: Platform> fmt::Debug for Table<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("counters", &self.get().counters())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<P: Platform> Table<P> {
-    fn get(&self) -> &StageTwoTable<P> {
-        let Some(table) = &self.table else {
-            unreachable!("nothing is asked of a retired table");
-        };
-        table
-    }
-
-    fn get_mut(&mut self) -> &mut StageTwoTable<P> {
-        let Some(table) = &mut self.table else {
-            unreachable!("nothing is asked of a retired table");
-        };
-        table
-    }
-}
-
-impl<P: Platform> PageTable for Table<P> {
-    fn root(&self) -> Root {
-        let table = self.get();
-        Root {
-            format: Format::ArmStageTwo,
-            root: table.root(),
-            input_bits: table.input_bits(),
-            output_bits: 48,
-            cleaned: self.cleaned,
-        }
-    }
-
-    fn page_size(&self) -> u64 {
-        PAGE_SIZE
-    }
-
-    fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
-        let attributes = Attributes {
-            read: access.contains(Access::READ),
-            write: access.contains(Access::WRITE),
-            execute: false,
-            memory: if access.contains(Access::DEVICE) {
-                Memory::Device
-            } else {
-                Memory::Normal
-            },
-        };
-        self.get_mut().map(range, to, attributes).map_err(refused)
-    }
-
-    fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
-        let table = self.get_mut();
-        let cut = table.unmap(range);
-        if cut.is_empty() {
-            return Ok(());
-        }
-        flush(Stale {
-            range: cut.stale(),
-            leaf: cut.leaf_only(),
-        })?;
-        table.release(cut, Invalidated::complete());
-        Ok(())
-    }
-
-    fn walk(&self, iova: Iova) -> Option<Hpa> {
-        Some(self.get().walk(iova)?.output)
-    }
-
-    fn retire(&mut self) {
-        if let Some(table) = self.table.take() {
-            table.retire(Invalidated::complete());
-        }
     }
 }

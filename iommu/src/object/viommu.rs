@@ -194,7 +194,7 @@ impl Inner {
         let id = self.publish_with(|inner, _| {
             let paging = inner.ids.paging_mut(parent)?;
             room::reserve(&mut paging.tags, 1)?;
-            let tag = driver.alloc_tag()?;
+            let tag = driver.alloc_tag(root.format)?;
             paging.tags.push(Tagged {
                 driver: Arc::clone(driver),
                 tag,

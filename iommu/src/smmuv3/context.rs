@@ -1,27 +1,14 @@
 //! Context descriptors (IHI 0070, §5.4) for tables that the host owns: stage 1 with one table, from address 0 up.
 
+use alloc::vec::Vec;
+
+use super::held::Held;
 use super::hitless::Words;
 use super::probe::{Features, Stalls};
-use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1};
+use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1, L1CD};
 use super::stream_table::store;
-use crate::addr::Hpa;
 use crate::hal::{DmaBuffer, Platform};
-use crate::physical::{Granule, IommuError, StageOneConfig};
-
-/// A first-stage table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StageOneTable {
-    /// Its address space.
-    pub asid: u16,
-    /// Root table.
-    pub root: Hpa,
-    /// Input address width in bits.
-    pub input_bits: u8,
-    /// Its granule.
-    pub granule: Granule,
-    /// Memory attributes that its leaves index (MAIR).
-    pub attributes: u64,
-}
+use crate::physical::{Granule, IommuError, StageOneConfig, StageOneTable};
 
 /// One descriptor as it stands in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +24,7 @@ impl ContextDescriptor {
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] where the SMMU has no such stage 1.
-    pub fn new(table: StageOneTable, features: &Features) -> Result<Self, IommuError> {
+    pub fn new(table: &StageOneTable, features: &Features) -> Result<Self, IommuError> {
         let granule_fits = match table.granule {
             Granule::Size4K => true,
             Granule::Size16K => features.granule_16k,
@@ -82,9 +69,22 @@ impl ContextDescriptor {
     }
 }
 
-/// A linear table of descriptors, of the host's own. A stream that uses it is put in abort before it is dropped.
+/// log2 of the descriptors in a level 2 table: one of 4 KiB.
+const SPLIT: u8 = 6;
+
+enum Tables<B> {
+    Linear(Held<B>),
+    TwoLevel {
+        first: Held<B>,
+        /// Level 2 tables by level 1 index, in order.
+        second: Vec<(u32, Held<B>)>,
+    },
+}
+
+/// A table of descriptors, of the host's own: linear as long as that is one page or there is nothing else, then of two
+/// levels, the second ones made as they are needed. A stream that uses it is put in abort before it is dropped.
 pub struct ContextTable<P: Platform> {
-    buffer: P::Buffer,
+    tables: Tables<P::Buffer>,
     log2: u8,
     coherent: bool,
 }
@@ -98,14 +98,24 @@ impl<P: Platform> ContextTable<P> {
         if !features.stage_one || log2 > features.substream_bits {
             return Err(IommuError::Unsupported);
         }
-        let bytes = (CD_BYTES << log2).max(4096);
-        let buffer = platform.allocate(bytes).ok_or(IommuError::OutOfMemory)?;
-        if !features.coherent {
-            buffer.clean(0, buffer.len());
-        }
+        let two_level = features.two_level_contexts && log2 > SPLIT;
+        let bytes = if two_level {
+            8 << (log2 - SPLIT)
+        } else {
+            CD_BYTES << log2
+        };
+        let buffer = fresh(platform, bytes.max(4096), features.coherent)?;
+        let tables = if two_level {
+            Tables::TwoLevel {
+                first: buffer,
+                second: Vec::new(),
+            }
+        } else {
+            Tables::Linear(buffer)
+        };
         platform.write_barrier();
         Ok(Self {
-            buffer,
+            tables,
             log2,
             coherent: features.coherent,
         })
@@ -114,8 +124,13 @@ impl<P: Platform> ContextTable<P> {
     /// What a device's entry says to use it. Transactions without a PASID use descriptor 0.
     pub fn stage_one(&self) -> StageOneConfig {
         let (cacheable, shareability) = if self.coherent { (1, 3) } else { (0, 2) };
+        let (format, base) = match &self.tables {
+            Tables::Linear(buffer) => (0, buffer),
+            Tables::TwoLevel { first, .. } => (1, first),
+        };
         StageOneConfig {
-            contexts: self.buffer.hpa().0,
+            format,
+            contexts: base.hpa().0,
             contexts_log2: self.log2,
             default_context: if self.log2 == 0 { 0 } else { 2 },
             inner: cacheable,
@@ -125,20 +140,90 @@ impl<P: Platform> ContextTable<P> {
         }
     }
 
-    /// The descriptor of `substream`, which the table has.
-    pub(super) fn read(&self, substream: u32) -> Option<Words> {
-        if u64::from(substream) >> self.log2 != 0 {
+    /// Whether it has a descriptor for `substream`.
+    pub(super) fn holds(&self, substream: u32) -> bool {
+        u64::from(substream) >> self.log2 == 0
+    }
+
+    /// Makes sure that `substream`, which the table holds, has its descriptor in memory. Returns whether a level 1
+    /// descriptor changed.
+    pub(super) fn prepare(&mut self, platform: &P, substream: u32) -> Result<bool, IommuError> {
+        let Tables::TwoLevel { first, second } = &mut self.tables else {
+            return Ok(false);
+        };
+        let index = substream >> SPLIT;
+        let Err(place) = second.binary_search_by_key(&index, |(at, _)| *at) else {
+            return Ok(false);
+        };
+        second.try_reserve(1).map_err(|_| IommuError::OutOfMemory)?;
+        let buffer = fresh(platform, CD_BYTES << SPLIT, self.coherent)?;
+        let entry = L1CD::V::SET + L1CD::L2PTR.val(buffer.hpa().0 >> 12);
+        // The zeroes are visible before the descriptor that leads to them.
+        platform.write_barrier();
+        let offset = index as usize * 8;
+        first.write64(offset, entry.value);
+        if !self.coherent {
+            first.clean(offset, 8);
+        }
+        platform.write_barrier();
+        second.insert(place, (index, buffer));
+        Ok(true)
+    }
+
+    /// The buffer that holds the descriptor of `substream`, and its offset there.
+    fn slot(&mut self, substream: u32) -> Option<(&mut P::Buffer, usize)> {
+        if !self.holds(substream) {
             return None;
         }
-        let offset = substream as usize * CD_BYTES;
+        match &mut self.tables {
+            Tables::Linear(buffer) => Some((&mut **buffer, substream as usize * CD_BYTES)),
+            Tables::TwoLevel { second, .. } => {
+                let index = substream >> SPLIT;
+                let place = second.binary_search_by_key(&index, |(at, _)| *at).ok()?;
+                let within = (substream & ((1 << SPLIT) - 1)) as usize;
+                Some((&mut *second[place].1, within * CD_BYTES))
+            }
+        }
+    }
+
+    /// The descriptor of `substream`; `None` if it has none in memory.
+    pub(super) fn read(&mut self, substream: u32) -> Option<Words> {
+        let (buffer, offset) = self.slot(substream)?;
         Some(core::array::from_fn(|word| {
-            self.buffer.read64(offset + word * 8)
+            buffer.read64(offset + word * 8)
         }))
     }
 
     /// Stores what differs from `image`; visible to the SMMU on return. Whether anything did.
     pub(super) fn store(&mut self, platform: &P, substream: u32, image: &Words) -> bool {
-        let offset = substream as usize * CD_BYTES;
-        store(platform, &mut self.buffer, offset, image, self.coherent)
+        let coherent = self.coherent;
+        let Some((buffer, offset)) = self.slot(substream) else {
+            return false;
+        };
+        store(platform, buffer, offset, image, coherent)
     }
+
+    /// The SMMU may still read it when it is dropped.
+    pub(super) fn lose(&mut self) {
+        match &mut self.tables {
+            Tables::Linear(buffer) => buffer.lose(),
+            Tables::TwoLevel { first, second } => {
+                first.lose();
+                second.iter_mut().for_each(|(_, buffer)| buffer.lose());
+            }
+        }
+    }
+}
+
+/// Zeroes that an SMMU sees as such.
+fn fresh<P: Platform>(
+    platform: &P,
+    bytes: usize,
+    coherent: bool,
+) -> Result<Held<P::Buffer>, IommuError> {
+    let buffer = platform.allocate(bytes).ok_or(IommuError::OutOfMemory)?;
+    if !coherent {
+        buffer.clean(0, buffer.len());
+    }
+    Ok(Held::new(buffer))
 }

@@ -113,6 +113,18 @@ pub(super) fn has_stage_one(words: &[u64; STE_WORDS]) -> bool {
     first.is_set(STE0::V) && one
 }
 
+/// Whether transactions go through anything at all.
+pub(super) fn translates(words: &[u64; STE_WORDS]) -> bool {
+    let first = LocalRegisterCopy::<u64, STE0::Register>::new(words[0]);
+    first.is_set(STE0::V) && !first.matches_all(STE0::CONFIG::Abort)
+}
+
+/// Where the contexts of an entry with a stage 1 are.
+pub(super) fn context_table(words: &[u64; STE_WORDS]) -> u64 {
+    let first = LocalRegisterCopy::<u64, STE0::Register>::new(words[0]);
+    first.read(STE0::S1CONTEXTPTR) << STE0::S1CONTEXTPTR.shift
+}
+
 fn tag_fits(tag: u16, features: &Features) -> bool {
     features.vmid16 || tag < 1 << 8
 }

@@ -7,7 +7,7 @@
 //!
 //! Files: `spec/` has the layouts; `start` turns it on and off, `lost` once more; `identity` the ID registers, `probe` and
 //! `errata` what they stand for; `entry`, `guest_entry` and `context` build entries, `hitless` says how one becomes
-//! another; `command` builds commands, `cover` and `invalidation` choose them, `program` puts a batch together;
+//! another; `own_contexts` has the tables of streams whose first stage is the host's; `command` builds commands, `cover` and `invalidation` choose them, `program` puts a batch together;
 //! `stream_table`, `command_queue` and `record_queue` are the one writer or reader of each; `shared` is what several CPUs
 //! use at once, `nested` what they know of each other; `event` is pure; `slice/` is what a guest may say and hear,
 //! `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
@@ -17,6 +17,7 @@
 //! [`PhysicalIommu::check`] is for a timer.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
@@ -29,7 +30,7 @@ use crate::physical::{
 use command::Command;
 use entry::StreamTableEntry as Entry;
 use hitless::{ABORTED, INVALID, Kind, Update};
-use program::Program;
+use own_contexts::OwnContexts;
 use record_queue::RecordQueue;
 use shared::Shared;
 use spec::event::EVENT_WORDS;
@@ -54,6 +55,7 @@ mod identity;
 mod invalidation;
 mod lost;
 mod nested;
+mod own_contexts;
 mod probe;
 mod program;
 mod quirks;
@@ -67,8 +69,9 @@ mod start;
 pub(crate) mod stream_table;
 mod tags;
 
+pub use crate::physical::StageOneTable;
 pub use answers::decode_request;
-pub use context::{ContextDescriptor, ContextTable, StageOneTable};
+pub use context::{ContextDescriptor, ContextTable};
 pub use deny::deny_all;
 pub use entry::StreamTableEntry;
 pub use global_error::GlobalErrors;
@@ -126,6 +129,8 @@ pub struct Smmu<P: Platform, M: Mmio> {
     identity: Identity,
     features: Features,
     streams: StreamTable<P>,
+    /// Of streams whose first stage is the host's, in order.
+    contexts: Vec<OwnContexts<P>>,
     events: RecordQueue<P, EVENT_WORDS>,
     /// Page requests, where there are any.
     requests: Option<RecordQueue<P, PAGE_REQUEST_WORDS>>,
@@ -177,18 +182,15 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
 
     /// Sends commands of the host.
     fn tell(&self, commands: &[Command]) -> Result<(), IommuError> {
-        let mut program = Program::of_commands(commands, &self.features);
-        self.shared
-            .run(&mut program)
-            .map_err(|failure| failure.error)
+        self.shared.tell(commands)
     }
 
     /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
     /// allows ([`hitless`]). TLB entries under its ASID go when their owner invalidates them.
     ///
     /// # Errors
-    /// [`IommuError::Unsupported`] for a substream that the table does not have; those of the command queue. The
-    /// substream is refused then, as far as the SMMU can be told.
+    /// [`IommuError::Unsupported`] for a substream that the table does not have, [`IommuError::OutOfMemory`]; those of the
+    /// command queue. The substream is refused then, as far as the SMMU can be told.
     pub fn set_context(
         &mut self,
         device: DeviceId,
@@ -196,20 +198,14 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         substream: u32,
         descriptor: &ContextDescriptor,
     ) -> Result<(), IommuError> {
-        let old = table.read(substream).ok_or(IommuError::Unsupported)?;
-        let update = Update::new(&old, &descriptor.0, Kind::ContextDescriptor);
-        for image in update.images() {
-            if !table.store(&self.platform, substream, image) {
-                continue;
-            }
-            let told = self.tell(&[Command::cfgi_cd(device, substream, true)]);
-            if told.is_err() {
-                let [shut, ..] = *Update::close(&old, INVALID).images();
-                table.store(&self.platform, substream, &shut);
-                return told;
-            }
+        if !table.holds(substream) {
+            return Err(IommuError::Unsupported);
         }
-        Ok(())
+        if table.prepare(&self.platform, substream)? {
+            self.shared.forget_context(device, substream, false)?;
+        }
+        self.shared
+            .set_context(device, table, substream, descriptor)
     }
 
     fn forget_entry(&self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
@@ -248,6 +244,16 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     /// See [`PhysicalIommu::attach`].
     fn configure(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
         let linked = self.streams.prepare(&self.platform, device)?;
+        self.configure_entry(device, config, linked)
+    }
+
+    /// The same for an entry that is there. `linked`: there is a new level 2 table.
+    fn configure_entry(
+        &mut self,
+        device: DeviceId,
+        config: StreamConfig,
+        linked: bool,
+    ) -> Result<(), IommuError> {
         let old = self.streams.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
         let closes = matches!(config, StreamConfig::Refuse | StreamConfig::Abort);
@@ -309,16 +315,37 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
             nested: self.features.nested,
             coherent: self.features.coherent,
             range_invalidation: self.features.range_invalidation,
+            address_space_bits: match (self.features.stage_one, self.features.asid16) {
+                (false, _) => 0,
+                (true, false) => 8,
+                (true, true) => 16,
+            },
+            pasid_bits: self.features.substream_bits,
         }
     }
 
     /// Hitless where the architecture allows, through abort where it does not ([`hitless`]); from an entry to none by one
     /// store. TLB entries are under the tag: they go when their owner invalidates it.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
-        match self.configure(device, config) {
+        match self.configure_whole(device, config) {
             // What it was told before, it has again; this not.
             Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
-                self.configure(device, config)
+                self.configure_whole(device, config)
+            }
+            result => result,
+        }
+    }
+
+    fn attach_context(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        pasid_bits: u8,
+        table: Option<&StageOneTable>,
+    ) -> Result<(), IommuError> {
+        match self.configure_context(device, pasid, pasid_bits, table) {
+            Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
+                self.configure_context(device, pasid, pasid_bits, table)
             }
             result => result,
         }

@@ -8,11 +8,14 @@ use alloc::sync::Arc;
 
 use super::command::Command;
 use super::command_queue::{CommandQueue, Pushed, Ticket};
+use super::context::{ContextDescriptor, ContextTable};
+use super::hitless::{INVALID, Kind, Update};
 use super::nested::NestedStreams;
 use super::probe::Features;
 use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
 use crate::hal::{Mmio, Platform};
+use crate::id::DeviceId;
 use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
 use crate::sync::{Mutex, MutexGuard, relax};
 
@@ -148,6 +151,46 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
             *settled += progress.complete;
             core.queue.next_run(ticket);
         }
+    }
+
+    /// Sends commands of the host.
+    pub(super) fn tell(&self, commands: &[Command]) -> Result<(), IommuError> {
+        let mut program = Program::of_commands(commands, &self.features);
+        self.run(&mut program).map_err(|failure| failure.error)
+    }
+
+    /// What is cached of a context goes; not `leaf`: its level 1 descriptor too.
+    pub(super) fn forget_context(
+        &self,
+        device: DeviceId,
+        substream: u32,
+        leaf: bool,
+    ) -> Result<(), IommuError> {
+        self.tell(&[Command::cfgi_cd(device, substream, leaf)])
+    }
+
+    /// Goes through the steps of an update of a context that the entry of `device` leads to.
+    pub(super) fn set_context(
+        &self,
+        device: DeviceId,
+        table: &mut ContextTable<P>,
+        substream: u32,
+        descriptor: &ContextDescriptor,
+    ) -> Result<(), IommuError> {
+        let old = table.read(substream).ok_or(IommuError::Unsupported)?;
+        let update = Update::new(&old, &descriptor.0, Kind::ContextDescriptor);
+        for image in update.images() {
+            if !table.store(&self.platform, substream, image) {
+                continue;
+            }
+            let told = self.forget_context(device, substream, true);
+            if told.is_err() {
+                let [shut, ..] = *Update::close(&old, INVALID).images();
+                table.store(&self.platform, substream, &shut);
+                return told;
+            }
+        }
+        Ok(())
     }
 
     /// Sends a batch. See [`Invalidate`].

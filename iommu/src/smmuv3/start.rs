@@ -1,12 +1,14 @@
 //! From an SMMU in any state to one that refuses every stream by its own tables, and back when the driver goes.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::answers::PRI_QUEUE;
 use super::command::Command;
 use super::command_queue::CommandQueue;
 use super::identity::Identity;
 use super::nested::NestedStreams;
+use super::own_contexts::OwnContexts;
 use super::probe::Features;
 use super::record_queue::{QueueRegisters, RecordQueue};
 use super::registers::Registers;
@@ -117,6 +119,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             identity,
             features,
             streams,
+            contexts: Vec::new(),
             events,
             requests,
             control: 0,
@@ -212,6 +215,7 @@ impl<P: Platform, M: Mmio> Drop for Smmu<P, M> {
             .write_acknowledged(&*self.platform, CR0, CR0ACK, 0);
         if stopped.is_err() {
             self.streams.lose();
+            self.contexts.iter_mut().for_each(OwnContexts::lose);
             core.queue.lose();
             self.events.lose();
             if let Some(requests) = &mut self.requests {

@@ -49,7 +49,7 @@ fn descriptor<B: Bench>(set: &Set<B>, root: u64, asid: u16) -> ContextDescriptor
         granule: Granule::Size4K,
         attributes: 0xff,
     };
-    ContextDescriptor::new(table, &set.driver.features()).expect("fits")
+    ContextDescriptor::new(&table, &set.driver.features()).expect("fits")
 }
 
 pub fn a_table_of_the_hosts_own_translates<B: Bench>() {

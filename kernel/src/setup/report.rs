@@ -196,6 +196,8 @@ mod tests {
             nested: false,
             coherent: true,
             range_invalidation: true,
+            address_space_bits: 16,
+            pasid_bits: 0,
         };
         assert_eq!(
             SmmuLine(IommuIndex(2), &layout, &caps).to_string(),

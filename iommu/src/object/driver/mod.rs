@@ -70,6 +70,8 @@ pub trait Memory: Send + Sync + Debug {
 pub enum Format {
     /// VMSAv8-64 stage 2, 4 KiB granule.
     ArmStageTwo,
+    /// VMSAv8-64 stage 1, 4 KiB granule.
+    ArmStageOne,
     /// VT-d second stage.
     VtdSecondStage,
     /// A mock's.
@@ -193,6 +195,15 @@ pub enum Target {
     },
 }
 
+/// Who sends what goes through a [`Target`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requester {
+    /// Its identity at the IOMMU.
+    pub stream: DeviceId,
+    /// Bits of its PASIDs; 0 for none.
+    pub pasid_bits: u8,
+}
+
 /// What the hardware is, in its own words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HwInfo {
@@ -236,27 +247,35 @@ pub trait Driver: Send + Sync + Debug {
     /// # Errors
     /// [`Error::Incompatible`].
     fn accepts(&self, root: &Root) -> Result<(), Error>;
-    /// A tag that nobody has.
+    /// A tag that nobody has, for what is cached of a table of `format`. Formats may have tags of different kinds, so that
+    /// equal numbers mean different things.
     ///
     /// # Errors
     /// [`Error::NoSpace`].
-    fn alloc_tag(&self) -> Result<CacheTag, Error>;
+    fn alloc_tag(&self, format: Format) -> Result<CacheTag, Error>;
     /// Forgets everything under `tag`, then gives it back. No stream uses it any more.
     ///
     /// # Errors
     /// That of the hardware; the tag stays taken for good then.
-    fn free_tag(&self, tag: CacheTag) -> Result<(), IommuError>;
-    /// Forgets `stale` of a second stage under `tag`. `nested`: guests' stages 1 are on it, so that whatever was cached
-    /// of both goes too, and device TLBs behind it.
+    fn free_tag(&self, tag: CacheTag, format: Format) -> Result<(), IommuError>;
+    /// Forgets `stale` of a table of `format` under `tag`. `nested`: guests' stages 1 are on it, so that whatever was
+    /// cached of both goes too, and device TLBs behind it.
     ///
     /// # Errors
     /// That of the hardware.
-    fn flush(&self, tag: CacheTag, stale: Stale, nested: bool) -> Result<(), IommuError>;
-    /// Puts `target` in force for a stream and PASID (0: requests without one), hitless where the hardware can.
+    fn flush(
+        &self,
+        tag: CacheTag,
+        format: Format,
+        stale: Stale,
+        nested: bool,
+    ) -> Result<(), IommuError>;
+    /// Puts `target` in force for a requester and PASID (0: requests without one), hitless where the hardware can.
+    /// [`Target::Abort`] without a PASID is for all of its requests, until another target takes its place.
     ///
     /// # Errors
-    /// [`Error::Incompatible`], [`Error::Unsupported`], that of the hardware. The stream is refused then.
-    fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error>;
+    /// [`Error::Incompatible`], [`Error::Unsupported`], that of the hardware. What was to go through it is refused then.
+    fn attach(&self, from: &Requester, pasid: u32, target: &Target) -> Result<(), Error>;
     /// A slice of this IOMMU for a VM, on the table `parent` with the slice's own `tag`.
     ///
     /// # Errors

@@ -349,8 +349,9 @@ impl Device {
         self.0.with(|inner, id| inner.detach(id, pasid))
     }
 
-    /// Refuses the device's requests without a PASID and makes no record of them, attached or not, until its owner detaches
-    /// it: replacements do not end it. Streams that it shares with others fall silent for these as well.
+    /// Refuses all requests of the device and makes no record of them, attached or not, until its owner detaches
+    /// it from what has no PASID: replacements do not end it. Streams that it shares with others fall silent for these as
+    /// well.
     ///
     /// # Errors
     /// [`Error::Hardware`]: it may go on.

@@ -14,8 +14,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::Error;
 use super::driver::{
-    Access, Answer, Driver, Format, HwInfo, HwptFlags, Invalidator, Memory, PageTable, Root,
-    StageOne, Stale, Target, UserData, ViommuDriver, Waiting,
+    Access, Answer, Driver, Format, HwInfo, HwptFlags, Invalidator, Memory, PageTable, Requester,
+    Root, StageOne, Stale, Target, UserData, ViommuDriver, Waiting,
 };
 use super::room::{self, step};
 use crate::addr::{Hpa, Iova, Span};
@@ -176,8 +176,9 @@ impl Driver for Mock {
         Ok(())
     }
 
-    fn alloc_tag(&self) -> Result<CacheTag, Error> {
+    fn alloc_tag(&self, format: Format) -> Result<CacheTag, Error> {
         step()?;
+        assert_eq!(format, Format::Mock);
         let mut state = self.state();
         let limit = state.tag_limit;
         let free = (1..limit).find(|tag| !state.tags.contains(tag));
@@ -186,7 +187,7 @@ impl Driver for Mock {
         Ok(CacheTag(tag))
     }
 
-    fn free_tag(&self, tag: CacheTag) -> Result<(), IommuError> {
+    fn free_tag(&self, tag: CacheTag, _format: Format) -> Result<(), IommuError> {
         let mut state = self.state();
         state.order.push("tag");
         let used = |target: &Target| match target {
@@ -204,7 +205,13 @@ impl Driver for Mock {
         Ok(())
     }
 
-    fn flush(&self, tag: CacheTag, stale: Stale, nested: bool) -> Result<(), IommuError> {
+    fn flush(
+        &self,
+        tag: CacheTag,
+        _format: Format,
+        stale: Stale,
+        nested: bool,
+    ) -> Result<(), IommuError> {
         let mut state = self.state();
         assert!(state.tags.contains(&tag.0));
         state.flushes.push((tag, stale, nested));
@@ -214,9 +221,9 @@ impl Driver for Mock {
         Ok(())
     }
 
-    fn attach(&self, stream: DeviceId, pasid: u32, target: &Target) -> Result<(), Error> {
+    fn attach(&self, from: &Requester, pasid: u32, target: &Target) -> Result<(), Error> {
         let mut state = self.state();
-        let key = (stream.0, pasid);
+        let key = (from.stream.0, pasid);
         if matches!(target, Target::Refuse | Target::Abort) {
             state.order.push("abort");
             if state.abort_fails {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 
 use super::super::by_id::{HwptRequest, InvalidateRequest, MapRequest};
-use super::super::driver::{Answer, Driver, HwptFlags, StageOne, Target, UserData};
+use super::super::driver::{Answer, Driver, Format, HwptFlags, StageOne, Target, UserData};
 use super::super::mock::{DIRECT_DATA, ENTRY, EVENTS, Mock, OP_ATC, OP_TLB, SLICE};
 use super::super::{BATCH, Context, Delivery, Errno, Item, PageRequest, Record};
 use super::{K4, RW, World, bind_to, errno, memory, span};
@@ -35,7 +35,7 @@ fn one_nest_parent_serves_slices_on_several_iommus() {
     let far = Mock::new(1);
     let far_driver = Arc::clone(&far) as Arc<dyn Driver>;
     // Numbers of tags differ between the two.
-    let taken = far.alloc_tag().unwrap();
+    let taken = far.alloc_tag(Format::Mock).unwrap();
     let ioas = world.ioas();
     let parent = ioas.nest_parent(&world.driver()).unwrap();
     let here = parent.viommu(&world.driver(), SLICE, NONE).unwrap();
@@ -77,7 +77,7 @@ fn one_nest_parent_serves_slices_on_several_iommus() {
     };
     assert_eq!(flushed(&world.mock), [(near.0, true)]);
     assert_eq!(flushed(&far), [(distant.0, true)]);
-    far.free_tag(taken).unwrap();
+    far.free_tag(taken, Format::Mock).unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::sync::Mutex as Hidden;
 
-use super::super::driver::{Driver, HwInfo};
+use super::super::driver::{Driver, Format, HwInfo};
 use super::super::unit::{Backend, Unit};
 use super::super::{Context, Error};
 use crate::addr::Hpa;
@@ -74,6 +74,8 @@ impl PhysicalIommu for Hardware {
             nested: false,
             coherent: true,
             range_invalidation: true,
+            address_space_bits: 0,
+            pasid_bits: 0,
         }
     }
     fn attach(&mut self, _device: DeviceId, _config: StreamConfig) -> Result<(), IommuError> {
@@ -135,7 +137,7 @@ fn loom_a_tag_is_given_out_again_only_after_it_was_forgotten() {
         let unit = Unit::new(IommuIndex(0), hardware.clone(), Arc::new(NoMemory), 39);
         let unit = Arc::new(unit);
         let work = |unit: &Unit<NoMemory, Hardware>, stale: &Hidden<Vec<CacheTag>>| {
-            let Ok(tag) = unit.alloc_tag() else {
+            let Ok(tag) = unit.alloc_tag(Format::ArmStageTwo) else {
                 // The other one has it.
                 return;
             };
@@ -144,7 +146,7 @@ fn loom_a_tag_is_given_out_again_only_after_it_was_forgotten() {
                 assert!(!stale.contains(&tag), "somebody else's entries are there");
                 stale.push(tag);
             }
-            unit.free_tag(tag).unwrap();
+            unit.free_tag(tag, Format::ArmStageTwo).unwrap();
         };
         let other = {
             let (unit, stale) = (Arc::clone(&unit), Arc::clone(&hardware.0));
@@ -152,6 +154,6 @@ fn loom_a_tag_is_given_out_again_only_after_it_was_forgotten() {
         };
         work(&unit, &hardware.0);
         other.join().unwrap();
-        assert_eq!(unit.alloc_tag(), Ok(CacheTag(1)));
+        assert_eq!(unit.alloc_tag(Format::ArmStageTwo), Ok(CacheTag(1)));
     });
 }

@@ -92,6 +92,8 @@ impl PhysicalIommu for Hardware {
             nested: false,
             coherent: true,
             range_invalidation: true,
+            address_space_bits: 0,
+            pasid_bits: 0,
         }
     }
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {

@@ -1,0 +1,143 @@
+//! Tables of ours that a [`Unit`](super::unit::Unit)'s objects are filled into, in each format that it walks.
+
+use core::fmt;
+
+use super::Error;
+use super::driver::{Access, Flush, Format, PageTable as Mirror, Root, Stale};
+use crate::addr::{Hpa, Iova, Span};
+use crate::hal::Platform;
+use crate::physical::{Invalidated, IommuError};
+use crate::table::{
+    self, Attributes, Granule4K, MapError, Memory, PageTable, StageOne, StageOneAttributes,
+    StageTwo,
+};
+
+/// A first stage of ours.
+pub(super) type FirstTable<P> = PageTable<P, StageOne<Granule4K>>;
+
+/// What an objects' table has to know of its format.
+pub(super) trait Kind: table::Format {
+    const FORMAT: Format;
+    fn of(access: Access) -> Self::Attributes;
+}
+
+impl Kind for StageTwo<Granule4K> {
+    const FORMAT: Format = Format::ArmStageTwo;
+
+    fn of(access: Access) -> Attributes {
+        Attributes {
+            read: access.contains(Access::READ),
+            write: access.contains(Access::WRITE),
+            execute: false,
+            memory: if access.contains(Access::DEVICE) {
+                Memory::Device
+            } else {
+                Memory::Normal
+            },
+        }
+    }
+}
+
+/// Whatever may be written may be read: a first stage cannot say otherwise (DDI 0487, D8.4.1.2.1).
+impl Kind for StageOne<Granule4K> {
+    const FORMAT: Format = Format::ArmStageOne;
+
+    fn of(access: Access) -> StageOneAttributes {
+        let kind = if access.contains(Access::DEVICE) {
+            StageOneAttributes::DEVICE
+        } else {
+            StageOneAttributes::DMA
+        };
+        StageOneAttributes {
+            write: access.contains(Access::WRITE),
+            ..kind
+        }
+    }
+}
+
+pub(super) fn refused(error: MapError) -> Error {
+    match error {
+        MapError::OutOfMemory => Error::OutOfMemory,
+        MapError::Misaligned(at) => Error::Misaligned(at),
+        MapError::Mapped(at) => Error::Occupied(at),
+        MapError::InputTooWide(at) | MapError::OutputTooWide(at) => Error::Invalid(at),
+        MapError::Width(bits) => Error::Unsupported(bits.into()),
+        MapError::Empty => Error::Empty,
+        _ => Error::Access,
+    }
+}
+
+/// A table of ours. Lost unless it is retired.
+pub(super) struct Table<P: Platform, F: Kind>(pub Option<PageTable<P, F>>);
+
+impl<P: Platform, F: Kind> fmt::Debug for Table<P, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("counters", &self.get().counters())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform, F: Kind> Table<P, F> {
+    fn get(&self) -> &PageTable<P, F> {
+        let Some(table) = &self.0 else {
+            unreachable!("nothing is asked of a retired table");
+        };
+        table
+    }
+
+    fn get_mut(&mut self) -> &mut PageTable<P, F> {
+        let Some(table) = &mut self.0 else {
+            unreachable!("nothing is asked of a retired table");
+        };
+        table
+    }
+}
+
+impl<P: Platform, F: Kind> Mirror for Table<P, F> {
+    fn root(&self) -> Root {
+        let table = self.get();
+        let shape = table.shape();
+        Root {
+            format: F::FORMAT,
+            root: table.root(),
+            input_bits: shape.input_bits,
+            output_bits: shape.output_bits,
+            cleaned: !shape.coherent,
+        }
+    }
+
+    fn page_size(&self) -> u64 {
+        1 << F::PAGE_SHIFT
+    }
+
+    fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
+        self.get_mut()
+            .map(range, to, F::of(access))
+            .map_err(refused)
+    }
+
+    fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        let table = self.get_mut();
+        let cut = table.unmap(range);
+        if cut.is_empty() {
+            return Ok(());
+        }
+        flush(Stale {
+            range: cut.stale(),
+            leaf: cut.leaf_only(),
+        })?;
+        table.release(cut, Invalidated::complete());
+        Ok(())
+    }
+
+    fn walk(&self, iova: Iova) -> Option<Hpa> {
+        Some(self.get().walk(iova)?.output)
+    }
+
+    fn retire(&mut self) {
+        if let Some(table) = self.0.take() {
+            table.retire(Invalidated::complete());
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Streams whose first stage is the host's own: a context table for each, and what its entry is.
+//!
+//! Such a stream's entry names its table from the first context on until the last one is gone, and S1DSS makes descriptor 0
+//! that of transactions without a PASID: what changes in between are descriptors. One that is not valid refuses, with
+//! C_BAD_CD (IHI 0070, §7.3.11). A silenced stream's entry says abort, whatever its table has.
+
+use alloc::sync::Arc;
+
+use super::context::{ContextDescriptor, ContextTable};
+use super::hitless::ABORTED;
+use super::shared::Shared;
+use super::spec::cd::CD0;
+use super::{Smmu, entry};
+use crate::hal::{Mmio, Platform};
+use crate::id::DeviceId;
+use crate::physical::{HOST, IommuError, StageOneTable, StreamConfig};
+
+/// One stream's.
+pub(super) struct OwnContexts<P: Platform> {
+    device: DeviceId,
+    table: ContextTable<P>,
+    /// Valid descriptors.
+    valid: u32,
+    /// The SMMU may have read an entry that leads to the table.
+    known: bool,
+    /// The entry says abort.
+    silent: bool,
+}
+
+impl<P: Platform> OwnContexts<P> {
+    /// See [`ContextTable::lose`].
+    pub(super) fn lose(&mut self) {
+        self.table.lose();
+    }
+
+    fn config(&self) -> StreamConfig {
+        StreamConfig::StageOne {
+            tag: HOST,
+            stage_one: self.table.stage_one(),
+        }
+    }
+
+    fn is_valid(&mut self, pasid: u32) -> bool {
+        let words = self.table.read(pasid);
+        words.is_some_and(|words| words[0] & CD0::V::SET.value != 0)
+    }
+
+    /// Whether a descriptor other than that of transactions without a PASID is valid.
+    fn has_pasids(&mut self) -> bool {
+        self.valid > u32::from(self.is_valid(0))
+    }
+
+    /// Puts a descriptor in its place; an SMMU that uses the table (`live`) has forgotten the old one on return.
+    fn put<M: Mmio>(
+        &mut self,
+        shared: &Shared<P, M>,
+        pasid: u32,
+        descriptor: &ContextDescriptor,
+        live: bool,
+    ) -> Result<(), IommuError> {
+        let was = self.is_valid(pasid);
+        let result = if live {
+            shared.set_context(self.device, &mut self.table, pasid, descriptor)
+        } else {
+            self.table.store(&shared.platform, pasid, &descriptor.0);
+            Ok(())
+        };
+        self.valid = self.valid + u32::from(self.is_valid(pasid)) - u32::from(was);
+        result
+    }
+}
+
+impl<P: Platform, M: Mmio> Smmu<P, M> {
+    fn own(&self, device: DeviceId) -> Result<usize, usize> {
+        self.contexts.binary_search_by_key(&device, |it| it.device)
+    }
+
+    /// Whether the entry of `device` leads to the table that it has at `at`.
+    fn is_live(&mut self, device: DeviceId, at: usize) -> bool {
+        let words = self.streams.read(device);
+        let base = self.contexts[at].table.stage_one().contexts;
+        words.is_some_and(|words| {
+            entry::has_stage_one(&words) && entry::context_table(&words) == base
+        })
+    }
+
+    /// Lets the entry of the stream lead to its table.
+    fn lead(&mut self, at: usize) -> Result<(), IommuError> {
+        let own = &mut self.contexts[at];
+        let (device, config) = (own.device, own.config());
+        let linked = self.streams.prepare(&self.platform, device)?;
+        self.contexts[at].known = true;
+        self.configure_entry(device, config, linked)
+    }
+
+    /// Puts an entry in force that does not lead to the stream's table, whose descriptor 0 goes in any case.
+    fn leave(&mut self, at: usize, config: StreamConfig) -> Result<(), IommuError> {
+        let shared = Arc::clone(&self.shared);
+        let own = &self.contexts[at];
+        let unknown = config == StreamConfig::Refuse && !own.known;
+        let result = match unknown && self.streams.read(own.device).is_none() {
+            // There is no entry.
+            true => Ok(()),
+            false => self.configure(own.device, config),
+        };
+        // One that serves nothing was told nothing.
+        let told = result.is_ok() && !shared.lock().stopped;
+        let own = &mut self.contexts[at];
+        own.known &= !told;
+        own.put(&shared, 0, &ContextDescriptor::invalid(), false)?;
+        if own.valid == 0 && !own.known {
+            self.contexts.remove(at);
+        }
+        result
+    }
+
+    /// See [`PhysicalIommu::attach`](crate::physical::PhysicalIommu::attach): what of it is the matter of a stream that
+    /// has contexts.
+    pub(super) fn configure_whole(
+        &mut self,
+        device: DeviceId,
+        config: StreamConfig,
+    ) -> Result<(), IommuError> {
+        let Ok(at) = self.own(device) else {
+            return self.configure(device, config);
+        };
+        let pasids = self.contexts[at].has_pasids();
+        self.contexts[at].silent = config == StreamConfig::Abort;
+        match config {
+            StreamConfig::Refuse if pasids => {
+                let live = self.is_live(device, at);
+                let shared = Arc::clone(&self.shared);
+                let own = &mut self.contexts[at];
+                own.put(&shared, 0, &ContextDescriptor::invalid(), live)?;
+                if live { Ok(()) } else { self.lead(at) }
+            }
+            StreamConfig::Refuse | StreamConfig::Abort => self.leave(at, config),
+            // Its PASIDs would be lost, or go through what is not theirs.
+            _ if pasids => {
+                self.configure_whole(device, StreamConfig::Refuse)?;
+                Err(IommuError::Unsupported)
+            }
+            _ => self.leave(at, config),
+        }
+    }
+
+    /// See [`PhysicalIommu::attach_context`](crate::physical::PhysicalIommu::attach_context).
+    pub(super) fn configure_context(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        pasid_bits: u8,
+        table: Option<&StageOneTable>,
+    ) -> Result<(), IommuError> {
+        let descriptor = match table {
+            Some(table) => ContextDescriptor::new(table, &self.features),
+            None => return self.close_context(device, pasid),
+        };
+        let opened = descriptor
+            .and_then(|descriptor| self.open_context(device, pasid, pasid_bits, &descriptor));
+        if opened.is_err() {
+            // Should the queue not work, the caller knows that from the error.
+            let _ = self.close_context(device, pasid);
+        }
+        opened
+    }
+
+    fn open_context(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        pasid_bits: u8,
+        descriptor: &ContextDescriptor,
+    ) -> Result<(), IommuError> {
+        let at = self.contexts_of(device, pasid, pasid_bits)?;
+        let live = self.is_live(device, at);
+        let shared = Arc::clone(&self.shared);
+        let own = &mut self.contexts[at];
+        let linked = own.table.prepare(&shared.platform, pasid)?;
+        if live && linked {
+            // §4.3.3: the level 1 descriptor may be cached as it was.
+            shared.forget_context(device, pasid, false)?;
+        }
+        own.put(&shared, pasid, descriptor, live)?;
+        own.silent &= pasid != 0;
+        if live || own.silent {
+            Ok(())
+        } else {
+            self.lead(at)
+        }
+    }
+
+    /// The contexts of a stream, made if it may have some.
+    fn contexts_of(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        pasid_bits: u8,
+    ) -> Result<usize, IommuError> {
+        let at = match self.own(device) {
+            Ok(at) => at,
+            Err(at) => {
+                // Where there is no entry yet, it says nothing.
+                let words = self.streams.read(device).unwrap_or_default();
+                if pasid != 0 && entry::translates(&words) {
+                    return Err(IommuError::Unsupported);
+                }
+                let log2 = pasid_bits.min(self.features.substream_bits);
+                let contexts = &mut self.contexts;
+                contexts
+                    .try_reserve(1)
+                    .map_err(|_| IommuError::OutOfMemory)?;
+                let table = ContextTable::new(&*self.platform, log2, &self.features)?;
+                let own = OwnContexts {
+                    device,
+                    table,
+                    valid: 0,
+                    known: false,
+                    silent: words[0] == ABORTED,
+                };
+                contexts.insert(at, own);
+                at
+            }
+        };
+        if self.contexts[at].table.holds(pasid) {
+            Ok(at)
+        } else {
+            Err(IommuError::Unsupported)
+        }
+    }
+
+    fn close_context(&mut self, device: DeviceId, pasid: u32) -> Result<(), IommuError> {
+        if pasid == 0 {
+            return self.configure_whole(device, StreamConfig::Refuse);
+        }
+        let Ok(at) = self.own(device) else {
+            return Ok(());
+        };
+        let live = self.is_live(device, at);
+        let shared = Arc::clone(&self.shared);
+        let own = &mut self.contexts[at];
+        let last = own.valid == u32::from(own.is_valid(pasid));
+        let gone = own.put(&shared, pasid, &ContextDescriptor::invalid(), live && !last);
+        match (last, own.silent) {
+            (true, false) => self.leave(at, StreamConfig::Refuse),
+            (true, true) => self.leave(at, StreamConfig::Abort),
+            (false, _) => gone,
+        }
+    }
+}
