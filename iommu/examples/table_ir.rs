@@ -1,16 +1,17 @@
-//! Instruction counts of the stage 2 tables beside the `aarch64-paging` crate, in one process.
+//! Instruction counts of the stage 2 tables beside those of the crates in `peers`, in one process.
 //!
 //! `table_ir [ROUNDS]` maps and unmaps 256 pages of 4 KiB, ROUNDS times (default 200), in two settings: `shared`, where
 //! another page keeps the tables alive, and `alone`, where the unmap empties two tables, which are freed to the platform
 //! in the same round and allocated again in the next. `one_` does it with a single page. Each of the functions below is
 //! called once and never inlined, so that one run under `valgrind --tool=callgrind` and
 //! `callgrind_annotate --inclusive=yes` tell them apart by name: `sluice_shared`, `sluice_alone`,
-//! `sluice_alone_zeroing`, `sluice_one_shared`, `sluice_one_alone`, and the same of `aarch64_paging_` but for `zeroing`.
+//! `sluice_alone_zeroing`, `sluice_one_shared`, `sluice_one_alone`, and the same of `aarch64_paging_`, `x86_64_` and
+//! `page_table_multiarch_` but for `zeroing`; the last one frees no tables, so it has no `alone`.
 //! Ir a leaf pair = inclusive Ir / (ROUNDS * leaves).
 //!
 //! What `alone` means depends on the platform below: `Pool` keeps freed pages, and hands out as they are those of which
 //! it was told that they are zero again; `Host` (`sluice_alone_zeroing`) gives every page back to the C library and
-//! zeroes each one it gets, as aarch64-paging does. Valgrind counts the byte-wise `rep stos` of the C library's memset as
+//! zeroes each one it gets, as aarch64-paging does. x86_64 zeroes each one as well, but keeps those it freed. Valgrind counts the byte-wise `rep stos` of the C library's memset as
 //! up to 4,096 instructions, so two zeroed tables a round are about 32 Ir a leaf.
 //!
 //! Prints one line each, `key value`: `rounds`, `leaves`, exact counts for 1 GiB mapped and unmapped again in blocks of
@@ -19,21 +20,20 @@
 //! (without the root), `retained_pages` which the platform is short of after them, and for each function
 //! `NAME_ns_a_leaf`, the mean of its rounds, which is for information only.
 
+mod peers;
+
 use std::hint::black_box;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use aarch64_paging::descriptor::Stage2Attributes;
-use aarch64_paging::idmap::IdMap;
-use aarch64_paging::paging::{Constraints, MemoryRegion, Stage2};
 use iommu::addr::{Hpa, Iova, Span};
 use iommu::hal::{DmaBuffer, Platform};
 use iommu::table::{Attributes, Invalidated, StageTwoTable};
+use peers::{PAGE, Peer};
 
 const LEAVES: u64 = 256;
-const PAGE: u64 = 4096;
 /// An odd 2 MiB boundary, so that nobody finds a larger block.
 const BASE: u64 = 0x4020_0000;
 const NEIGHBOUR: u64 = BASE + 300 * PAGE;
@@ -158,55 +158,45 @@ fn sluice_one_alone(rounds: u32, table: &mut StageTwoTable<Pool>) {
     sluice(rounds, 1, table);
 }
 
-const FLAGS: Stage2Attributes = Stage2Attributes::VALID
-    .union(Stage2Attributes::MEMATTR_NORMAL_OUTER_WB)
-    .union(Stage2Attributes::MEMATTR_NORMAL_INNER_WB)
-    .union(Stage2Attributes::S2AP_ACCESS_RW)
-    .union(Stage2Attributes::SH_INNER)
-    .union(Stage2Attributes::ACCESS_FLAG);
-
-fn region(base: u64, len: u64) -> MemoryRegion {
-    MemoryRegion::new(base as usize, (base + len) as usize)
-}
-
-fn paging(rounds: u32, leaves: u64, map: &mut IdMap<Stage2>, compact: bool) {
-    let range = region(BASE, leaves * PAGE);
+#[inline(always)]
+fn peer(rounds: u32, leaves: u64, table: &mut impl Peer, clean_up: bool) {
     repeat(rounds, || {
-        map.map_range(black_box(&range), black_box(FLAGS))
-            .expect("free");
-        map.map_range_with_constraints(
-            black_box(&range),
-            Stage2Attributes::empty(),
-            Constraints::empty(),
-        )
-        .expect("mapped");
-        if compact {
-            map.compact_subtables();
+        table.map(BASE, leaves);
+        table.unmap(BASE, leaves);
+        if clean_up {
+            table.clean_up(BASE, leaves);
         }
     });
 }
 
-#[inline(never)]
-fn aarch64_paging_shared(rounds: u32, map: &mut IdMap<Stage2>) {
-    black_box("shared");
-    paging(rounds, LEAVES, map, false);
+/// Functions of one peer: name, pages, whether emptied tables are freed.
+macro_rules! peer {
+    ($of:ident: $($name:ident, $leaves:expr, $clean_up:expr;)*) => {$(
+        #[inline(never)]
+        fn $name(rounds: u32, table: &mut peers::$of::Table) {
+            black_box(stringify!($name));
+            peer(rounds, $leaves, table, $clean_up);
+        }
+    )*};
 }
 
-#[inline(never)]
-fn aarch64_paging_alone(rounds: u32, map: &mut IdMap<Stage2>) {
-    paging(rounds, LEAVES, map, true);
+peer! { aarch64_paging:
+    aarch64_paging_shared, LEAVES, false;
+    aarch64_paging_alone, LEAVES, true;
+    aarch64_paging_one_shared, 1, false;
+    aarch64_paging_one_alone, 1, true;
 }
 
-#[inline(never)]
-fn aarch64_paging_one_shared(rounds: u32, map: &mut IdMap<Stage2>) {
-    black_box("one shared");
-    paging(rounds, 1, map, false);
+peer! { x86_64:
+    x86_64_shared, LEAVES, false;
+    x86_64_alone, LEAVES, true;
+    x86_64_one_shared, 1, false;
+    x86_64_one_alone, 1, true;
 }
 
-#[inline(never)]
-fn aarch64_paging_one_alone(rounds: u32, map: &mut IdMap<Stage2>) {
-    black_box("one alone");
-    paging(rounds, 1, map, true);
+peer! { page_table_multiarch:
+    page_table_multiarch_shared, LEAVES, false;
+    page_table_multiarch_one_shared, 1, false;
 }
 
 #[inline(always)]
@@ -288,20 +278,36 @@ fn main() {
         sluice_one_shared(rounds, &mut shared);
     });
 
-    let mut map = IdMap::new(1, Stage2);
-    timed("aarch64_paging_alone", rounds, LEAVES, || {
-        aarch64_paging_alone(rounds, &mut map);
-    });
-    timed("aarch64_paging_one_alone", rounds, 1, || {
-        aarch64_paging_one_alone(rounds, &mut map);
-    });
-    let mut map = IdMap::new(1, Stage2);
-    map.map_range(&region(NEIGHBOUR, PAGE), FLAGS)
-        .expect("free");
-    timed("aarch64_paging_shared", rounds, LEAVES, || {
-        aarch64_paging_shared(rounds, &mut map);
-    });
-    timed("aarch64_paging_one_shared", rounds, 1, || {
-        aarch64_paging_one_shared(rounds, &mut map);
-    });
+    macro_rules! run {
+        ($table:expr; $($name:ident, $leaves:expr;)*) => {
+            let mut table = $table;
+            $(timed(stringify!($name), rounds, $leaves, || $name(rounds, &mut table));)*
+        };
+    }
+    run! { peers::aarch64_paging::Table::new();
+        aarch64_paging_alone, LEAVES;
+        aarch64_paging_one_alone, 1;
+    }
+    run! { peers::x86_64::Table::new();
+        x86_64_alone, LEAVES;
+        x86_64_one_alone, 1;
+    }
+    run! { beside(peers::aarch64_paging::Table::new());
+        aarch64_paging_shared, LEAVES;
+        aarch64_paging_one_shared, 1;
+    }
+    run! { beside(peers::x86_64::Table::new());
+        x86_64_shared, LEAVES;
+        x86_64_one_shared, 1;
+    }
+    run! { beside(peers::page_table_multiarch::Table::new());
+        page_table_multiarch_shared, LEAVES;
+        page_table_multiarch_one_shared, 1;
+    }
+}
+
+/// With another page that keeps the tables alive.
+fn beside<T: Peer>(mut table: T) -> T {
+    table.map(NEIGHBOUR, 1);
+    table
 }

@@ -249,6 +249,18 @@ fn trap_one(guest: &mut Guest) {
 }
 
 #[inline(never)]
+fn trap_hint(guest: &mut Guest) {
+    black_box(4);
+    guest.ring();
+}
+
+#[inline(never)]
+fn trap_hints(guest: &mut Guest) {
+    black_box(5);
+    guest.ring();
+}
+
+#[inline(never)]
 fn trap_many(guest: &mut Guest) {
     black_box(1);
     guest.ring();
@@ -282,6 +294,9 @@ fn main() {
 
     let invalidation = |page: u64| [0x12 | 1 << 48, page << 12 | 1];
     const SYNC: [u64; 2] = [0x46, 0];
+    // CMD_PREFETCH_CONFIG: nothing comes of it.
+    const HINT: [u64; 2] = [0x01, 0];
+    println!("rounds {ROUNDS}");
     let said = |name: &str, before: (u64, u64), guest: &Guest| {
         let after = guest.smmu.counters();
         println!("{name}_commands {}", after.commands - before.0);
@@ -294,6 +309,14 @@ fn main() {
     for _ in 0..ROUNDS {
         guest.post([invalidation(1), SYNC].into_iter());
         trap_one(&mut guest);
+    }
+    for _ in 0..ROUNDS {
+        guest.post([HINT].into_iter());
+        trap_hint(&mut guest);
+    }
+    for _ in 0..ROUNDS {
+        guest.post([HINT; 31].into_iter());
+        trap_hints(&mut guest);
     }
     for _ in 0..ROUNDS {
         guest.post((0..30).map(invalidation).chain([SYNC]));

@@ -8,14 +8,16 @@ pub mod machine;
 pub mod tables;
 mod trace;
 mod trusted;
+mod vsmmu;
 
 use crate::progress::Step;
 use crate::project;
-use anyhow::{Context, Result, ensure};
+use crate::setup::kit;
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// One figure.
@@ -74,6 +76,7 @@ pub const SOURCES: &[Source] = &[
     tables::COUNTS,
     tables::INSTRUCTIONS,
     driver::COUNTS,
+    vsmmu::INSTRUCTIONS,
     machine::MACHINE,
     image::SIZE,
     trusted::TRUSTED,
@@ -132,4 +135,46 @@ fn lines(command: &mut Command) -> Result<BTreeMap<String, f64>> {
     Ok(pairs
         .filter_map(|(key, value)| Some((key.to_owned(), value.trim().parse().ok()?)))
         .collect())
+}
+
+/// Instructions that callgrind counts from the entry of `function` to its return.
+fn collected(example: &Path, args: &[&str], function: &str) -> Result<f64> {
+    let step = Step::start(format!("callgrind {function}"));
+    let out = kit::valgrind()?
+        .command()
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect=*::{function}"))
+        .arg(example)
+        .args(args)
+        .output()
+        .context("cannot run valgrind")?;
+    step.over();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    match counted(&text) {
+        Some(count @ 1..) if out.status.success() => Ok(f64::from(count)),
+        _ => bail!(
+            "callgrind counts nothing in {function}: {}",
+            text.lines().last().unwrap_or_default()
+        ),
+    }
+}
+
+/// The number of `==123== Collected : 456`.
+fn counted(text: &str) -> Option<u32> {
+    let line = text
+        .lines()
+        .find_map(|line| line.split_once("Collected :"))?;
+    line.1.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn count_of_callgrind_is_read() {
+        let text = "==7== Events    : Ir\n==7== Collected : 2104832\n==7== \n==7== I   refs:      2,104,832\n";
+        assert_eq!(counted(text), Some(2_104_832));
+        assert_eq!(counted("==7== nothing"), None);
+    }
 }

@@ -1,11 +1,9 @@
 //! Stage 2 tables on the host: the example `table_ir` of the `iommu` crate counts its own stores, callgrind its
-//! instructions, those of the `aarch64-paging` crate in the same process.
+//! instructions and those of other crates in the same process; `table_kept` tells what each still holds of the heap when
+//! all is unmapped.
 
-use super::{Built, Figure, Source, example, lines};
-use crate::progress::Step;
-use crate::setup::kit;
-use anyhow::{Context, Result, bail};
-use std::path::Path;
+use super::{Built, Figure, Source, collected, example, lines};
+use anyhow::{Context, Result};
 use std::process::Command;
 
 /// Stores and bytes of large maps.
@@ -120,87 +118,87 @@ fn counts() -> Result<Vec<Figure>> {
         let left = value(&format!("{key}_table_bytes"))? - value(&format!("{key}_freed_bytes"))?;
         figures.push(figure(kept, kept_what, left, "bytes", 0.0));
     }
-    figures.push(figure(
-        "B5.retained",
-        "tables kept after everything is unmapped, but for the root",
-        value("retained_bytes")?,
-        "bytes",
-        0.0,
-    ));
+    figures.push(Figure {
+        peers: kept()?,
+        ..figure(
+            "B5.retained",
+            "tables kept after everything is unmapped, but for the root",
+            value("retained_bytes")?,
+            "bytes",
+            0.0,
+        )
+    });
     Ok(figures)
 }
+
+/// What the peers keep: they free emptied tables when told to, if at all.
+fn kept() -> Result<Vec<(&'static str, f64)>> {
+    let lines = lines(&mut Command::new(example("table_kept", Built::Soon)?))?;
+    let peers = PEERS.iter().map(|(name, prefix)| {
+        let bytes = lines.get(&format!("{prefix}_kept_bytes")).copied();
+        Ok((
+            *name,
+            bytes.with_context(|| format!("table_kept does not know {name}"))?,
+        ))
+    });
+    peers.collect()
+}
+
+/// Other crates, and how their functions in the examples start.
+const PEERS: &[(&str, &str)] = &[
+    ("aarch64-paging", "aarch64_paging"),
+    ("x86_64", "x86_64"),
+    ("page_table_multiarch", "page_table_multiarch"),
+];
+/// Those of them that free emptied tables.
+const FREEING: usize = 2;
 
 fn instructions() -> Result<Vec<Figure>> {
     let example = example("table_ir", Built::Fast)?;
     let lines = lines(Command::new(&example).arg(ROUNDS.to_string()))?;
     let many = *lines.get("leaves").context("table_ir prints no leaves")?;
-    let figure = |id, what, leaves: f64, ours: &str, peer: &str, gated: bool| -> Result<Figure> {
-        let each = |name: &str| {
-            Ok::<_, anyhow::Error>(collected(&example, name)? / leaves / f64::from(ROUNDS))
+    let each = |leaves: f64, name: &str| {
+        let rounds = ROUNDS.to_string();
+        anyhow::Ok(collected(&example, &[&rounds], name)? / leaves / f64::from(ROUNDS))
+    };
+    let peers = |leaves: f64, of: &[(&'static str, &str)], function: &str| {
+        let one = |(name, prefix): &(&'static str, &str)| {
+            anyhow::Ok((*name, each(leaves, &format!("{prefix}_{function}"))?))
         };
-        let peer = each(&format!("aarch64_paging_{peer}"))?;
-        Ok(Figure {
+        of.iter().map(one).collect::<Result<Vec<_>>>()
+    };
+    let beside = peers(many, PEERS, "shared")?;
+    let freed = peers(many, &PEERS[..FREEING], "alone")?;
+    let one_beside = peers(1.0, PEERS, "one_shared")?;
+    let one_freed = peers(1.0, &PEERS[..FREEING], "one_alone")?;
+    let figure = |id, what, leaves, ours: &str, peers: &[_], bound: Option<f64>| {
+        anyhow::Ok(Figure {
             id,
             what,
-            value: each(&format!("sluice_{ours}"))?,
+            value: each(leaves, &format!("sluice_{ours}"))?,
             unit: "instructions a leaf",
-            bound: gated.then_some(peer / 2.0),
-            peers: vec![("aarch64-paging", peer)],
+            bound,
+            peers: peers.to_vec(),
         })
     };
     let shared = "map and unmap 256 x 4 KiB, their table stays";
-    // As the peer does it: freed to the C library, zeroed when allocated.
+    // As aarch64-paging does it: freed to the C library, zeroed when allocated, which is half of it.
     let alone = "map and unmap 256 x 4 KiB, emptied tables are freed";
     let pool = "map and unmap 256 x 4 KiB, emptied tables go to a pool that keeps their zeros";
     let one = "map and unmap 1 x 4 KiB, its table stays";
     let one_alone = "map and unmap 1 x 4 KiB, emptied tables go to the pool";
     Ok(vec![
-        figure("B5.shared", shared, many, "shared", "shared", true)?,
-        figure("B5.alone", alone, many, "alone_zeroing", "alone", true)?,
-        figure("B5.pool", pool, many, "alone", "alone", true)?,
-        figure("B6.shared", one, 1.0, "one_shared", "one_shared", false)?,
-        figure("B6.alone", one_alone, 1.0, "one_alone", "one_alone", false)?,
+        figure("B5.shared", shared, many, "shared", &beside, Some(30.0))?,
+        figure("B5.alone", alone, many, "alone_zeroing", &freed, Some(60.0))?,
+        figure("B5.pool", pool, many, "alone", &freed, Some(30.0))?,
+        figure(
+            "B6.shared",
+            one,
+            1.0,
+            "one_shared",
+            &one_beside,
+            Some(150.0),
+        )?,
+        figure("B6.alone", one_alone, 1.0, "one_alone", &one_freed, None)?,
     ])
-}
-
-/// Instructions that callgrind counts from the entry of `function` to its return.
-fn collected(example: &Path, function: &str) -> Result<f64> {
-    let step = Step::start(format!("callgrind {function}"));
-    let out = kit::valgrind()?
-        .command()
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(format!("--toggle-collect=*::{function}"))
-        .arg(example)
-        .arg(ROUNDS.to_string())
-        .output()
-        .context("cannot run valgrind")?;
-    step.over();
-    let text = String::from_utf8_lossy(&out.stderr).into_owned();
-    match counted(&text) {
-        Some(count @ 1..) if out.status.success() => Ok(f64::from(count)),
-        _ => bail!(
-            "callgrind counts nothing in {function}: {}",
-            text.lines().last().unwrap_or_default()
-        ),
-    }
-}
-
-/// The number of `==123== Collected : 456`.
-fn counted(text: &str) -> Option<u32> {
-    let line = text
-        .lines()
-        .find_map(|line| line.split_once("Collected :"))?;
-    line.1.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::counted;
-
-    #[test]
-    fn count_of_callgrind_is_read() {
-        let text = "==7== Events    : Ir\n==7== Collected : 2104832\n==7== \n==7== I   refs:      2,104,832\n";
-        assert_eq!(counted(text), Some(2_104_832));
-        assert_eq!(counted("==7== nothing"), None);
-    }
 }
