@@ -1,0 +1,78 @@
+//! Guests whose disks are behind two SMMUs.
+
+use super::{
+    Context, Layout, Linux, MIB, RUN_LIMIT, Result, answer, answers, ensure, lines, random, sha256,
+};
+
+/// How many SMMUs there are, and what is on each disk, by its serial number.
+const EACH: &str = "
+want=$(tr ' ' '\\n' < /proc/cmdline | sed -n 's/^disks=//p')
+tries=0
+while [ $(ls /dev | grep -c 'nvme.n1$') -lt $want ] && [ $tries -lt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
+key smmus $(ls /sys/class/iommu | wc -l)
+key domains \"$(cat /sys/kernel/iommu_groups/*/type | tr '\\n' ' ')\"
+for at in /sys/class/nvme/*; do
+  disk=/dev/${at##*/}n1
+  key disk \"$(cat $at/serial) $(part 0 16 | sum)\"
+done
+";
+
+/// Two SMMUs, which QEMU describes by ACPI only: one before pcie.0, one before an expander.
+const BEHIND_TWO: [&str; 8] = [
+    "arm-smmuv3,primary-bus=pcie.0,stage=nested",
+    "pxb-pcie,id=pcie.1,bus=pcie.0,bus_nr=8",
+    "arm-smmuv3,primary-bus=pcie.1,stage=nested",
+    "pcie-root-port,id=rp1,bus=pcie.1,chassis=2",
+    "pcie-root-port,id=rp2,bus=pcie.1,chassis=3",
+    "nvme,bus=pcie.0,addr=02.0,drive=a,serial=a",
+    "nvme,drive=b,serial=b,bus=rp1",
+    "nvme,drive=c,serial=c,bus=rp2",
+];
+
+/// Started by EDK2 on a machine with two SMMUs: a guest with a disk behind each sees two, a slice each, on one stage 2;
+/// its neighbour, whose disk is behind the second, sees one.
+pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
+    let mut sums = Vec::new();
+    for name in ["a", "b", "c"] {
+        let data = random(16 * MIB)?;
+        context.file(&format!("{name}.img"), &data)?;
+        sums.push(format!("{name} {}", sha256(&data)?));
+    }
+    crate::cases::linux::initial_disk(context, EACH)?;
+    let both = Linux {
+        name: "both",
+        cmdline: "disks=2",
+        functions: &["00:02.0", "09:00.0"],
+        ..Linux::default()
+    };
+    let one = Linux {
+        name: "one",
+        cpus: &[1],
+        cmdline: "disks=1",
+        functions: &["0a:00.0"],
+        ..Linux::default()
+    };
+    let layout = Layout::with_own_smmus(&BEHIND_TWO).linux(&both).linux(&one);
+    let mut machine = context.pack(&layout.text())?;
+    crate::cases::boot::by_uefi(&mut machine)?;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    for (who, smmus, disks) in [("both", "2", &sums[..2]), ("one", "1", &sums[2..])] {
+        ensure!(answer(&console, who, "smmus")? == smmus, "{who}");
+        let domains = answer(&console, who, "domains")?;
+        ensure!(
+            domains.split_whitespace().all(|domain| domain == "DMA"),
+            "{who}: {domains}"
+        );
+        let mut read: Vec<_> = answers(&console, who, "disk");
+        read.sort_unstable();
+        let read: Vec<String> = read
+            .iter()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        ensure!(read == disks, "{who} read {read:?}");
+        ensure!(lines::summary(&console, who)?.0 == 0);
+    }
+    Ok(())
+}
