@@ -439,9 +439,13 @@ fn a_stream_is_closed_by_one_store_one_command_and_one_sync() {
     smmu.attach(DeviceId(0x8), stage_two(1)).unwrap();
     assert!(fake.state().transaction(8).is_some());
     fake.acts();
-    let before = smmu.counters();
+    let (before, sent) = (smmu.counters(), smmu.sent());
     smmu.attach(DeviceId(0x8), StreamConfig::Abort).unwrap();
     let after = smmu.counters();
+    // CMD_CFGI_STE and CMD_SYNC, and no other.
+    let now = smmu.sent().into_iter().enumerate();
+    let more = now.filter(|(opcode, count)| *count != sent[*opcode]);
+    assert!(more.map(|(opcode, _)| opcode).eq([0x03, 0x46]));
     assert_eq!(
         (after.commands - before.commands, after.syncs - before.syncs),
         (1, 1)

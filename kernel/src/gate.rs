@@ -11,6 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Intid, Trigger};
 use arch::its::Its;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
@@ -53,6 +54,16 @@ pub struct Unit {
     pub failed: AtomicBool,
     /// Event and error interrupts, and how they signal.
     pub irqs: Vec<(Intid, Trigger)>,
+}
+
+/// What an SMMU was told, as ` OPCODE=COUNT` each.
+struct Sent<'a>(&'a [u64]);
+
+impl fmt::Display for Sent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut sent = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        sent.try_for_each(|(opcode, count)| write!(f, " {opcode:#x}={count}"))
+    }
 }
 
 /// See the module's description.
@@ -113,17 +124,20 @@ impl Gate {
                 partition.misuse()
             );
             for viommu in partition.devices.dma.viommus() {
-                let counts = viommu.counters();
+                let (counts, waiting) = viommu.counters();
                 crate::say!(
-                    "{}: its smmu{}: {} commands, {} batches, {} streams set, {} events, {} of them dropped, {} errors",
+                    "{}: its smmu{}: {} commands, {} syncs, {} batches, {} streams set, {} errors; {} events: {} delivered, {} pending, {} dropped",
                     partition.name(),
                     viommu.iommu.0,
                     counts.commands,
+                    counts.syncs,
                     counts.batches,
                     counts.streams,
-                    counts.events.recorded,
-                    counts.events.dropped(),
-                    counts.errors
+                    counts.errors,
+                    counts.events.recorded + waiting,
+                    counts.events.delivered,
+                    waiting,
+                    counts.events.dropped()
                 );
             }
         }
@@ -132,6 +146,20 @@ impl Gate {
             monitor.count(None),
             monitor.lost()
         );
+        drop(monitor);
+        for (index, unit) in self.units.iter().enumerate() {
+            let (counts, sent) = {
+                let physical = unit.iommu.physical().lock();
+                (physical.counters(), physical.sent())
+            };
+            crate::say!(
+                "sent to smmu{index}: {} commands, {} syncs; {} events read; by opcode:{}",
+                counts.commands,
+                counts.syncs,
+                counts.events,
+                Sent(&sent)
+            );
+        }
     }
 
     /// Whether `intid` is an IOMMU's; if so, its faults are served.

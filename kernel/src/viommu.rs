@@ -66,9 +66,10 @@ impl Viommu {
         }
     }
 
-    /// What it did so far.
-    pub fn counters(&self) -> Counters {
-        self.smmu.lock().counters()
+    /// What it did so far, and how many events wait for it.
+    pub fn counters(&self) -> (Counters, u64) {
+        let smmu = self.smmu.lock();
+        (smmu.counters(), smmu.waiting())
     }
 
     /// Puts all its streams in abort and its registers to what they are out of reset.

@@ -98,6 +98,11 @@ impl<T: Copy> Ring<T> {
         item
     }
 
+    /// The sequence number of the next one that is put or lost.
+    pub fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
     /// Nothing to read.
     pub fn is_empty(&self) -> bool {
         self.peek().is_none()

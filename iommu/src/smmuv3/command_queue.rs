@@ -28,6 +28,8 @@ use crate::physical::IommuError;
 const LOG2_ENTRIES: u8 = 8;
 /// Batches at a time; one a CPU that waits.
 const BATCHES: usize = 32;
+/// All opcodes are below it (§4.1.1).
+pub(super) const OPCODES: usize = 0x80;
 /// Reads of a command that may fail in a row.
 const ABORTS: u8 = 3;
 
@@ -92,8 +94,8 @@ pub(super) struct CommandQueue<P: Platform> {
     batches: [Option<Batch>; BATCHES],
     aborts: u8,
     coherent: bool,
-    pub(super) commands: u64,
-    pub(super) syncs: u64,
+    /// Commands stored, by opcode.
+    pub(super) sent: [u64; OPCODES],
     pub(super) refusals: u64,
     pub(super) stops: u64,
 }
@@ -115,8 +117,7 @@ impl<P: Platform> CommandQueue<P> {
             batches: [None; BATCHES],
             aborts: 0,
             coherent,
-            commands: 0,
-            syncs: 0,
+            sent: [0; OPCODES],
             refusals: 0,
             stops: 0,
         })
@@ -231,11 +232,7 @@ impl<P: Platform> CommandQueue<P> {
         self.store(self.prod, command);
         self.prod = self.prod.next();
         self.produced += 1;
-        if command == Command::sync(Signal::None) {
-            self.syncs += 1;
-        } else {
-            self.commands += 1;
-        }
+        self.sent[command.0[0] as usize % OPCODES] += 1;
     }
 
     fn store(&mut self, at: Position, command: Command) {

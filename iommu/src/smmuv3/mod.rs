@@ -28,11 +28,13 @@ use crate::physical::{
     PhysicalIommu, PriRequest, StreamConfig, Waiting,
 };
 use command::Command;
+use command_queue::OPCODES;
 use entry::StreamTableEntry as Entry;
 use hitless::{ABORTED, INVALID, Kind, Update};
 use own_contexts::OwnContexts;
 use record_queue::RecordQueue;
 use shared::Shared;
+use spec::command::CMD0;
 use spec::event::EVENT_WORDS;
 use spec::page_request::PAGE_REQUEST_WORDS;
 use stream_table::StreamTable;
@@ -164,11 +166,12 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     pub fn counters(&self) -> Counters {
         let core = self.shared.lock();
         let (register_reads, register_writes) = core.registers.accesses();
+        let syncs = core.queue.sent[CMD0::OPCODE::Sync.value as usize];
         Counters {
             register_reads,
             register_writes,
-            commands: core.queue.commands,
-            syncs: core.queue.syncs,
+            commands: core.queue.sent.iter().sum::<u64>() - syncs,
+            syncs,
             refusals: core.queue.refusals,
             command_errors: core.queue.stops,
             events: self.events.records,
@@ -178,6 +181,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
                 + self.events.bytes()
                 + self.requests.as_ref().map_or(0, RecordQueue::bytes),
         }
+    }
+
+    /// Commands since the start, by opcode (§4.1.1).
+    pub fn sent(&self) -> [u64; OPCODES] {
+        self.shared.lock().queue.sent
     }
 
     /// Sends commands of the host.

@@ -26,7 +26,7 @@ pub struct Counters {
     pub requests: RequestCounters,
 }
 
-/// `recorded` is the sum of the others. What waits in the slice is not counted yet.
+/// `recorded` is the sum of the others. What waits in the slice is not counted yet: [`waiting`](super::VirtSmmu::waiting).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct EventCounters {
     /// Events that there were, lost ones included.

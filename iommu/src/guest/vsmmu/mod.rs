@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 
 use crate::addr::Gpa;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
+use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
 use crate::smmuv3::spec::registers::CMDQ_CONS;
 use command::Decoder;
@@ -199,6 +200,11 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// Counts so far.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Events in the slice that have not come here yet, those that it has lost included.
+    pub fn waiting(&self) -> u64 {
+        u64::from(self.slice.sequence().wrapping_sub(self.sequence) & MAX_SEQUENCE)
     }
 
     /// The slice.

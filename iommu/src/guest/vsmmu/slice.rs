@@ -25,6 +25,8 @@ pub trait Slice {
     fn invalidate(&mut self, entries: &[Entry]) -> Progress;
     /// Takes the oldest event, in the guest's own format ([`EVENTS`]).
     fn event(&mut self) -> Option<Item<Event>>;
+    /// The sequence number of the next event that there will be.
+    fn sequence(&self) -> u32;
     /// Takes the oldest complete group of page requests, and returns its length; 0 where there is none.
     ///
     /// # Errors
@@ -178,6 +180,10 @@ impl Slice for ObjectSlice {
 
     fn event(&mut self) -> Option<Item<Event>> {
         self.events.pop()
+    }
+
+    fn sequence(&self) -> u32 {
+        self.events.sequence()
     }
 
     fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {

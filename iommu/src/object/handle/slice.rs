@@ -118,6 +118,14 @@ impl Veventq {
             .with(|inner, id| inner.ids.veventq_mut(id).ok()?.ring.pop())
     }
 
+    /// The sequence number of the next one that is put or lost; 0 where the queue is gone.
+    pub fn sequence(&self) -> u32 {
+        let sequence = self
+            .0
+            .with(|inner, id| Some(inner.ids.veventq(id).ok()?.ring.sequence()));
+        sequence.unwrap_or(0)
+    }
+
     /// The oldest, which stays.
     pub fn peek(&self) -> Option<Item<Event>> {
         self.0

@@ -111,7 +111,9 @@ fn what_was_lost_on_the_way_is_told_by_the_same_flag() {
         .borrow_mut()
         .events
         .push_back(Item::Lost { sequence: 7 });
+    assert_eq!(guest.smmu.waiting(), 8);
     let effect = guest.deliver();
+    assert_eq!(guest.smmu.waiting(), 0);
     assert_eq!(effect.interrupts, Interrupts::EVENTS);
     assert_eq!(guest.read(EVENTQ_PROD), 1 << 31 | 2);
     let events = guest.smmu.counters().events;

@@ -120,6 +120,8 @@ struct Told {
     batches: Vec<usize>,
     answers: Vec<(u32, Answer)>,
     events: VecDeque<Item<Event>>,
+    /// The sequence number after that of the last event taken.
+    sequence: u32,
     requests: VecDeque<Vec<PageRequest>>,
     /// The invalidation after so many fails like this.
     fails: Option<(usize, Error)>,
@@ -127,6 +129,12 @@ struct Told {
     attach_fails: Option<Error>,
     /// The next attachment to Abort does.
     abort_fails: Option<Error>,
+}
+
+fn after(item: &Item<Event>) -> u32 {
+    match *item {
+        Item::Record { sequence, .. } | Item::Lost { sequence } => sequence + 1,
+    }
 }
 
 #[derive(Clone, Default)]
@@ -168,7 +176,15 @@ impl Slice for Recorder {
     }
 
     fn event(&mut self) -> Option<Item<Event>> {
-        self.0.borrow_mut().events.pop_front()
+        let mut told = self.0.borrow_mut();
+        let item = told.events.pop_front()?;
+        told.sequence = after(&item);
+        Some(item)
+    }
+
+    fn sequence(&self) -> u32 {
+        let told = self.0.borrow();
+        told.events.back().map_or(told.sequence, after)
     }
 
     fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
