@@ -34,8 +34,11 @@ pub const SMMU_STRIDE: u64 = 0x2_0000;
 pub const MAX_SMMUS: usize = 8;
 /// Their interrupts (SPI 64 up), four each: eventq, priq, cmdq-sync, gerror.
 pub const SMMU_INTIDS: core::ops::Range<u32> = 96..96 + 4 * MAX_SMMUS as u32;
-/// Where devices, and nobody else, find copies of the guest's context descriptors: a page for each SMMU.
-pub const CONTEXTS: Span<Gpa> = at(0x0940_0000, MAX_SMMUS as u64 * 0x1000);
+/// Where devices, and nobody else, find copies of the guest's context descriptors, a part for each SMMU.
+pub const CONTEXTS: Span<Gpa> = at(0x0940_0000, MAX_SMMUS as u64 * CONTEXTS_STRIDE);
+/// Size of a part: a page of the largest granule. An SMMU that reads a first-stage table past what stage 2 says of its
+/// address (QEMU's does where the first stage's granule is the larger one) finds nothing of others there.
+pub const CONTEXTS_STRIDE: u64 = 0x1_0000;
 /// Virtual devices, those to come included: what a guest sees here is never a device of the machine.
 pub const VIRTUAL: Span<Gpa> = at(0x0800_0000, 0x0200_0000);
 /// Registers of assigned devices that are not PCI functions, as far as they cannot be where the machine has them.

@@ -3,7 +3,7 @@
 //! [`VirtSmmu`] decides, under the lock of its own; what it asks for outside comes back as an [`Effect`] and is carried out
 //! here: interrupts of the guest, and work that is left for the next time.
 
-use crate::guest_map::{self, SMMU_INTIDS, SMMU_STRIDE};
+use crate::guest_map::{self, CONTEXTS_STRIDE, SMMU_INTIDS, SMMU_STRIDE};
 use crate::irq::KICK;
 use crate::lock::Mutex;
 use crate::machine::{Buffer, GuestRam, Host, Iommu};
@@ -37,8 +37,8 @@ const COMMAND_QUEUE: u8 = 10;
 const EVENT_QUEUE: u8 = 8;
 /// Bits of a guest's StreamIDs: its requester IDs.
 const STREAM_BITS: u8 = 16;
-/// Copies of contexts: a page of them, 64 bytes each.
-const COPIES: usize = 4096;
+/// Bytes for copies of contexts, 64 each.
+const COPIES: usize = CONTEXTS_STRIDE as usize;
 /// Wires of one SMMU, in the order of the guest's device tree: eventq, priq, cmdq-sync, gerror.
 const WIRES: [Interrupts; 4] = [
     Interrupts::EVENTS,
