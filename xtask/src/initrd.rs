@@ -1,9 +1,10 @@
 //! Initial RAM disks for Linux guests: a cpio archive ("newc", Linux `Documentation/driver-api/early-userspace/buffer-format.rst`)
-//! of busybox, the modules of an NVMe disk, and an init script.
+//! of busybox, modules, programs, and an init script.
 
 use crate::setup::kit::Linux;
 use anyhow::{Context, Result};
 use std::fs;
+use std::path::Path;
 
 /// What `/init` does once mounts and modules are in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,19 +15,31 @@ pub enum Init<'a> {
     Shell,
 }
 
-/// An archive that boots to `init`.
+/// An archive with the modules of an NVMe disk that boots to `init`.
 pub fn build(linux: &Linux, init: Init<'_>) -> Result<Vec<u8>> {
+    build_with(linux, &[], init)
+}
+
+/// The same with `programs` by their names in `/bin`, and modules for what they do.
+pub fn build_with(linux: &Linux, programs: &[(&str, &Path)], init: Init<'_>) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
         archive.add(dir, Kind::Folder, &[]);
     }
     archive.add("dev/console", Kind::Console, &[]);
-    let read = |path| {
-        fs::read(path).with_context(|| format!("cannot read {}", std::path::Path::display(path)))
-    };
+    let read =
+        |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     archive.add("bin/busybox", Kind::Program, &read(&linux.busybox)?);
+    for (name, path) in programs {
+        archive.add(&format!("bin/{name}"), Kind::Program, &read(path)?);
+    }
     let mut load = String::new();
-    for module in &linux.modules {
+    let more = if programs.is_empty() {
+        &[]
+    } else {
+        linux.vfio.as_slice()
+    };
+    for module in linux.modules.iter().chain(more) {
         let name = module
             .file_name()
             .context("a module without a name")?

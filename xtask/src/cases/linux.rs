@@ -4,9 +4,10 @@ use super::lines::{self, answer, answers};
 use super::{Case, Context, case, random, sha256};
 use crate::initrd::{self, DRAIN, Init};
 use crate::qemu::Boot;
-use crate::setup::kit;
+use crate::setup::kit::{self, Linux};
 use anyhow::{Result, ensure};
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 pub const CASES: &[Case] = &[
@@ -33,12 +34,13 @@ const DISK: usize = 96 * MIB;
 
 const RUN_LIMIT: Duration = Duration::from_secs(150);
 
-/// What every script starts with: `key K V` answers the case, `part SKIP COUNT` reads MiB of the disk past all caches.
+/// What every script starts with: `key K V` answers the case, `part SKIP COUNT` reads MiB of the disk past all caches,
+/// `await CONDITION` looks again and again, for a minute, until it holds.
 const TOOLS: &str = "\
 key() { echo \"$1=$2;\"; }
+await() { tries=0; while ! eval \"$1\" && [ $tries -lt 600 ]; do sleep 0.1; tries=$((tries + 1)); done; }
 disk=/dev/nvme0n1
-tries=0
-while [ ! -b $disk ] && [ $tries -lt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
+await '[ -b $disk ]'
 part() { dd if=$disk bs=1M skip=$1 count=$2 iflag=direct 2>/dev/null; }
 sum() { sha256sum | cut -d' ' -f1; }
 functions() { for at in /sys/bus/pci/devices/*; do key pci \"${at##*/} $(cat $at/class)\"; done; }
@@ -202,8 +204,19 @@ fn boots_through_uboot(context: &Context) -> Result<()> {
 
 /// The initial RAM disk that the configurations name.
 pub fn initial_disk(context: &Context, script: &str) -> Result<()> {
+    initial_disk_of(context, "initrd.cpio", &kit::linux()?, &[], script)
+}
+
+/// The same in the file `name`, for one kernel; with programs by their names in `/bin`.
+pub fn initial_disk_of(
+    context: &Context,
+    name: &str,
+    linux: &Linux,
+    programs: &[(&str, &Path)],
+    script: &str,
+) -> Result<()> {
     let script = format!("{TOOLS}drain() {{ {DRAIN}; }}\n{script}");
-    let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
-    context.file("initrd.cpio", &archive)?;
+    let archive = initrd::build_with(linux, programs, Init::Script(&script))?;
+    context.file(name, &archive)?;
     Ok(())
 }

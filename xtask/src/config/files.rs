@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// Debian's kernel for arm64, as `kernel =` names it.
 pub const DEBIAN_KERNEL: &str = "debian:kernel";
+/// The same with pages of 16 KiB.
+pub const DEBIAN_KERNEL_16K: &str = "debian:kernel-16k";
 /// An initial RAM disk with busybox, the modules of an NVMe disk, and a shell, as `initrd =` names it.
 pub const DEBIAN_SHELL: &str = "debian:shell";
 
@@ -34,7 +36,7 @@ pub fn is_payload_name(partition: &Partition, file: &str) -> bool {
 
 /// Whether `file` is one that set-up fetches.
 pub fn is_debian(file: &str) -> bool {
-    [DEBIAN_KERNEL, DEBIAN_SHELL].contains(&file)
+    [DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL].contains(&file)
 }
 
 /// Where `file` lies on disk, seen from a configuration in `folder`.

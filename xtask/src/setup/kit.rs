@@ -21,14 +21,22 @@ const QEMU: Packages = Packages {
     members: &[],
 };
 const KERNEL: Packages = Packages {
-    name: "linux-arm64",
+    name: "linux-arm64-4k",
     names: &["linux-image-arm64:arm64"],
     closure: false,
-    members: &[
-        "./boot/vmlinuz-*",
-        "./usr/lib/modules/*/kernel/drivers/nvme/*",
-    ],
+    members: KERNEL_MEMBERS,
 };
+const KERNEL_16K: Packages = Packages {
+    name: "linux-arm64-16k",
+    names: &["linux-image-arm64-16k:arm64"],
+    closure: false,
+    members: KERNEL_MEMBERS,
+};
+const KERNEL_MEMBERS: &[&str] = &[
+    "./boot/vmlinuz-*",
+    "./usr/lib/modules/*/kernel/drivers/nvme/*",
+    "./usr/lib/modules/*/kernel/drivers/vfio/*",
+];
 const BUSYBOX: Packages = Packages {
     name: "busybox-arm64",
     names: &["busybox-static:arm64"],
@@ -200,26 +208,53 @@ pub struct Linux {
     pub busybox: PathBuf,
     /// Modules for an NVMe disk, in the order of loading.
     pub modules: Vec<PathBuf>,
+    /// Modules for VFIO with PCI functions, likewise.
+    pub vfio: Vec<PathBuf>,
 }
 
-/// Debian's kernel for arm64 with its NVMe modules, and busybox. `SLUICE_LINUX_IMAGE`, `SLUICE_BUSYBOX` and
-/// `SLUICE_MODULES` (a folder; may be empty when NVMe is built in) name others.
+/// The size of a kernel's pages, which is the granule of its tables for the SMMU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pages {
+    /// 4 KiB.
+    Four,
+    /// 16 KiB. Debian has no kernel with 64 KiB.
+    Sixteen,
+}
+
+impl Pages {
+    /// The variables that name an image and its modules, and Debian's package.
+    fn source(self) -> (&'static str, &'static str, &'static Packages) {
+        match self {
+            Self::Four => ("SLUICE_LINUX_IMAGE", "SLUICE_MODULES", &KERNEL),
+            Self::Sixteen => ("SLUICE_LINUX_16K_IMAGE", "SLUICE_16K_MODULES", &KERNEL_16K),
+        }
+    }
+}
+
+/// Debian's kernel for arm64 with its modules, and busybox. `SLUICE_LINUX_IMAGE`, `SLUICE_BUSYBOX` and `SLUICE_MODULES` (a
+/// folder with folders `nvme` and `vfio`; what is not there has to be built in) name others.
 pub fn linux() -> Result<Linux> {
+    linux_of(Pages::Four)
+}
+
+/// The same with pages of that size; `SLUICE_LINUX_16K_IMAGE` and `SLUICE_16K_MODULES` name others.
+pub fn linux_of(pages: Pages) -> Result<Linux> {
     let missing =
         |what: &str, variable: &str| format!("{what} for arm64 is missing: name one in {variable}");
-    let from_env = env::var_os("SLUICE_LINUX_IMAGE").map(PathBuf::from);
+    let (image_variable, modules_variable, packages) = pages.source();
+    let from_env = env::var_os(image_variable).map(PathBuf::from);
     let (image, modules) = match from_env {
-        Some(image) => (image, env::var_os("SLUICE_MODULES").map(PathBuf::from)),
+        Some(image) => (image, env::var_os(modules_variable).map(PathBuf::from)),
         None => {
-            let root = fetch(&KERNEL, || missing("a Linux kernel", "SLUICE_LINUX_IMAGE"))?;
+            let root = fetch(packages, || missing("a Linux kernel", image_variable))?;
             let image = only_entry(&root.join("boot"), "vmlinuz-")?;
             let modules = only_entry(&root.join("usr/lib/modules"), "")?;
-            (image, Some(modules.join("kernel/drivers/nvme")))
+            (image, Some(modules.join("kernel/drivers")))
         }
     };
     ensure!(
         image.exists(),
-        "SLUICE_LINUX_IMAGE: {} does not exist",
+        "{image_variable}: {} does not exist",
         image.display()
     );
     let busybox = match env::var_os("SLUICE_BUSYBOX").map(PathBuf::from) {
@@ -232,23 +267,30 @@ pub fn linux() -> Result<Linux> {
         "busybox: {} does not exist",
         busybox.display()
     );
-    let mut found = Vec::new();
-    if let Some(dir) = modules {
-        for name in [
-            "common/nvme-keyring",
-            "common/nvme-auth",
-            "host/nvme-core",
-            "host/nvme",
-        ] {
+    let present = |names: &[&str]| -> Vec<PathBuf> {
+        let files = names.iter().filter_map(|name| {
+            let dir = modules.as_ref()?;
             let ends =
                 ["ko", "ko.xz", "ko.zst", "ko.gz"].map(|end| dir.join(format!("{name}.{end}")));
-            found.extend(ends.into_iter().find(|path| path.exists()));
-        }
-    }
+            ends.into_iter().find(|path| path.exists())
+        });
+        files.collect()
+    };
     Ok(Linux {
         image,
         busybox,
-        modules: found,
+        modules: present(&[
+            "nvme/common/nvme-keyring",
+            "nvme/common/nvme-auth",
+            "nvme/host/nvme-core",
+            "nvme/host/nvme",
+        ]),
+        vfio: present(&[
+            "vfio/vfio",
+            "vfio/vfio_iommu_type1",
+            "vfio/pci/vfio-pci-core",
+            "vfio/pci/vfio-pci",
+        ]),
     })
 }
 

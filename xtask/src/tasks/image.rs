@@ -4,11 +4,11 @@
 use super::Outcome;
 use super::build::{self, Profile, Program};
 use super::check::checked;
-use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_SHELL};
+use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL};
 use crate::config::{Checked, Made};
 use crate::initrd::{self, Init};
 use crate::project;
-use crate::setup::kit;
+use crate::setup::kit::{self, Pages};
 use crate::symbols;
 use anyhow::{Context, Result, anyhow, ensure};
 use kernel::bundle::{Builder, FILE_ALIGN, MAX_NAME};
@@ -117,7 +117,11 @@ fn make(machine: &Machine, profile: Profile) -> Result<Made> {
             made.insert(program.name, program.elf);
         }
     }
-    if named.iter().any(|name| files::is_debian(name)) {
+    if named.contains(DEBIAN_KERNEL_16K) {
+        let image = kit::linux_of(Pages::Sixteen)?.image;
+        made.insert(DEBIAN_KERNEL_16K.to_owned(), image);
+    }
+    if named.contains(DEBIAN_KERNEL) || named.contains(DEBIAN_SHELL) {
         let linux = kit::linux()?;
         if named.contains(DEBIAN_SHELL) {
             let dir = project::target().join("images");

@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: everything that runs and tests need, fetched once. `run` and `test` fetch the same by themselves.
 
 use super::Outcome;
-use crate::setup::{kit, toolchain};
+use crate::setup::kit::{self, Pages};
+use crate::setup::toolchain;
 use std::process::ExitCode;
 
 /// Arguments of `cargo xtask setup`.
@@ -22,8 +23,10 @@ impl Setup {
         println!(
             "linux: {} ({} modules for the initrd)",
             linux.image.display(),
-            linux.modules.len()
+            linux.modules.len() + linux.vfio.len()
         );
+        let linux_16k = kit::linux_of(Pages::Sixteen)?;
+        println!("linux with 16 KiB pages: {}", linux_16k.image.display());
         println!("busybox: {}", linux.busybox.display());
         let firmware = kit::firmware()?;
         println!("u-boot: {}", firmware.u_boot.display());

@@ -7,8 +7,7 @@ use super::{
 /// How many SMMUs there are, and what is on each disk, by its serial number.
 const EACH: &str = "
 want=$(tr ' ' '\\n' < /proc/cmdline | sed -n 's/^disks=//p')
-tries=0
-while [ $(ls /dev | grep -c 'nvme.n1$') -lt $want ] && [ $tries -lt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
+await '[ $(ls /dev | grep -c \"nvme.n1$\") -ge $want ]'
 key smmus $(ls /sys/class/iommu | wc -l)
 key domains \"$(cat /sys/kernel/iommu_groups/*/type | tr '\\n' ' ')\"
 for at in /sys/class/nvme/*; do
