@@ -50,6 +50,8 @@ const CHECKS: &[Check] = &[
                 "--workspace",
                 "--exclude",
                 "payloads",
+                "--exclude",
+                "linux-payloads",
                 "--no-deps",
                 "--document-private-items",
             ]);
@@ -70,9 +72,10 @@ const CHECKS: &[Check] = &[
 
 /// What is compiled for the bare machine. The small guests by themselves: together they would share features, and an
 /// allocator that they do not have.
-const BARE_PACKAGES: [&[&str]; 2] = [
+const BARE_PACKAGES: [&[&str]; 3] = [
     &["-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot"],
     &["-p", "payloads"],
+    &["-p", "linux-payloads"],
 ];
 
 /// `cargo SUBCOMMAND` on each group of [`BARE_PACKAGES`].

@@ -20,15 +20,24 @@ const DEADLINE_NS: u64 = 5_000_000_000;
 /// The device.
 pub struct Edu {
     registers: u64,
+    device: u8,
 }
 
 impl Edu {
     /// Finds and enables it; `None` if this guest does not own one.
     pub fn find(tree: &Tree<'_>) -> Option<Self> {
-        let registers = Function::find(tree, 0x1234, 0x11e8)?.enable();
-        let edu = Self { registers };
+        let function = Function::find(tree, 0x1234, 0x11e8)?;
+        let edu = Self {
+            registers: function.enable(),
+            device: function.device,
+        };
         // Low byte 0xed, then the version.
         (register(edu.registers + IDENTIFICATION).read() & 0xff == 0xed).then_some(edu)
+    }
+
+    /// Its requester ID, which is its StreamID where the guest has an SMMU.
+    pub fn stream(&self) -> u32 {
+        u32::from(self.device) << 3
     }
 
     /// Copies `len` bytes from the device's buffer to `address`, as the device sees addresses. Whether it arrived, the

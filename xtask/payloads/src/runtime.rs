@@ -198,6 +198,13 @@ pub fn page(address: u64) -> &'static [AtomicU64; 512] {
     unsafe { &*(address as *const [AtomicU64; 512]) }
 }
 
+/// `count` words of our RAM at `address`, for a device: atomics, because it writes behind our back.
+pub fn words(address: u64, count: usize) -> &'static [AtomicU64] {
+    assert!(address.is_multiple_of(8) && address >= 0x4040_0000);
+    // SAFETY: as in `page`; a scenario has more RAM than it names.
+    unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) }
+}
+
 /// Nanoseconds since the machine started.
 pub fn now_ns() -> u64 {
     let (ticks, hz): (u64, u64);

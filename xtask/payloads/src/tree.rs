@@ -12,6 +12,8 @@ pub struct Tree<'a> {
     pub ecam: Option<Region>,
     /// RAM.
     pub memory: Option<Region>,
+    /// Registers of its first SMMUv3.
+    pub smmu: Option<Region>,
     /// PL031, a clock.
     pub clock: Option<Clock>,
     /// `/chosen/bootargs`: what the configuration asks of the scenario.
@@ -44,6 +46,7 @@ impl<'a> Tree<'a> {
             uart: None,
             ecam: None,
             memory: None,
+            smmu: None,
             clock: None,
             arguments: "",
         };
@@ -70,6 +73,8 @@ impl<'a> Tree<'a> {
                     registers,
                     intid: 32 + u32::from_be_bytes(cells),
                 });
+            } else if is("arm,smmu-v3") {
+                tree.smmu = tree.smmu.or(region());
             } else if is("pci-host-ecam-generic") {
                 tree.ecam = region();
             } else if node.name_without_address() == "memory" {

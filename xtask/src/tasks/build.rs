@@ -80,6 +80,11 @@ pub fn payloads(profile: Profile) -> Result<Vec<Program>> {
     programs("payloads", profile)
 }
 
+/// Builds the programs for Linux guests.
+pub fn linux_payloads() -> Result<Vec<Program>> {
+    programs("linux-payloads", Profile::Release)
+}
+
 fn programs(package: &str, profile: Profile) -> Result<Vec<Program>> {
     let bare = toolchain::bare()?;
     executables(bare, package, profile)?
