@@ -59,7 +59,7 @@ pub struct Context {
 }
 
 /// No case runs longer than this, whatever it waits for.
-const CASE_LIMIT: Duration = Duration::from_secs(300);
+const CASE_LIMIT: Duration = Duration::from_secs(900);
 
 impl Context {
     /// Evidence goes to `folder`.

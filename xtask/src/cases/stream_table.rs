@@ -21,12 +21,28 @@ pub enum Config {
     Abort,
     /// Stage 2, through the table at this address.
     StageTwo(u64),
+    /// Both stages, under this VMID.
+    Nested(u64),
     /// Something else: STE.Config.
     Other(u64),
 }
 
 /// The entry of `stream`. The machine is better stopped.
 pub fn entry(monitor: &mut Monitor, stream: u64) -> Result<Config> {
+    let Some(words) = words(monitor, stream)? else {
+        return Ok(Config::Nothing);
+    };
+    Ok(match (words[0] & 1, words[0] >> 1 & 7) {
+        (0, _) => Config::Nothing,
+        (_, 0b000) => Config::Abort,
+        (_, 0b110) => Config::StageTwo(words[3] & ADDRESS & !0xf),
+        (_, 0b111) => Config::Nested(words[2] & 0xffff),
+        (_, other) => Config::Other(other),
+    })
+}
+
+/// The words of the entry of `stream`, if the table reaches so far.
+fn words(monitor: &mut Monitor, stream: u64) -> Result<Option<[u64; 8]>> {
     let base = register(monitor, STRTAB_BASE)? & ADDRESS & !0x3f;
     let config = register(monitor, STRTAB_BASE_CFG)?;
     let (log2, split) = (config & 0x3f, config >> 6 & 0x1f);
@@ -37,19 +53,16 @@ pub fn entry(monitor: &mut Monitor, stream: u64) -> Result<Config> {
         let (table, span) = (first & ADDRESS & !0x3f, first & 0x1f);
         let index = stream & ((1 << split) - 1);
         if span == 0 || index >> (span - 1) != 0 {
-            return Ok(Config::Nothing);
+            return Ok(None);
         }
         table + index * 64
     } else {
         base + stream * 64
     };
-    let first = word(monitor, at)?;
-    Ok(match (first & 1, first >> 1 & 7) {
-        (0, _) => Config::Nothing,
-        (_, 0b000) => Config::Abort,
-        (_, 0b110) => Config::StageTwo(word(monitor, at + 24)? & ADDRESS & !0xf),
-        (_, other) => Config::Other(other),
-    })
+    let bytes = monitor.memory(at, 64)?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let words: [[u8; 8]; 8] = words.try_into().context("QEMU saved too little")?;
+    Ok(Some(words.map(u64::from_le_bytes)))
 }
 
 fn word(monitor: &mut Monitor, at: u64) -> Result<u64> {

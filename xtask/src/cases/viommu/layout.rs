@@ -17,6 +17,8 @@ pub struct Linux<'a> {
     pub cpus: &'a [u16],
     /// What it runs.
     pub kernel: &'a str,
+    /// Its initial RAM disk.
+    pub initrd: &'a str,
     /// Behind what every one is told.
     pub cmdline: &'a str,
     /// What it owns, by the machine's addresses.
@@ -31,6 +33,7 @@ impl Default for Linux<'_> {
             name: "linux",
             cpus: &[0],
             kernel: "debian:kernel",
+            initrd: "initrd.cpio",
             cmdline: "",
             functions: &[],
             unresettable: &[],
@@ -74,6 +77,7 @@ impl Layout {
             name,
             cpus,
             kernel,
+            initrd,
             cmdline,
             functions,
             unresettable,
@@ -82,7 +86,7 @@ impl Layout {
         let _ = writeln!(
             text,
             "[[partition]]\nname = '{name}'\nmemory = '512M'\ncpus = {cpus:?}\nkernel = '{kernel}'\n\
-             initrd = 'initrd.cpio'\ncmdline = 'console=ttyAMA0 {cmdline}'\nviommu = true"
+             initrd = '{initrd}'\ncmdline = 'console=ttyAMA0 {cmdline}'\nviommu = true"
         );
         for function in functions {
             let _ = writeln!(text, "[[partition.device]]\naddress = '{function}'");
@@ -94,11 +98,23 @@ impl Layout {
     }
 
     /// Adds the guest that looks after its own memory only, on `cpu`.
-    pub fn canary(mut self, cpu: u16) -> Self {
+    pub fn canary(self, cpu: u16) -> Self {
+        self.small("canary", cpu, None)
+    }
+
+    /// Adds a small guest of ours on `cpu`; behind an SMMU of its own if it gets a function, which nothing can reset.
+    pub fn small(mut self, payload: &str, cpu: u16, function: Option<&str>) -> Self {
+        let text = &mut self.partitions;
         let _ = writeln!(
-            self.partitions,
-            "[[partition]]\nname = 'canary'\nmemory = '64M'\ncpus = [{cpu}]\npayload = 'canary'"
+            text,
+            "[[partition]]\nname = '{payload}'\nmemory = '64M'\ncpus = [{cpu}]\npayload = '{payload}'"
         );
+        if let Some(function) = function {
+            let _ = writeln!(
+                text,
+                "viommu = true\n[[partition.device]]\naddress = '{function}'\nreset = 'best-effort'"
+            );
+        }
         self
     }
 
