@@ -25,6 +25,9 @@ const CMDQEN: u32 = 1 << 3;
 /// CR1: tables and queues are inner and outer write-back, inner shareable.
 const CACHED: u32 = 0xd75;
 
+/// EVENTQ_PROD.OVFLG, EVENTQ_CONS.OVACKFLG.
+const OVERFLOW: u32 = 1 << 31;
+
 // Commands (4.1.1).
 const CFGI_STE_RANGE: u64 = 0x04;
 const TLBI_NH_VA: u64 = 0x12;
@@ -102,6 +105,8 @@ pub struct Smmu {
     granule: Granule,
     produced: u32,
     taken: u32,
+    /// EVENTQ_CONS.OVACKFLG.
+    acknowledged: u32,
 }
 
 impl Smmu {
@@ -121,6 +126,7 @@ impl Smmu {
             granule,
             produced: 0,
             taken: 0,
+            acknowledged: 0,
         };
         smmu.control(0)?;
         for at in [
@@ -234,7 +240,7 @@ impl Smmu {
 
     /// The oldest event; `None` where there is none.
     pub fn event(&mut self) -> Option<Event> {
-        if self.read(EVENTQ_PROD) == self.taken {
+        if self.read(EVENTQ_PROD) & !OVERFLOW == self.taken {
             return None;
         }
         barrier();
@@ -242,12 +248,21 @@ impl Smmu {
         let record = &words(EVENTS, 4 * ENTRIES as usize)[at..at + 4];
         let word = |index: usize| record[index].load(Ordering::Relaxed);
         self.taken = (self.taken + 1) % (2 * ENTRIES as u32);
-        self.write(EVENTQ_CONS, self.taken);
+        self.write(EVENTQ_CONS, self.taken | self.acknowledged);
         Some(Event {
             kind: word(0) as u8,
             stream: (word(0) >> 32) as u32,
             address: word(2),
         })
+    }
+
+    /// Whether events were lost since this was last asked (7.4).
+    pub fn has_lost(&mut self) -> bool {
+        let flag = self.read(EVENTQ_PROD) & OVERFLOW;
+        let lost = flag != self.acknowledged;
+        self.acknowledged = flag;
+        self.write(EVENTQ_CONS, self.taken | self.acknowledged);
+        lost
     }
 
     fn control(&self, value: u32) -> Option<()> {

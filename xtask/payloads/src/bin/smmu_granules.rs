@@ -20,6 +20,10 @@ mod scenario {
     const LEN: u32 = 256;
     /// QEMU refuses four bytes at a time, with an event each.
     const STRAY: u32 = 4;
+    /// A write of twice as many pieces as its event queue has entries.
+    const STORM: u32 = 2 * 256 * STRAY;
+    /// Far more than an event takes.
+    const LIMIT_NS: u64 = 5_000_000_000;
     /// F_TRANSLATION (IHI 0070, 7.3.13).
     const TRANSLATION: u8 = 0x10;
 
@@ -28,6 +32,7 @@ mod scenario {
         for granule in [Granule::Four, Granule::Sixteen, Granule::SixtyFour] {
             translate(&mut guest, granule);
         }
+        overflow(&mut guest);
         guest.checks.finish();
         runtime::power_off()
     }
@@ -115,9 +120,46 @@ mod scenario {
         );
     }
 
+    /// More events than its queue has room for: it is told that some were lost, and the next one comes again.
+    fn overflow(Guest { tree, checks }: &mut Guest) {
+        let Some(edu) = Edu::find(tree) else { return };
+        let Some(mut smmu) = Smmu::start(tree, edu.stream(), Granule::Four) else {
+            return;
+        };
+        let done = edu.write_memory(0, STORM);
+        let end = runtime::now_ns() + LIMIT_NS;
+        let mut lost = false;
+        while !lost && runtime::now_ns() < end {
+            lost = smmu.has_lost();
+        }
+        let mut read = 0;
+        while smmu.event().is_some() {
+            read += 1;
+        }
+        checks.check(
+            done && lost && read > 0,
+            format_args!("a full queue says that events were lost"),
+        );
+        let done = edu.write_memory(0x1000, STRAY);
+        // What of the storm came after the queue was read is before it.
+        let mut last = next(&mut smmu);
+        while let Some(event) = last {
+            read += 1;
+            if event.address == 0x1000 {
+                break;
+            }
+            last = next(&mut smmu);
+        }
+        checks.check(
+            done && last.is_some() && smmu.stop(),
+            format_args!("the next event comes"),
+        );
+        checks.say(format_args!("read: {read} events"));
+    }
+
     /// An event that has to come.
     fn next(smmu: &mut Smmu) -> Option<Event> {
-        let end = runtime::now_ns() + 5_000_000_000;
+        let end = runtime::now_ns() + LIMIT_NS;
         loop {
             let event = smmu.event();
             if event.is_some() || runtime::now_ns() > end {
