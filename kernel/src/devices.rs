@@ -12,6 +12,7 @@ use crate::messages::{Mapped, Source};
 use crate::monitor::Sender;
 use crate::pci;
 use crate::say;
+use crate::system::System;
 use crate::vdev::vpci::{Effect, MapBar, VirtualPci};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -82,9 +83,9 @@ impl Devices {
     }
 
     /// Resets every function and hands it over; one that cannot be handed over stays silent, and refused DMA.
-    pub fn open(&self, gate: &Gate, partition: &str, ram: &GuestRam) {
+    pub fn open(&self, system: &System, partition: &str, ram: &GuestRam) {
         for slot in 0..self.owned.len() {
-            self.open_one(gate, partition, slot);
+            self.open_one(system, partition, slot);
         }
         // No other device can be reset, nor has a bus to be attached to.
         for slot in self.owned.len()..self.cut.len() {
@@ -106,10 +107,11 @@ impl Devices {
         true
     }
 
-    fn open_one(&self, gate: &Gate, partition: &str, slot: usize) {
+    fn open_one(&self, system: &System, partition: &str, slot: usize) {
+        let gate = &system.gate;
         let owned = &self.owned[slot];
         let info = &gate.topology.functions[owned.info];
-        if !self.reset(gate, partition, slot) {
+        if !self.reset_with_virtuals(system, partition, slot) {
             // Whatever its guest asks for.
             self.dma.silence(slot);
             return;
@@ -127,8 +129,8 @@ impl Devices {
         self.bus.lock().attach(&mut &gate.buses, slot);
     }
 
-    /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be. BARs to
-    /// unmap are left in the bus.
+    /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be: but for
+    /// one whose virtual functions may be in use, which is reset when it is opened. BARs to unmap are left in the bus.
     pub fn close(&self, gate: &Gate, partition: &str) {
         self.dma.stop();
         for (slot, cut) in self.cut.iter().enumerate() {
@@ -136,8 +138,10 @@ impl Devices {
             cut.store(false, Ordering::Relaxed);
         }
         self.bus.lock().reset(&mut &gate.buses);
-        for slot in 0..self.owned.len() {
-            self.reset(gate, partition, slot);
+        for (slot, owned) in self.owned.iter().enumerate() {
+            if gate.topology.functions[owned.info].vfs() == 0 {
+                self.reset(gate, partition, slot);
+            }
         }
     }
 
@@ -158,10 +162,43 @@ impl Devices {
     }
 
     /// The guest resets the function of `slot`, which is detached.
-    pub fn reset_by_guest(&self, gate: &Gate, partition: &str, slot: usize) {
+    pub fn reset_by_guest(&self, system: &System, partition: &str, slot: usize) {
         let _alone = self.resetting.lock_meanwhile(irq::serve_meanwhile);
-        if self.reset(gate, partition, slot) {
-            self.bus.lock().attach(&mut &gate.buses, slot);
+        if self.reset_with_virtuals(system, partition, slot) {
+            self.bus.lock().attach(&mut &system.gate.buses, slot);
+        }
+    }
+
+    /// [`Self::reset`]; virtual functions that went with it come back, and whoever has one meets a device out of reset.
+    fn reset_with_virtuals(&self, system: &System, partition: &str, slot: usize) -> bool {
+        let gate = &system.gate;
+        let index = self.owned[slot].info;
+        let info = &gate.topology.functions[index];
+        let done = self.reset(gate, partition, slot);
+        if !done || info.vfs() == 0 {
+            return done;
+        }
+        let clock = &mut crate::machine::Clock;
+        match pci::turn_on_vfs(&mut &gate.buses, clock, &gate.topology, index) {
+            Ok(()) => {
+                for other in &system.partitions {
+                    other.devices.resume_virtuals(gate, index);
+                }
+            }
+            Err(fault) => say!(
+                "{partition}: {}: no virtual functions: {fault}",
+                info.address
+            ),
+        }
+        done
+    }
+
+    /// Gives the virtual functions of `physical` the registers back that their guest has set.
+    fn resume_virtuals(&self, gate: &Gate, physical: usize) {
+        for (slot, owned) in self.owned.iter().enumerate() {
+            if gate.topology.functions[owned.info].physical == Some(physical) {
+                self.bus.lock().resume(&mut &gate.buses, slot);
+            }
         }
     }
 

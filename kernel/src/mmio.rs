@@ -72,7 +72,7 @@ pub fn access(
         if let Effect::Reset(slot) = effect {
             partition
                 .devices
-                .reset_by_guest(&system.gate, partition.name(), slot);
+                .reset_by_guest(system, partition.name(), slot);
         }
     } else if inside(&SMMU) {
         return partition.access_smmu(system, at.base - SMMU.base, size, value);

@@ -254,7 +254,7 @@ impl Partition {
     pub fn start(&self, system: &'static System) {
         match self.files.load(&self.ram, &self.platform.devices) {
             Ok(entry) => {
-                self.devices.open(&system.gate, self.name(), &self.ram);
+                self.devices.open(system, self.name(), &self.ram);
                 // What its devices tried while nobody owned them is no fault of this life.
                 self.settle_faults(system);
                 self.faults.store(0, Ordering::Relaxed);

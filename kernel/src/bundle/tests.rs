@@ -11,6 +11,10 @@ fn machine() -> Machine {
             name: "m".to_string(),
             qemu: None,
             board: None,
+            sriov: vec![crate::config::Sriov {
+                address: "0001:02:03.0".parse().unwrap(),
+                vfs: 3,
+            }],
         },
         partitions: vec![Partition {
             name: "p".to_string(),
@@ -30,6 +34,7 @@ fn machine() -> Machine {
                 guest: Some("00:05.0".parse().unwrap()),
                 reset: crate::config::ResetPolicy::BestEffort,
                 dma: false,
+                manages_vfs: true,
             }],
             dma_windows: vec![crate::config::DmaWindow {
                 base: Bytes(0x4000_0000),

@@ -477,6 +477,7 @@ pub fn bundle() -> &'static [u8] {
             name: "fake".into(),
             qemu: None,
             board: None,
+            sriov: Vec::new(),
         },
         partitions: alloc::vec![
             partition("attacker", [0, 1], &["00:01.0", NODES[0].0, "00:02.0"]),
@@ -495,6 +496,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         guest: None,
         reset: ResetPolicy::BestEffort,
         dma: true,
+        manages_vfs: false,
     };
     config::Partition {
         name: name.into(),

@@ -1,9 +1,9 @@
 //! The facts of the machine that we really run on: from firmware, the PCI topology and the bundle.
 
-use super::{Content, File, Function, ImageHeader, MachineFacts, PciAddress, Stream};
+use super::{Content, File, Function as Fact, ImageHeader, MachineFacts, PciAddress, Stream};
 use crate::boot_info::{BootInfo, PlatformDevice, Smmu};
 use crate::bundle::{Bundle, Kind};
-use crate::pci::{FunctionInfo, Header, Identity, Topology, reset_kind};
+use crate::pci::{Function, FunctionInfo, Header, Identity, Topology, reset_kind};
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
@@ -18,11 +18,16 @@ pub fn discovered(
     bundle: &Bundle<'_>,
 ) -> MachineFacts {
     let files = bundle.entries().filter(|entry| entry.kind == Kind::File);
-    let function = |info: &FunctionInfo| Function {
-        address: PciAddress::from_requester_id(
-            info.address.segment,
-            info.address.bdf.requester_id(),
-        ),
+    let address = |info: &FunctionInfo| {
+        let Function { segment, bdf } = info.address;
+        PciAddress::from_requester_id(segment, bdf.requester_id())
+    };
+    let function = |info: &FunctionInfo| Fact {
+        address: address(info),
+        physical: info
+            .physical
+            .map(|index| address(&topology.functions[index])),
+        vfs: info.sriov.as_ref().map_or(0, |sriov| sriov.total),
         streams: streams(&boot.smmus, info),
         // Endpoints and nothing else: an unknown header layout is kept silent like a bridge.
         bridge: info.header != Header::Endpoint || info.is_host_bridge(),
@@ -72,7 +77,7 @@ mod tests {
     use crate::boot_info::Cpu;
     use crate::bundle::Builder;
     use crate::pci::fake::FakeBus;
-    use crate::pci::fixtures::{SMMU, edu, host_bridge, nvme, root_port, virt_host};
+    use crate::pci::fixtures::{SMMU, edu, enumerate, host_bridge, nvme, root_port, virt_host};
     use alloc::vec;
     use iommu::id::DeviceId;
 
@@ -98,7 +103,7 @@ mod tests {
         let behind = root_port(3).with_child(nvme(0, 0));
         let roots = vec![host_bridge(), nvme(1, 9), edu(2), behind];
         let mut bus = FakeBus::new(vec![(0, roots)]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         let mut builder = Builder::new();
         builder.file("text", b"not an image".to_vec()).unwrap();
         builder.symbols(vec![0; 4]).unwrap();
@@ -110,7 +115,7 @@ mod tests {
         discovered(boot, &kept, &topology, &[], &Bundle::parse(&bytes).unwrap())
     }
 
-    fn function<'f>(facts: &'f MachineFacts, address: &str) -> &'f Function {
+    fn function<'f>(facts: &'f MachineFacts, address: &str) -> &'f Fact {
         facts.function(&address.parse().unwrap()).unwrap()
     }
 

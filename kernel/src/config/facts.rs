@@ -35,6 +35,10 @@ pub struct MachineFacts {
 pub struct Function {
     /// Where it is.
     pub address: PciAddress,
+    /// The function that it is a virtual one of.
+    pub physical: Option<PciAddress>,
+    /// How many virtual functions it could have.
+    pub vfs: u16,
     /// What SMMUs see of it: one for each requester ID that its requests may carry. Empty if any of them passes none.
     pub streams: Vec<Stream>,
     /// Functions with one number cannot be isolated from each other: multi-function devices and ports without ACS,

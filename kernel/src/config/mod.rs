@@ -24,6 +24,7 @@ pub use problem::{Name, Path, Problem, Rule, Step};
 pub use text::{Bytes, DeviceAddress, PciAddress, TextError};
 pub use validate::validate;
 
+use crate::pci::{self, Bdf, Wanted};
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::de::Error;
@@ -66,6 +67,20 @@ pub struct Identity {
     /// The machine is a board, with this hardware.
     #[serde(default, deserialize_with = "text_only")]
     pub board: Option<Board>,
+    /// `[[machine.sriov]]`: functions that have virtual ones (VFs), each a function of its own to be given away.
+    #[serde(default)]
+    pub sriov: Vec<Sriov>,
+}
+
+/// `[[machine.sriov]]`: one PCI function with its VFs (PCIe 9), which the hypervisor turns on at start. Their addresses
+/// follow from the device's First VF Offset and VF Stride; `cargo xtask check` and the console name them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sriov {
+    /// The physical function: `00:02.0`.
+    pub address: PciAddress,
+    /// How many VFs it has: always all of them, whoever runs.
+    pub vfs: u16,
 }
 
 /// `[machine.qemu]`: how to start QEMU's `virt` (with an SMMUv3, a GICv3 and EL2) for this configuration.
@@ -162,6 +177,21 @@ pub struct BoardFunction {
     /// Whether it can be reset alone. Absent: not known.
     #[serde(default)]
     pub resettable: Option<bool>,
+    /// What VFs it could have. The StreamIDs of VFs follow its own as their requester IDs do.
+    #[serde(default)]
+    pub sriov: Option<BoardSriov>,
+}
+
+/// `sriov = { .. }` of a board's function: its SR-IOV capability, as `lspci -v` prints it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoardSriov {
+    /// Total VFs.
+    pub total: u16,
+    /// VF offset.
+    pub offset: u16,
+    /// VF stride.
+    pub stride: u16,
 }
 
 /// `[[partition]]`: one VM.
@@ -226,6 +256,10 @@ pub struct Device {
     /// clock or GPIOs, of which no device tree says it; where that is wrong, nothing stops the device.
     #[serde(default = "yes")]
     pub dma: bool,
+    /// The function's driver in this partition also serves the VFs of other partitions, which trust it: it can stop and
+    /// reset them, and with many a device send their DMA, though not past what their own partition may reach.
+    #[serde(default)]
+    pub manages_vfs: bool,
 }
 
 /// What to do with a device that cannot be reset.
@@ -290,6 +324,18 @@ impl Machine {
     pub fn names_nodes(&self) -> bool {
         let mut devices = self.partitions.iter().flat_map(|p| &p.devices);
         devices.any(|device| matches!(device.address, DeviceAddress::Path(_)))
+    }
+
+    /// The functions that shall have VFs.
+    pub fn vfs(&self) -> Vec<Wanted> {
+        let wanted = |sriov: &Sriov| Wanted {
+            function: pci::Function {
+                segment: sriov.address.segment,
+                bdf: Bdf::from_requester_id(sriov.address.requester_id()),
+            },
+            vfs: sriov.vfs,
+        };
+        self.machine.sriov.iter().map(wanted).collect()
     }
 
     /// The configuration without what only the host needs, as it goes into a bundle.

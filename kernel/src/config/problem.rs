@@ -237,6 +237,19 @@ pub enum Rule {
     /// A device that cannot be reset, though that is required.
     DeviceCannotReset,
 
+    /// Virtual functions of one function asked for twice.
+    SriovTwice,
+    /// No virtual functions asked for.
+    SriovNone,
+    /// A function that cannot have virtual functions.
+    SriovUnknown,
+    /// More virtual functions than the function can have.
+    SriovTooMany { vfs: u16, total: u16 },
+    /// A virtual function in another partition than its physical one, which does not say so.
+    SriovManaged { physical: PciAddress },
+    /// A function that manages virtual functions without having any.
+    SriovManagesNone,
+
     /// Two devices at one guest address.
     GuestAddressTwice { address: PciAddress },
     /// A guest address that the guest would not find.
@@ -386,6 +399,19 @@ impl fmt::Display for Rule {
                 "the device shares isolation group {group} (ACS) with another partition's"
             ),
             Self::DeviceCannotReset => f.write_str("the device cannot be reset"),
+            Self::SriovTwice => f.write_str("the function's virtual functions are given twice"),
+            Self::SriovNone => f.write_str("no virtual functions"),
+            Self::SriovUnknown => f.write_str("the function can have no virtual functions (SR-IOV)"),
+            Self::SriovTooMany { vfs, total } => {
+                write!(f, "{vfs} virtual functions, the function can have {total}")
+            }
+            Self::SriovManaged { physical } => write!(
+                f,
+                "the physical function {physical} of the device is another partition's"
+            ),
+            Self::SriovManagesNone => {
+                f.write_str("`manages_vfs`, but the device has no virtual functions")
+            }
             Self::GuestAddressTwice { address } => {
                 write!(f, "guest address {address} is given twice")
             }

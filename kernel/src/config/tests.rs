@@ -32,6 +32,8 @@ fn function(address: &str, ids: &[u32], group: u32) -> Function {
     };
     Function {
         address: address.parse().unwrap(),
+        physical: None,
+        vfs: 0,
         streams: ids.iter().map(stream).collect(),
         group,
         bridge: false,
@@ -84,6 +86,7 @@ fn machine() -> Machine {
             name: "m".to_string(),
             qemu: None,
             board: None,
+            sriov: vec![],
         },
         partitions: vec![partition("a", 0), partition("b", 1)],
     }
@@ -95,6 +98,7 @@ fn device(address: &str) -> Device {
         guest: None,
         reset: ResetPolicy::Required,
         dma: true,
+        manages_vfs: false,
     }
 }
 

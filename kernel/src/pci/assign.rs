@@ -1,4 +1,4 @@
-//! BAR addresses and bridge windows. What firmware laid out is kept if every BAR of the host bridge is in a window,
+//! Addresses of BARs, of those of virtual functions, and bridge windows. What firmware laid out is kept if every BAR of the host bridge is in a window,
 //! aligned, and alone in its pages; otherwise all of them are laid out anew, each at a multiple of 64 KiB, so that
 //! stage 2 can map any one of them without a neighbour. I/O space is never used.
 //!
@@ -8,7 +8,7 @@
 use super::bar::{Bar, BarKind};
 use super::bridge::{self, Windows};
 use super::topology::{FunctionInfo, Header, Problem, Topology};
-use super::{ConfigSpace, spec};
+use super::{ConfigSpace, Function, spec, sriov};
 use crate::boot_info::{PcieHost, Window, WindowKind};
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, PAGE_SIZE};
@@ -24,8 +24,8 @@ pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topolo
     }
     if host.windows.is_empty() {
         let homeless = functions.iter().filter(|info| {
-            let mut bars = info.bars.iter().flatten();
-            bars.any(|bar| bar.is_memory() && bar.host.is_none())
+            let mut regions = info.regions();
+            regions.any(|(_, bar, _)| bar.host.is_none())
         });
         let homeless: Vec<_> = homeless
             .map(|info| Problem::NoSpace(info.address))
@@ -85,10 +85,7 @@ fn keep(
     let mut pages: Vec<(u64, u64, usize, usize)> = Vec::new();
     let mut everywhere = true;
     for (index, info) in functions.iter().enumerate() {
-        for (number, bar) in info.bars.iter().enumerate() {
-            let Some(bar) = bar.filter(|bar| bar.is_memory()) else {
-                continue;
-            };
+        for (number, bar, count) in info.regions() {
             let forwarded = |(base, last)| {
                 let mut above = info.parent;
                 while let Some(index) = above {
@@ -101,7 +98,7 @@ fn keep(
                 }
                 true
             };
-            match placed(host, &bar).filter(|&range| forwarded(range)) {
+            match placed(host, &bar, count).filter(|&range| forwarded(range)) {
                 Some((base, last)) => {
                     let page = (base, last, index, number);
                     pages.insert(pages.partition_point(|other| *other <= page), page);
@@ -115,35 +112,39 @@ fn keep(
         let after = pages.get(at + 1).is_some_and(|other| other.0 <= last);
         if before || after {
             everywhere = false;
-        } else if let Some(bar) = &mut functions[index].bars[number] {
-            bar.host = host_address(host, bar);
+        } else if let Some(bar) = functions[index].region_mut(number) {
+            // All of the range was found in one window.
+            bar.host = host_address(host, bar, 1);
         }
     }
     everywhere
 }
 
-/// First and last byte on the bus of a BAR that has a place which can be used.
-fn placed(host: &PcieHost, bar: &Bar) -> Option<(u64, u64)> {
+/// First and last byte on the bus of `count` BARs in a row that have a place which can be used.
+fn placed(host: &PcieHost, bar: &Bar, count: u64) -> Option<(u64, u64)> {
     let base = bar.pci.filter(|address| address % bar.size == 0)?;
-    let last = base.checked_add(bar.mapped_size() - 1)?;
-    host_address(host, bar)?;
+    let last = base.checked_add(bar.mapped_size().checked_mul(count)? - 1)?;
+    host_address(host, bar, count)?;
     (base % PAGE_SIZE == 0).then_some((base, last))
 }
 
 fn bars_mut(functions: &mut [FunctionInfo]) -> impl Iterator<Item = &mut Bar> {
-    let bars = functions.iter_mut().flat_map(|info| info.bars.iter_mut());
+    let bars = functions.iter_mut().flat_map(|info| {
+        let virtuals = info.sriov.iter_mut().flat_map(|it| it.bars.iter_mut());
+        info.bars.iter_mut().chain(virtuals)
+    });
     bars.flatten()
 }
 
-/// Where the CPU finds `bar`, if all its pages are in one memory window of `host`.
-fn host_address(host: &PcieHost, bar: &Bar) -> Option<Hpa> {
+/// Where the CPU finds `bar`, if all pages of `count` such in a row are in one memory window of `host`.
+fn host_address(host: &PcieHost, bar: &Bar, count: u64) -> Option<Hpa> {
     let address = bar.pci.filter(|_| bar.is_memory())?;
     if host.windows.is_empty() {
         return (address != 0).then_some(Hpa(address));
     }
     host.windows.iter().find_map(|window| {
         let offset = address.checked_sub(window.pci)?;
-        let inside = offset.checked_add(bar.mapped_size())? <= window.cpu.len;
+        let inside = offset.checked_add(bar.mapped_size().checked_mul(count)?)? <= window.cpu.len;
         let host = window.cpu.base.checked_add(offset)?;
         (window.kind != WindowKind::Io && inside && host.is_aligned(PAGE_SIZE)).then_some(host)
     })
@@ -231,8 +232,8 @@ impl Layout<'_> {
     fn too_large(&self) -> Vec<usize> {
         let mut found = Vec::new();
         for (index, info) in self.functions.iter().enumerate() {
-            for bar in info.bars.iter().flatten().filter(|bar| bar.is_memory()) {
-                if !self.fits(index, bar) {
+            for (_, bar, count) in info.regions() {
+                if !self.fits(index, &bar, count) {
                     found.push(index);
                 }
             }
@@ -240,11 +241,12 @@ impl Layout<'_> {
         found
     }
 
-    fn fits(&self, function: usize, bar: &Bar) -> bool {
+    fn fits(&self, function: usize, bar: &Bar, count: u64) -> bool {
+        let size = bar.size.saturating_mul(count);
         let in_arenas = |arenas: &[Arena]| {
             arenas
                 .iter()
-                .any(|arena| bar.size <= arena.end.saturating_sub(arena.next))
+                .any(|arena| size <= arena.end.saturating_sub(arena.next))
         };
         let spill = bar.kind == BarKind::Memory64 && self.functions[function].parent.is_none();
         match self.pool(function, bar) {
@@ -255,10 +257,9 @@ impl Layout<'_> {
 
     /// A 64-bit BAR on a root bus may go to either window of the host bridge.
     fn is_wide(&self, request: &Request) -> bool {
-        let bar = request
-            .bar
-            .and_then(|bar| self.functions[request.function].bars[bar]);
-        bar.is_some_and(|bar| bar.kind == BarKind::Memory64)
+        let mut regions = self.functions[request.function].regions();
+        let bar = regions.find(|(number, ..)| Some(*number) == request.bar);
+        bar.is_some_and(|(_, bar, _)| bar.kind == BarKind::Memory64)
     }
 
     fn pool(&self, function: usize, bar: &Bar) -> Pool {
@@ -286,15 +287,12 @@ impl Layout<'_> {
             if info.parent != bridge.map(|bridge| bridge + self.first) {
                 continue;
             }
-            for (number, bar) in info.bars.iter().enumerate() {
-                let Some(bar) = bar.filter(|bar| bar.is_memory()) else {
-                    continue;
-                };
-                if self.pool(index, &bar) == pool && self.fits(index, &bar) {
+            for (number, bar, count) in info.regions() {
+                if self.pool(index, &bar) == pool && self.fits(index, &bar, count) {
                     add(Request {
                         function: index,
                         bar: Some(number),
-                        size: bar.size.max(ALIGN),
+                        size: bar.size.saturating_mul(count).max(ALIGN),
                         align: bar.size.max(ALIGN),
                     });
                 }
@@ -324,7 +322,7 @@ impl Layout<'_> {
     fn place(&mut self, request: &Request, pool: Pool, base: u64) {
         let index = request.function;
         if let Some(number) = request.bar {
-            if let Some(bar) = &mut self.functions[index].bars[number] {
+            if let Some(bar) = self.functions[index].region_mut(number) {
                 bar.pci = Some(base);
             }
             return;
@@ -363,10 +361,14 @@ fn program(
     info: &mut FunctionInfo,
     windows: &Windows,
 ) {
-    for bar in info.bars.iter_mut().flatten() {
-        bar.host = host_address(host, bar);
+    let regions: Vec<_> = info.regions().collect();
+    for (number, bar, count) in regions {
+        if let Some(own) = info.region_mut(number) {
+            own.host = host_address(host, &bar, count);
+        }
     }
     write_bars(space, info);
+    sriov::write_bars(space, info);
     if let Header::Bridge(_) = info.header {
         bridge::write_windows(space, info.address, windows);
     }
@@ -374,12 +376,22 @@ fn program(
 
 /// Writes the BARs as the record has them, zero where one has no place.
 pub fn write_bars(space: &mut dyn ConfigSpace, info: &FunctionInfo) {
-    for (register, bar) in (spec::BAR0..).step_by(4).zip(&info.bars) {
+    write_registers(space, info.address, spec::BAR0, &info.bars);
+}
+
+/// Writes `bars` to the registers from `base` on.
+pub fn write_registers(
+    space: &mut dyn ConfigSpace,
+    function: Function,
+    base: u16,
+    bars: &[Option<Bar>; 6],
+) {
+    for (register, bar) in (base..).step_by(4).zip(bars) {
         let Some(bar) = bar else { continue };
         let value = bar.pci.unwrap_or(0);
-        space.write32(info.address, register, value as u32);
+        space.write32(function, register, value as u32);
         if bar.kind == BarKind::Memory64 {
-            space.write32(info.address, register + 4, (value >> 32) as u32);
+            space.write32(function, register + 4, (value >> 32) as u32);
         }
     }
 }

@@ -75,11 +75,21 @@ pub fn size(
     function: Function,
     count: u8,
 ) -> ([Option<Bar>; 6], Option<(u8, BarFault)>) {
+    size_at(space, function, spec::BAR0, count)
+}
+
+/// [`size`] of the `count` registers from `base` on.
+pub fn size_at(
+    space: &mut dyn ConfigSpace,
+    function: Function,
+    base: u16,
+    count: u8,
+) -> ([Option<Bar>; 6], Option<(u8, BarFault)>) {
     let mut bars = [None; 6];
     let mut fault = None;
     let mut index = 0;
     while index < count.min(6) {
-        let at = spec::BAR0 + 4 * u16::from(index);
+        let at = base + 4 * u16::from(index);
         let (value, mask) = probe(space, function, at);
         let wide = mask & 7 == 4;
         let upper = (wide && index + 1 < count).then(|| probe(space, function, at + 4));

@@ -2,18 +2,28 @@
 //! the lowest free ones. Recursion is bounded by depth, work by the number of buses.
 
 use super::capability::PortType;
+use super::reset::Clock;
+use super::sriov::{SriovFault, Wanted};
 use super::topology::{Buses, FunctionInfo, Header, Problem, Topology, function_at};
-use super::{ConfigSpace, Function, bar, bridge, capability, quiesce, spec};
+use super::{ConfigSpace, Function, bar, bridge, capability, quiesce, spec, sriov};
 use crate::boot_info::PcieHost;
 use alloc::vec::Vec;
 
 /// Bridges behind each other; a tree of PCIe switches seldom has more than six.
 const MAX_DEPTH: usize = 16;
 /// Functions of the machine.
-const MAX_FUNCTIONS: usize = 1024;
+pub const MAX_FUNCTIONS: usize = 1024;
 
-/// Adds the functions of `host`, the `index`th, to `topology`, silent, with their BARs sized.
-pub fn scan(space: &mut dyn ConfigSpace, host: &PcieHost, index: usize, topology: &mut Topology) {
+/// Adds the functions of `host`, the `index`th, to `topology`, silent, with their BARs sized and bus numbers for the
+/// virtual functions that are `wanted`.
+pub fn scan(
+    space: &mut dyn ConfigSpace,
+    clock: &mut dyn Clock,
+    host: &PcieHost,
+    index: usize,
+    wanted: &[Wanted],
+    topology: &mut Topology,
+) {
     let (first, mut last) = host.buses;
     let in_ecam = host.ecam.len >> 20;
     if first > last || in_ecam == 0 {
@@ -27,10 +37,13 @@ pub fn scan(space: &mut dyn ConfigSpace, host: &PcieHost, index: usize, topology
     }
     let mut scan = Scan {
         space,
+        clock,
         host,
         index,
+        wanted,
         taken: [false; 256],
         kept: Vec::new(),
+        lent: Vec::new(),
         topology,
     };
     let roots = scan.find_roots(first, last);
@@ -42,12 +55,16 @@ pub fn scan(space: &mut dyn ConfigSpace, host: &PcieHost, index: usize, topology
 
 struct Scan<'a> {
     space: &'a mut dyn ConfigSpace,
+    clock: &'a mut dyn Clock,
     host: &'a PcieHost,
     index: usize,
+    wanted: &'a [Wanted],
     /// Bus numbers in use.
     taken: [bool; 256],
     /// Bridges that keep what firmware gave them.
     kept: Vec<(Function, Buses)>,
+    /// Numbers that virtual functions have, and the bus that these are of.
+    lent: Vec<(u8, u8)>,
     topology: &'a mut Topology,
 }
 
@@ -118,6 +135,7 @@ impl Scan<'_> {
     /// Records what is on `bus`, which may use numbers up to `limit` below it.
     fn bus(&mut self, bus: u8, limit: u8, parent: Option<usize>, depth: usize) -> u8 {
         let mut bridges = Vec::new();
+        let first = self.topology.functions.len();
         let devices = if parent.is_some_and(|bridge| self.leads_to_one_device(bridge)) {
             1
         } else {
@@ -140,13 +158,66 @@ impl Scan<'_> {
                 self.topology.functions.push(info);
             }
         }
-        let mut highest = bus;
+        let mut highest = self.lend_numbers(first, bus, limit);
         for bridge in bridges {
             let buses = self.behind(bridge, bus, limit, depth);
             self.topology.functions[bridge].header = Header::Bridge(buses);
             highest = highest.max(buses.map_or(0, |buses| buses.subordinate));
         }
         highest
+    }
+
+    /// Gives the virtual functions of those from `first` on, all of `bus`, the bus numbers that they will have (§9.2.1.2).
+    /// The highest.
+    fn lend_numbers(&mut self, first: usize, bus: u8, limit: u8) -> u8 {
+        let mut highest = bus;
+        for index in first..self.topology.functions.len() {
+            let info = &self.topology.functions[index];
+            let Some(sriov) = &info.sriov else { continue };
+            let mut numbers: Vec<u8> = sriov
+                .routing_ids(info.address.bdf.requester_id())
+                .map(|id| (id >> 8) as u8)
+                .filter(|number| *number != bus)
+                .collect();
+            numbers.dedup();
+            if let Some(bad) = numbers
+                .iter()
+                .find(|number| !self.may_lend(**number, bus, limit))
+            {
+                let problem = Problem::Sriov(info.address, SriovFault::Bus(*bad));
+                self.topology.problems.push(problem);
+                if let Some(sriov) = &mut self.topology.functions[index].sriov {
+                    sriov.vfs = 0;
+                    sriov.bars = [None; 6];
+                }
+                continue;
+            }
+            for number in numbers {
+                self.taken[usize::from(number)] = true;
+                self.lent.push((number, bus));
+                highest = highest.max(number);
+            }
+        }
+        highest
+    }
+
+    /// Whether virtual functions of `bus` may be on bus `number`: nobody else is, and no bridge leads there but those that
+    /// lead to `bus`.
+    fn may_lend(&self, number: u8, bus: u8, limit: u8) -> bool {
+        let kept = |at: u8| {
+            let ranges = self.kept.iter().map(|(_, buses)| buses);
+            let ranges =
+                ranges.filter(move |buses| (buses.secondary..=buses.subordinate).contains(&at));
+            ranges.map(|buses| (buses.secondary, buses.subordinate))
+        };
+        let lent = self.lent.iter().find(|(other, _)| *other == number);
+        let free = match lent {
+            Some((_, of)) => *of == bus,
+            // All of a kept range is taken from the start: free in there is what is not in one more.
+            None if kept(number).next().is_some() => kept(number).eq(kept(bus)),
+            None => !self.taken[usize::from(number)],
+        };
+        free && bus < number && number <= limit
     }
 
     /// Gives the bridge its numbers and walks what is behind it.
@@ -198,6 +269,7 @@ impl Scan<'_> {
             address: at,
             host: self.index,
             parent,
+            physical: None,
             vendor,
             device: space.read16(at, spec::VENDOR + 2),
             revision: class as u8,
@@ -211,6 +283,7 @@ impl Scan<'_> {
             },
             intx: None,
             bars: [None; 6],
+            sriov: None,
             capabilities: capability::Capabilities::default(),
             requester_ids: Vec::new(),
             streams: Vec::new(),
@@ -242,8 +315,34 @@ impl Scan<'_> {
         if let Some(fault) = info.capabilities.fault {
             self.topology.problems.push(Problem::Capability(at, fault));
         }
+        if let Some(offset) = info.capabilities.sriov {
+            sriov::settle(space, self.clock, at, offset);
+        }
         quiesce(space, &info);
+        self.describe_virtual(&mut info);
         info
+    }
+
+    /// Adds what `info` says of its virtual functions, with as many as are wanted.
+    fn describe_virtual(&mut self, info: &mut FunctionInfo) {
+        let at = info.address;
+        let wanted = self.wanted.iter().find(|wanted| wanted.function == at);
+        let wanted = wanted.map_or(0, |wanted| wanted.vfs);
+        let capability = info.capabilities.sriov;
+        let capability = capability.filter(|_| info.header == Header::Endpoint);
+        let fault = match capability {
+            Some(offset) => {
+                let port = info.parent.map(|port| &self.topology.functions[port]);
+                let ari = sriov::has_ari(self.space, port, &info.capabilities);
+                let (sriov, fault) = sriov::prepare(self.space, info, offset, wanted, ari);
+                info.sriov = Some(sriov);
+                fault
+            }
+            None => (wanted != 0).then_some(SriovFault::Absent),
+        };
+        if let Some(fault) = fault {
+            self.topology.problems.push(Problem::Sriov(at, fault));
+        }
     }
 
     /// PCIe §7.3.1: the link below a port leads to device 0 only; other numbers would be the same device again.

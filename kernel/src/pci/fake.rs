@@ -1,8 +1,29 @@
 //! A fake PCI fabric for tests: configuration cycles find their way by the bus numbers that are programmed, BARs have
 //! writable bits, and functions can misbehave. Every write is recorded.
 
-use super::{Bdf, ConfigSpace, Function};
+use super::{Bdf, Clock, ConfigSpace, Function};
 use alloc::vec::Vec;
+
+/// Every look at the clock takes 10 µs.
+#[derive(Default)]
+pub struct Ticking {
+    pub now: u64,
+    waited: u64,
+    /// Longest time in which nobody else was served.
+    pub longest: u64,
+}
+
+impl Clock for Ticking {
+    fn now_ns(&mut self) -> u64 {
+        self.now += 10_000;
+        self.now
+    }
+
+    fn wait(&mut self) {
+        self.longest = self.longest.max(self.now - self.waited);
+        self.waited = self.now;
+    }
+}
 
 /// One write that reached a function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +43,9 @@ pub struct FakeFunction {
     pub writable: Vec<u8>,
     pub reset_bytes: Vec<u8>,
     pub children: Vec<FakeFunction>,
+    /// Of an SR-IOV capability: where it is, and what appears with VF Enable.
+    pub sriov: Option<usize>,
+    pub virtuals: Vec<FakeFunction>,
     /// Reads of the vendor ID that answer "retry" after a reset.
     pub retries: u32,
     pub pending_retries: u32,
@@ -43,6 +67,8 @@ impl FakeFunction {
             writable: alloc::vec![0; 4096],
             reset_bytes: Vec::new(),
             children: Vec::new(),
+            sriov: None,
+            virtuals: Vec::new(),
             retries: 0,
             pending_retries: 0,
             dies: false,
@@ -169,6 +195,49 @@ impl FakeFunction {
         self
     }
 
+    /// SR-IOV at 0x120, with ARI before it: `virtuals` with the device ID `id`, their routing IDs from `first` on by
+    /// `stride`, and one BAR of `size` bytes.
+    pub fn with_virtuals(
+        mut self,
+        id: u16,
+        (first, stride): (u16, u16),
+        size: u64,
+        virtuals: Vec<Self>,
+    ) -> Self {
+        let count = virtuals.len() as u32;
+        self.put(0x100, 0x1201_000e);
+        self.put(0x120, 0x0001_0010);
+        self.mask(0x128, 0x19);
+        self.put(0x12c, count << 16 | count);
+        self.mask(0x130, 0xffff);
+        self.put(0x134, u32::from(stride) << 16 | u32::from(first));
+        self.put(0x138, u32::from(id) << 16);
+        self.put(0x13c, 0x553);
+        self.put(0x140, 1);
+        self.mask(0x140, 0x553);
+        self.put(0x144, 4);
+        self.mask(0x144, !(size as u32 - 1));
+        self.mask(0x148, !0);
+        self.sriov = Some(0x120);
+        self.virtuals = virtuals;
+        self
+    }
+
+    /// Which of its virtual functions is at `bdf`, if one of this function, which is on `bus`, is.
+    fn virtual_at(&self, bus: u8, bdf: Bdf) -> Option<usize> {
+        let at = self.sriov.filter(|at| self.bytes[at + 8] & 1 != 0)?;
+        let own = u16::from(bus) << 8 | u16::from(self.device) << 3 | u16::from(self.function);
+        let (numbers, places) = (self.get(at + 0x10) as u16, self.get(at + 0x14));
+        let (first, stride) = (places as u16, (places >> 16) as u16);
+        let is = |index: u16| {
+            own.wrapping_add(first)
+                .wrapping_add(stride.wrapping_mul(index))
+                == bdf.requester_id()
+        };
+        let index = usize::from((0..numbers).find(|index| is(*index))?);
+        (index < self.virtuals.len()).then_some(index)
+    }
+
     pub fn with_pin(mut self, pin: u8) -> Self {
         self.bytes[0x3d] = pin;
         self
@@ -191,6 +260,7 @@ impl FakeFunction {
     fn power_on(&mut self) {
         self.reset_bytes = self.bytes.clone();
         self.children.iter_mut().for_each(Self::power_on);
+        self.virtuals.iter_mut().for_each(Self::power_on);
     }
 
     fn reset(&mut self) {
@@ -199,6 +269,7 @@ impl FakeFunction {
         self.pending_retries = self.retries;
         self.dead = self.dies;
         self.children.iter_mut().for_each(Self::reset);
+        self.virtuals.iter_mut().for_each(Self::reset);
     }
 
     fn write(&mut self, offset: usize, len: usize, value: u32) {
@@ -318,6 +389,10 @@ fn find(
     point_to_point: bool,
     bdf: Bdf,
 ) -> Option<&mut FakeFunction> {
+    let mut all = functions.iter().enumerate();
+    if let Some((at, index)) = all.find_map(|(at, it)| Some((at, it.virtual_at(bus, bdf)?))) {
+        return functions[at].virtuals.get_mut(index);
+    }
     if bus == bdf.bus() {
         return functions.iter_mut().find(|it| {
             it.function == bdf.function() && (point_to_point || it.device == bdf.device())

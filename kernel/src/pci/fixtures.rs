@@ -1,7 +1,7 @@
 //! Machines for tests: QEMU's `virt` host bridge and devices as QEMU has them.
 
-use super::Function;
-use super::fake::FakeFunction;
+use super::fake::{FakeFunction, Ticking};
+use super::{ConfigSpace, Function, Topology};
 use crate::boot_info::{IdMap, IntxRoute, Irq, PcieHost, Window, WindowKind};
 use alloc::string::ToString;
 use alloc::vec;
@@ -71,6 +71,11 @@ pub fn virt_host() -> PcieHost {
 
 pub fn host_bridge() -> FakeFunction {
     FakeFunction::new(0, 0, 0x1b36, 0x0008, 0x06_0000)
+}
+
+/// What is on the buses of `hosts`, without virtual functions.
+pub fn enumerate(space: &mut dyn ConfigSpace, hosts: &[PcieHost]) -> Topology {
+    Topology::enumerate(space, &mut Ticking::default(), hosts, &[])
 }
 
 /// As QEMU's: 16 KiB of registers, MSI-X in the same BAR, PCIe with FLR, power management.

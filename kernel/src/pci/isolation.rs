@@ -1,7 +1,8 @@
 //! Who can reach whom, and under which numbers: requester IDs, identities, isolation groups, INTx routes.
 //!
 //! Groups are the closed reading of PCIe §6.12: two functions are apart only if every request of one to the other has
-//! to pass the root complex, which is where the IOMMU is.
+//! to pass the root complex, which is where the IOMMU is. Only of virtual functions is it believed that one without ACS
+//! cannot reach another: SR-IOV is younger than ACS, which such a device has to have if it can (§6.12.1.2).
 
 use super::capability::PortType;
 use super::topology::{FunctionInfo, Header, Topology, identity};
@@ -115,12 +116,21 @@ fn group(functions: &[FunctionInfo], first: usize, enforced: &[u16]) -> Vec<usiz
         // Functions of one device may talk inside it, unless each of them is kept from it.
         for (other, sibling) in functions.iter().enumerate().take(index) {
             let (a, b) = (info.address.bdf, sibling.address.bdf);
+            if info.physical.is_some() || sibling.physical.is_some() {
+                continue;
+            }
             if a.bus() == b.bus()
                 && a.device() == b.device()
                 && !(isolated(index) && isolated(other))
             {
                 sets.join(index, other);
             }
+        }
+        if let Some(physical) = info.physical
+            && info.capabilities.acs.is_some()
+            && !isolated(index)
+        {
+            sets.join(index, physical - first);
         }
         let Header::Bridge(_) = info.header else {
             continue;

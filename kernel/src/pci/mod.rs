@@ -18,6 +18,7 @@ mod isolation;
 mod quiesce;
 mod reset;
 pub mod spec;
+mod sriov;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -27,6 +28,7 @@ pub use bar::{Bar, BarFault, BarKind};
 pub use capability::{Capabilities, ChainFault, Express, Msi, Msix, PortType};
 pub use quiesce::{open_path, quiesce};
 pub use reset::{Clock, ResetError, ResetKind, reset, reset_kind};
+pub use sriov::{Sriov, SriovFault, Wanted, turn_on as turn_on_vfs};
 pub use topology::{Buses, FunctionInfo, Header, Identity, Problem, Topology};
 
 /// Configuration space of the machine. Offsets are below 4096 and aligned to the width; a function that is not there

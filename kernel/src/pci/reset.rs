@@ -3,7 +3,7 @@
 //! left it: silent, with its BARs.
 
 use super::topology::{FunctionInfo, Topology};
-use super::{ConfigSpace, Function, assign, quiesce, spec};
+use super::{ConfigSpace, Function, assign, quiesce, spec, sriov};
 use core::fmt;
 
 /// Time.
@@ -39,7 +39,7 @@ pub enum ResetError {
     Changed(Function, u16, u16),
 }
 
-const MILLISECOND: u64 = 1_000_000;
+pub(super) const MILLISECOND: u64 = 1_000_000;
 /// For requests in flight before a reset, and for the reset itself (§6.6.2).
 const FLR_TIME: u64 = 100 * MILLISECOND;
 /// D3hot to D0 and back (§5.9).
@@ -52,7 +52,9 @@ const READY_DEADLINE: u64 = 1000 * MILLISECOND;
 /// What `reset` would do with this function; `None` if it cannot be reset alone.
 pub fn reset_kind(topology: &Topology, info: &FunctionInfo) -> Option<ResetKind> {
     let found = &info.capabilities;
-    if found.express.is_some_and(|express| express.flr()) {
+    if info.physical.is_some() {
+        sriov::has_reset(found.express).then_some(ResetKind::FunctionLevel)
+    } else if found.express.is_some_and(|express| express.flr()) {
         Some(ResetKind::FunctionLevel)
     } else if found.advanced_features.is_some() {
         Some(ResetKind::AdvancedFeatures)
@@ -65,7 +67,8 @@ pub fn reset_kind(topology: &Topology, info: &FunctionInfo) -> Option<ResetKind>
     }
 }
 
-/// Resets the function of `info`, which nobody owns. Blocks for some 100 ms, at most 1.3 s.
+/// Resets the function of `info`, which nobody owns. Its VFs are gone afterwards ([`sriov::turn_on`]). Blocks for some
+/// 100 ms, at most 1.3 s.
 pub fn reset(
     space: &mut dyn ConfigSpace,
     clock: &mut dyn Clock,
@@ -137,7 +140,8 @@ fn alone(topology: &Topology, info: &FunctionInfo) -> bool {
         .all(|other| other.address.bdf.bus() != bus || other.address == info.address)
 }
 
-/// Configuration requests succeed again when the vendor ID is neither all ones nor the retry status.
+/// Configuration requests succeed again when the vendor ID is neither all ones nor the retry status; that of a VF always
+/// is all ones, its class is not.
 fn wait_ready(
     space: &mut dyn ConfigSpace,
     clock: &mut dyn Clock,
@@ -146,7 +150,11 @@ fn wait_ready(
     let at = info.address;
     let start = clock.now_ns();
     loop {
-        let vendor = space.read16(at, spec::VENDOR);
+        let vendor = match info.physical {
+            Some(_) if space.read32(at, spec::CLASS) != !0 => return Ok(()),
+            Some(_) => !0,
+            None => space.read16(at, spec::VENDOR),
+        };
         if !matches!(vendor, 0 | 1 | 0xffff) {
             let device = space.read16(at, spec::VENDOR + 2);
             return if (vendor, device) == (info.vendor, info.device) {
@@ -164,8 +172,10 @@ fn wait_ready(
 
 fn restore(space: &mut dyn ConfigSpace, info: &FunctionInfo, device_control: Option<u16>) {
     quiesce(space, info);
-    assign::write_bars(space, info);
-    space.write32(info.address, spec::ROM, 0);
+    if info.physical.is_none() {
+        assign::write_bars(space, info);
+        space.write32(info.address, spec::ROM, 0);
+    }
     if let (Some(express), Some(value)) = (info.capabilities.express, device_control) {
         let offset = u16::from(express.offset) + spec::DEVICE_CONTROL;
         let value = value & !(spec::DEVICE_CONTROL_FLR | spec::DEVICE_CONTROL_PHANTOM);
@@ -196,7 +206,8 @@ fn wait_idle_byte(space: &mut dyn ConfigSpace, clock: &mut dyn Clock, at: Functi
     }
 }
 
-fn pause(clock: &mut dyn Clock, ns: u64) {
+/// Waits that long.
+pub(super) fn pause(clock: &mut dyn Clock, ns: u64) {
     let start = clock.now_ns();
     while clock.now_ns().saturating_sub(start) < ns {
         clock.wait();

@@ -121,6 +121,10 @@ pub const DEVICE_CONTROL_FLR: u16 = 1 << 15;
 pub const DEVICE_STATUS: u16 = 0xa;
 /// Transactions pending.
 pub const DEVICE_STATUS_PENDING: u16 = 1 << 5;
+/// Device capabilities 2 (§7.5.3.15).
+pub const DEVICE_CAPABILITIES2: u16 = 0x24;
+/// ARI forwarding supported.
+pub const DEVICE_ARI: u32 = 1 << 5;
 /// Device control 2 (§7.5.3.16).
 pub const DEVICE_CONTROL2: u16 = 0x28;
 /// ARI forwarding enable.
@@ -164,3 +168,21 @@ pub const PASID_CONTROL: u16 = 6;
 pub const SRIOV_CONTROL: u16 = 8;
 /// See above.
 pub const SRIOV_ENABLE: u16 = 1 << 0 | 1 << 3;
+/// SR-IOV control: routing IDs may follow the alternative interpretation.
+pub const SRIOV_ARI: u16 = 1 << 4;
+/// InitialVFs, then TotalVFs (§9.3.3.5, §9.3.3.6).
+pub const SRIOV_INITIAL_VFS: u16 = 0xc;
+/// NumVFs (§9.3.3.7).
+pub const SRIOV_NUMBER: u16 = 0x10;
+/// First VF Offset (§9.3.3.9).
+pub const SRIOV_FIRST: u16 = 0x14;
+/// VF Stride (§9.3.3.10).
+pub const SRIOV_STRIDE: u16 = 0x16;
+/// VF Device ID (§9.3.3.11).
+pub const SRIOV_DEVICE: u16 = 0x1a;
+/// Supported Page Sizes: bit n is 2^(n + 12) bytes (§9.3.3.12).
+pub const SRIOV_SUPPORTED_PAGES: u16 = 0x1c;
+/// System Page Size (§9.3.3.13).
+pub const SRIOV_SYSTEM_PAGES: u16 = 0x20;
+/// First VF BAR (§9.3.3.14).
+pub const SRIOV_BAR0: u16 = 0x24;

@@ -2,6 +2,8 @@
 
 use super::bar::{Bar, BarFault};
 use super::capability::{Capabilities, ChainFault};
+use super::reset::Clock;
+use super::sriov::{self, Sriov, SriovFault, Wanted};
 use super::{Bdf, ConfigSpace, Function, assign, enumerate, isolation};
 use crate::boot_info::{IdMap, Irq, PcieHost};
 use alloc::vec::Vec;
@@ -26,6 +28,8 @@ pub struct FunctionInfo {
     pub host: usize,
     /// Index in [`Topology::functions`] of the bridge it is behind; `None` on a root bus.
     pub parent: Option<usize>,
+    /// Index of the physical function that it is a virtual one of.
+    pub physical: Option<usize>,
     /// Vendor ID.
     pub vendor: u16,
     /// Device ID.
@@ -46,6 +50,8 @@ pub struct FunctionInfo {
     pub intx: Option<Irq>,
     /// BARs by register index; the upper half of a 64-bit one is `None`.
     pub bars: [Option<Bar>; 6],
+    /// Its virtual functions, if it could have any.
+    pub sriov: Option<Sriov>,
     /// Capabilities.
     pub capabilities: Capabilities,
     /// Every requester ID under which its requests may arrive: its own first, then those that bridges put in its
@@ -109,17 +115,25 @@ pub enum Problem {
     TooMany(Function),
     /// The buses of this host bridge do not fit in its ECAM window.
     EcamTooSmall(u16),
+    /// It has none of the virtual functions that it should have.
+    Sriov(Function, SriovFault),
 }
 
 impl Topology {
     /// Walks the buses of `hosts`. Bus numbers and BARs of firmware are kept where they are sound, assigned where not;
-    /// afterwards every function is silent (see [`super::quiesce()`]).
-    pub fn enumerate(space: &mut dyn ConfigSpace, hosts: &[PcieHost]) -> Self {
+    /// afterwards every function is silent (see [`super::quiesce()`]), and has the virtual functions that are `wanted`.
+    pub fn enumerate(
+        space: &mut dyn ConfigSpace,
+        clock: &mut dyn Clock,
+        hosts: &[PcieHost],
+        wanted: &[Wanted],
+    ) -> Self {
         let mut topology = Self::default();
         for (index, host) in hosts.iter().enumerate() {
             let first = topology.functions.len();
-            enumerate::scan(space, host, index, &mut topology);
+            enumerate::scan(space, clock, host, index, wanted, &mut topology);
             assign::assign(space, host, first, &mut topology);
+            sriov::add_all(space, clock, first, enumerate::MAX_FUNCTIONS, &mut topology);
             isolation::describe(space, host, first, &mut topology);
         }
         topology
@@ -176,6 +190,30 @@ impl FunctionInfo {
                 .all(|bar| !bar.is_memory() || bar.host.is_some())
     }
 
+    /// How many virtual functions it has.
+    pub fn vfs(&self) -> u16 {
+        self.sriov.as_ref().map_or(0, |sriov| sriov.vfs)
+    }
+
+    /// All that takes memory of the bus, with how many there are in a row: its BARs by register index, those of its
+    /// virtual functions from 6 on.
+    pub(super) fn regions(&self) -> impl Iterator<Item = (usize, Bar, u64)> {
+        let virtuals = self.sriov.iter();
+        let virtuals = virtuals.flat_map(|it| (6..).zip(it.bars).map(|(i, bar)| (i, bar, it.vfs)));
+        let own = (0..).zip(self.bars).map(|(index, bar)| (index, bar, 1));
+        let all = own.chain(virtuals);
+        all.filter_map(|(index, bar, count)| Some((index, bar?, count.into())))
+            .filter(|(_, bar, _)| bar.is_memory())
+    }
+
+    /// The BAR of a region.
+    pub(super) fn region_mut(&mut self, index: usize) -> Option<&mut Bar> {
+        match index.checked_sub(6) {
+            None => self.bars.get_mut(index)?.as_mut(),
+            Some(index) => self.sriov.as_mut()?.bars.get_mut(index)?.as_mut(),
+        }
+    }
+
     /// Whether every requester ID has a stream: all its DMA passes an SMMU.
     pub fn is_behind_smmu(&self) -> bool {
         self.streams.len() == self.requester_ids.len()
@@ -220,6 +258,7 @@ impl fmt::Display for Problem {
             Self::NoSpace(at) => write!(f, "{at}: no space for its BARs or for what is behind it"),
             Self::TooDeep(at) => write!(f, "{at}: too many bridges behind each other"),
             Self::TooMany(at) => write!(f, "{at}: too many functions, the rest is left out"),
+            Self::Sriov(at, fault) => write!(f, "{at}: no virtual functions: {fault}"),
             Self::EcamTooSmall(segment) => {
                 write!(f, "segment {segment:04x}: ECAM does not hold the bus range")
             }

@@ -67,12 +67,12 @@ pub fn build(
 ) -> Result<System, SetupError> {
     let denied = takeover::deny(info, mmio)?;
     let gic = takeover::gic(info, boot_cpu, mmio)?;
-    let (buses, topology) = takeover::buses(info, mmio)?;
+    let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
+    let machine = bundle.config().map_err(SetupError::Bundle)?;
+    let (buses, topology) = takeover::buses(info, mmio, &machine.vfs())?;
     for problem in &topology.problems {
         say!("pci: {problem}");
     }
-    let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
-    let machine = bundle.config().map_err(SetupError::Bundle)?;
     let devices = match machine.names_nodes() {
         true => devices.list(),
         false => Vec::new(),

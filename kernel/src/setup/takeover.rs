@@ -7,9 +7,9 @@ use crate::config::{self, Machine, MachineFacts};
 use crate::gate::{Gate, Unit};
 use crate::guest_map;
 use crate::lock::Mutex;
-use crate::machine::{Ecam, Host, Iommu, Registers};
+use crate::machine::{Clock, Ecam, Host, Iommu, Registers};
 use crate::monitor::Monitor;
-use crate::pci::Topology;
+use crate::pci::{Topology, Wanted};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Gic, Intid, Trigger};
@@ -58,13 +58,17 @@ pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic,
     Ok(gic)
 }
 
-/// All PCI functions, silent.
-pub fn buses(info: &BootInfo, mmio: &mut MmioPool) -> Result<(Ecam, Topology), SetupError> {
+/// All PCI functions, silent; and the virtual ones that are `wanted`.
+pub fn buses(
+    info: &BootInfo,
+    mmio: &mut MmioPool,
+    wanted: &[Wanted],
+) -> Result<(Ecam, Topology), SetupError> {
     let mut ecam = Ecam::default();
     for host in &info.pcie {
         ecam.add(host.segment, host.buses.0, take(mmio, &host.ecam)?);
     }
-    let topology = Topology::enumerate(&mut &ecam, &info.pcie);
+    let topology = Topology::enumerate(&mut &ecam, &mut Clock, &info.pcie, wanted);
     Ok((ecam, topology))
 }
 

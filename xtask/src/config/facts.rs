@@ -9,7 +9,8 @@ use super::tree;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{
-    Board, BoardRange, Bytes, Content, Function, Identity, MachineFacts, Path, Qemu, Rule, Stream,
+    Board, BoardRange, Bytes, Content, Function, Identity, MachineFacts, Path, Qemu, Rule, Sriov,
+    Stream,
 };
 use std::path::Path as FilePath;
 
@@ -44,8 +45,10 @@ pub fn hardware(
         });
     };
     match (&machine.qemu, &machine.board) {
-        (Some(machine), None) => qemu_machine(machine, at.key("qemu"), folder, &mut add),
-        (None, Some(board)) => board_machine(board, at.key("board"), folder, &mut add),
+        (Some(qemu), None) => qemu_machine(qemu, &machine.sriov, at.key("qemu"), folder, &mut add),
+        (None, Some(board)) => {
+            board_machine(board, &machine.sriov, at.key("board"), folder, &mut add)
+        }
         (Some(_), Some(_)) => {
             let message = "the machine is described twice: as `qemu` and as `board`".to_owned();
             let other = Some(at.key("qemu"));
@@ -79,7 +82,13 @@ impl Hardware {
     }
 }
 
-fn qemu_machine(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) -> Hardware {
+fn qemu_machine(
+    machine: &Qemu,
+    wanted: &[Sriov],
+    at: Path,
+    folder: &FilePath,
+    add: Add<'_>,
+) -> Hardware {
     let memory = machine.memory;
     if memory.get() == 0 || !memory.get().is_multiple_of(1 << 20) {
         let message = format!("QEMU cannot have {memory} of memory");
@@ -90,7 +99,7 @@ fn qemu_machine(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) -> Ha
     }
     disks(machine, at, folder, add);
     let (functions, unknown): (_, fn(&Rule) -> bool) =
-        match qemu::functions(&machine.devices, machine.smmu) {
+        match qemu::functions(&machine.devices, wanted, machine.smmu) {
             Ok(functions) => (functions, |_| false),
             Err(bad) => {
                 for bad in bad {
@@ -171,7 +180,13 @@ fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
     }
 }
 
-fn board_machine(board: &Board, at: Path, folder: &FilePath, add: Add<'_>) -> Hardware {
+fn board_machine(
+    board: &Board,
+    wanted: &[Sriov],
+    at: Path,
+    folder: &FilePath,
+    add: Add<'_>,
+) -> Hardware {
     let mut ranges = |ranges: &[BoardRange], at: Path| {
         let mut spans: Vec<Span<Hpa>> = Vec::new();
         for (i, range) in ranges.iter().enumerate() {
@@ -203,6 +218,8 @@ fn board_machine(board: &Board, at: Path, folder: &FilePath, add: Add<'_>) -> Ha
     let functions = board.functions.iter().enumerate();
     let functions = functions.map(|(i, function)| Function {
         address: function.address,
+        physical: None,
+        vfs: function.sriov.map_or(0, |sriov| sriov.total),
         streams: Vec::from_iter(function.stream.map(|id| Stream {
             smmu: IommuIndex(function.smmu),
             id: DeviceId(id),
@@ -212,11 +229,18 @@ fn board_machine(board: &Board, at: Path, folder: &FilePath, add: Add<'_>) -> Ha
         bridge: function.bridge,
         resettable: function.resettable,
     });
+    let mut functions: Vec<Function> = functions.collect();
+    for (i, function) in board.functions.iter().enumerate() {
+        if let Some(sriov) = &function.sriov {
+            let virtuals = qemu::virtuals(&functions[i], sriov, wanted);
+            functions.extend(virtuals);
+        }
+    }
     let mut facts = MachineFacts {
         memory,
         reserved,
         cpus: board.cpus.into(),
-        functions: functions.collect(),
+        functions,
         ..MachineFacts::default()
     };
     if let Some(dtb) = &board.dtb {

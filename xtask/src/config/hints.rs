@@ -45,6 +45,8 @@ fn labels(rule: &Rule) -> (&'static str, &'static str) {
         Rule::NodeSharesPage { .. } | Rule::NodeSharesInterrupt { .. } => {
             ("shares with", "this one")
         }
+        Rule::SriovTwice => ("given again here", "given here first"),
+        Rule::SriovManaged { .. } => ("a virtual function of", "this one"),
         Rule::DeviceSharesGroup { .. } => ("cannot be isolated from", "this one"),
         Rule::TwoGuests => ("and this", "either this"),
         Rule::RestartForbidden => ("would restart it", "forbids it"),
@@ -147,6 +149,19 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::DeviceCannotReset => {
             "`reset = \"best-effort\"` hands it over with the state that it has"
         }
+        Rule::SriovTwice => "give all of them in one place",
+        Rule::SriovNone => "leave [[machine.sriov]] out",
+        Rule::SriovUnknown => return Some(known_sriov(facts)),
+        Rule::SriovTooMany { total, .. } => {
+            return Some(format!("use a number up to {total}"));
+        }
+        Rule::SriovManaged { .. } => {
+            "its driver has power over the virtual functions: say `manages_vfs = true` there if that is meant, or \
+             give all to one partition"
+        }
+        Rule::SriovManagesNone => {
+            "leave it out, or add [[machine.sriov]] with the device's address"
+        }
         Rule::GuestAddressTwice { .. } | Rule::GuestBusFull => {
             return free_guest_address(problem, machine);
         }
@@ -218,8 +233,34 @@ fn known_devices(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> 
     let near = wanted.and_then(|w| nearest(&w, usable.iter().map(String::as_str)));
     match (near, usable.is_empty()) {
         (Some(near), _) if usable.len() > 6 => format!("did you mean {near}?"),
+        (_, false) if facts.functions.iter().any(|function| function.vfs != 0) => format!(
+            "the machine has {}; [[machine.sriov]] adds virtual functions: {}",
+            usable.join(", "),
+            possible_virtuals(facts)
+        ),
         (_, false) => format!("the machine has {}", usable.join(", ")),
         (_, true) => "the machine has no device that can be assigned".to_owned(),
+    }
+}
+
+fn possible_virtuals(facts: &MachineFacts) -> String {
+    let with = facts.functions.iter().filter(|function| function.vfs != 0);
+    let list: Vec<_> = with
+        .map(|function| format!("{} can have {}", function.address, function.vfs))
+        .collect();
+    list.join(", ")
+}
+
+fn known_sriov(facts: &MachineFacts) -> String {
+    let with = facts.functions.iter().filter(|function| function.vfs != 0);
+    let list: Vec<_> = with
+        .map(|function| format!("{} ({})", function.address, function.vfs))
+        .collect();
+    match list.is_empty() {
+        true => {
+            "no function of the machine can have any; QEMU's `nvme` needs sriov_max_vfs".to_owned()
+        }
+        false => format!("functions that can: {}", list.join(", ")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The PCI topology that a list of QEMU `-device` arguments makes on `virt`: bus numbers as enumeration gives them,
-//! StreamIDs, isolation groups. It follows QEMU's own rules for free slots, conventional bridges and bypass.
+//! StreamIDs, isolation groups, virtual functions. It follows QEMU's own rules for free slots, conventional bridges and bypass.
 
 use iommu::id::{DeviceId, IommuIndex};
-use kernel::config::{Function, PciAddress, Stream};
+use kernel::config::{BoardSriov, Function, PciAddress, Sriov, Stream};
 use std::collections::BTreeMap;
 
 /// Why an argument list makes no machine.
@@ -109,6 +109,58 @@ fn resettable(driver: &str) -> Option<bool> {
     }
 }
 
+/// What virtual functions (VFs) a driver's function could have: QEMU's `hw/nvme/ctrl.c`, `hw/net/igb.c`.
+fn sriov(argument: &Argument<'_>) -> Option<BoardSriov> {
+    let (total, offset, stride) = match argument.driver {
+        "nvme" => (
+            argument.properties.get("sriov_max_vfs")?.parse().ok()?,
+            1,
+            1,
+        ),
+        "igb" => (8, 0x80, 2),
+        _ => return None,
+    };
+    (total != 0).then_some(BoardSriov {
+        total,
+        offset,
+        stride,
+    })
+}
+
+/// The VFs that `wanted` gives to `physical`, with routing IDs as `sriov` says. None where the rules refuse it.
+pub fn virtuals(physical: &Function, sriov: &BoardSriov, wanted: &[Sriov]) -> Vec<Function> {
+    let wanted = wanted.iter().find(|it| it.address == physical.address);
+    let count = wanted.map_or(0, |wanted| wanted.vfs);
+    if count > sriov.total {
+        return Vec::new();
+    }
+    let own = physical.address.requester_id();
+    let places = (0..u32::from(count))
+        .map(|i| u32::from(sriov.offset) + i * u32::from(sriov.stride))
+        .filter(|place| *place != 0 && u32::from(own) + place <= 0xffff);
+    let function = |place: u32| Function {
+        address: PciAddress::from_requester_id(physical.address.segment, own + place as u16),
+        physical: Some(physical.address),
+        vfs: 0,
+        // The first is its own; what bridges put in its place follows.
+        streams: physical
+            .streams
+            .iter()
+            .enumerate()
+            .map(|(i, stream)| Stream {
+                id: DeviceId(stream.id.0 + if i == 0 { place } else { 0 }),
+                ..*stream
+            })
+            .collect(),
+        // None but its own, as no device of ours may reach another past the SMMU.
+        group: 0x1_0000 | (u32::from(own) + place),
+        bridge: false,
+        usable: physical.usable,
+        resettable: Some(true),
+    };
+    places.map(function).collect()
+}
+
 struct Node {
     bus: usize,
     slot: (u8, u8),
@@ -116,6 +168,7 @@ struct Node {
     behind: Option<usize>,
     argument: usize,
     driver: String,
+    sriov: Option<BoardSriov>,
     /// Its DMA goes around the SMMU.
     bypass: bool,
 }
@@ -127,8 +180,12 @@ struct Bus {
     number: u8,
 }
 
-/// The functions of a `virt` machine with these devices.
-pub fn functions(devices: &[String], smmu: bool) -> Result<Vec<Function>, Vec<BadDevice>> {
+/// The functions of a `virt` machine with these devices, and the VFs that it shall have.
+pub fn functions(
+    devices: &[String],
+    wanted: &[Sriov],
+    smmu: bool,
+) -> Result<Vec<Function>, Vec<BadDevice>> {
     let mut topology = Topology::new();
     let mut bad = Vec::new();
     for (index, text) in devices.iter().enumerate() {
@@ -146,9 +203,9 @@ pub fn functions(devices: &[String], smmu: bool) -> Result<Vec<Function>, Vec<Ba
     if !bad.is_empty() {
         return Err(bad);
     }
-    topology.number_all();
+    topology.number_all(wanted);
     let smmu = smmu || !topology.smmus.is_empty();
-    Ok(topology.functions(smmu))
+    Ok(topology.functions(smmu, wanted))
 }
 
 struct Topology {
@@ -235,6 +292,7 @@ impl Topology {
             behind,
             argument: index,
             driver: argument.driver.to_owned(),
+            sriov: sriov(argument),
             bypass: argument.driver.starts_with("virtio-") && !argument.is_on("iommu_platform"),
         });
         Ok(())
@@ -251,17 +309,26 @@ impl Topology {
     }
 
     /// Depth first, in the order of slots, as every enumeration does.
-    fn number_all(&mut self) {
+    fn number_all(&mut self, wanted: &[Sriov]) {
         for bus in 0..self.buses.len() {
             if let Port::Root { number, .. } = self.buses[bus].port {
                 self.buses[bus].number = number;
-                self.number_below(bus, number);
+                self.number_below(bus, number, wanted);
             }
         }
     }
 
-    /// Numbers all below `bus`; returns the last number used.
-    fn number_below(&mut self, bus: usize, mut last: u8) -> u8 {
+    /// Numbers all below `bus`, behind the numbers that VFs of it have; returns the last number used.
+    fn number_below(&mut self, bus: usize, mut last: u8, wanted: &[Sriov]) -> u8 {
+        for node in self.nodes.iter().filter(|n| n.bus == bus) {
+            if let Some(sriov) = &node.sriov {
+                let physical = self.function(node, Vec::new());
+                let virtuals = virtuals(&physical, sriov, wanted);
+                last = virtuals
+                    .iter()
+                    .fold(last, |last, vf| last.max(vf.address.bus));
+            }
+        }
         let on_bus = self.nodes.iter().filter(|n| n.bus == bus);
         let mut bridges: Vec<_> = on_bus.filter_map(|n| Some((n.slot, n.behind?))).collect();
         bridges.sort_unstable();
@@ -269,7 +336,7 @@ impl Topology {
             if self.buses[behind].bridge.is_some() {
                 last = last.wrapping_add(1);
                 self.buses[behind].number = last;
-                last = self.number_below(behind, last);
+                last = self.number_below(behind, last, wanted);
             }
         }
         last
@@ -279,9 +346,11 @@ impl Topology {
         PciAddress::new(self.buses[node.bus].number, node.slot.0, node.slot.1)
     }
 
-    fn functions(&self, smmu: bool) -> Vec<Function> {
+    fn functions(&self, smmu: bool, wanted: &[Sriov]) -> Vec<Function> {
         let host_bridge = Function {
             address: PciAddress::new(0, 0, 0),
+            physical: None,
+            vfs: 0,
             streams: Vec::new(),
             group: 0,
             bridge: true,
@@ -289,15 +358,27 @@ impl Topology {
             resettable: None,
         };
         let mut functions = vec![host_bridge];
-        functions.extend(self.nodes.iter().map(|node| Function {
+        for node in &self.nodes {
+            let streams = if smmu { self.streams(node) } else { Vec::new() };
+            let function = self.function(node, streams);
+            let virtuals = node.sriov.map(|sriov| virtuals(&function, &sriov, wanted));
+            functions.push(function);
+            functions.extend(virtuals.into_iter().flatten());
+        }
+        functions
+    }
+
+    fn function(&self, node: &Node, streams: Vec<Stream>) -> Function {
+        Function {
             address: self.address(node),
-            streams: if smmu { self.streams(node) } else { Vec::new() },
+            physical: None,
+            vfs: node.sriov.map_or(0, |sriov| sriov.total),
+            streams,
             group: self.group(node),
             bridge: node.behind.is_some(),
             usable: true,
             resettable: self.resettable(node),
-        }));
-        functions
+        }
     }
 
     /// Its own requester ID, then what bridges to conventional buses put in its place (PCIe-to-PCI bridge

@@ -436,7 +436,7 @@ fn every_changed_byte_is_refused_or_accepted_without_a_panic() {
 
 fn functions(devices: &[&str]) -> Vec<Function> {
     let devices: Vec<String> = devices.iter().map(|d| (*d).to_owned()).collect();
-    qemu::functions(&devices, true).unwrap()
+    qemu::functions(&devices, &[], true).unwrap()
 }
 
 /// Address, StreamIDs and group of each function.

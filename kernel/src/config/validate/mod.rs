@@ -4,6 +4,7 @@ mod devices;
 mod guest;
 mod nodes;
 mod resources;
+mod sriov;
 
 use super::{FaultAction, MAX_NAME, MAX_PARTITIONS, Machine, MachineFacts};
 use super::{Path, Problem, Rule};
@@ -36,6 +37,8 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         }
     }
     devices::machine_side(machine, facts, out);
+    sriov::functions(machine, facts, out);
+    sriov::managers(machine, facts, out);
     problems.0
 }
 

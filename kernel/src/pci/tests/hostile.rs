@@ -5,7 +5,7 @@ use crate::pci::fake::Random;
 
 fn alone(function: FakeFunction) -> (FakeBus, Topology) {
     let mut bus = FakeBus::new(vec![(0, vec![function])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     (bus, topology)
 }
 
@@ -112,7 +112,7 @@ fn a_function_that_is_not_ready_is_named_and_left_out() {
     let mut function = plain();
     function.pending_retries = u32::MAX;
     let mut bus = FakeBus::new(vec![(0, vec![function])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert!(topology.functions.is_empty());
     assert_eq!(topology.problems, [Problem::NotReady(address("00:01.0"))]);
 }
@@ -124,7 +124,7 @@ fn bridges_behind_bridges_end_at_the_bound() {
         chain = FakeFunction::bridge(0, 0, None).with_child(chain);
     }
     let mut bus = FakeBus::new(vec![(0, vec![chain])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(topology.functions.len(), 17);
     assert_eq!(topology.problems, [Problem::TooDeep(address("10:00.0"))]);
 }
@@ -151,7 +151,7 @@ fn random_functions_do_no_harm() {
             functions.push(function.with_child(plain()));
         }
         let mut bus = FakeBus::new(vec![(0, functions)]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         assert!(topology.functions.len() <= 1024);
         for info in &topology.functions {
             let _ = reset::reset_kind(&topology, info);

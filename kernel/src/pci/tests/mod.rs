@@ -2,9 +2,12 @@
 
 mod hostile;
 mod resets;
+mod virtuals;
 
 use super::fake::{FakeBus, FakeFunction};
-use super::fixtures::{ITS, SMMU, address, edu, host_bridge, nvme, root_port, virt_host};
+use super::fixtures::{
+    ITS, SMMU, address, edu, enumerate, host_bridge, nvme, root_port, virt_host,
+};
 use super::*;
 use alloc::string::ToString;
 use alloc::vec;
@@ -41,7 +44,7 @@ fn info<'a>(topology: &'a Topology, text: &str) -> &'a FunctionInfo {
 #[test]
 fn every_function_is_found_under_assigned_bus_numbers() {
     let mut bus = machine();
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(topology.problems, []);
     let found: Vec<_> = topology
         .functions
@@ -61,7 +64,7 @@ fn every_function_is_found_under_assigned_bus_numbers() {
 #[test]
 fn every_bar_gets_pages_of_its_own_inside_its_windows() {
     let mut bus = machine();
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let mut spans: Vec<Span<Hpa>> = Vec::new();
     for info in &topology.functions {
         for (index, bar) in info.bars.iter().enumerate() {
@@ -104,7 +107,7 @@ fn bars_at_a_shifted_window_have_the_cpu_address() {
     let mut host = virt_host();
     host.windows[1].cpu.base = Hpa(0x5_0000_0000);
     let mut bus = FakeBus::new(vec![(0, vec![edu(1)])]);
-    let topology = Topology::enumerate(&mut bus, &[host]);
+    let topology = enumerate(&mut bus, &[host]);
     let bar = info(&topology, "00:01.0").bars[0].unwrap();
     assert_eq!(bar.pci, Some(0x1000_0000));
     assert_eq!(bar.host, Some(Hpa(0x5_0000_0000)));
@@ -119,7 +122,7 @@ fn functions_are_silent_afterwards() {
     bus.at("00:02.0").bytes[0x43] = 0x80;
     bus.at("00:03.0").bytes[0x42] |= 1;
     bus.at("00:02.0").bytes[0x89] |= 2;
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     for info in topology
         .functions
         .iter()
@@ -138,7 +141,7 @@ fn functions_are_silent_afterwards() {
 #[test]
 fn capabilities_are_decoded() {
     let mut bus = machine();
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let found = &info(&topology, "00:02.0").capabilities;
     assert_eq!(found.list, [(0x11, 0x40), (0x10, 0x80), (0x01, 0x60)]);
     let msix = found.msix.unwrap();
@@ -159,7 +162,7 @@ fn capabilities_are_decoded() {
 #[test]
 fn identities_and_routes_follow_the_maps() {
     let mut bus = machine();
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let child = info(&topology, "09:00.0");
     let expected = |target| Identity {
         target,
@@ -174,7 +177,7 @@ fn identities_and_routes_follow_the_maps() {
     assert_eq!(intid("03:00.0"), Some(37));
     let mut host = virt_host();
     host.iommu_map[0].len = 0x900;
-    let topology = Topology::enumerate(&mut bus, &[host]);
+    let topology = enumerate(&mut bus, &[host]);
     assert!(!info(&topology, "09:00.0").is_behind_smmu());
     assert!(info(&topology, "00:02.0").is_behind_smmu());
 }
@@ -182,7 +185,7 @@ fn identities_and_routes_follow_the_maps() {
 #[test]
 fn functions_that_reach_each_other_share_a_group() {
     let mut bus = machine();
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let group = |at| info(&topology, at).group;
     assert_ne!(group("00:02.0"), group("00:03.0"));
     assert_ne!(group("00:02.0"), group("01:00.0"));
@@ -209,13 +212,13 @@ fn functions_of_one_device_are_apart_if_each_has_acs() {
                 .with_acs(acs)
         };
         let mut bus = FakeBus::new(vec![(0, vec![function(0, 0x1c), function(1, second)])]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         let group = |at| info(&topology, at).group;
         assert_ne!(group("00:01.0"), group("00:01.1"));
         // One that implements the redirects and does not take them is not apart.
         bus.at("00:01.0").mask(0x104, 0);
         bus.at("00:01.0").put(0x104, 0x1c);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         let group = |at| info(&topology, at).group;
         assert_eq!(group("00:01.0"), group("00:01.1"));
     }
@@ -232,7 +235,7 @@ fn a_switch_without_acs_is_one_group_and_with_acs_it_is_not() {
             .with_child(port(0))
             .with_child(port(1));
         let mut bus = FakeBus::new(vec![(0, vec![root_port(1).with_child(switch), nvme(2, 9)])]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         assert_eq!(topology.problems, []);
         assert_eq!(bus.at("00:01.0").get(0x18), 0x0004_0100);
         assert_eq!(bus.at("01:00.0").get(0x18), 0x0004_0201);
@@ -249,7 +252,7 @@ fn a_conventional_bridge_lends_its_numbers_to_what_is_behind_it() {
         .with_child(edu(4));
     let plain = FakeFunction::bridge(2, 0, None).with_child(edu(1));
     let mut bus = FakeBus::new(vec![(0, vec![bridge, plain])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let child = info(&topology, "01:03.0");
     assert_eq!(child.requester_ids, [0x0118, 0x0008, 0x0100]);
     assert_eq!(child.msi.unwrap().id.0, 0x0100);
@@ -266,7 +269,7 @@ fn numbers_and_addresses_of_firmware_stay() {
     let port = bus.at("00:04.0");
     port.put(0x18, 0x0006_0500);
     port.put(0x20, 0x2000_2000);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(topology.problems, []);
     assert_eq!(bus.at("00:04.0").get(0x18), 0x0006_0500);
     assert_eq!(info(&topology, "05:00.0").vendor, 0x1b36);
@@ -281,7 +284,7 @@ fn numbers_and_addresses_of_firmware_stay() {
         topology.functions.iter().map(read).collect()
     };
     let before = places(&mut bus, &topology);
-    let again = Topology::enumerate(&mut bus, &[virt_host()]);
+    let again = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(again, topology);
     assert_eq!(places(&mut bus, &again), before);
 }
@@ -293,7 +296,7 @@ fn bars_of_firmware_that_share_a_page_are_moved_apart() {
     a.put(0x10, 0x1000_0000);
     b.put(0x10, 0x1000_0100);
     let mut bus = FakeBus::new(vec![(0, vec![a, b])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let host = |at| info(&topology, at).bars[0].unwrap().host.unwrap();
     assert!(host("00:02.0") - host("00:01.0") >= 0x1_0000);
 }
@@ -304,7 +307,7 @@ fn bus_numbers_that_do_not_nest_are_given_anew() {
     bus.at("00:04.0").put(0x18, 0x0004_0200);
     bus.at("00:05.0").put(0x18, 0x0005_0300); // overlaps
     bus.at("00:06.0").put(0x18, 0x0001_0000); // behind itself
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(topology.problems, []);
     assert_eq!(topology.functions.len(), 13);
     assert_eq!(bus.at("00:04.0").get(0x18), 0x0004_0200);
@@ -319,7 +322,7 @@ fn a_bar_without_space_is_named_and_takes_nobody_along() {
     let mut neighbour = edu(0);
     neighbour.function = 1;
     let mut bus = FakeBus::new(vec![(0, vec![port.with_child(neighbour), edu(2)])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     assert_eq!(topology.problems, [Problem::NoSpace(address("01:00.0"))]);
     assert!(!info(&topology, "01:00.0").is_assignable());
     assert!(info(&topology, "01:00.1").is_assignable());
@@ -331,7 +334,7 @@ fn no_bus_number_left_closes_the_bridge() {
     let mut host = virt_host();
     host.buses = (0, 1);
     let mut bus = FakeBus::new(vec![(0, vec![root_port(1), root_port(2)])]);
-    let topology = Topology::enumerate(&mut bus, &[host]);
+    let topology = enumerate(&mut bus, &[host]);
     assert_eq!(
         topology.problems,
         [Problem::NoBusNumber(address("00:02.0"))]

@@ -1,30 +1,10 @@
 //! Resets, with their times.
 
 use super::*;
-
-/// Every look at the clock takes 10 µs.
-#[derive(Default)]
-struct Ticking {
-    now: u64,
-    waited: u64,
-    /// Longest time in which nobody else was served.
-    longest: u64,
-}
-
-impl Clock for Ticking {
-    fn now_ns(&mut self) -> u64 {
-        self.now += 10_000;
-        self.now
-    }
-
-    fn wait(&mut self) {
-        self.longest = self.longest.max(self.now - self.waited);
-        self.waited = self.now;
-    }
-}
+use crate::pci::fake::Ticking;
 
 fn run(bus: &mut FakeBus, at: &str) -> (Result<ResetKind, ResetError>, u64) {
-    let topology = Topology::enumerate(bus, &[virt_host()]);
+    let topology = enumerate(bus, &[virt_host()]);
     let info = info(&topology, at).clone();
     // The owner left traces.
     let fake = bus.function(info.address.bdf).unwrap();

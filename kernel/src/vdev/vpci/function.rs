@@ -241,6 +241,13 @@ impl VirtualFunction {
         }
     }
 
+    /// See [`super::VirtualPci::resume`].
+    pub fn resume(&mut self, space: &mut dyn ConfigSpace) {
+        if self.attached {
+            self.attach(space);
+        }
+    }
+
     /// See [`super::VirtualPci::detach`].
     pub fn detach(&mut self, space: &mut dyn ConfigSpace) {
         space.write16(self.physical, COMMAND, spec::COMMAND_INTX_DISABLE);

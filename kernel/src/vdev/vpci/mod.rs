@@ -226,6 +226,12 @@ impl VirtualPci {
         self.functions[slot].attach(space);
     }
 
+    /// The function has lost its registers, by a reset that nobody on this bus asked for: it gets the guest's again, if it
+    /// is attached.
+    pub fn resume(&mut self, space: &mut dyn ConfigSpace, slot: usize) {
+        self.functions[slot].resume(space);
+    }
+
     /// Silences the function (no decoding, no bus mastering, no messages) and puts what the guest sees into the state
     /// after reset. Drain [`Self::next_remap`] before the function has another owner.
     pub fn detach(&mut self, space: &mut dyn ConfigSpace, slot: usize) {

@@ -170,7 +170,7 @@ fn functions_with_random_contents_do_no_harm() {
         (2..6).for_each(|index| function.mask(0x10 + 4 * index, 0));
         (2..6).for_each(|index| function.put(0x10 + 4 * index, 0));
         let mut bus = FakeBus::new(vec![(0, vec![function])]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         let placement = Placement {
             guest: "00:00.0".parse().unwrap(),
             info: &topology.functions[0],

@@ -5,7 +5,7 @@ mod placement;
 
 use super::*;
 use crate::pci::fake::{FakeBus, FakeFunction, Write};
-use crate::pci::fixtures::{address, edu, host_bridge, nvme, root_port, virt_host};
+use crate::pci::fixtures::{address, edu, enumerate, host_bridge, nvme, root_port, virt_host};
 use crate::pci::{self, Topology};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -32,7 +32,7 @@ impl Guest {
 
     fn with(functions: Vec<FakeFunction>, places: &[(&str, &str)]) -> Self {
         let mut bus = FakeBus::new(vec![(0, functions)]);
-        let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+        let topology = enumerate(&mut bus, &[virt_host()]);
         let placements: Vec<_> = places
             .iter()
             .map(|(guest, physical)| Placement {

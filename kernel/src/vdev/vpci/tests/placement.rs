@@ -22,7 +22,7 @@ fn functions_of_one_guest_device_say_so() {
 #[test]
 fn a_function_without_its_line_has_no_pin_and_cannot_assert_it() {
     let mut bus = FakeBus::new(vec![(0, vec![edu(1)])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let placement = Placement {
         guest: "00:01.0".parse().unwrap(),
         info: &topology.functions[0],
@@ -39,7 +39,7 @@ fn a_function_without_its_line_has_no_pin_and_cannot_assert_it() {
 #[test]
 fn placements_that_make_no_bus_are_refused() {
     let mut bus = FakeBus::new(vec![(0, vec![edu(1), edu(2), root_port(3)])]);
-    let topology = Topology::enumerate(&mut bus, &[virt_host()]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
     let refused = |places: &[(&str, usize)]| {
         let placements: Vec<_> = places
             .iter()
