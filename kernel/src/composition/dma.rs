@@ -1,6 +1,8 @@
 //! DMA of partitions through the objects: what is open when, who hears of what was refused, and what is left of it all.
 
-use super::machine::{Bench, DEVICES, Hardware, NODES, boot_info, bundle, two_smmus};
+use super::machine::{
+    Bench, DEVICES, Hardware, NODES, boot_info, bundle, configuration, two_smmus,
+};
 use crate::bundle::Bundle;
 use crate::config::{FaultAction, Name, OnFault};
 use crate::guest_map as map;
@@ -210,7 +212,7 @@ fn a_partition_that_cannot_be_built_leaves_nothing_behind() {
     system.partitions.clear();
     let free = frames.free_ranges();
     let host = Arc::new(Host(frames));
-    let bundle = Bundle::parse(bundle()).unwrap();
+    let bundle = Bundle::parse(bundle(&configuration())).unwrap();
     let materials = Materials {
         info: &info,
         host: &host,

@@ -6,7 +6,7 @@ use crate::boot_info::{
 };
 use crate::bundle::Builder;
 use crate::config::{self, Bytes, DeviceAddress, Machine, OnFault, ResetPolicy};
-use crate::pci::fake::{FakeBus, Random};
+use crate::pci::fake::{FakeBus, FakeFunction, Random};
 use crate::pci::fixtures::{ITS, SMMU, edu, host_bridge, nvme, virt_host};
 use crate::pci::{Bdf, ConfigSpace, Function};
 use crate::setup;
@@ -275,6 +275,16 @@ pub struct Hardware {
 impl Hardware {
     /// The machine, and the system that is built on it where firmware says `info`; nothing runs yet.
     pub fn build(info: &BootInfo) -> (Self, System) {
+        let roots = alloc::vec![host_bridge(), nvme(1, 9), edu(2), nvme(3, 9)];
+        Self::build_with(info, roots, bundle(&configuration()))
+    }
+
+    /// The same with other functions, and another configuration.
+    pub fn build_with(
+        info: &BootInfo,
+        roots: Vec<FakeFunction>,
+        bundle: &'static [u8],
+    ) -> (Self, System) {
         arch::cpu::set_index(0);
         let frames = pool(RAM, RAM_LEN);
         // IDbits 16, LPIs, 256 interrupts.
@@ -304,7 +314,6 @@ impl Hardware {
             })
         };
         let (smmu, other_smmu) = (smmu(), smmu());
-        let roots = alloc::vec![host_bridge(), nvme(1, 9), edu(2), nvme(3, 9)];
         let ecam = Arc::new(FakeEcam(Mutex::new(FakeBus::new(alloc::vec![(0, roots)]))));
         let host = virt_host();
         let map = DeviceMap::default()
@@ -315,7 +324,7 @@ impl Hardware {
             .with(OTHER_SMMU, 0x2_0000, other_smmu.clone())
             .with(host.ecam.base.0, host.ecam.len, ecam.clone());
         let mut mmio = MmioPool::new(map, alloc::vec![RAM..RAM + RAM_LEN]);
-        let system = setup::build(info, DEVICES, 0, frames, &mut mmio, bundle())
+        let system = setup::build(info, DEVICES, 0, frames, &mut mmio, bundle)
             .unwrap_or_else(|error| panic!("{error}"));
         let hardware = Self {
             frames,
@@ -354,7 +363,11 @@ impl Bench {
 
     /// The same machine, of which firmware says this.
     pub fn described(seed: u64, info: &BootInfo) -> Self {
-        let (hardware, system) = Hardware::build(info);
+        Self::started(seed, Hardware::build(info))
+    }
+
+    /// A machine whose partitions are started.
+    pub fn started(seed: u64, (hardware, system): (Hardware, System)) -> Self {
         let system: &'static System = alloc::boxed::Box::leak(alloc::boxed::Box::new(system));
         for partition in &system.partitions {
             partition.start(system);
@@ -467,12 +480,9 @@ pub fn boot_info() -> BootInfo {
     }
 }
 
-/// The configuration and the guest's program.
-pub fn bundle() -> &'static [u8] {
-    let mut image = alloc::vec![0; 64];
-    image[16..24].copy_from_slice(&0x1000u64.to_le_bytes());
-    image[56..60].copy_from_slice(b"ARM\x64");
-    let machine = Machine {
+/// The configuration.
+pub fn configuration() -> Machine {
+    Machine {
         machine: config::Identity {
             name: "fake".into(),
             qemu: None,
@@ -483,9 +493,16 @@ pub fn bundle() -> &'static [u8] {
             partition("attacker", [0, 1], &["00:01.0", NODES[0].0, "00:02.0"]),
             partition("victim", [2, 3], &["00:03.0", NODES[1].0]),
         ],
-    };
+    }
+}
+
+/// A configuration and the guest's program.
+pub fn bundle(machine: &Machine) -> &'static [u8] {
+    let mut image = alloc::vec![0; 64];
+    image[16..24].copy_from_slice(&0x1000u64.to_le_bytes());
+    image[56..60].copy_from_slice(b"ARM\x64");
     let mut builder = Builder::new();
-    builder.config(&machine).unwrap();
+    builder.config(machine).unwrap();
     builder.file("guest", image).unwrap();
     builder.finish().leak()
 }

@@ -4,6 +4,7 @@
 mod dma;
 mod guest;
 pub(crate) mod machine;
+mod virtuals;
 
 use crate::guest_map as map;
 use crate::life::{Change, Next};

@@ -1,6 +1,7 @@
 //! The rules on machines that no host describes, the decisions that both sides take alike, and values as text.
 
 mod nodes;
+mod sriov;
 
 use super::*;
 use alloc::string::ToString;

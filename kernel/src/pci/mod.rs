@@ -1,4 +1,4 @@
-//! The physical PCIe buses: enumeration, BAR assignment, capabilities, isolation, reset.
+//! The physical PCIe buses: enumeration, BAR assignment, capabilities, isolation, reset, virtual functions.
 //!
 //! [`Topology::enumerate`] walks every host bridge once, at start, and leaves each function silent: no decoding, no bus
 //! mastering, no messages. What it found is data: configuration rules read it, [`crate::vdev::vpci`] shows a guest

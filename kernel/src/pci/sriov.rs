@@ -335,7 +335,11 @@ pub fn turn_on(
         return Ok(());
     };
     let at = info.address;
-    settle(space, clock, at, sriov.offset);
+    let control = space.read16(at, sriov.offset + spec::SRIOV_CONTROL);
+    if control & spec::SRIOV_ENABLE == spec::SRIOV_ENABLE {
+        // It could not be reset, which its owner accepts.
+        return Ok(());
+    }
     if write_number(space, at, sriov)? != (sriov.first, sriov.stride) {
         return Err(SriovFault::Moved);
     }

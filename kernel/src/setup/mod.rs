@@ -73,6 +73,7 @@ pub fn build(
     for problem in &topology.problems {
         say!("pci: {problem}");
     }
+    report::virtual_functions(&topology);
     let devices = match machine.names_nodes() {
         true => devices.list(),
         false => Vec::new(),

@@ -4,6 +4,7 @@ use super::assemble::dma_windows;
 use crate::gate::Gate;
 use crate::guest_map;
 use crate::partition::Partition;
+use crate::pci::Topology;
 use crate::platform::Assigned;
 use crate::say;
 use crate::vdev::vpci::intx_intid;
@@ -59,6 +60,23 @@ impl fmt::Display for SmmuLine<'_> {
             f.write_str(", range invalidation")?;
         }
         Ok(())
+    }
+}
+
+/// Where the virtual functions of each function are.
+pub fn virtual_functions(topology: &Topology) {
+    for (index, physical) in topology.functions.iter().enumerate() {
+        let all = topology.functions.iter();
+        let mut all = all.filter(|info| info.physical == Some(index));
+        if let Some(first) = all.next() {
+            let last = all.last().unwrap_or(first);
+            let (first, last) = (first.address, last.address);
+            say!(
+                "pci: {}: {} virtual functions, {first} to {last}",
+                physical.address,
+                physical.vfs()
+            );
+        }
     }
 }
 

@@ -45,6 +45,26 @@ impl Function {
         register(self.config + offset).write(value);
     }
 
+    /// Function level reset, if it has one: over when this is.
+    pub fn reset(&self) -> bool {
+        let mut at = self.read(0x34) & 0xfc;
+        // No list is longer.
+        for _ in 0..48 {
+            let head = self.read(at.into());
+            if at == 0 || head as u8 == 0x10 {
+                break;
+            }
+            at = head >> 8 & 0xfc;
+        }
+        let (capabilities, control) = (u64::from(at) + 4, u64::from(at) + 8);
+        let possible = at != 0 && self.read(capabilities) >> 28 & 1 != 0;
+        if possible {
+            let value = self.read(control) & 0xffff;
+            self.write(control, value | 1 << 15);
+        }
+        possible
+    }
+
     /// Puts BAR 0 at the start of the window, enables memory and bus mastering; returns where BAR 0 is.
     pub fn enable(&self) -> u64 {
         self.write(0x10, WINDOW as u32);

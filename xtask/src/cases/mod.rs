@@ -10,6 +10,7 @@ mod linux;
 mod misuse;
 mod platform;
 mod qtest;
+mod sriov;
 mod stream_table;
 mod viommu;
 
@@ -45,6 +46,7 @@ pub fn all() -> Vec<Case> {
         edu::CASES,
         misuse::CASES,
         viommu::CASES,
+        sriov::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,

@@ -503,6 +503,90 @@ fn what_goes_around_the_smmu_has_no_stream() {
     assert!(found[4].1.is_empty());
 }
 
+/// [`GOOD`] with virtual functions: two of a second disk, one of which the first partition has instead of its own.
+fn with_virtuals() -> String {
+    let disk = "\"virtio-rng-pci,addr=07.0\", \"nvme-subsys,id=s\", \"nvme,addr=08.0,serial=s,subsys=s,sriov_max_vfs=3\"";
+    changed("\"virtio-rng-pci,addr=07.0\"", disk)
+        .replace(
+            "\n[[partition]]\nname = \"a\"",
+            "\n[[machine.sriov]]\naddress = \"00:08.0\"\nvfs = 2\n\n[[partition]]\nname = \"a\"",
+        )
+        .replace("\"00:03.0\"", "\"00:08.1\"")
+}
+
+#[test]
+fn virtual_functions_are_known_by_their_addresses() {
+    if let Err(report) = check(&with_virtuals()) {
+        panic!("{}", report.render(false));
+    }
+    let show = |from: &str, to: &str| problems(&with_virtuals().replace(from, to)).render(false);
+    let shown = show("\"00:08.1\"", "\"00:08.3\"");
+    assert!(shown.contains("the machine has no such device"), "{shown}");
+    assert!(shown.contains("24:11"), "{shown}");
+    assert!(
+        shown.contains("00:08.1, 00:08.2") && shown.contains("00:08.0 can have 3"),
+        "{shown}"
+    );
+    let shown = show("vfs = 2", "vfs = 4");
+    assert!(
+        shown.contains("4 virtual functions, the function can have 3"),
+        "{shown}"
+    );
+    assert!(shown.contains("use a number up to 3"), "{shown}");
+    let shown = show("\"00:08.0\"\nvfs", "\"00:02.0\"\nvfs");
+    assert!(
+        shown.contains("the function can have no virtual functions"),
+        "{shown}"
+    );
+    assert!(shown.contains("functions that can: 00:06.0 (8)"), "{shown}");
+    // The physical function is another partition's.
+    let shown = show("\"01:00.0\"", "\"00:08.0\"");
+    assert!(shown.contains("say `manages_vfs = true` there"), "{shown}");
+    let said = with_virtuals().replace("\"01:00.0\"", "\"00:08.0\"\nmanages_vfs = true");
+    assert!(check(&said).is_ok());
+    let shown = problems(
+        &said
+            .replace("[[machine.sriov]]\naddress = \"00:08.0\"\nvfs = 2", "")
+            .replace("00:08.1", "00:03.0"),
+    );
+    assert!(
+        shown
+            .render(false)
+            .contains("the device has no virtual functions")
+    );
+}
+
+#[test]
+fn virtual_functions_have_numbers_that_follow_their_physical_one() {
+    let wanted = |address: &str, vfs| kernel::config::Sriov {
+        address: address.parse().unwrap(),
+        vfs,
+    };
+    let devices = [
+        "pcie-root-port,id=a,addr=02.0",
+        "igb,bus=a",
+        // Past the end of its bus.
+        "nvme,addr=1f.6,multifunction=on,sriov_max_vfs=4",
+    ];
+    let devices = devices.map(str::to_owned);
+    let all = qemu::functions(
+        &devices,
+        &[wanted("00:1f.6", 4), wanted("02:00.0", 2)],
+        true,
+    );
+    let all = all.unwrap();
+    let found: Vec<_> = all[1..].iter().map(|it| it.address.to_string()).collect();
+    let expected = [
+        "00:02.0", "02:00.0", "02:10.0", "02:10.2", "00:1f.6", "00:1f.7", "01:00.0", "01:00.1",
+        "01:00.2",
+    ];
+    assert_eq!(found, expected);
+    for vf in all.iter().filter(|it| it.physical.is_some()) {
+        assert_eq!(vf.streams[0].id.0, u32::from(vf.address.requester_id()));
+        assert_eq!(all.iter().filter(|it| it.group == vf.group).count(), 1);
+    }
+}
+
 /// [`GOOD`] on a QEMU with a second UART, which the first partition has instead of its disk.
 fn with_uart() -> String {
     changed("cpus = 4", "cpus = 4\nserials = [\"null\"]").replace(
