@@ -231,36 +231,33 @@ fn known_devices(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> 
         .collect();
     let wanted = wanted.map(DeviceAddress::to_string);
     let near = wanted.and_then(|w| nearest(&w, usable.iter().map(String::as_str)));
-    match (near, usable.is_empty()) {
+    let known = match (near, usable.is_empty()) {
         (Some(near), _) if usable.len() > 6 => format!("did you mean {near}?"),
-        (_, false) if facts.functions.iter().any(|function| function.vfs != 0) => format!(
-            "the machine has {}; [[machine.sriov]] adds virtual functions: {}",
-            usable.join(", "),
-            possible_virtuals(facts)
-        ),
         (_, false) => format!("the machine has {}", usable.join(", ")),
         (_, true) => "the machine has no device that can be assigned".to_owned(),
+    };
+    match virtuals(facts).as_slice() {
+        [] => known,
+        list => format!(
+            "{known}; [[machine.sriov]] adds virtual functions of {}",
+            list.join(", ")
+        ),
     }
 }
 
-fn possible_virtuals(facts: &MachineFacts) -> String {
+/// Functions that can have virtual functions, and how many.
+fn virtuals(facts: &MachineFacts) -> Vec<String> {
     let with = facts.functions.iter().filter(|function| function.vfs != 0);
-    let list: Vec<_> = with
-        .map(|function| format!("{} can have {}", function.address, function.vfs))
-        .collect();
-    list.join(", ")
+    with.map(|function| format!("{} ({})", function.address, function.vfs))
+        .collect()
 }
 
 fn known_sriov(facts: &MachineFacts) -> String {
-    let with = facts.functions.iter().filter(|function| function.vfs != 0);
-    let list: Vec<_> = with
-        .map(|function| format!("{} ({})", function.address, function.vfs))
-        .collect();
-    match list.is_empty() {
-        true => {
+    match virtuals(facts).as_slice() {
+        [] => {
             "no function of the machine can have any; QEMU's `nvme` needs sriov_max_vfs".to_owned()
         }
-        false => format!("functions that can: {}", list.join(", ")),
+        list => format!("functions that can: {}", list.join(", ")),
     }
 }
 
