@@ -6,6 +6,7 @@ use super::parse::Parsed;
 use super::qemu;
 use super::report::Finding;
 use super::tree;
+use super::virtuals::virtuals;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{
@@ -232,7 +233,7 @@ fn board_machine(
     let mut functions: Vec<Function> = functions.collect();
     for (i, function) in board.functions.iter().enumerate() {
         if let Some(sriov) = &function.sriov {
-            let virtuals = qemu::virtuals(&functions[i], sriov, wanted);
+            let virtuals = virtuals(&functions[i], sriov, wanted);
             functions.extend(virtuals);
         }
     }

@@ -12,6 +12,7 @@ pub mod payload;
 mod qemu;
 mod report;
 pub mod tree;
+mod virtuals;
 
 pub use files::Made;
 pub use report::Report;
