@@ -34,8 +34,11 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
                 // LPIs have no active state (IHI 0069, 1.2.2).
                 true
             }
-            // A kick has done its work by making the CPU exit.
-            Kind::Sgi | Kind::None => false,
+            Kind::Sgi => {
+                system.attend();
+                false
+            }
+            Kind::None => false,
         };
         // What is the guest's now stays active until the guest deactivates it.
         if !forwarded {
@@ -71,6 +74,8 @@ fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, inti
 /// virtual GIC: to that, the guest has not left.
 pub struct Lists {
     state: LrState,
+    /// How many of the hardware's hold something.
+    filled: usize,
     loaded: bool,
 }
 
@@ -86,29 +91,41 @@ impl Lists {
                 hcr: 0,
                 vmcr: 0,
             },
+            filled: 0,
             loaded: false,
         }
     }
 
     /// Before an entry: fills them with what is pending, unless they are filled.
+    #[inline(always)]
     pub fn load(&mut self, partition: &Partition, vcpu: usize) {
-        if self.loaded {
-            return;
+        if !self.loaded {
+            self.load_all(partition, vcpu);
         }
-        let before = self.state.used;
+    }
+
+    #[inline(never)]
+    fn load_all(&mut self, partition: &Partition, vcpu: usize) {
+        let before = core::mem::take(&mut self.filled);
         partition.vgic.lock().flush(vcpu, &mut self.state);
         for index in 0..self.state.used.max(before) {
             ich::write_lr(index, ListRegister(self.state.lr[index]));
         }
         ich::set_hcr(Hcr(self.state.hcr));
+        self.filled = self.state.used;
         self.loaded = true;
     }
 
     /// Gives what they hold, with what the guest did to it, back to the virtual GIC.
+    #[inline(always)]
     pub fn store(&mut self, system: &System, partition: &Partition, vcpu: usize) {
-        if !self.loaded {
-            return;
+        if self.loaded {
+            self.store_all(system, partition, vcpu);
         }
+    }
+
+    #[inline(never)]
+    fn store_all(&mut self, system: &System, partition: &Partition, vcpu: usize) {
         self.loaded = false;
         for index in 0..self.state.used {
             self.state.lr[index] = ich::read_lr(index).0;
@@ -125,10 +142,10 @@ impl Lists {
     }
 }
 
-/// Whether an exit has to do with the virtual GIC: an interrupt, an access to its frames or its registers.
+/// Whether an exit has to do with the virtual GIC: an access to its frames or its registers. Of interrupts it is those that
+/// ask for [`System::attend`].
 pub fn concerns(exit: &Exit) -> bool {
     match exit {
-        Exit::Interrupt => true,
         Exit::Mmio(access) => {
             let frames = GICD.base.0..GICR.end().0;
             frames.contains(&access.ipa)
@@ -161,13 +178,13 @@ mod tests {
 
     #[test]
     fn only_exits_of_the_gic_take_the_list_registers_back() {
-        assert!(concerns(&Exit::Interrupt));
         for ipa in [0x0800_0000, 0x0808_0090, 0x080a_0000, 0x080d_ffff] {
             assert!(concerns(&access(ipa)), "{ipa:#x}");
         }
         for ipa in [0x07ff_ffff, 0x0900_0018, 0x3f01_0000, 0x4000_0000] {
             assert!(!concerns(&access(ipa)), "{ipa:#x}");
         }
+        assert!(!concerns(&Exit::Interrupt));
         assert!(!concerns(&Exit::Hypercall { imm: 0 }));
         assert!(!concerns(&Exit::Wait { event: false }));
     }

@@ -7,9 +7,11 @@ use crate::partition::Partition;
 use crate::say;
 use crate::system::System;
 use crate::vdev::CpuSet;
+use crate::vdev::vgic::Renewed;
 use crate::vdev::vits::{BackendError, ItsBackend};
 use alloc::sync::Arc;
 use arch::gic::{DEFAULT_PRIORITY, Intid};
+use arch::ich::{self, ListRegister};
 use arch::its::{Its, ItsError};
 use core::sync::atomic::Ordering;
 use iommu::id::VirtDeviceId;
@@ -158,9 +160,23 @@ impl Partition {
             .vits
             .lock()
             .translate(source.virt, lpi.0 - source.first);
-        if let Some(target) = target {
-            let kick = self.vgic.lock().inject_lpi(target.slot);
-            system.kick(self, kick);
+        let Some(target) = target else { return true };
+        let mut vgic = self.vgic.lock();
+        // Its list registers are here, if this is the CPU that it is for.
+        let renewed = match self.cpus.get(target.cpu) {
+            Some(&cpu) if cpu == arch::cpu::index() => {
+                vgic.renew_lpi(target.cpu, target.slot, |index| ich::read_lr(index).0)
+            }
+            _ => Renewed::No,
+        };
+        match renewed {
+            Renewed::No => {
+                let kick = vgic.inject_lpi(target.slot);
+                drop(vgic);
+                system.kick(self, kick);
+            }
+            Renewed::Pending => {}
+            Renewed::Fill(index, lr) => ich::write_lr(index, ListRegister(lr)),
         }
         true
     }

@@ -64,7 +64,7 @@ impl System {
     fn kick_some(&self, partition: &Partition, vcpus: CpuSet) {
         for &cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
             if cpu == arch::cpu::index() {
-                self.attention[cpu].store(true, Ordering::Relaxed);
+                self.attend();
             } else {
                 // Both numbers are of things that exist.
                 let _ = self.gic.send_sgi(cpu, KICK);
@@ -118,8 +118,16 @@ impl System {
         if tick {
             tick::serve(self);
         }
-        // The exit is all that the maintenance of list registers needs.
-        tick || self.maintenance.is_some_and(|(own, _)| own == intid)
+        let maintenance = self.maintenance.is_some_and(|(own, _)| own == intid);
+        if maintenance {
+            self.attend();
+        }
+        tick || maintenance
+    }
+
+    /// This CPU takes its list registers back before it enters its guest.
+    pub fn attend(&self) {
+        self.attention[arch::cpu::index()].store(true, Ordering::Relaxed);
     }
 
     /// Turns on the interrupts of the hypervisor's own devices, at `cpu`.

@@ -32,7 +32,7 @@ use irq::{Irq, NO_CPU};
 use set::IrqSet;
 use spec::{LPI_END, Lr, MAX_LRS, gicr};
 
-pub use lists::LrState;
+pub use lists::{LrState, Renewed};
 pub use state::SgiRegister;
 
 /// SGIs and PPIs of one CPU.

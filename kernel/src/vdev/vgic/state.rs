@@ -18,19 +18,28 @@ pub enum SgiRegister {
 
 impl Vgic {
     /// An edge on SPI `intid`; if it is linked, its physical interrupt, now active. Unknown numbers do nothing.
+    // Inlined, like the next: the effects are made where they are used, and not copied.
+    #[inline(always)]
     pub fn inject_spi(&mut self, intid: u32) -> Effects {
-        self.inject(self.spi(intid))
+        let mut effects = Effects::default();
+        self.inject(self.spi(intid), &mut effects);
+        effects
     }
 
     /// The same for private `intid` of `cpu`.
+    #[inline(always)]
     pub fn inject_ppi(&mut self, cpu: usize, intid: u32) -> Effects {
-        self.inject(self.private(cpu, intid))
+        let mut effects = Effects::default();
+        self.inject(self.private(cpu, intid), &mut effects);
+        effects
     }
 
     /// The LPI mapped to `slot` becomes pending.
     pub fn inject_lpi(&mut self, slot: usize) -> CpuSet {
-        self.inject(self.lpi(slot).filter(|&id| self.irqs[id].intid != 0))
-            .kick
+        let mut effects = Effects::default();
+        let id = self.lpi(slot).filter(|&id| self.irqs[id].intid != 0);
+        self.inject(id, &mut effects);
+        effects.kick
     }
 
     /// A virtual device drives the input of SPI `intid`. The guest chose whether the level or its rise matters.
@@ -56,15 +65,13 @@ impl Vgic {
         effects.kick
     }
 
-    fn inject(&mut self, id: Option<usize>) -> Effects {
-        let mut effects = Effects::default();
+    fn inject(&mut self, id: Option<usize>, effects: &mut Effects) {
         if let Some(id) = id {
             let irq = &mut self.irqs[id];
             irq.latch = true;
             irq.physical_active |= irq.physical.is_some();
-            self.update(id, &mut effects);
+            self.update(id, effects);
         }
-        effects
     }
 
     /// `cpu` wrote `value` to a register that sends SGIs (§12.2).

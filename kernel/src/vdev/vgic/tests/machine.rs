@@ -3,7 +3,7 @@
 
 use super::interface::{Deactivation, Interface};
 use crate::vdev::vgic::spec::gicr;
-use crate::vdev::vgic::{Action, Effects, Vgic};
+use crate::vdev::vgic::{Action, Effects, Renewed, Vgic};
 use crate::vdev::{CpuSet, vgic};
 
 /// One physical interrupt.
@@ -27,6 +27,8 @@ pub struct Machine {
     pub prompt: bool,
     /// Exits so far.
     pub exits: usize,
+    /// Messages that took the short way.
+    pub renewed: usize,
 }
 
 impl Machine {
@@ -40,6 +42,7 @@ impl Machine {
             kicked: CpuSet::NONE,
             prompt: true,
             exits: 0,
+            renewed: 0,
         };
         for cpu in 0..cpus {
             machine.enter(cpu);
@@ -88,6 +91,24 @@ impl Machine {
         let kick = act(&mut self.vgic);
         self.kicked = self.kicked.union(kick);
         self.settle();
+    }
+
+    /// A message for the LPI in `slot` arrives at the CPU that it is for, which looks at its list registers first.
+    pub fn message(&mut self, slot: usize) {
+        for cpu in 0..self.cpus.len() {
+            let state = &mut self.cpus[cpu].state;
+            match self.vgic.renew_lpi(cpu, slot, |index| state.lr[index]) {
+                Renewed::No => {}
+                Renewed::Pending => return,
+                Renewed::Fill(index, lr) => {
+                    state.lr[index] = lr;
+                    self.renewed += 1;
+                    self.cpus[cpu].check();
+                    return;
+                }
+            }
+        }
+        self.beside(|vgic| vgic.inject_lpi(slot));
     }
 
     pub fn exit(&mut self, cpu: usize) {

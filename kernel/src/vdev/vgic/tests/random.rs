@@ -144,7 +144,7 @@ impl Pair {
                 }
             }
             Step::Lpi(slot) => {
-                machine.beside(|vgic| vgic.inject_lpi(slot as usize));
+                machine.message(slot as usize);
                 ideal.line(0, 8192 + slot).latch = true;
             }
             Step::Enable { cpu, which, on } if cpu < cpus => {
