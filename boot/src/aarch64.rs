@@ -111,6 +111,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
             // The same bytes were read before.
             read: |tree| fdt::devices(tree).unwrap_or_default(),
         },
+        heap_in_use: heap::in_use,
         denied_ns: denied.at_ns,
         bundle,
     })

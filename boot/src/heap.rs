@@ -41,6 +41,12 @@ unsafe impl GlobalAlloc for Heaps {
     }
 }
 
+/// Bytes in use.
+pub fn in_use() -> usize {
+    let used = |heap: &SpinMutex<Heap>| heap.lock().used();
+    used(&HEAPS.main) + used(&HEAPS.early)
+}
+
 /// Opens the heap in the image.
 ///
 /// # Safety

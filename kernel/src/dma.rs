@@ -219,6 +219,11 @@ impl Dma {
         opened
     }
 
+    /// How many objects there are.
+    pub fn objects(&self) -> usize {
+        self.context.objects()
+    }
+
     /// The SMMUs that the guest sees.
     pub fn viommus(&self) -> &[viommu::Viommu] {
         &self.viommus

@@ -126,7 +126,7 @@ impl Gate {
             for viommu in partition.devices.dma.viommus() {
                 let (counts, waiting) = viommu.counters();
                 crate::say!(
-                    "{}: its smmu{}: {} commands, {} syncs, {} batches, {} streams set, {} errors; {} events: {} delivered, {} pending, {} dropped",
+                    "{}: its smmu{}: {} commands, {} syncs, {} batches, {} streams set, {} errors; {} events: {} delivered, {} pending, {} dropped, {} interrupts",
                     partition.name(),
                     viommu.iommu.0,
                     counts.commands,
@@ -137,7 +137,8 @@ impl Gate {
                     counts.events.recorded + waiting,
                     counts.events.delivered,
                     waiting,
-                    counts.events.dropped()
+                    counts.events.dropped(),
+                    counts.interrupts
                 );
             }
         }

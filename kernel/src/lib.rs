@@ -68,6 +68,8 @@ pub struct Start {
     pub mmio: MmioPool,
     /// Devices on the memory bus that could be given away.
     pub devices: Devices,
+    /// How many bytes of the heap are in use.
+    pub heap_in_use: fn() -> usize,
     /// Since when all DMA is denied, in nanoseconds of the counter.
     pub denied_ns: u64,
     /// What was packed behind the image; empty if nothing was.
@@ -94,6 +96,7 @@ pub fn start(start: Start) -> ! {
         frames,
         mut mmio,
         devices,
+        heap_in_use,
         denied_ns,
         bundle,
     } = start;
@@ -104,7 +107,10 @@ pub fn start(start: Start) -> ! {
     }
     say!("all dma is denied, {denied_ns} ns after the counter started");
     match setup::build(&boot_info, devices, boot_cpu, frames, &mut mmio, bundle) {
-        Ok(system) => run(SYSTEM.call_once(|| system), &boot_info, boot_cpu),
+        Ok(mut system) => {
+            system.heap_in_use = heap_in_use;
+            run(SYSTEM.call_once(|| system), &boot_info, boot_cpu)
+        }
         Err(error) => {
             say!("cannot start: {error}");
             terminal::flush();

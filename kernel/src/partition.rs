@@ -325,7 +325,13 @@ impl Partition {
         match change {
             Change::Restart => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
-                say!("{}: restarts", self.name());
+                // After the first life all that a life may leave is there.
+                say!(
+                    "{}: restarts with {} objects, {}",
+                    self.name(),
+                    self.devices.dma.objects(),
+                    system.memory()
+                );
                 self.start(system);
             }
             Change::Stop => {

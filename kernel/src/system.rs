@@ -9,6 +9,8 @@ use crate::vdev::vgic::{Action, Effects, Physical};
 use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
+use arch::memory::FramePool;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::id::IommuIndex;
 
@@ -35,6 +37,10 @@ pub struct System {
     pub attention: Vec<AtomicBool>,
     /// What each CPU did last.
     pub trace: Trace,
+    /// RAM that nobody has.
+    pub frames: &'static FramePool,
+    /// How many bytes of the heap are in use.
+    pub heap_in_use: fn() -> usize,
     /// All partitions that start by themselves were started, and nobody is about to switch the machine off.
     pub may_end: AtomicBool,
     /// Interrupt of each CPU's own timer.
@@ -45,6 +51,22 @@ pub struct System {
     pub maintenance: Option<(Intid, Trigger)>,
     /// Receive interrupt of the console.
     pub uart: Option<(Intid, Trigger)>,
+}
+
+/// What is left of the machine's memory: the same before and after a life of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// Bytes that nobody has.
+    pub free: u64,
+    /// Bytes of the heap in use.
+    pub heap: usize,
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { free, heap } = self;
+        write!(f, "{free} bytes free, {heap} bytes of the heap in use")
+    }
 }
 
 impl System {
@@ -162,6 +184,14 @@ impl System {
             .any(|partition| partition.take_spi(self, intid))
     }
 
+    /// What is left of the machine's memory.
+    pub fn memory(&self) -> Memory {
+        Memory {
+            free: self.frames.free_bytes(),
+            heap: (self.heap_in_use)(),
+        }
+    }
+
     /// Says how every partition is doing.
     pub fn statistics(&self) {
         for partition in &self.partitions {
@@ -178,6 +208,7 @@ impl System {
             );
         }
         self.gate.summary(&self.partitions);
+        crate::say!("{}", self.memory());
     }
 
     /// Serves an LPI.

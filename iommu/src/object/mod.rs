@@ -152,6 +152,11 @@ impl Context {
         self.shared.lock().records.pop()
     }
 
+    /// How many objects there are.
+    pub fn objects(&self) -> usize {
+        self.shared.lock().ids.live().count()
+    }
+
     /// The objects by their IDs, for an outer ABI.
     pub fn by_id(&self) -> by_id::ById<'_> {
         by_id::ById::new(&self.shared)

@@ -123,6 +123,8 @@ pub fn build(
             .as_ref()
             .and_then(|gic| gic.maintenance)
             .map(takeover::wired),
+        frames,
+        heap_in_use: || 0,
         may_end: AtomicBool::new(false),
         timer: takeover::wired(timer.hyp),
         guest_timer: Intid(timer.virt.intid),

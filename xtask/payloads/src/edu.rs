@@ -6,6 +6,8 @@ use crate::tree::Tree;
 use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
 
 const IDENTIFICATION: u64 = 0x00;
+/// Reads as the complement of what was written last.
+const LIVENESS: u64 = 0x04;
 const DMA_SOURCE: u64 = 0x80;
 const DMA_DESTINATION: u64 = 0x88;
 const DMA_COUNT: u64 = 0x90;
@@ -20,16 +22,23 @@ const DEADLINE_NS: u64 = 5_000_000_000;
 /// The device.
 pub struct Edu {
     registers: u64,
-    device: u8,
+    function: Function,
 }
 
 impl Edu {
     /// Finds and enables it; `None` if this guest does not own one.
     pub fn find(tree: &Tree<'_>) -> Option<Self> {
+        let edu = Self::find_quiet(tree)?;
+        edu.enable();
+        Some(edu)
+    }
+
+    /// Finds it, and lets no DMA of it out yet.
+    pub fn find_quiet(tree: &Tree<'_>) -> Option<Self> {
         let function = Function::find(tree, 0x1234, 0x11e8)?;
         let edu = Self {
-            registers: function.enable(),
-            device: function.device,
+            registers: function.show(),
+            function,
         };
         // Low byte 0xed, then the version.
         (register(edu.registers + IDENTIFICATION).read() & 0xff == 0xed).then_some(edu)
@@ -37,7 +46,22 @@ impl Edu {
 
     /// Its requester ID, which is its StreamID where the guest has an SMMU.
     pub fn stream(&self) -> u32 {
-        u32::from(self.device) << 3
+        u32::from(self.function.device) << 3
+    }
+
+    /// Lets its DMA out.
+    pub fn enable(&self) {
+        self.function.enable();
+    }
+
+    /// A word of the device that outlives its guest; 0 at first.
+    pub fn kept(&self) -> u32 {
+        register(self.registers + LIVENESS).read()
+    }
+
+    /// Changes it.
+    pub fn keep(&self, value: u32) {
+        register(self.registers + LIVENESS).write(!value);
     }
 
     /// Copies `len` bytes from the device's buffer to `address`, as the device sees addresses. Whether it arrived, the
@@ -59,6 +83,11 @@ impl Edu {
     /// Whether the device said that it was done in time.
     fn transfer(&self, source: u64, destination: u64, len: u32, command: u32) -> bool {
         self.start(source, destination, len, command);
+        self.wait()
+    }
+
+    /// Waits until no DMA is on its way; whether the device said so in time.
+    pub fn wait(&self) -> bool {
         let end = now_ns() + DEADLINE_NS;
         while register(self.registers + DMA_COMMAND).read() & COMMAND_START != 0 {
             if now_ns() > end {

@@ -65,10 +65,17 @@ impl Function {
         possible
     }
 
-    /// Puts BAR 0 at the start of the window, enables memory and bus mastering; returns where BAR 0 is.
-    pub fn enable(&self) -> u64 {
+    /// Puts BAR 0 at the start of the window and lets it answer; returns where it is.
+    pub fn show(&self) -> u64 {
         self.write(0x10, WINDOW as u32);
-        self.write(0x04, 0x6);
+        self.write(0x04, 0x2);
         WINDOW
+    }
+
+    /// The same, with bus mastering.
+    pub fn enable(&self) -> u64 {
+        let base = self.show();
+        self.write(0x04, 0x6);
+        base
     }
 }

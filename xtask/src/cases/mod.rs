@@ -7,6 +7,7 @@ mod edu;
 mod figures;
 pub mod lines;
 mod linux;
+mod lives;
 mod misuse;
 mod platform;
 mod qtest;
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Case> {
         misuse::CASES,
         viommu::CASES,
         sriov::CASES,
+        lives::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,
