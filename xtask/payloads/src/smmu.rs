@@ -10,6 +10,8 @@ const IDR5: u64 = 0x14;
 const CR0: u64 = 0x20;
 const CR0ACK: u64 = 0x24;
 const CR1: u64 = 0x28;
+const IRQ_CTRL: u64 = 0x50;
+const IRQ_CTRLACK: u64 = 0x54;
 const STRTAB_BASE: u64 = 0x80;
 const STRTAB_BASE_CFG: u64 = 0x88;
 const CMDQ_BASE: u64 = 0x90;
@@ -22,6 +24,8 @@ const EVENTQ_CONS: u64 = 0x1_00ac;
 const SMMUEN: u32 = 1;
 const EVENTQEN: u32 = 1 << 2;
 const CMDQEN: u32 = 1 << 3;
+/// IRQ_CTRL.
+const EVENTQ_IRQEN: u32 = 1 << 2;
 /// CR1: tables and queues are inner and outer write-back, inner shareable.
 const CACHED: u32 = 0xd75;
 
@@ -216,6 +220,17 @@ impl Smmu {
         self.entry(3, iova).store(leaf, Ordering::Relaxed);
     }
 
+    /// What the last level of pages around `iova` is, a table at `at` says, whatever is there.
+    pub fn map_table(&self, iova: u64, at: u64) {
+        self.entry(2, iova).store(at | 3, Ordering::Relaxed);
+    }
+
+    /// Has events interrupt. `None` where it does not do as it is told.
+    pub fn interrupt(&self) -> Option<()> {
+        self.write(IRQ_CTRL, EVENTQ_IRQEN);
+        self.wait(IRQ_CTRLACK, EVENTQ_IRQEN)
+    }
+
     /// Takes the page at `iova` away, and has the SMMU forget it. Whether it did in time.
     pub fn unmap(&mut self, iova: u64) -> bool {
         self.entry(3, iova).store(0, Ordering::Relaxed);
@@ -240,20 +255,26 @@ impl Smmu {
 
     /// The oldest event; `None` where there is none.
     pub fn event(&mut self) -> Option<Event> {
+        let words = self.record()?;
+        Some(Event {
+            kind: words[0] as u8,
+            stream: (words[0] >> 32) as u32,
+            address: words[2],
+        })
+    }
+
+    /// The same, all of it.
+    pub fn record(&mut self) -> Option<[u64; 4]> {
         if self.read(EVENTQ_PROD) & !OVERFLOW == self.taken {
             return None;
         }
         barrier();
         let at = (u64::from(self.taken) % ENTRIES) as usize * 4;
         let record = &words(EVENTS, 4 * ENTRIES as usize)[at..at + 4];
-        let word = |index: usize| record[index].load(Ordering::Relaxed);
+        let words = core::array::from_fn(|index| record[index].load(Ordering::Relaxed));
         self.taken = (self.taken + 1) % (2 * ENTRIES as u32);
         self.write(EVENTQ_CONS, self.taken | self.acknowledged);
-        Some(Event {
-            kind: word(0) as u8,
-            stream: (word(0) >> 32) as u32,
-            address: word(2),
-        })
+        Some(words)
     }
 
     /// Whether events were lost since this was last asked (7.4).

@@ -1,5 +1,6 @@
 //! The machine tests: one file a subject, each with its list of [`Case`]s. A case that cannot run has failed.
 
+mod astray;
 mod baseline;
 mod boot;
 mod demo;
@@ -49,6 +50,7 @@ pub fn all() -> Vec<Case> {
         viommu::CASES,
         sriov::CASES,
         lives::CASES,
+        astray::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,
