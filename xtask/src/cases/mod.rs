@@ -10,6 +10,7 @@ pub mod lines;
 mod linux;
 mod lives;
 mod misuse;
+mod panic;
 mod platform;
 mod qtest;
 mod sriov;
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Case> {
         sriov::CASES,
         lives::CASES,
         astray::CASES,
+        panic::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,
