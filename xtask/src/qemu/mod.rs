@@ -31,6 +31,8 @@ pub struct Machine {
     pub smmu: bool,
     /// Disk images that devices name as `drive=ID`.
     pub disks: Vec<(String, PathBuf)>,
+    /// One `-drive` each, for what is no image.
+    pub drives: Vec<String>,
     /// One `-device` each.
     pub devices: Vec<String>,
     /// One `-serial` each, behind that of the console.
@@ -41,6 +43,9 @@ pub struct Machine {
     pub boot: Boot,
     /// One instruction takes one nanosecond of the machine's time, always.
     pub icount: bool,
+    /// The same, but for what waits, which takes as long as it does; [`Monitor::instructions`] counts them. What comes from
+    /// outside is recorded in this file.
+    pub counted: Option<PathBuf>,
     /// Patterns of trace events that go to a file, with what guests do wrong.
     pub trace: Vec<String>,
     /// Stands still until [`Guest::debugger`] lets it go.
@@ -85,11 +90,13 @@ impl Machine {
             el2: true,
             smmu: true,
             disks: Vec::new(),
+            drives: Vec::new(),
             devices: Vec::new(),
             serials: Vec::new(),
             dtb: None,
             boot,
             icount: false,
+            counted: None,
             trace: Vec::new(),
             halted: false,
         }
@@ -150,6 +157,11 @@ impl Machine {
         if self.icount {
             args.pair("-icount", "shift=0,sleep=off");
         }
+        if let Some(record) = &self.counted {
+            let mut options = OsString::from("shift=0,rr=record,rrfile=");
+            options.push(escape(record));
+            args.pair("-icount", options);
+        }
         for serial in [console]
             .into_iter()
             .chain(self.serials.iter().map(|s| &**s))
@@ -162,6 +174,9 @@ impl Machine {
         for (id, path) in &self.disks {
             let mut drive = OsString::from(format!("if=none,format=raw,id={id},file="));
             drive.push(escape(path));
+            args.pair("-drive", drive);
+        }
+        for drive in &self.drives {
             args.pair("-drive", drive);
         }
         for device in &self.devices {

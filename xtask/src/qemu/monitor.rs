@@ -67,6 +67,13 @@ impl Monitor {
         }
     }
 
+    /// Instructions that a machine with [`super::Machine::counted`] has carried out so far, at every exception level.
+    pub fn instructions(&mut self) -> Result<u64> {
+        let replay = self.0.execute(&qmp::query_replay {});
+        let count = replay.context("QMP query-replay")?.icount;
+        u64::try_from(count).context("a count below 0")
+    }
+
     /// Lets them go on.
     pub fn cont(&mut self) -> Result<()> {
         self.0.execute(&qmp::cont {}).context("QMP cont")?;
