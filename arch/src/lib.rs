@@ -17,6 +17,7 @@ pub mod aarch64;
 pub mod host;
 pub mod memory;
 pub mod mmio;
+mod text;
 
 #[cfg(target_os = "none")]
 use aarch64 as machine;

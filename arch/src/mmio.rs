@@ -111,6 +111,18 @@ pub enum MmioError {
     NoTable,
 }
 
+impl core::fmt::Display for MmioError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::Overlap(at) => ("taken already:", Some(at)),
+            Self::Ram(at) => ("RAM:", Some(at)),
+            Self::Range(base) => ("no such range at", Some(base)),
+            Self::NoTable => ("no table left", None),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// All device address space of the machine.
 #[derive(Debug)]
 pub struct MmioPool {

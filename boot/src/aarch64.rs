@@ -64,7 +64,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     info!("machine: {}", boot_info.model);
     let plan = match plan(&boot_info, tree) {
         Ok(plan) => plan,
-        Err(error) => panic!("memory: {error:?}"),
+        Err(error) => panic!("memory: {error}"),
     };
     let (text, constants, data) = (image::text(), image::constants(), image::data());
     info!(
@@ -198,7 +198,10 @@ fn activate_map(plan: &Layout, uart: Option<Range<u64>>) -> El2Map {
             continue;
         }
         if let Err(error) = map.map(range.clone(), kind) {
-            panic!("cannot map {range:#x?} as {kind:?}: {error:?}");
+            panic!(
+                "{:#x}..{:#x} of the hypervisor's own map: {error}",
+                range.start, range.end
+            );
         }
     }
     // SAFETY: it maps text, constants, data and the stacks of the image as they are used; the heap is in its data.

@@ -56,7 +56,7 @@ impl fmt::Display for DenyError {
         match self {
             Self::Tree(error) => error.fmt(f),
             Self::Map(base) => write!(f, "no map for the SMMU at {:#x}", base.0),
-            Self::Smmu(base, error) => write!(f, "SMMU at {:#x}: {error:?}", base.0),
+            Self::Smmu(base, error) => write!(f, "SMMU at {:#x}: {error}", base.0),
         }
     }
 }

@@ -29,6 +29,13 @@ pub enum LayoutError {
     NoSpace(u64),
 }
 
+impl core::fmt::Display for LayoutError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self::NoSpace(len) = self;
+        write!(f, "no free range of {len:#x} bytes")
+    }
+}
+
 /// Plans `memory`, of which `unmapped` is never touched again and `kept` is mapped but not free, for `cpus` CPUs.
 pub fn plan(
     memory: &[Range<u64>],

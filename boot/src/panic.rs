@@ -27,7 +27,10 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     // Without the console's lock: whoever holds it may be this CPU.
     let mut raw = console::Raw;
     let _ = write!(raw, "\npanic on CPU {}", cpu::index());
-    if let Some(location) = info.location() {
+    // Only builds for a debugger know it; in what is shipped, the backtrace says it.
+    if let Some(location) = info.location()
+        && location.line() != 0
+    {
         let _ = write!(raw, " at {location}");
     }
     let _ = writeln!(raw, ":\n{}", info.message());

@@ -36,4 +36,5 @@ pub mod physical;
 pub mod smmuv3;
 pub mod sync;
 pub mod table;
+mod text;
 pub mod uapi;

@@ -308,6 +308,21 @@ pub enum IommuError {
     Stopped,
 }
 
+impl core::fmt::Display for IommuError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::Timeout => ("no answer in time", None),
+            Self::OutOfMemory => ("out of memory", None),
+            Self::NoSuchDevice(device) => ("no device", Some(device.0.into())),
+            Self::Unsupported => ("not supported", None),
+            Self::Command(code) => ("refused a command, code", Some(code.into())),
+            Self::Gone => ("not there any more", None),
+            Self::Stopped => ("stopped, and refuses all dma", None),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// The caller's word that what was named has left every cache of every walker, and that this was complete before:
 /// [`PhysicalIommu::invalidate`] returned `Ok`, or the TLBI was followed by its DSB.
 #[must_use]

@@ -99,7 +99,7 @@ impl Devices {
         self.cut[slot].store(false, Ordering::Relaxed);
         if let Err(error) = self.dma.open(slot) {
             say!(
-                "{partition}: {} is refused DMA: {error:?}",
+                "{partition}: {} is refused DMA: {error}",
                 self.dma.sender(slot)
             );
             return false;

@@ -282,7 +282,7 @@ impl Dma {
 /// A device that cannot be stopped may write anywhere from here on.
 fn stopped(result: Result<(), Error>) {
     if let Err(error) = result {
-        panic!("cannot stop the DMA of a device: {error:?}");
+        panic!("cannot stop the DMA of a device: {error}");
     }
 }
 

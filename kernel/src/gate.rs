@@ -176,11 +176,11 @@ impl Gate {
         let errors = self.units[index].iommu.physical().lock().serve_errors();
         match errors {
             Ok(errors) if errors.command || errors.stopped => {
-                crate::say!("smmu{index}: {errors:?}");
+                crate::say!("smmu{index}: errors {:#x}", errors.raw);
             }
             Ok(_) => {}
             Err(error) => {
-                crate::say!("smmu{index}: {error:?}");
+                crate::say!("smmu{index}: {error}");
                 self.check(iommu);
             }
         }
@@ -224,7 +224,7 @@ impl Gate {
             Err(IommuError::Stopped) => crate::say!("smmu{iommu}: is lost, and refuses all dma"),
             Err(IommuError::Gone) => crate::say!("smmu{iommu}: is gone"),
             // DMA may go anywhere from here on.
-            Err(error) => panic!("smmu{iommu} cannot be made to refuse dma: {error:?}"),
+            Err(error) => panic!("smmu{iommu} cannot be made to refuse dma: {error}"),
         }
     }
 

@@ -122,7 +122,7 @@ pub fn start(start: Start) -> ! {
 /// Starts the other CPUs and every partition that starts by itself, and does this CPU's own part.
 fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
     if let Err(error) = system.listen_here(boot_cpu) {
-        say!("CPU {boot_cpu}: GIC: {error:?}");
+        say!("CPU {boot_cpu}: GIC: {error}");
     }
     system.listen(boot_cpu);
     tick::by(arch::clock::now_ns());
@@ -131,7 +131,7 @@ fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
         if index != boot_cpu
             && let Err(error) = arch::cpu::start(index, cpu.mpidr, enter)
         {
-            say!("CPU {index} does not start: {error:?}");
+            say!("CPU {index} does not start: {error}");
             missing.push(index);
         }
     }
@@ -160,7 +160,7 @@ fn enter(cpu: usize) -> ! {
         .init_cpu(cpu)
         .and_then(|()| system.listen_here(cpu))
     {
-        say!("CPU {cpu}: GIC: {error:?}");
+        say!("CPU {cpu}: GIC: {error}");
         arch::cpu::halt()
     }
     vcpu::run(system, cpu)

@@ -8,6 +8,7 @@ use crate::machine::GuestRam;
 use crate::platform::Assigned;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 use iommu::addr::Gpa;
 
 /// What a partition is started with, again at each restart.
@@ -35,6 +36,18 @@ pub enum LoadError {
     Tree(usize),
     /// A file would lie outside RAM, at this address.
     Outside(Gpa),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("a file is missing"),
+            Self::Image(error) => error.fmt(f),
+            Self::NoRoom(NoRoom { needed }) => write!(f, "its files need {needed:#x} bytes"),
+            Self::Tree(len) => write!(f, "its device tree has {len:#x} bytes"),
+            Self::Outside(at) => write!(f, "a file would lie at {at}"),
+        }
+    }
 }
 
 impl Files {

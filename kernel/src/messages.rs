@@ -53,7 +53,7 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         if let Err(error) = self.its.unmap_device(self.device) {
             // The ITS keeps the table then.
-            say!("ITS: device {:#x} stays mapped: {error:?}", self.device);
+            say!("ITS: device {:#x} stays mapped: {error}", self.device);
         }
     }
 }
@@ -93,7 +93,7 @@ impl<'a> Backend<'a> {
             return Err(BackendError::NoLpi);
         };
         action(its, physical, lpi).map_err(|error| {
-            say!("{}: ITS: {error:?}", self.partition.name());
+            say!("{}: ITS: {error}", self.partition.name());
             BackendError::Hardware
         })
     }

@@ -262,7 +262,7 @@ impl Partition {
                 system.kick(self, CpuSet::one(0));
             }
             Err(error) => {
-                say!("{}: cannot start: {error:?}", self.name());
+                say!("{}: cannot start: {error}", self.name());
                 self.life.stopped();
             }
         }
@@ -301,7 +301,7 @@ impl Partition {
                 )
             {
                 // The window is empty but for BARs, which do not overlap: only memory can be short.
-                say!("{}: no BAR at {base}: {error:?}", self.name());
+                say!("{}: no BAR at {base}: {error}", self.name());
             }
         }
     }

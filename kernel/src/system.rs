@@ -161,7 +161,7 @@ impl System {
             .flat_map(|unit| unit.irqs.iter().copied());
         for (intid, trigger) in own.chain(self.uart) {
             if let Err(error) = self.gic.enable(intid, trigger, cpu) {
-                crate::say!("interrupt {} stays off: {error:?}", intid.0);
+                crate::say!("interrupt {} stays off: {error}", intid.0);
             }
         }
         terminal::listen(true);

@@ -76,7 +76,7 @@ impl Viommu {
     pub fn stop(&self) {
         let mut smmu = self.smmu.lock();
         if let Err(error) = smmu.stop() {
-            panic!("cannot stop the DMA of a device: {error:?}");
+            panic!("cannot stop the DMA of a device: {error}");
         }
         self.busy.store(false, Ordering::Release);
     }
@@ -145,7 +145,7 @@ impl Partition {
             }
         }
         if let Some(error) = effect.failed {
-            say!("{}: smmu{}: {error:?}", self.name(), unit.iommu.0);
+            say!("{}: smmu{}: {error}", self.name(), unit.iommu.0);
         }
         unit.busy.store(effect.more, Ordering::Release);
         if effect.more {

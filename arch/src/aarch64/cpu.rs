@@ -98,6 +98,16 @@ pub enum StartError {
     Psci(i64),
 }
 
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NoStack(cpu) => ("no stack for CPU", Some(cpu as u64)),
+            Self::Psci(code) => ("PSCI error, negative:", Some(code.unsigned_abs())),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// What a starting CPU needs before it has its MMU on; it reads this with caches off.
 #[repr(C)]
 struct Launch {

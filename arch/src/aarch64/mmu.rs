@@ -57,6 +57,16 @@ pub enum MapError {
     Range(u64),
 }
 
+impl core::fmt::Display for MapError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NoTable => ("no table left", None),
+            Self::Range(base) => ("cannot be mapped:", Some(base)),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// The map.
 #[derive(Debug)]
 pub struct El2Map {

@@ -47,6 +47,20 @@ pub enum Table {
     Iort,
 }
 
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Xsdt => "XSDT",
+            Self::Fadt => "FADT",
+            Self::Madt => "MADT",
+            Self::Gtdt => "GTDT",
+            Self::Mcfg => "MCFG",
+            Self::Spcr => "SPCR",
+            Self::Iort => "IORT",
+        })
+    }
+}
+
 /// Why tables are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AcpiError {
@@ -63,8 +77,8 @@ pub enum AcpiError {
 impl fmt::Display for AcpiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing(table) => write!(f, "no sound {table:?}"),
-            Self::Malformed(table, at) => write!(f, "{table:?} is wrong at {at:#x}"),
+            Self::Missing(table) => write!(f, "no sound {table}"),
+            Self::Malformed(table, at) => write!(f, "{table} is wrong at {at:#x}"),
             Self::NoCpu => f.write_str("MADT has no CPU"),
             Self::NoGic => f.write_str("MADT has no GICv3"),
         }

@@ -98,6 +98,59 @@ pub enum Error {
     Hardware(IommuError),
 }
 
+impl core::fmt::Display for Error {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NoSuchObject(id) => ("no such object:", Some(id.into())),
+            Self::NotMapped(iova) => ("not mapped:", Some(iova)),
+            Self::CutsArea(iova) => ("cuts the area at", Some(iova)),
+            Self::NoVdevice(id) => ("no vDEVICE for device", Some(id.into())),
+            Self::InUse(id) => ("in use by object", Some(id.into())),
+            Self::AlreadyAttached(id) => ("attached already:", Some(id.into())),
+            Self::GroupOwned(id) => ("another owner of group", Some(id.into())),
+            Self::GroupInReset(id) => ("in reset: group", Some(id.into())),
+            Self::AreaLocked(iova) => ("a hardware queue reads the area at", Some(iova)),
+            Self::WrongKind(id) => ("wrong kind of object:", Some(id.into())),
+            Self::OtherAttachment(id) => ("another table for group", Some(id.into())),
+            Self::NotAttached(id) => ("not attached:", Some(id.into())),
+            Self::PasidRange(id) => ("no such PASID:", Some(id.into())),
+            Self::PasidMix(id) => ("mix of PASID support:", Some(id.into())),
+            Self::Invalid(value) => ("never right:", Some(value)),
+            Self::Empty => ("empty range", None),
+            Self::Access => ("no such access", None),
+            Self::Misaligned(at) => ("misaligned:", Some(at)),
+            Self::InReserved(iova) => ("reserved IOVA", Some(iova)),
+            Self::NotNestParent(id) => ("no nest parent:", Some(id.into())),
+            Self::OtherIommu => ("behind another IOMMU", None),
+            Self::Incompatible => ("a table that it cannot use", None),
+            Self::NotCoherent => ("no snooping of caches", None),
+            Self::DataType(id) => ("unknown type of data:", Some(id.into())),
+            Self::DataLength(len) => ("wrong length of data:", Some(len as u64)),
+            Self::AddressInUse(iova) => ("in use: IOVA", Some(iova)),
+            Self::Unsupported(id) => ("not supported:", Some(id.into())),
+            Self::ReservedWord(id) => ("not zero: reserved word", Some(id.into())),
+            Self::TooBig(len) => ("not zero past the known end:", Some(len as u64)),
+            Self::Overflow => ("past the end of the space", None),
+            Self::Occupied(iova) => ("mapped already:", Some(iova)),
+            Self::Exists(id) => ("exists already:", Some(id)),
+            Self::NoSpace => ("no room left", None),
+            Self::OutOfMemory => ("out of memory", None),
+            Self::PinFailed => ("memory cannot be held", None),
+            Self::NotContiguous(at) => ("not contiguous:", Some(at)),
+            Self::NotPermitted => ("not permitted", None),
+            Self::Pinned(iova) => ("held by an access: IOVA", Some(iova)),
+            Self::IllegalStageOne => ("illegal stage 1", None),
+            Self::IllegalEntry(entry) => ("illegal invalidation:", Some(entry)),
+            Self::QueueOrder(id) => ("missing before it: queue", Some(id.into())),
+            Self::MessageSize(len) => ("buffer too small for", Some(len as u64)),
+            Self::NoIommu => ("no IOMMU in front of it", None),
+            Self::Closed => ("closed", None),
+            Self::Hardware(error) => return error.fmt(f),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 impl From<IommuError> for Error {
     fn from(error: IommuError) -> Self {
         match error {

@@ -55,6 +55,23 @@ pub enum StartError {
     Hardware(IommuError),
 }
 
+impl core::fmt::Display for StartError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NotThere(word) => ("no SMMU answers: IDR0 or GBPA", Some(word.into())),
+            Self::NoStageTwo(idr) => ("no stage 2: IDR0", Some(idr.into())),
+            Self::NoAArch64Tables(idr) => ("no AArch64 tables: IDR0", Some(idr.into())),
+            Self::BigEndian(idr) => ("big-endian walks only: IDR0", Some(idr.into())),
+            Self::No4KibGranule(idr) => ("no 4 KiB granule: IDR5", Some(idr.into())),
+            Self::PresetTables(idr) => ("fixed tables or queues: IDR1", Some(idr.into())),
+            Self::BadSizes(idr) => ("impossible sizes: IDR1", Some(idr.into())),
+            Self::OutOfMemory => ("out of memory", None),
+            Self::Hardware(error) => return error.fmt(f),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 impl From<IommuError> for StartError {
     fn from(error: IommuError) -> Self {
         Self::Hardware(error)

@@ -82,6 +82,25 @@ pub enum MapError {
     Width(u8),
 }
 
+impl core::fmt::Display for MapError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::Empty => ("empty range", None),
+            Self::Misaligned(at) => ("misaligned:", Some(at)),
+            Self::InputTooWide(at) => ("input past the table:", Some(at)),
+            Self::OutputTooWide(at) => ("output past the table:", Some(at)),
+            Self::Access => ("no such access", None),
+            Self::Mapped(at) => ("mapped already:", Some(at)),
+            Self::NotMapped(at) => ("not mapped:", Some(at)),
+            Self::MemoryType(at) => ("other memory type at", Some(at)),
+            Self::Untracked => ("writes are not tracked", None),
+            Self::OutOfMemory => ("out of memory", None),
+            Self::Width(bits) => ("no table of this width:", Some(bits.into())),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// The mapping of one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf<A = Attributes> {

@@ -68,6 +68,17 @@ pub enum BarFault {
     NoUpperHalf,
 }
 
+impl core::fmt::Display for BarFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::ReservedType => "reserved type",
+            Self::NoAddressBits => "no address bits",
+            Self::NotPowerOfTwo => "no power of two",
+            Self::NoUpperHalf => "no upper half",
+        })
+    }
+}
+
 /// All BARs of `function`, which has `count` registers for them, and the first malformed one. Memory and I/O decoding
 /// must be off; the registers are as before afterwards.
 pub fn size(

@@ -20,6 +20,19 @@ pub enum ChainFault {
     TableOutsideBar(u16),
 }
 
+impl core::fmt::Display for ChainFault {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, at) = match self {
+            Self::BelowHeader(at) => ("a pointer into the header", at),
+            Self::Loop(at) => ("a loop", at),
+            Self::AllOnes(at) => ("only ones", at),
+            Self::PastEnd(at) => ("past the end", at),
+            Self::TableOutsideBar(at) => ("an MSI-X table outside memory BARs", at),
+        };
+        write!(f, "{what}: {at:#x}")
+    }
+}
+
 /// PCI Express device/port type (PCIe §7.5.3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PortType {

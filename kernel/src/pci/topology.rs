@@ -252,8 +252,8 @@ impl fmt::Display for Problem {
         match self {
             Self::NotReady(at) => write!(f, "{at}: still not ready for configuration"),
             Self::HeaderType(at, layout) => write!(f, "{at}: unknown header type {layout:#x}"),
-            Self::Bar(at, index, fault) => write!(f, "{at}: BAR {index}: {fault:?}"),
-            Self::Capability(at, fault) => write!(f, "{at}: capability list: {fault:x?}"),
+            Self::Bar(at, index, fault) => write!(f, "{at}: BAR {index}: {fault}"),
+            Self::Capability(at, fault) => write!(f, "{at}: capability list: {fault}"),
             Self::NoBusNumber(at) => write!(f, "{at}: no bus number left behind this bridge"),
             Self::NoSpace(at) => write!(f, "{at}: no space for its BARs or for what is behind it"),
             Self::TooDeep(at) => write!(f, "{at}: too many bridges behind each other"),

@@ -25,6 +25,20 @@ impl<A: fmt::Display> fmt::Display for Place<A> {
     }
 }
 
+/// `[0, 1]`.
+struct Numbers<'a>(&'a [usize]);
+
+impl fmt::Display for Numbers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "[";
+        for number in self.0 {
+            write!(f, "{before}{number}")?;
+            before = ", ";
+        }
+        f.write_str("]")
+    }
+}
+
 /// An SMMU, every stream of which is refused.
 pub fn smmu(index: IommuIndex, layout: &Layout, caps: &Caps) {
     say!("{}", SmmuLine(index, layout, caps));
@@ -85,10 +99,10 @@ pub fn partition(partition: &Partition, gate: &Gate) {
     let name = partition.name();
     let ram = partition.ram.guest();
     say!(
-        "partition {name}: memory {}+{:#x}, cpus {:?}, the guest's at {}",
+        "partition {name}: memory {}+{:#x}, cpus {}, the guest's at {}",
         partition.ram.host(),
         ram.len,
-        partition.cpus,
+        Numbers(&partition.cpus),
         ram.base
     );
     for assigned in &partition.platform.devices {

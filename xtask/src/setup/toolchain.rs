@@ -24,8 +24,7 @@ const TARGETS: &[&str] = &[TARGET, "x86_64-unknown-none"];
 pub enum Bare {
     /// The toolchain has the target's `core` and `alloc`.
     Prebuilt,
-    /// They are built from the library sources in the toolchain. The switch that allows it on a stable compiler is set
-    /// for these builds only.
+    /// They are built from the library sources in the toolchain.
     FromSource,
     /// So they are, but with the cargo and rustc that Debian packages as `rustc-web`: its sources are those of no other
     /// compiler that is here.
@@ -100,15 +99,27 @@ pub fn expression(bare: Bare, args: &[OsString]) -> Result<duct::Expression> {
         .dir(project::root())
         // Flags from outside would replace those of .cargo/config.toml, and with them the position independence.
         .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let run = match bare {
-        Bare::Prebuilt => run.env_remove("RUSTC_BOOTSTRAP"),
-        _ => run.env("RUSTC_BOOTSTRAP", "1"),
-    };
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        // For `-Zbuild-std` and for `SHIPPED`; of the bare machine's builds only.
+        .env("RUSTC_BOOTSTRAP", "1");
     Ok(match &programs {
         Some(folder) => debian_rust::with(run, folder),
         None => run,
     })
+}
+
+/// Switches of rustc for what is shipped, behind those of `.cargo/config.toml`, which holds the stable ones: no file name
+/// and line with each of a thousand places that may panic, as the backtrace names the function; and nothing of what
+/// derived `Debug` writes, so that messages have to be written by somebody (a test below looks for them).
+const SHIPPED: [&str; 2] = ["-Zlocation-detail=none", "-Zfmt-debug=none"];
+
+/// [`SHIPPED`], as arguments for [`expression`].
+pub fn shipped() -> [OsString; 2] {
+    let flags = SHIPPED.map(|flag| format!("'{flag}'")).join(",");
+    [
+        "--config".into(),
+        format!("target.{TARGET}.rustflags=[{flags}]").into(),
+    ]
 }
 
 /// Where builds for the bare machine go.
@@ -188,5 +199,53 @@ fn rustup_add() -> Result<()> {
             step.done_with("no answer; going on with Debian's packages");
             bail!("rustup hangs");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::project;
+    use std::fs;
+    use std::path::Path;
+
+    /// Folders and files that are compiled for tests and for the host only.
+    const NOT_SHIPPED: [&str; 8] = [
+        "tests",
+        "model",
+        "mock",
+        "host",
+        "composition",
+        "fake.rs",
+        "fixtures.rs",
+        "tests.rs",
+    ];
+
+    fn find(path: &Path, found: &mut Vec<String>) {
+        if NOT_SHIPPED.iter().any(|name| path.ends_with(name)) {
+            return;
+        }
+        if path.is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                find(&entry.unwrap().path(), found);
+            }
+        } else {
+            let text = fs::read_to_string(path).unwrap();
+            let (shipped, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+            for (index, line) in shipped.lines().enumerate() {
+                let debug = [":?}", ":x?}", ":#?}", ":#x?}"];
+                if !line.trim().starts_with("//") && debug.iter().any(|form| line.contains(form)) {
+                    found.push(format!("{}:{}", path.display(), index + 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_message_of_the_image_is_left_to_debug() {
+        let mut found = Vec::new();
+        for package in ["arch", "boot", "iommu", "kernel"] {
+            find(&project::root().join(package).join("src"), &mut found);
+        }
+        assert!(found.is_empty(), "{found:#?}");
     }
 }

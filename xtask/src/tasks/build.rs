@@ -66,7 +66,11 @@ impl Build {
 
 /// Builds the hypervisor.
 pub fn hypervisor(profile: Profile) -> Result<Program> {
-    let mut built = programs("boot", profile)?;
+    let switches = match profile {
+        Profile::Release => toolchain::shipped().to_vec(),
+        Profile::Debug => Vec::new(),
+    };
+    let mut built = programs("boot", profile, switches)?;
     ensure!(
         built.len() == 1,
         "package `boot` has {} binaries",
@@ -77,17 +81,17 @@ pub fn hypervisor(profile: Profile) -> Result<Program> {
 
 /// Builds the small guests.
 pub fn payloads(profile: Profile) -> Result<Vec<Program>> {
-    programs("payloads", profile)
+    programs("payloads", profile, Vec::new())
 }
 
 /// Builds the programs for Linux guests.
 pub fn linux_payloads() -> Result<Vec<Program>> {
-    programs("linux-payloads", Profile::Release)
+    programs("linux-payloads", Profile::Release, Vec::new())
 }
 
-fn programs(package: &str, profile: Profile) -> Result<Vec<Program>> {
+fn programs(package: &str, profile: Profile, switches: Vec<OsString>) -> Result<Vec<Program>> {
     let bare = toolchain::bare()?;
-    executables(bare, package, profile)?
+    executables(bare, package, profile, switches)?
         .into_iter()
         .map(|(name, elf)| {
             let bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
@@ -100,8 +104,14 @@ fn programs(package: &str, profile: Profile) -> Result<Vec<Program>> {
 }
 
 /// Builds the binaries of a package; cargo itself says what it made and where.
-fn executables(bare: Bare, package: &str, profile: Profile) -> Result<Vec<(String, PathBuf)>> {
+fn executables(
+    bare: Bare,
+    package: &str,
+    profile: Profile,
+    switches: Vec<OsString>,
+) -> Result<Vec<(String, PathBuf)>> {
     let mut args = toolchain::cargo(bare, "build");
+    args.extend(switches);
     args.extend(["--quiet", "--bins", "--package", package].map(OsString::from));
     args.push("--message-format=json-render-diagnostics".into());
     if profile == Profile::Release {

@@ -88,6 +88,30 @@ pub enum GicError {
     Cpu(usize),
 }
 
+impl core::fmt::Display for GicError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NotGicV3(pidr) => ("no GICv3 or GICv4: PIDR2", Some(pidr.into())),
+            Self::RegionTooShort(base) => ("registers too short at", Some(base)),
+            Self::Stride(bytes) => ("no redistributor-stride", Some(bytes)),
+            Self::NoRedistributor(cpu) => ("no Redistributor for MPIDR", Some(cpu)),
+            Self::TwoRedistributors(cpu) => ("two Redistributors for MPIDR", Some(cpu)),
+            Self::DistributorTimeout => ("GICD_CTLR.RWP stays set", None),
+            Self::RedistributorTimeout(cpu) => ("GICR_CTLR.RWP stays set for MPIDR", Some(cpu)),
+            Self::WakeTimeout(cpu) => ("no awake Redistributor for MPIDR", Some(cpu)),
+            Self::NoSystemRegisters(sre) => ("no system registers: ICC_SRE_EL2", Some(sre)),
+            Self::NoLpis(cpu) => ("no LPIs", cpu),
+            Self::LpisLocked(cpu) => ("LPIs stay on for MPIDR", Some(cpu)),
+            Self::LpisRefused(cpu) => ("LPIs stay off for MPIDR", Some(cpu)),
+            Self::LpiState => ("LPIs out of order", None),
+            Self::NoMemory => ("out of memory", None),
+            Self::Intid(intid) => ("no such interrupt:", Some(intid.0.into())),
+            Self::Cpu(cpu) => ("no CPU", Some(cpu as u64)),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
 /// The physical interrupt controller, shared by all CPUs.
 #[derive(Debug)]
 pub struct Gic {

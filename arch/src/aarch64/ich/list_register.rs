@@ -131,13 +131,12 @@ impl ListRegister {
 impl fmt::Debug for ListRegister {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source();
-        write!(
-            f,
-            "{:?} {} at {:#x}, {:?}, {source:?}",
-            self.state(),
-            self.virtual_id(),
-            self.priority(),
-            self.group()
-        )
+        f.debug_tuple("ListRegister")
+            .field(&self.state())
+            .field(&self.virtual_id())
+            .field(&self.priority())
+            .field(&self.group())
+            .field(&source)
+            .finish()
     }
 }

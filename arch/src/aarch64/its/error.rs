@@ -48,3 +48,32 @@ pub enum ItsError {
     /// It timed out before, and is not asked again.
     Dead,
 }
+
+impl core::fmt::Display for ItsError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NotGicV3(pidr) => ("no GICv3 or GICv4: PIDR2", Some(pidr.into())),
+            Self::RegionTooShort(base) => ("registers too short at", Some(base)),
+            Self::NoPhysicalLpis => ("no physical LPIs", None),
+            Self::NotQuiescent => ("never quiescent", None),
+            Self::TablePageSize(index) => ("no page size for GITS_BASER", Some(index as u64)),
+            Self::Address(base) => ("out of its reach:", Some(base)),
+            Self::NoMemory => ("out of memory", None),
+            Self::Cpus(count) => ("too many CPUs:", Some(count as u64)),
+            Self::Cpu(cpu) => ("no CPU", Some(cpu as u64)),
+            Self::TableRange(id) => ("no table for DeviceID", Some(id.into())),
+            Self::TooManyDevices(most) => ("more devices than", Some(most.into())),
+            Self::DeviceMapped(id) => ("mapped already: DeviceID", Some(id.into())),
+            Self::DeviceUnmapped(id) => ("not mapped: DeviceID", Some(id.into())),
+            Self::EventBits(bits) => ("too many bits of EventID:", Some(bits.into())),
+            Self::EventRange(event) => ("too large an EventID:", Some(event.into())),
+            Self::EventMapped(event) => ("mapped already: EventID", Some(event.into())),
+            Self::EventUnmapped(event) => ("not mapped: EventID", Some(event.into())),
+            Self::Lpi(intid) => ("no LPI", Some(intid.0.into())),
+            Self::Rejected(opcode) => ("refused command", Some(opcode.into())),
+            Self::Timeout => ("no answer within a second", None),
+            Self::Dead => ("dead since it timed out", None),
+        };
+        crate::text::write(f, what, value)
+    }
+}

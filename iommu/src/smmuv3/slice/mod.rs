@@ -54,7 +54,7 @@ pub struct Slice {
 
 impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Slice({:?})", self.tag)
+        f.debug_tuple("Slice").field(&self.tag).finish()
     }
 }
 
