@@ -14,6 +14,7 @@ use core::arch::global_asm;
 use core::ops::Range;
 use kernel::Start;
 use kernel::boot_info::{BootInfo, Devices, Uart};
+use kernel::gather::Gather;
 use log::info;
 
 global_asm!(
@@ -100,7 +101,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         .unwrap_or_else(|| panic!("CPU {:#x} is not one of firmware's", cpu::mpidr()));
     cpu::set_index(boot_cpu);
 
-    let ram = boot_info.memory.iter().map(range).collect();
+    let ram = boot_info.memory.iter().map(range).gather();
     kernel::start(Start {
         boot_info,
         boot_cpu,
@@ -174,8 +175,8 @@ fn early_console(tree: &[u8], by_efi: &Option<BootInfo>, level: u64) -> Option<R
 
 fn plan(boot_info: &BootInfo, tree: &[u8]) -> Result<Layout, layout::LayoutError> {
     let tree = tree.as_ptr().addr() as u64..tree.as_ptr_range().end.addr() as u64;
-    let memory: Vec<_> = boot_info.memory.iter().map(range).collect();
-    let mut unmapped: Vec<_> = boot_info.reserved.iter().map(range).collect();
+    let memory: Vec<_> = boot_info.memory.iter().map(range).gather();
+    let mut unmapped: Vec<_> = boot_info.reserved.iter().map(range).gather();
     unmapped.push(image::whole());
     layout::plan(&memory, &unmapped, &[tree], boot_info.cpus.len())
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 use arch::aarch64::area;
 use core::ops::Range;
+use kernel::gather::Gather;
 
 /// Size of the heap in RAM, in bytes.
 pub const HEAP: u64 = 8 << 20;
@@ -43,7 +44,7 @@ pub fn plan(
     kept: &[Range<u64>],
     cpus: usize,
 ) -> Result<Layout, LayoutError> {
-    let mut ram: Vec<_> = memory.iter().map(inner).collect();
+    let mut ram: Vec<_> = memory.iter().map(inner).gather();
     ram.retain(|range| !range.is_empty());
     unmapped.iter().for_each(|hole| cut(&mut ram, hole));
     let mut free = ram.clone();
@@ -98,7 +99,7 @@ fn cut(ranges: &mut Vec<Range<u64>>, hole: &Range<u64>) {
         let after = range.start.max(end)..range.end;
         [before, after]
     });
-    let kept = pieces.filter(|piece| !piece.is_empty()).collect();
+    let kept = pieces.filter(|piece| !piece.is_empty()).gather();
     *ranges = kept;
 }
 

@@ -13,14 +13,14 @@
 //! Files start at multiples of 4 KiB. [`Bundle`] checks every bound when it is made, so that reading cannot fail later;
 //! [`Builder`] is the other direction, for the host.
 
-use crate::config::Machine;
+use crate::config::{Machine, record};
 use alloc::vec::Vec;
 use core::fmt;
 
 /// First bytes of a bundle.
 pub const MAGIC: [u8; 8] = *b"SLUICEB1";
 /// Version of the format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Longest name of an entry, in bytes.
 pub const MAX_NAME: usize = 48;
 /// Most entries.
@@ -35,7 +35,7 @@ const ENTRY_LEN: usize = 24 + MAX_NAME;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Kind {
-    /// [`Machine`] in postcard.
+    /// [`Machine`], as [`record`] has it.
     Config = 1,
     /// A kernel, payload or initrd, under the name that the configuration gives it.
     File = 2,
@@ -185,10 +185,7 @@ impl<'a> Bundle<'a> {
     pub fn config(&self) -> Result<Machine, BundleError> {
         let entry = self.entries().find(|e| e.kind == Kind::Config);
         let data = entry.ok_or(BundleError::NoConfig)?.data;
-        match postcard::take_from_bytes(data) {
-            Ok((machine, [])) => Ok(machine),
-            _ => Err(BundleError::Config),
-        }
+        record::read(data).ok_or(BundleError::Config)
     }
 
     /// Length of the whole bundle in bytes.
@@ -217,8 +214,6 @@ pub enum BuildError {
     Twice,
     /// More than [`MAX_ENTRIES`].
     Full,
-    /// The configuration cannot be written.
-    Config,
 }
 
 impl Builder {
@@ -229,12 +224,7 @@ impl Builder {
 
     /// Adds the configuration, without its host parts.
     pub fn config(&mut self, machine: &Machine) -> Result<(), BuildError> {
-        let data = postcard::to_allocvec(&machine.without_host_parts());
-        self.add(
-            Kind::Config,
-            "config",
-            data.map_err(|_| BuildError::Config)?,
-        )
+        self.add(Kind::Config, "config", record::write(machine))
     }
 
     /// Adds a file.

@@ -4,6 +4,7 @@
 use crate::config::ResetPolicy;
 use crate::dma::Dma;
 use crate::gate::Gate;
+use crate::gather::Gather;
 use crate::intx::Link;
 use crate::irq;
 use crate::lock::Mutex;
@@ -70,8 +71,8 @@ impl Devices {
         links: Vec<Link>,
     ) -> Self {
         Self {
-            cut: (0..dma.len()).map(|_| AtomicBool::new(false)).collect(),
-            said: owned.iter().map(|_| AtomicU8::new(DONE)).collect(),
+            cut: (0..dma.len()).map(|_| AtomicBool::new(false)).gather(),
+            said: owned.iter().map(|_| AtomicU8::new(DONE)).gather(),
             resetting: Mutex::new(()),
             owned,
             sources,

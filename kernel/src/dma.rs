@@ -3,6 +3,7 @@
 //! these, and the devices themselves. Where the guest has SMMUs of its own, these say what is put on the table.
 
 use crate::gate::Gate;
+use crate::gather::Gather;
 use crate::guest_map;
 use crate::machine::{GuestRam, Host, Iommu};
 use crate::monitor::Sender;
@@ -134,7 +135,7 @@ impl Dma {
         let bound = masters
             .iter()
             .map(|master| bind(&context, gate, &slices, master, viommu.is_some()));
-        let bound: Vec<Vec<Bound>> = bound.collect::<Result<_, _>>()?;
+        let bound: Vec<Vec<Bound>> = bound.try_gather()?;
         let mut viommus = Vec::new();
         if let (Some(host), Some(table)) = (viommu, &table) {
             for iommu in &iommus {
@@ -162,7 +163,7 @@ impl Dma {
         Ok(Self {
             masters: bound,
             viommus,
-            senders: masters.iter().map(|master| master.sender).collect(),
+            senders: masters.iter().map(|master| master.sender).gather(),
             slices,
             table,
             _space: space,
@@ -314,7 +315,7 @@ fn bind(
     let mut all = Vec::new();
     for iommu in iommus(core::slice::from_ref(master)) {
         let streams = master.streams.iter().filter(|stream| stream.0 == iommu);
-        let streams: Vec<_> = streams.map(|stream| stream.1).collect();
+        let streams: Vec<_> = streams.map(|stream| stream.1).gather();
         let device = context.bind(&DeviceInfo {
             driver: driver(&gate.unit(iommu).iommu),
             streams: &streams,

@@ -21,6 +21,7 @@ pub mod console;
 pub mod devices;
 pub mod dma;
 pub mod gate;
+pub mod gather;
 pub mod guest_map;
 pub mod guest_tree;
 pub mod input;

@@ -4,6 +4,7 @@
 use crate::boot_info::{Irq, PlatformDevice, StreamOf};
 use crate::config::{self, DeviceAddress, Mapping};
 use crate::gate::Gate;
+use crate::gather::Gather;
 use crate::guest_map::PLATFORM_INTIDS;
 use crate::intx::Link;
 use crate::say;
@@ -58,7 +59,7 @@ impl Platform {
         used_by_others: impl Fn(u32) -> bool,
     ) -> Option<Self> {
         let all = named(config, devices).flat_map(|device| &device.registers);
-        let all: Vec<Span<Hpa>> = all.copied().collect();
+        let all: Vec<Span<Hpa>> = all.copied().gather();
         let mappings = config::place_registers(config.memory.get(), &all).ok()?;
         let place = |span: &Span<Hpa>| mappings.iter().find_map(|mapping| mapping.find(span));
         let mut intids = PLATFORM_INTIDS;
@@ -86,17 +87,17 @@ impl Platform {
         };
         let mut assigned = Vec::new();
         for device in named(config, devices) {
-            let registers: Option<_> = device.registers.iter().map(place).collect();
+            let registers: Option<_> = device.registers.iter().map(place).gather_all();
             let irqs = device.irqs.iter().map(|irq| {
                 let irq = (*irq)?;
                 let intid = route(device, irq)?;
                 Some(Irq { intid, ..irq })
             });
             let stream = |of: &StreamOf| Some((gate.iommu(of.iommu)?, of.id));
-            let streams: Option<_> = device.streams.iter().map(stream).collect();
+            let streams: Option<_> = device.streams.iter().map(stream).gather_all();
             assigned.push(Assigned {
                 streams: streams?,
-                irqs: irqs.collect(),
+                irqs: irqs.gather(),
                 registers: registers?,
                 device: device.clone(),
             });

@@ -1,6 +1,7 @@
 //! What each CPU did last, and how often: a bounded ring of typed events and a count of each kind, a few stores an event.
 //! Read on a panic and for statistics, by any CPU at any time: an event that is written meanwhile may show wrong.
 
+use crate::gather::Gather;
 use alloc::vec::Vec;
 use arch::clock;
 use arch::vcpu::{Exit, SysregAccess};
@@ -210,7 +211,7 @@ pub struct Trace(Vec<CpuTrace>);
 impl Trace {
     /// For `cpus` CPUs.
     pub fn new(cpus: usize) -> Self {
-        Self((0..cpus).map(|_| CpuTrace::new()).collect())
+        Self((0..cpus).map(|_| CpuTrace::new()).gather())
     }
 
     /// The record of CPU `cpu`, which exists.

@@ -15,6 +15,7 @@ mod tests;
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
+use kernel::gather::Gather;
 
 use iommu::addr::{Hpa, Span};
 use kernel::boot_info::{BootInfo, Cpu, Gic, Irq, Its, PcieHost, PsciConduit, Timer, Uart};
@@ -274,8 +275,8 @@ fn hosts(mcfg: Fields<'_>, iort: &iort::Iort) -> Result<Vec<PcieHost>, AcpiError
             buses: (first, last),
             ecam,
             windows: Vec::new(),
-            iommu_map: complexes().flat_map(|rc| rc.iommu_map.clone()).collect(),
-            msi_map: complexes().flat_map(|rc| rc.msi_map.clone()).collect(),
+            iommu_map: complexes().flat_map(|rc| rc.iommu_map.clone()).gather(),
+            msi_map: complexes().flat_map(|rc| rc.msi_map.clone()).gather(),
             intx: Vec::new(),
             dma_coherent: complexes().all(|rc| rc.coherent),
         });

@@ -1,6 +1,7 @@
 //! PCIe host bridges: the `host-generic-pci`, `pci-iommu` and `pci-msi` bindings, and DTSpec 2.4.3 for INTx.
 
 use alloc::vec::Vec;
+use kernel::gather::Gather;
 
 use kernel::boot_info::{IdMap, IntxRoute, Irq, PcieHost, Window, WindowKind};
 
@@ -211,5 +212,5 @@ fn intx(tree: &Tree<'_>, node: usize, bus: u32) -> Result<Vec<IntxRoute>, Bad> {
                 irq: irq?,
             })
         })
-        .collect())
+        .gather())
 }

@@ -4,6 +4,7 @@
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use kernel::gather::Gather;
 
 use iommu::id::DeviceId;
 use kernel::boot_info::{PlatformDevice, StreamOf};
@@ -43,7 +44,7 @@ pub fn devices(bytes: &[u8]) -> Result<Vec<PlatformDevice>, FdtError> {
     let tree = open(bytes)?;
     let nodes = tree.nodes();
     let nodes = nodes.filter(|&node| tree.has(node, "compatible") || tree.has(node, "reg"));
-    Ok(nodes.map(|node| device(&tree, node)).collect())
+    Ok(nodes.map(|node| device(&tree, node)).gather())
 }
 
 fn device(tree: &Tree<'_>, node: usize) -> PlatformDevice {
@@ -62,7 +63,7 @@ fn device(tree: &Tree<'_>, node: usize) -> PlatformDevice {
     let streams = read(streams(tree, node), &mut unreadable);
     PlatformDevice {
         path: tree.path(node),
-        compatible: compatible.collect(),
+        compatible: compatible.gather(),
         enabled: tree.is_enabled(node),
         registers,
         irqs: read(tree.interrupts(node), &mut unreadable),
@@ -70,7 +71,7 @@ fn device(tree: &Tree<'_>, node: usize) -> PlatformDevice {
         streams,
         dma_coherent: tree.is_coherent(node),
         clocks: read(clocks(tree, node), &mut unreadable),
-        properties: kept.collect(),
+        properties: kept.gather(),
         unreadable,
     }
 }

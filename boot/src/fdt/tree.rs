@@ -345,6 +345,7 @@ impl Cells<'_> {
         self.0.is_empty()
     }
 
+    #[inline(never)]
     pub fn next(&mut self) -> Option<u32> {
         let (cell, rest) = self.0.split_first_chunk()?;
         self.0 = rest;

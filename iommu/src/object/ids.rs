@@ -157,6 +157,7 @@ impl Ids {
     }
 
     /// The live object of any kind.
+    #[inline(never)]
     pub(super) fn entry(&self, id: u32) -> Result<&Entry, Error> {
         match self.slots.get((id as usize).wrapping_sub(1)) {
             Some(Slot::Live(entry)) => Ok(entry),
@@ -165,6 +166,7 @@ impl Ids {
     }
 
     /// The live object of any kind.
+    #[inline(never)]
     pub(super) fn entry_mut(&mut self, id: u32) -> Result<&mut Entry, Error> {
         match self.slots.get_mut((id as usize).wrapping_sub(1)) {
             Some(Slot::Live(entry)) => Ok(entry),

@@ -81,7 +81,7 @@ fn what_goes_in_comes_out() {
 fn the_layout_is_the_documented_one() {
     let bytes = bundle();
     assert_eq!(&bytes[..8], b"SLUICEB1");
-    assert_eq!(bytes[8..16], [2, 0, 0, 0, 4, 0, 0, 0]);
+    assert_eq!(bytes[8..16], [3, 0, 0, 0, 4, 0, 0, 0]);
     assert_eq!(bytes[16..24], (bytes.len() as u64).to_le_bytes());
     // Second entry: file "k" at 0x2000, 5000 bytes.
     let entry = &bytes[24 + 72..24 + 144];
@@ -176,7 +176,7 @@ fn two_entries_of_one_name_are_refused() {
 
 #[test]
 fn a_configuration_with_bytes_left_over_is_refused() {
-    let mut data = postcard::to_allocvec(&machine()).unwrap();
+    let mut data = record::write(&machine());
     data.push(0);
     let mut builder = Builder::new();
     builder.add(Kind::Config, "config", data).unwrap();

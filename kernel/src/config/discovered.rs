@@ -3,6 +3,7 @@
 use super::{Content, File, Function as Fact, ImageHeader, MachineFacts, PciAddress, Stream};
 use crate::boot_info::{BootInfo, PlatformDevice, Smmu};
 use crate::bundle::{Bundle, Kind};
+use crate::gather::Gather;
 use crate::pci::{Function, FunctionInfo, Header, Identity, Topology, reset_kind};
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
@@ -37,9 +38,9 @@ pub fn discovered(
     };
     let mut facts = MachineFacts {
         memory: boot.memory.clone(),
-        reserved: boot.reserved.iter().chain(kept).copied().collect(),
+        reserved: boot.reserved.iter().chain(kept).copied().gather(),
         cpus: boot.cpus.len(),
-        functions: topology.functions.iter().map(function).collect(),
+        functions: topology.functions.iter().map(function).gather(),
         files: files
             .map(|entry| File {
                 name: entry.name.into(),
@@ -48,7 +49,7 @@ pub fn discovered(
                     image: ImageHeader::parse(entry.data),
                 },
             })
-            .collect(),
+            .gather(),
         ..MachineFacts::default()
     };
     facts.describe(boot, devices);
@@ -67,7 +68,7 @@ fn streams(smmus: &[Smmu], info: &FunctionInfo) -> Vec<Stream> {
     if !info.is_behind_smmu() {
         return Vec::new();
     }
-    let all: Option<Vec<Stream>> = info.streams.iter().map(stream).collect();
+    let all: Option<Vec<Stream>> = info.streams.iter().map(stream).gather_all();
     all.unwrap_or_default()
 }
 

@@ -3,6 +3,7 @@
 
 use super::PciAddress;
 use crate::boot_info::{BootInfo, Irq, PlatformDevice, Smmu, StreamOf};
+use crate::gather::Gather;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -203,14 +204,14 @@ impl Node {
                 id: of.id,
             })
         };
-        let streams: Option<Vec<Stream>> = device.streams.iter().map(stream).collect();
+        let streams: Option<Vec<Stream>> = device.streams.iter().map(stream).gather_all();
         let irqs = device.irqs.iter().flatten();
         Self {
             path: device.path.clone(),
             enabled: device.enabled,
             unreadable: device.unreadable,
             registers: device.registers.clone(),
-            irqs: irqs.map(|irq| irq.intid).collect(),
+            irqs: irqs.map(|irq| irq.intid).gather(),
             streams: streams.unwrap_or_default(),
             does_dma: device.does_dma,
         }

@@ -1,6 +1,6 @@
 //! Partition configuration: its form, and every rule it has to meet.
 //!
-//! [`Machine`] is one TOML file on the host and one postcard record in the bundle. [`validate()`] holds every rule and has
+//! [`Machine`] is one TOML file on the host and one [`record`] in the bundle. [`validate()`] holds every rule and has
 //! no side effect; the host runs it before anything boots, the hypervisor runs it again on what it really found. What
 //! it needs to know of the machine is [`MachineFacts`]; what it says is a list of [`Problem`]s, each with the [`Path`] of
 //! the value that is wrong. [`place`] and [`guest_addresses`] are the decisions that both sides must take alike.
@@ -9,6 +9,7 @@ mod discovered;
 mod facts;
 mod placement;
 mod problem;
+pub mod record;
 mod text;
 mod validate;
 
@@ -27,8 +28,7 @@ pub use validate::validate;
 use crate::pci::{self, Bdf, Wanted};
 use alloc::string::String;
 use alloc::vec::Vec;
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Deserialize;
 
 /// Most partitions of one machine.
 pub const MAX_PARTITIONS: usize = 32;
@@ -44,7 +44,7 @@ pub const MAX_DMA_WINDOWS: usize = 16;
 pub const MEMORY_BLOCK: u64 = 2 << 20;
 
 /// One machine and all that runs on it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// `[machine]`: which machine this is for.
@@ -56,16 +56,16 @@ pub struct Machine {
 
 /// `[machine]`. At most one of `qemu` and `board` describes the hardware to the host's checks; neither goes into an
 /// image, where the hypervisor looks for itself.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// For messages: letters, digits, `-`, `_` and `.`, at most [`MAX_NAME`] bytes.
     pub name: String,
     /// The machine is QEMU's `virt`, started like this.
-    #[serde(default, deserialize_with = "text_only")]
+    #[serde(default)]
     pub qemu: Option<Qemu>,
     /// The machine is a board, with this hardware.
-    #[serde(default, deserialize_with = "text_only")]
+    #[serde(default)]
     pub board: Option<Board>,
     /// `[[machine.sriov]]`: functions that have virtual ones (VFs), each a function of its own to be given away.
     #[serde(default)]
@@ -74,7 +74,7 @@ pub struct Identity {
 
 /// `[[machine.sriov]]`: one PCI function with its VFs (PCIe 9), which the hypervisor turns on at start. Their addresses
 /// follow from the device's First VF Offset and VF Stride; `cargo xtask check` and the console name them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sriov {
     /// The physical function: `00:02.0`.
@@ -84,7 +84,7 @@ pub struct Sriov {
 }
 
 /// `[machine.qemu]`: how to start QEMU's `virt` (with an SMMUv3, a GICv3 and EL2) for this configuration.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Qemu {
     /// RAM of the machine, from 0x4000_0000 on.
@@ -113,7 +113,7 @@ pub struct Qemu {
 }
 
 /// One disk image. Either an existing file, or one made for the run and filled with zeros.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// What `drive=` says.
@@ -127,7 +127,7 @@ pub struct Disk {
 }
 
 /// `[machine.board]`: the hardware that a board has, for the host's checks.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
     /// Number of CPUs.
@@ -146,7 +146,7 @@ pub struct Board {
 }
 
 /// A range of host physical addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoardRange {
     /// First address.
@@ -156,7 +156,7 @@ pub struct BoardRange {
 }
 
 /// `[[machine.board.function]]`: one function of a board.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoardFunction {
     /// Where it is.
@@ -183,7 +183,7 @@ pub struct BoardFunction {
 }
 
 /// `sriov = { .. }` of a board's function: its SR-IOV capability, as `lspci -v` prints it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoardSriov {
     /// Total VFs.
@@ -195,7 +195,7 @@ pub struct BoardSriov {
 }
 
 /// `[[partition]]`: one VM.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Partition {
     /// Letters, digits, `-`, `_` and `.`, at most [`MAX_NAME`] bytes; prefix of its console lines.
@@ -241,7 +241,7 @@ pub struct Partition {
 }
 
 /// `[[partition.device]]`: one PCI function, or one node of the device tree, given to a partition.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     /// Where the machine has it: `00:02.0`, `0000:00:02.0`, or a device tree path.
@@ -263,7 +263,7 @@ pub struct Device {
 }
 
 /// What to do with a device that cannot be reset.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ResetPolicy {
     /// Refuse it.
@@ -274,7 +274,7 @@ pub enum ResetPolicy {
 }
 
 /// `[[partition.dma_window]]`: guest RAM that the partition's devices may reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DmaWindow {
     /// Guest physical address, 4 KiB aligned; RAM starts at 0x4000_0000.
@@ -284,7 +284,7 @@ pub struct DmaWindow {
 }
 
 /// `on_fault`: the policy on DMA faults that stay with the hypervisor.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OnFault {
     /// What happens; every fault is counted and recorded in any case.
@@ -296,7 +296,7 @@ pub struct OnFault {
 }
 
 /// What `on_fault` does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultAction {
     /// Nothing more.
@@ -337,14 +337,6 @@ impl Machine {
         };
         self.machine.sriov.iter().map(wanted).collect()
     }
-
-    /// The configuration without what only the host needs, as it goes into a bundle.
-    pub fn without_host_parts(&self) -> Self {
-        let mut machine = self.clone();
-        machine.machine.qemu = None;
-        machine.machine.board = None;
-        machine
-    }
 }
 
 impl Partition {
@@ -353,21 +345,6 @@ impl Partition {
         [&self.kernel, &self.payload, &self.initrd]
             .into_iter()
             .filter_map(|file| file.as_deref())
-    }
-}
-
-/// What only text has: [`Machine::without_host_parts`] leaves it out of the record.
-fn text_only<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    if deserializer.is_human_readable() {
-        return Option::deserialize(deserializer);
-    }
-    match <Option<()>>::deserialize(deserializer)? {
-        None => Ok(None),
-        Some(()) => Err(D::Error::custom("a part that only the host needs")),
     }
 }
 

@@ -2,6 +2,7 @@
 //! registers of its other devices in the guest's address space.
 
 use super::{Device, DeviceAddress, ImageHeader, MEMORY_BLOCK, Machine, MachineFacts, PciAddress};
+use crate::gather::Gather;
 use crate::guest_map;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Hpa, PAGE_SIZE, Span};
@@ -82,7 +83,7 @@ pub fn guest_addresses(devices: &[Device]) -> Vec<Option<PciAddress>> {
             })
         })
     };
-    devices.iter().map(choose).collect()
+    devices.iter().map(choose).gather()
 }
 
 /// Whole pages of registers, and where a guest sees them.
@@ -183,7 +184,7 @@ pub fn place_memory(machine: &Machine, facts: &MachineFacts) -> Vec<Result<Span<
             let wanted = wanted.filter(|span| take(&mut free, span));
             Some(wanted.ok_or_else(|| largest(&free)))
         })
-        .collect();
+        .gather();
     for (partition, place) in machine.partitions.iter().zip(&mut placed) {
         if place.is_none() {
             let len = partition.memory.get();
@@ -194,7 +195,7 @@ pub fn place_memory(machine: &Machine, facts: &MachineFacts) -> Vec<Result<Span<
             });
         }
     }
-    placed.into_iter().flatten().collect()
+    placed.into_iter().flatten().gather()
 }
 
 /// RAM that partitions can have, in bytes.
@@ -217,7 +218,7 @@ fn free_ranges(facts: &MachineFacts) -> Vec<Span<Hpa>> {
                 len: end - base,
             })
         })
-        .collect()
+        .gather()
 }
 
 fn first_fit(range: &Span<Hpa>, len: u64) -> Option<Span<Hpa>> {

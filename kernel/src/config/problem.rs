@@ -26,46 +26,99 @@ pub enum Step {
     Index(usize),
 }
 
-/// A place in a configuration, such as `partition[1].device[0].guest`.
+/// A place in a configuration, such as `partition[1].device[0].guest`. Small, because every rule makes some.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Path {
-    steps: [Step; Path::DEPTH],
-    len: usize,
+    /// From the root: 1 and up are [`KEYS`], [`Path::INDEX`] and up indices, 0 is past the end.
+    steps: [u16; Path::DEPTH],
 }
+
+/// What keys there are in paths.
+const KEYS: [&str; 33] = [
+    "sriov",
+    "vfs",
+    "manages_vfs",
+    "machine",
+    "partition",
+    "name",
+    "memory",
+    "base",
+    "cpus",
+    "kernel",
+    "initrd",
+    "cmdline",
+    "payload",
+    "restart",
+    "on_fault",
+    "action",
+    "threshold",
+    "device",
+    "address",
+    "guest",
+    "dma",
+    "dma_window",
+    "size",
+    "qemu",
+    "board",
+    "devices",
+    "disk",
+    "id",
+    "file",
+    "serials",
+    "dtb",
+    "reserved",
+    "function",
+];
 
 impl Path {
     const DEPTH: usize = 6;
+    const INDEX: u16 = 64;
 
     /// The whole file.
     pub const ROOT: Self = Self {
-        steps: [Step::Index(0); Self::DEPTH],
-        len: 0,
+        steps: [0; Self::DEPTH],
     };
 
     /// Partition `index`.
-    pub const fn partition(index: usize) -> Self {
+    pub fn partition(index: usize) -> Self {
         Self::ROOT.key("partition").index(index)
     }
 
-    /// The value of `name` in here. No configuration is as deep as the limit, which panics.
-    pub const fn key(self, name: &'static str) -> Self {
-        self.step(Step::Key(name))
+    /// The value of `name` in here.
+    ///
+    /// # Panics
+    /// No configuration has such a key, or one as deep as the limit.
+    #[inline(never)]
+    pub fn key(self, name: &'static str) -> Self {
+        match KEYS.iter().position(|key| *key == name) {
+            Some(key) => self.step(key as u16 + 1),
+            None => panic!("{name} is no key"),
+        }
     }
 
-    /// Element `index` of here.
-    pub const fn index(self, index: usize) -> Self {
-        self.step(Step::Index(index))
+    /// Element `index` of here. Those past 2^16 are told as one.
+    #[inline(never)]
+    pub fn index(self, index: usize) -> Self {
+        self.step(
+            index
+                .saturating_add(Self::INDEX.into())
+                .min(u16::MAX.into()) as u16,
+        )
     }
 
-    const fn step(mut self, step: Step) -> Self {
-        self.steps[self.len] = step;
-        self.len += 1;
+    fn step(mut self, step: u16) -> Self {
+        let len = self.steps.iter().position(|step| *step == 0);
+        self.steps[len.unwrap_or(Self::DEPTH)] = step;
         self
     }
 
     /// The steps from the root.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps[..self.len]
+    pub fn steps(&self) -> impl Iterator<Item = Step> {
+        self.steps.iter().map_while(|&step| match step {
+            0 => None,
+            index if index >= Self::INDEX => Some(Step::Index(usize::from(index - Self::INDEX))),
+            key => Some(Step::Key(KEYS[usize::from(key) - 1])),
+        })
     }
 }
 
@@ -112,10 +165,10 @@ impl fmt::Debug for Name {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.len == 0 {
+        if *self == Self::ROOT {
             return f.write_str("configuration");
         }
-        for (i, step) in self.steps().iter().enumerate() {
+        for (i, step) in self.steps().enumerate() {
             match step {
                 Step::Key(name) if i == 0 => f.write_str(name)?,
                 Step::Key(name) => write!(f, ".{name}")?,

@@ -1,11 +1,10 @@
-//! Values that people write as text: sizes, PCI addresses, device tree paths. In postcard they are plain numbers.
+//! Values that people write as text: sizes, PCI addresses, device tree paths.
 
 use alloc::string::String;
 use core::fmt;
 use core::str::FromStr;
+use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
 
 /// A number of bytes, or an address. Written as an integer, or as text with a suffix: `"512M"` (K, M, G, T: powers of
 /// 1024), `"0x8000_0000"`.
@@ -244,17 +243,7 @@ impl Visitor<'_> for BytesVisitor {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_any(BytesVisitor)
-        } else {
-            u64::deserialize(deserializer).map(Self)
-        }
-    }
-}
-
-impl Serialize for Bytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0)
+        deserializer.deserialize_any(BytesVisitor)
     }
 }
 
@@ -275,55 +264,14 @@ impl<T: FromStr<Err = TextError>> Visitor<'_> for TextVisitor<T> {
 
 impl<'de> Deserialize<'de> for PciAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            let expected = "a PCI address, such as \"00:02.0\"";
-            deserializer.deserialize_str(TextVisitor(core::marker::PhantomData, expected))
-        } else {
-            let (segment, id) = Deserialize::deserialize(deserializer)?;
-            Ok(Self::from_requester_id(segment, id))
-        }
+        let expected = "a PCI address, such as \"00:02.0\"";
+        deserializer.deserialize_str(TextVisitor(core::marker::PhantomData, expected))
     }
-}
-
-impl Serialize for PciAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            (self.segment, self.requester_id()).serialize(serializer)
-        }
-    }
-}
-
-/// [`DeviceAddress`] in postcard: which of the two, then its value.
-#[derive(Serialize, Deserialize)]
-enum Tagged {
-    Pci(PciAddress),
-    Path(String),
 }
 
 impl<'de> Deserialize<'de> for DeviceAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            let expected = "a PCI address, such as \"00:02.0\", or a device tree path";
-            return deserializer.deserialize_str(TextVisitor(core::marker::PhantomData, expected));
-        }
-        Ok(match Tagged::deserialize(deserializer)? {
-            Tagged::Pci(address) => Self::Pci(address),
-            Tagged::Path(path) => Self::Path(path),
-        })
-    }
-}
-
-impl Serialize for DeviceAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            return serializer.collect_str(self);
-        }
-        match self {
-            Self::Pci(address) => Tagged::Pci(*address),
-            Self::Path(path) => Tagged::Path(path.clone()),
-        }
-        .serialize(serializer)
+        let expected = "a PCI address, such as \"00:02.0\", or a device tree path";
+        deserializer.deserialize_str(TextVisitor(core::marker::PhantomData, expected))
     }
 }

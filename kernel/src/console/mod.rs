@@ -7,6 +7,7 @@
 //! `Ctrl-]` (0x1d) is the escape: then a digit selects a partition, `?` lists them, `s` asks for statistics, a second
 //! `Ctrl-]` goes to the partition.
 
+use crate::gather::Gather;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -68,7 +69,7 @@ impl Console {
     /// For partitions with these names; the first one is selected.
     pub fn new<'a>(partitions: impl IntoIterator<Item = &'a str>) -> Self {
         let names = core::iter::once(OWN_NAME).chain(partitions);
-        let lines: Vec<Line> = names.map(Line::new).collect();
+        let lines: Vec<Line> = names.map(Line::new).gather();
         Self {
             selected: (lines.len() > 1).then_some(1),
             lines,

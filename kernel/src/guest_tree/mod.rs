@@ -6,6 +6,7 @@ mod node;
 mod platform;
 mod smmu;
 
+use crate::gather::Gather;
 use alloc::format;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Span};
@@ -263,7 +264,7 @@ fn intx_map() -> Vec<[u32; 10]> {
     };
     (0..4)
         .flat_map(|device| (1..=4).filter_map(move |pin| route(device, pin)))
-        .collect()
+        .gather()
 }
 
 fn spi(intid: u32) -> [u32; 3] {

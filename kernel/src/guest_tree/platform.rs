@@ -5,6 +5,7 @@
 use super::node::Node;
 use super::{SPI, reg};
 use crate::boot_info::Irq;
+use crate::gather::Gather;
 use crate::platform::Assigned;
 use alloc::format;
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ const PHANDLE_CLOCKS: u32 = 0x100;
 
 /// Rates of all its clocks, if nobody has to turn one of them on.
 fn rates(assigned: &Assigned) -> Vec<u32> {
-    let rates: Option<Vec<u32>> = assigned.device.clocks.iter().copied().collect();
+    let rates: Option<Vec<u32>> = assigned.device.clocks.iter().copied().gather_all();
     rates.unwrap_or_default()
 }
 
@@ -46,10 +47,10 @@ pub fn nodes(devices: &[Assigned]) -> Vec<Node> {
     let devices = devices.iter();
     clocks
         .chain(devices.map(|assigned| {
-            let clocks = rates(assigned).into_iter().filter_map(phandle).collect();
+            let clocks = rates(assigned).into_iter().filter_map(phandle).gather();
             device(assigned, clocks)
         }))
-        .collect()
+        .gather()
 }
 
 /// Its node: `iommus` is not in it, because the guest has no IOMMU.
@@ -58,10 +59,10 @@ fn device(assigned: &Assigned, clocks: Vec<u32>) -> Node {
     let name = device.path.rsplit('/').next().unwrap_or_default();
     let name = name.split('@').next().unwrap_or_default();
     let base = assigned.registers.first().map_or(0, |span| span.base.0);
-    let compatible: Vec<&str> = device.compatible.iter().map(|name| &**name).collect();
-    let registers: Vec<[u32; 4]> = assigned.registers.iter().map(|&span| reg(span)).collect();
+    let compatible: Vec<&str> = device.compatible.iter().map(|name| &**name).gather();
+    let registers: Vec<[u32; 4]> = assigned.registers.iter().map(|&span| reg(span)).gather();
     // Drivers know interrupts by their order: a hole would be a lie.
-    let irqs: Option<Vec<[u32; 3]>> = assigned.irqs.iter().map(|irq| irq.map(spi)).collect();
+    let irqs: Option<Vec<[u32; 3]>> = assigned.irqs.iter().map(|irq| irq.map(spi)).gather_all();
     let irqs = irqs.unwrap_or_default();
     let mut node = Node::new(&format!("{name}@{base:x}"))
         .set("compatible", &compatible[..])

@@ -2,6 +2,7 @@
 
 use super::node::Node;
 use super::{GuestTree, PHANDLE_SMMU, SPI, at, reg};
+use crate::gather::Gather;
 use crate::guest_map::{MAX_SMMUS, SMMU, SMMU_INTIDS, SMMU_STRIDE};
 use alloc::vec::Vec;
 use iommu::addr::Span;
@@ -20,7 +21,7 @@ pub fn nodes(tree: &GuestTree<'_>) -> impl Iterator<Item = Node> {
         let first = SMMU_INTIDS.start - 32 + 4 * index as u32;
         let wires: Vec<[u32; 3]> = (first..first + 4)
             .map(|spi| [SPI, spi, EDGE_RISING])
-            .collect();
+            .gather();
         let node = at("smmu", registers.base)
             .set("phandle", PHANDLE_SMMU + index as u32)
             .set("compatible", "arm,smmu-v3")

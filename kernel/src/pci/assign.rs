@@ -10,6 +10,7 @@ use super::bridge::{self, Windows};
 use super::topology::{FunctionInfo, Header, Problem, Topology};
 use super::{ConfigSpace, Function, spec, sriov};
 use crate::boot_info::{PcieHost, Window, WindowKind};
+use crate::gather::Gather;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, PAGE_SIZE};
 
@@ -27,9 +28,7 @@ pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topolo
             let mut regions = info.regions();
             regions.any(|(_, bar, _)| bar.host.is_none())
         });
-        let homeless: Vec<_> = homeless
-            .map(|info| Problem::NoSpace(info.address))
-            .collect();
+        let homeless: Vec<_> = homeless.map(|info| Problem::NoSpace(info.address)).gather();
         topology.problems.extend(homeless);
         return;
     }
@@ -42,7 +41,7 @@ pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topolo
             matches!(info.header, Header::Bridge(_))
                 && bridge::has_wide_prefetch(space, info.address)
         })
-        .collect();
+        .gather();
     let mut layout = Layout {
         first,
         functions,
@@ -80,7 +79,7 @@ fn keep(
             Header::Bridge(Some(_)) => bridge::read_windows(space, info.address),
             _ => Windows::default(),
         })
-        .collect();
+        .gather();
     // Base, last byte, function and BAR of each that is sound in itself.
     let mut pages: Vec<(u64, u64, usize, usize)> = Vec::new();
     let mut everywhere = true;
@@ -173,7 +172,7 @@ fn arenas(host: &PcieHost, kind: WindowKind) -> Vec<Arena> {
         Some(Arena { next, end })
     };
     let usable = host.windows.iter().filter(usable);
-    usable.filter_map(arena).collect()
+    usable.filter_map(arena).gather()
 }
 
 /// Something that needs an address.

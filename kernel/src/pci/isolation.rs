@@ -8,6 +8,7 @@ use super::capability::PortType;
 use super::topology::{FunctionInfo, Header, Topology, identity};
 use super::{ConfigSpace, spec};
 use crate::boot_info::{Irq, PcieHost};
+use crate::gather::Gather;
 use alloc::vec::Vec;
 
 /// What a port or function of a multi-function device must enforce.
@@ -28,7 +29,7 @@ pub fn describe(
         info.streams = ids
             .iter()
             .filter_map(|&id| identity(&host.iommu_map, id))
-            .collect();
+            .gather();
         // A bridge that replaces the ID does so for messages too: the one nearest to the root is seen.
         info.msi = ids.last().and_then(|&id| identity(&host.msi_map, id));
         info.requester_ids = ids;
@@ -37,7 +38,7 @@ pub fn describe(
     let enforced: Vec<u16> = topology.functions[first..]
         .iter()
         .map(|info| enforced(space, info))
-        .collect();
+        .gather();
     let groups = group(&topology.functions[first..], first, &enforced);
     for (info, group) in topology.functions[first..].iter_mut().zip(groups) {
         info.group = first + group;
@@ -109,7 +110,7 @@ fn enforced(space: &mut dyn ConfigSpace, info: &FunctionInfo) -> u16 {
 
 /// The group of each function: the lowest index in it.
 fn group(functions: &[FunctionInfo], first: usize, enforced: &[u16]) -> Vec<usize> {
-    let mut sets = Sets((0..functions.len()).collect());
+    let mut sets = Sets((0..functions.len()).gather());
     let parent = |index: usize| functions[index].parent.map(|parent| parent - first);
     let isolated = |index: usize| enforced[index] & ISOLATION == ISOLATION;
     for (index, info) in functions.iter().enumerate() {
@@ -156,7 +157,7 @@ fn group(functions: &[FunctionInfo], first: usize, enforced: &[u16]) -> Vec<usiz
             _ => join_below(&mut sets, functions, first, index),
         }
     }
-    (0..functions.len()).map(|index| sets.find(index)).collect()
+    (0..functions.len()).map(|index| sets.find(index)).gather()
 }
 
 /// Joins `bridge` with everything behind it.

@@ -8,6 +8,7 @@ use crate::config::{self, DeviceAddress, Machine, Name};
 use crate::devices::{Devices, Owned};
 use crate::dma::{Dma, Master};
 use crate::gate::{Gate, Stream};
+use crate::gather::Gather;
 use crate::guest_map;
 use crate::guest_tree::Pcie;
 use crate::intx::{self, Link, Pin};
@@ -101,12 +102,12 @@ pub fn partition(
     });
     let affinities: Vec<u32> = (0..config.cpus.len())
         .map(|vcpu| vdev::affinity(vcpu) as u32)
-        .collect();
+        .gather();
     let messages: Vec<_> = devices
         .sources
         .iter()
         .map(|source| (source.virt, source.count))
-        .collect();
+        .gather();
     let vits = Vits::new(&messages, affinities.len()).map_err(|_| refused())?;
     let slots = if gate.its.is_some() {
         vits.lpi_slots()
@@ -124,7 +125,7 @@ pub fn partition(
     }
     Ok(Partition {
         index,
-        cpus: config.cpus.iter().map(|&cpu| usize::from(cpu)).collect(),
+        cpus: config.cpus.iter().map(|&cpu| usize::from(cpu)).gather(),
         life: Life::new(config.cpus.len()),
         files: Files::find(materials.bundle, config, pcie, smmus(&devices))
             .map_err(|_| refused())?,
@@ -214,10 +215,10 @@ fn smmus(devices: &Devices) -> Vec<Vec<u16>> {
     let behind = |iommu| {
         let owned = devices.owned.iter();
         let owned = owned.filter(move |it| it.streams.iter().any(|stream| stream.0 == iommu));
-        owned.map(|owned| owned.virt.0 as u16).collect()
+        owned.map(|owned| owned.virt.0 as u16).gather()
     };
     let viommus = devices.dma.viommus().iter();
-    viommus.map(|viommu| behind(viommu.iommu)).collect()
+    viommus.map(|viommu| behind(viommu.iommu)).gather()
 }
 
 /// All that may do DMA: functions first, by slot. A stream that two devices have is the first one's; both come and go
@@ -245,7 +246,7 @@ fn masters(
             masters.iter().any(|master| master.streams.contains(stream))
         };
         let streams = assigned.streams.iter().filter(|stream| !taken(stream));
-        let streams: Vec<_> = streams.copied().collect();
+        let streams: Vec<_> = streams.copied().gather();
         masters.push(Master {
             sender: Sender::Node(Name::new(&assigned.device.path)),
             virt: None,
@@ -268,7 +269,7 @@ pub fn dma_windows(config: &config::Partition, ram: &GuestRam) -> Vec<Span<Gpa>>
             base: Gpa(window.base.get()),
             len: window.size.get(),
         })
-        .collect()
+        .gather()
 }
 
 /// The record of a configured device.
@@ -330,7 +331,7 @@ pub fn lines(
     let smmus = info.smmus.iter();
     let own = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
     let own = own.chain([info.uart.and_then(|uart| uart.irq)]);
-    let mut lines: Vec<_> = own.flatten().map(|irq| (irq.intid, None)).collect();
+    let mut lines: Vec<_> = own.flatten().map(|irq| (irq.intid, None)).gather();
     for (index, partition) in machine.partitions.iter().enumerate() {
         let functions = partition
             .devices

@@ -8,6 +8,7 @@ pub mod takeover;
 use crate::boot_info::{BootInfo, Devices};
 use crate::bundle::{Bundle, BundleError};
 use crate::config;
+use crate::gather::Gather;
 use crate::machine::Host;
 use crate::system::System;
 use crate::trace::Trace;
@@ -128,7 +129,7 @@ pub fn build(
         may_end: AtomicBool::new(false),
         timer: takeover::wired(timer.hyp),
         guest_timer: Intid(timer.virt.intid),
-        attention: info.cpus.iter().map(|_| AtomicBool::new(false)).collect(),
+        attention: info.cpus.iter().map(|_| AtomicBool::new(false)).gather(),
         trace: Trace::new(info.cpus.len()),
         gic,
         gate,

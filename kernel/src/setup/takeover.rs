@@ -5,6 +5,7 @@ use crate::boot_info::{self, BootInfo, PlatformDevice};
 use crate::bundle::Bundle;
 use crate::config::{self, Machine, MachineFacts};
 use crate::gate::{Gate, Unit};
+use crate::gather::Gather;
 use crate::guest_map;
 use crate::lock::Mutex;
 use crate::machine::{Clock, Ecam, Host, Iommu, Registers};
@@ -51,8 +52,8 @@ pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic,
         .redistributors
         .iter()
         .map(|region| take(mmio, region))
-        .collect::<Result<_, _>>()?;
-    let cpus: Vec<u64> = info.cpus.iter().map(|cpu| cpu.mpidr).collect();
+        .try_gather()?;
+    let cpus: Vec<u64> = info.cpus.iter().map(|cpu| cpu.mpidr).gather();
     let gic = Gic::new(distributor, redistributors, None, &cpus).map_err(SetupError::Gic)?;
     gic.init_cpu(boot_cpu).map_err(SetupError::Gic)?;
     Ok(gic)
@@ -118,7 +119,7 @@ pub fn memory(
     config::place_memory(machine, facts)
         .into_iter()
         .map(take)
-        .collect()
+        .try_gather()
 }
 
 /// The gate: every IOMMU on, with every stream refused; the ITS that messages go to.
@@ -143,7 +144,7 @@ pub fn gate(
             serving: Mutex::new(()),
             failed: AtomicBool::new(false),
             iommu: Arc::new(iommu),
-            irqs: irqs.map(wired).collect(),
+            irqs: irqs.map(wired).gather(),
         });
     }
     let its_phandle = its.as_ref().map_or(0, |(_, phandle)| *phandle);
@@ -171,9 +172,7 @@ pub fn its(
         return Ok(None);
     };
     gic.enable_lpis(frames).map_err(SetupError::Gic)?;
-    let targets = (0..gic.cpus())
-        .map(|cpu| gic.its_target(cpu))
-        .collect::<Result<Vec<_>, _>>();
+    let targets = (0..gic.cpus()).map(|cpu| gic.its_target(cpu)).try_gather();
     let targets = targets.map_err(SetupError::Gic)?;
     let registers = take(mmio, &its.registers)?;
     Its::new(registers, frames, &targets, gic.lpi_count())

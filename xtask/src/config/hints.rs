@@ -277,7 +277,8 @@ fn known_nodes(path: &str, facts: &MachineFacts) -> String {
 
 /// The file that a problem is about, and its key.
 fn file<'m>(problem: &Problem, machine: &'m Machine) -> Option<(&'m str, &'static str)> {
-    let [_, Step::Index(partition), Step::Key(key)] = *problem.at.steps() else {
+    let steps: Vec<Step> = problem.at.steps().collect();
+    let [_, Step::Index(partition), Step::Key(key)] = steps[..] else {
         return None;
     };
     let partition = machine.partitions.get(partition)?;
@@ -292,20 +293,21 @@ fn file<'m>(problem: &Problem, machine: &'m Machine) -> Option<(&'m str, &'stati
 
 /// The address of the device that a problem is about.
 fn device<'m>(problem: &Problem, machine: &'m Machine) -> Option<&'m DeviceAddress> {
-    match problem.at.steps() {
+    let steps: Vec<Step> = problem.at.steps().collect();
+    match steps[..] {
         [_, Step::Index(partition), _, Step::Index(device), ..] => {
-            let partition = machine.partitions.get(*partition)?;
-            Some(&partition.devices.get(*device)?.address)
+            let partition = machine.partitions.get(partition)?;
+            Some(&partition.devices.get(device)?.address)
         }
         _ => None,
     }
 }
 
 fn free_guest_address(problem: &Problem, machine: &Machine) -> Option<String> {
-    let Some(Step::Index(partition)) = problem.at.steps().get(1) else {
+    let Some(Step::Index(partition)) = problem.at.steps().nth(1) else {
         return None;
     };
-    let devices = &machine.partitions.get(*partition)?.devices;
+    let devices = &machine.partitions.get(partition)?.devices;
     let taken = guest_addresses(devices);
     let mut numbers = 1..32;
     let is_taken = |number: u8| taken.iter().flatten().any(|a| a.device == number);

@@ -108,7 +108,7 @@ impl Parsed<'_> {
         let mut table = Some(self.tree.get_ref());
         let mut array: Option<&DeArray<'_>> = None;
         for step in path.steps() {
-            let value = match *step {
+            let value = match step {
                 Step::Key(key) => table.and_then(|table| table.get(key)),
                 Step::Index(index) => array.and_then(|array| array.get(index)),
             };

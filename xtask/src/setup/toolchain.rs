@@ -230,7 +230,9 @@ mod tests {
             }
         } else {
             let text = fs::read_to_string(path).unwrap();
-            let (shipped, _) = text.split_once("#[cfg(test)]\nmod tests {").unwrap_or((&text, ""));
+            let (shipped, _) = text
+                .split_once("#[cfg(test)]\nmod tests {")
+                .unwrap_or((&text, ""));
             for (index, line) in shipped.lines().enumerate() {
                 let debug = [":?}", ":x?}", ":#?}", ":#x?}"];
                 if !line.trim().starts_with("//") && debug.iter().any(|form| line.contains(form)) {

@@ -6,6 +6,7 @@ use super::super::{
     ResetPolicy, Rule,
 };
 use super::Problems;
+use crate::gather::Gather;
 use crate::guest_map;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, PAGE_SIZE, Span};
@@ -62,7 +63,7 @@ fn own(node: &Node, facts: &MachineFacts) -> Option<Part> {
     let mut own = own
         .chain(ram)
         .filter_map(|(part, span)| Some((part, pages_of(&span)?)));
-    let pages: Vec<_> = pages(node).collect();
+    let pages: Vec<_> = pages(node).gather();
     own.find(|(_, span)| pages.iter().any(|page| page.overlaps(span)))
         .map(|(part, _)| part)
 }

@@ -50,7 +50,7 @@ impl fmt::Display for SriovFault {
             Self::PastEnd => f.write_str("a routing ID past 16 bits"),
             Self::Bus(bus) => write!(f, "a VF would be on bus {bus:02x}"),
             Self::Taken(at) => write!(f, "a VF would be {at}, which is there"),
-            Self::Bar(index, fault) => write!(f, "VF BAR {index}: {fault:?}"),
+            Self::Bar(index, fault) => write!(f, "VF BAR {index}: {fault}"),
             Self::NotPages(index) => write!(f, "VF BAR {index} is not memory of whole pages"),
             Self::NotReady(at) => write!(f, "{at} does not come"),
             Self::Moved => f.write_str("First VF Offset or VF Stride has changed"),

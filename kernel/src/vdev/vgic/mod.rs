@@ -25,6 +25,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use crate::gather::Gather;
 use crate::guest_map::SPI_END;
 use crate::vdev::CpuSet;
 use alloc::vec::Vec;
@@ -159,7 +160,7 @@ impl Vgic {
         let cpus: Vec<Cpu> = affinities
             .iter()
             .map(|&affinity| Cpu::new(affinity, bound))
-            .collect();
+            .gather();
         let mut irqs = Vec::with_capacity(cpus.len() * PRIVATE + SPIS + lpi_slots);
         for cpu in 0..cpus.len() {
             irqs.extend((0..32).map(|intid| Irq::new(intid, cpu as u8)));
