@@ -45,9 +45,9 @@ impl<B: DmaBuffer> Spare<B> {
         Some(table)
     }
 
-    /// Whether another table can be cut into `node`.
-    pub(super) fn can_split(&self, node: &Node<B>) -> bool {
-        self.count > 0 && (node.children.is_some() || !self.children.is_empty())
+    /// Whether there is a record for a table below `node`.
+    pub(super) fn has_record(&self, node: &Node<B>) -> bool {
+        node.children.is_some() || !self.children.is_empty()
     }
 
     /// Whether it holds less than `reserve` of either.

@@ -49,7 +49,7 @@ impl<P: Platform> Context<'_, P> {
         let end = below.base + (1u64 << F::shift(below.height + 1));
         out.any = true;
         out.stale = (out.stale.0.min(below.base), out.stale.1.max(end));
-        if !self.spare.can_split(node) {
+        if !self.spare.has_record(node) {
             return None;
         }
         let mut child = self.spare.pop()?;

@@ -159,6 +159,17 @@ fn second_stage_permissions_are_those_of_all_levels() {
         (allowed.read, allowed.write, allowed.execute),
         (true, false, false)
     );
+    // A level that allows writes only leaves nothing to read.
+    let write_only = BTreeMap::from([(0x1000u64, 0x2002u64), (0x2000, 0x3003), (0x3000, 0x5003)]);
+    let leaf = walk_foreign(&table, 0, |at| Ok::<_, Infallible>(write_only[&at])).expect("a page");
+    assert_eq!((leaf.attributes.read, leaf.attributes.write), (false, true));
+    // Address bits below the size of a block do not count, and bit 7 of a page means nothing.
+    let block = BTreeMap::from([(0x1000u64, 0x2003u64), (0x2000, 0x0765_4321_f083)]);
+    let leaf = walk_foreign(&table, 0x5678, |at| Ok::<_, Infallible>(block[&at])).expect("a block");
+    assert_eq!((leaf.output, leaf.size), (0x0765_4320_5678, 2 << 20));
+    let page = BTreeMap::from([(0x1000u64, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x5083)]);
+    let leaf = walk_foreign(&table, 0, |at| Ok::<_, Infallible>(page[&at])).expect("a page");
+    assert_eq!((leaf.output, leaf.size), (0x5000, 4096));
     // A page size bit in an SS-PML4E is reserved.
     let table = ForeignTable::<SecondStage>::new(0x1000, &Shape::new(48)).expect("a width");
     let result = walk_foreign(&table, 0, |_| Ok::<_, Infallible>(0x83));

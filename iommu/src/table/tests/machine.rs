@@ -35,6 +35,8 @@ struct Memories {
     next: u64,
     live: usize,
     budget: Option<usize>,
+    /// What a walker is about to make of which entry.
+    between: Option<(u64, u64)>,
 }
 
 #[derive(Clone)]
@@ -97,6 +99,12 @@ impl DmaBuffer for Frame {
         cell.word.store(value, Relaxed);
         cell.dirty.store(true, Relaxed);
     }
+    fn swap64(&mut self, offset: usize, value: u64) -> u64 {
+        self.machine.interfere(self.base + offset as u64);
+        let old = self.read64(offset);
+        self.write64(offset, value);
+        old
+    }
     fn clean(&self, offset: usize, len: usize) {
         for cell in &self.cells[offset / 8..(offset + len) / 8] {
             cell.dirty.store(false, Relaxed);
@@ -126,6 +134,18 @@ impl Ram {
     /// What a walker does to an entry on its own.
     pub fn set(&self, at: u64, value: u64) {
         self.with(at, |cell| cell.word.store(value, Relaxed));
+    }
+    /// The same, right before the entry is swapped next.
+    pub fn set_before_swap(&self, at: u64, value: u64) {
+        self.0.memory.lock().unwrap().between = Some((at, value));
+    }
+    fn interfere(&self, at: u64) {
+        let mut memory = self.0.memory.lock().unwrap();
+        let due = memory.between.take_if(|(entry, _)| *entry == at);
+        drop(memory);
+        if let Some((at, value)) = due {
+            self.set(at, value);
+        }
     }
     /// Every word that is not zero.
     pub fn words(&self) -> BTreeMap<u64, u64> {

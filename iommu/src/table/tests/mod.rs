@@ -1,5 +1,6 @@
 //! What the tables promise, against a walker that knows only descriptors, and against a map of pages.
 
+mod edges;
 mod foreign;
 mod formats;
 mod machine;
