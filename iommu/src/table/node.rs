@@ -82,7 +82,7 @@ impl<B: DmaBuffer> Table<B> {
     }
 }
 
-/// The bits of bitmap word `word` that `range`, which is not empty and reaches into it, covers.
+/// The bits of bitmap word `word` that `range`, which does not end before it, covers.
 #[inline]
 fn mask(word: usize, range: &Range<usize>) -> u64 {
     let mut mask = u64::MAX;

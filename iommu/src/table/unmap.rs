@@ -144,11 +144,7 @@ fn cut<P: Platform, F: Format>(
             end -= 1;
         }
     }
-    let count = if first < end {
-        node.count(first..end)
-    } else {
-        0
-    };
+    let count = node.count(first..end);
     if count == 0 {
         return false;
     }

@@ -356,3 +356,202 @@ fn second_stage_has_no_leaf_that_nobody_may_read_or_write() {
     let seen = table.walk(Gpa(2 * K4)).expect("mapped").attributes;
     assert_eq!((seen.read, seen.write, seen.execute), (false, true, false));
 }
+
+#[test]
+fn a_single_page_sees_to_it_that_the_next_unmap_needs_no_memory() {
+    let (ram, mut table) = make::<StageTwo<Granule4K>>(Shape::new(39));
+    // A page whose table's parent has a record of tables below: cutting blocks beside it takes tables only.
+    table
+        .map(span(G1, 2 * K4), Hpa(G1), Attributes::DMA)
+        .expect("free");
+    for block in 1..5 {
+        table
+            .map(span(G1 + block * M2, M2), Hpa(G1), Attributes::DMA)
+            .expect("free");
+    }
+    for (n, from) in (0..).zip([G1 + 2 * M2 - K4, G1 + 4 * M2 - K4]) {
+        ram.budget(Some(0));
+        let edge = span(from, 2 * K4);
+        let cut = table.unmap(edge);
+        assert_eq!(cut.removed::<Iova>(), edge);
+        table.release(cut, Invalidated::complete());
+        ram.budget(None);
+        let page = span(G1 + (2 + n) * K4, K4);
+        table.map(page, Hpa(G1), Attributes::DMA).expect("free");
+        assert!(is_ready(&table));
+    }
+}
+
+#[test]
+fn records_in_hand_are_few_and_used_again() {
+    let (_, mut table) = make::<SecondStage>(Shape::new(57));
+    let most = PageTable::<Ram, SecondStage>::RESERVE + 2;
+    assert_eq!(table.spare.children[0].len(), SecondStage::ENTRIES);
+    for round in 0..3 {
+        // A path of five levels, and blocks that a change of permissions cuts.
+        let path = span((5 + round) << 48, K4);
+        let blocks = span(8 * G1, 2 * G1);
+        for range in [path, blocks] {
+            table
+                .map(range, Hpa(0), SecondStageAttributes::DMA)
+                .expect("free");
+        }
+        let read_only = SecondStageAttributes {
+            write: false,
+            ..SecondStageAttributes::DMA
+        };
+        let changed = table.protect(span(8 * G1 + K4, 2 * G1 - 2 * K4), read_only);
+        table.release(changed.expect("mapped"), Invalidated::complete());
+        assert!(table.spare.children.len() <= most);
+        unmap(&mut table, path);
+        unmap(&mut table, blocks);
+        assert_eq!(table.spare.children.len(), most, "kept for the next");
+    }
+}
+
+#[test]
+fn a_table_with_few_entries_goes_back_zeroed_and_a_full_one_as_it_is() {
+    for (pages, zeroed) in [(1, 3), (256, 3), (257, 2), (511, 2)] {
+        let (ram, mut table) = make::<StageTwo<Granule4K>>(Shape::new(48));
+        table
+            .map(span(BASE, pages * K4), Hpa(K4), Attributes::DMA)
+            .expect("free");
+        let before = ram.zeroed();
+        unmap(&mut table, span(0, 1 << 47));
+        // Those above have one entry each.
+        assert_eq!(ram.zeroed() - before, zeroed, "{pages} pages");
+    }
+}
+
+#[test]
+fn the_stores_of_a_cut_are_counted() {
+    for (replace, at_once) in [(Replace::Break, 0), (Replace::InPlace, 1)] {
+        let (_, mut table) = make::<StageTwo<Granule4K>>(Shape {
+            replace,
+            ..Shape::new(39)
+        });
+        table
+            .map(span(G1, M2), Hpa(G1), Attributes::DMA)
+            .expect("free");
+        let before = table.counters();
+        let cut = table.unmap(span(G1 + K4, K4));
+        let counters = table.counters();
+        // The parts, without the one that goes; the block itself, where it has to be invalid first.
+        let leaves = counters.leaf_stores - before.leaf_stores;
+        assert_eq!(leaves, 512 + 1 + (1 - at_once));
+        assert_eq!(counters.table_stores - before.table_stores, at_once);
+        table.release(cut, Invalidated::complete());
+        assert_eq!(table.counters().table_stores - before.table_stores, 1);
+        assert_eq!(table.counters().leaf_stores, counters.leaf_stores);
+    }
+}
+
+#[test]
+fn a_write_in_the_middle_of_a_cut_counts_for_all_of_the_block() {
+    fn of<F: Changed>(bits: u8) {
+        let (ram, mut table) = make::<F>(Shape {
+            dirty: true,
+            replace: Replace::InPlace,
+            ..Shape::new(bits)
+        });
+        let page = 1u64 << F::PAGE_SHIFT;
+        let largest = 1u64 << F::shift(F::BLOCKS);
+        let all = span(largest, largest);
+        table.map(all, Hpa(0), F::READ_WRITE).expect("free");
+        let top = table.layout().top.into();
+        let block = hardware::<F>(&ram, table.root().0, top, largest).expect("mapped");
+        assert_eq!(block.size, largest);
+        ram.set_before_swap(block.at, F::written(block.entry).expect("writable"));
+        unmap(&mut table, span(largest + page, page));
+        let mut noted = 0;
+        let stale = table.read_dirty(all, false, |part: Span<Iova>| noted += part.len);
+        assert!(stale.expect("tracked").is_empty());
+        assert_eq!(noted, largest - page);
+        // The parts are what they were, but for that.
+        for at in [0, 2, largest / page - 1] {
+            let part = hardware::<F>(&ram, table.root().0, top, largest + at * page);
+            let part = part.expect("mapped");
+            assert_eq!(part.output, at * page);
+            assert_eq!(F::attributes(part.entry), F::READ_WRITE);
+        }
+    }
+    of::<StageTwo<Granule4K>>(39);
+    of::<StageOne<Granule16K>>(47);
+    of::<SecondStage>(48);
+}
+
+#[test]
+fn an_unmap_off_page_bounds_takes_every_page_it_touches() {
+    // One page long, and in the middle of two, in a table that is at hand.
+    for off in [0x800, 1, 0xfff] {
+        let (ram, mut table) = make::<StageTwo<Granule4K>>(Shape::new(48));
+        for page in 0..8 {
+            let at = BASE + page * K4;
+            table
+                .map(span(at, K4), Hpa(at), Attributes::DMA)
+                .expect("free");
+        }
+        let stores = table.counters().leaf_stores;
+        unmap(&mut table, bare(BASE + 2 * K4 + off, K4));
+        for page in 0..8 {
+            let at = BASE + page * K4;
+            let seen = hardware::<StageTwo<Granule4K>>(&ram, table.root().0, 3, at);
+            assert_eq!(
+                seen.is_none(),
+                [2, 3].contains(&page),
+                "page {page}, {off:#x}"
+            );
+        }
+        assert_eq!(table.counters().leaf_stores, stores + 2);
+        // Several at once, in order.
+        unmap(&mut table, span(BASE + 5 * K4, 3 * K4));
+        assert_eq!(table.counters().leaf_stores, stores + 5);
+    }
+}
+
+#[test]
+fn a_walk_tells_what_was_mapped() {
+    let (_, mut table) = make::<StageTwo<Granule4K>>(Shape::new(39));
+    let kinds = [
+        Attributes::RAM,
+        Attributes::DMA,
+        Attributes::DEVICE,
+        Attributes {
+            read: false,
+            ..Attributes::DMA
+        },
+    ];
+    for (n, attributes) in (0..).zip(kinds) {
+        let at = BASE + n * K4;
+        table.map(span(at, K4), Hpa(at), attributes).expect("free");
+        let leaf = table.walk(Gpa(at + 5)).expect("mapped");
+        assert_eq!((leaf.output, leaf.attributes), (Hpa(at + 5), attributes));
+    }
+}
+
+#[test]
+fn stage_1_leaves_have_one_of_eight_memory_types_and_keep_it() {
+    let (ram, mut table) = make::<StageOne<Granule4K>>(Shape::new(48));
+    let of = |attr_index, global| StageOneAttributes {
+        attr_index,
+        global,
+        ..StageOneAttributes::DMA
+    };
+    for index in 0..8 {
+        let page = span(BASE + u64::from(index) * K4, K4);
+        table.map(page, Hpa(0), of(index, false)).expect("free");
+    }
+    let refused = table.map(span(0, K4), Hpa(0), of(8, false));
+    assert_eq!(refused, Err(MapError::Access));
+    let words = ram.words();
+    for changed in [of(1, false), of(0, true), of(1, true), of(8, false)] {
+        let result = table.protect(span(BASE, K4), changed);
+        let expected = if changed.attr_index > 7 {
+            MapError::Access
+        } else {
+            MapError::MemoryType(BASE)
+        };
+        assert_eq!(result.err(), Some(expected));
+        assert_eq!(ram.words(), words);
+    }
+}

@@ -48,6 +48,10 @@ fn each_way_for_a_walk_to_end() {
     let block = [chain[0], chain[1], (0x3018, 0x12_3460_0741)];
     let leaf = walk(&block, at).expect("a block");
     assert_eq!((leaf.output, leaf.size), (0x12_3460_5123, 2 << 20));
+    // Address bits below the size of a block do not count.
+    let block = [chain[0], chain[1], (0x3018, 0x12_347f_f741)];
+    let leaf = walk(&block, at).expect("a block");
+    assert_eq!((leaf.output, leaf.size), (0x12_3460_5123, 2 << 20));
 
     assert_eq!(fault(walk(&chain, 1 << 48)), (WalkFaultKind::Input, 3));
     assert_eq!(fault(walk(&chain, at)), (WalkFaultKind::Read(0x4028, 7), 0));
@@ -84,6 +88,20 @@ fn each_way_for_a_walk_to_end() {
     assert_eq!(result.err(), Some(WalkFault { kind, height: 3 }));
     let wrong = ForeignTable::<SecondStage>::new(0, &Shape::new(58));
     assert_eq!(wrong.err(), Some(MapError::Width(58)));
+}
+
+#[test]
+fn larger_granules_leave_out_the_low_bits_of_addresses() {
+    // 64 KiB: bits 15:12 of a link and of a page are none of the address (DDI 0487, D8.3.1).
+    let table = ForeignTable::<StageTwo<Granule64K>>::new(0x1_0000, &Shape::new(42));
+    let table = table.expect("a width");
+    for (flag, accessed) in [(0, false), (1 << 10, true)] {
+        let words = BTreeMap::from([(0x1_0000u64, 0x2_f003u64), (0x2_0000, 0x123_f0c3 | flag)]);
+        let leaf = walk_foreign(&table, 0x4567, |at| Ok::<_, Infallible>(words[&at]));
+        let leaf = leaf.expect("a page");
+        assert_eq!((leaf.output, leaf.size), (0x123_4567, 1 << 16));
+        assert_eq!(leaf.accessed, accessed);
+    }
 }
 
 #[test]

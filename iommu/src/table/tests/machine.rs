@@ -34,6 +34,8 @@ struct Memories {
     frames: BTreeMap<u64, Cells>,
     next: u64,
     live: usize,
+    /// Frames that were given back as zeroed.
+    zeroed: usize,
     budget: Option<usize>,
     /// What a walker is about to make of which entry.
     between: Option<(u64, u64)>,
@@ -76,6 +78,7 @@ impl Platform for Ram {
         for cell in frame.cells.iter() {
             assert_eq!(cell.word.load(Relaxed), 0, "said to be zeroed");
         }
+        self.0.memory.lock().unwrap().zeroed += 1;
     }
     fn write_barrier(&self) {}
     fn read_barrier(&self) {}
@@ -162,6 +165,9 @@ impl Ram {
     }
     pub fn live(&self) -> usize {
         self.0.memory.lock().unwrap().live
+    }
+    pub fn zeroed(&self) -> usize {
+        self.0.memory.lock().unwrap().zeroed
     }
     pub fn budget(&self, budget: Option<usize>) {
         self.0.memory.lock().unwrap().budget = budget;

@@ -19,6 +19,7 @@ mod commands;
 mod contexts;
 mod events;
 mod linux;
+mod places;
 mod registers;
 mod requests;
 mod spec_table;
