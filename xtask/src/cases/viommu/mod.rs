@@ -47,6 +47,10 @@ pub const CASES: &[Case] = &[
         "viommu::a_program_drives_a_device",
         vfio::a_program_drives_a_device,
     ),
+    case(
+        "viommu::a_program_drives_a_device_by_16_kib",
+        vfio::a_program_drives_a_device_by_16_kib,
+    ),
 ];
 
 const MIB: usize = 1 << 20;

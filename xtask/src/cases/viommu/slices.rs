@@ -1,5 +1,6 @@
 //! Guests whose disks are behind two SMMUs.
 
+use super::trace::{self, Trace};
 use super::{
     Context, Layout, Linux, MIB, RUN_LIMIT, Result, answer, answers, ensure, lines, random, sha256,
 };
@@ -54,6 +55,7 @@ pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
     let layout = Layout::with_own_smmus(&BEHIND_TWO).linux(&both).linux(&one);
     let mut machine = context.pack(&layout.text())?;
     crate::cases::boot::by_uefi(&mut machine)?;
+    machine.trace = trace::EVENTS.map(str::to_owned).to_vec();
     let mut guest = context.start(&machine)?;
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
@@ -73,5 +75,7 @@ pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
         ensure!(read == disks, "{who} read {read:?}");
         ensure!(lines::summary(&console, who)?.0 == 0);
     }
+    let trace = Trace::parse(&guest.trace()?)?;
+    context.note(&trace.agrees(&console, &["both", "one"], &[])?);
     Ok(())
 }

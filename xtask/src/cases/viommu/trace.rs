@@ -102,19 +102,19 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Every command, CMD_SYNC and event record of the trace is one that the hypervisor counted for its only SMMU, by
-    /// opcode, and the other way round; and what became of each record is known: `guests` have SMMUs of their own, `others`
+    /// Every command, CMD_SYNC and event record of the trace is one that the hypervisor counted for its SMMUs, by opcode, and the other way round; and what became of each record is known: `guests` have SMMUs of their own, `others`
     /// have not. The counts, in a line.
     pub fn agrees(&self, console: &str, guests: &[&str], others: &[&str]) -> Result<String> {
-        let line = lines::hypervisor(console, "sent to smmu0: ")?;
-        let counts = Counts::parse(line);
-        let (_, opcodes) = line
-            .split_once("by opcode:")
-            .context("no opcodes in the closing line")?;
+        let counts = Counts::starting(console, "sent to smmu")?;
         let mut ours = BTreeMap::new();
-        for word in opcodes.split_whitespace() {
-            let (opcode, count) = word.split_once('=').context("no count of an opcode")?;
-            ours.insert(lines::number(opcode)?, lines::number(count)?);
+        for line in lines::of(console, "sluice").filter(|line| line.starts_with("sent to smmu")) {
+            let (_, opcodes) = line
+                .split_once("by opcode:")
+                .context("no opcodes in the closing line")?;
+            for word in opcodes.split_whitespace() {
+                let (opcode, count) = word.split_once('=').context("no count of an opcode")?;
+                *ours.entry(lines::number(opcode)?).or_default() += lines::number(count)?;
+            }
         }
         ensure!(
             ours == self.commands,
@@ -128,10 +128,9 @@ impl Trace {
         let recorded: u64 = self.events.values().sum();
         ensure!(
             counts.get("events")? == recorded,
-            "QEMU recorded {recorded} events: {line}"
+            "QEMU recorded {recorded} events: {counts:?}"
         );
-        let mut told = lines::behind(console, "sluice", "nobody: ")
-            .and_then(|line| Counts::parse(line).get("dma"))?;
+        let mut told = lines::behind(console, "sluice", "nobody: ").and_then(lines::number)?;
         for guest in guests.iter().chain(others) {
             told += lines::summary(console, guest)?.0;
         }
@@ -183,23 +182,26 @@ impl Trace {
     }
 }
 
-/// The counts of a closing line: `COUNT WHAT`, between commas, colons and semicolons.
-#[derive(Debug)]
+/// The counts of closing lines: `COUNT WHAT`, between commas, colons and semicolons.
+#[derive(Default, Debug)]
 pub struct Counts(BTreeMap<String, u64>);
 
 impl Counts {
-    /// Those of the first SMMU of a guest.
+    /// Those of the SMMUs of a guest.
     pub fn of(console: &str, guest: &str) -> Result<Self> {
-        lines::hypervisor(console, &format!("{guest}: its smmu0:")).map(Self::parse)
+        Self::starting(console, &format!("{guest}: its smmu"))
     }
 
-    fn parse(line: &str) -> Self {
-        let parts = line.split([',', ':', ';']).filter_map(|part| {
-            let (count, what) = part.trim().split_once(' ')?;
-            let what = what.split(' ').next()?;
-            Some((what.to_owned(), count.parse().ok()?))
-        });
-        Self(parts.collect())
+    /// The sums of those in the hypervisor's lines that start so; there has to be one.
+    fn starting(console: &str, start: &str) -> Result<Self> {
+        let mut sums = Self::default();
+        for line in lines::of(console, "sluice").filter(|line| line.starts_with(start)) {
+            for (what, count) in parts(line) {
+                *sums.0.entry(what.to_owned()).or_default() += count;
+            }
+        }
+        ensure!(!sums.0.is_empty(), "the hypervisor has no line `{start}`");
+        Ok(sums)
     }
 
     /// That of `what`, by its first word.
@@ -207,6 +209,13 @@ impl Counts {
         let found = self.0.get(what).copied();
         found.with_context(|| format!("no count of {what} in {:?}", self.0))
     }
+}
+
+fn parts(line: &str) -> impl Iterator<Item = (&str, u64)> {
+    line.split([',', ':', ';']).filter_map(|part| {
+        let (count, what) = part.trim().split_once(' ')?;
+        Some((what.split(' ').next()?, count.parse().ok()?))
+    })
 }
 
 /// The number behind `key=`, in decimal with a sign or in hexadecimal.

@@ -7,7 +7,7 @@ use super::{
     random, sha256,
 };
 use crate::cases::linux::initial_disk_of;
-use crate::setup::kit;
+use crate::setup::kit::{self, Pages};
 use crate::tasks::build;
 use anyhow::Context as _;
 
@@ -28,16 +28,26 @@ done
 /// A program takes `edu` through vfio-pci and maps memory for it: DMA goes there and nowhere else. Each stray write is an
 /// event of the guest's, under its own StreamID, in its kernel's log, in Sluice's counts and in QEMU's trace alike.
 pub fn a_program_drives_a_device(context: &Context) -> Result<()> {
+    drives(context, Pages::Four, "debian:kernel")
+}
+
+/// The same on a kernel with pages of 16 KiB.
+pub fn a_program_drives_a_device_by_16_kib(context: &Context) -> Result<()> {
+    drives(context, Pages::Sixteen, "debian:kernel-16k")
+}
+
+fn drives(context: &Context, pages: Pages, kernel: &str) -> Result<()> {
     let given = random(MIB)?;
     disk(context, "disk.img", &given, MIB)?;
     let programs = build::linux_payloads()?;
     let program = programs.iter().find(|program| program.name == "vfio_edu");
     let program = program.context("no program `vfio_edu`")?;
-    let linux = kit::linux()?;
+    let linux = kit::linux_of(pages)?;
     ensure!(!linux.vfio.is_empty(), "the kernel has no modules of VFIO");
     let programs = [("vfio_edu", program.elf.as_path())];
     initial_disk_of(context, "initrd.cpio", &linux, &programs, SCRIPT)?;
     let guest = Linux {
+        kernel,
         functions: &["00:02.0", "00:03.0"],
         unresettable: &["00:03.0"],
         ..Linux::default()
