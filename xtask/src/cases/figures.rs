@@ -1,13 +1,14 @@
 //! Counts that never grow: the figures of `cargo xtask bench` that take seconds.
 
 use super::{Case, case};
-use crate::figures::{Source, driver, machine, tables};
+use crate::figures::{Source, driver, linux, machine, tables};
 use anyhow::{Result, ensure};
 
 pub const CASES: &[Case] = &[
     case("figures::tables", |_| hold(&tables::COUNTS)),
     case("figures::driver", |_| hold(&driver::COUNTS)),
     case("figures::machine", |_| hold(&machine::MACHINE)),
+    case("figures::disk", |_| hold(&linux::DISK)),
 ];
 
 /// None of them is beyond its bound.
