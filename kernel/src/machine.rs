@@ -125,8 +125,9 @@ impl pci::Clock for Clock {
 ///
 /// Shared by all CPUs without a lock: an access is one load or store, and each function is the affair of one partition
 /// at a time; whoever resets a physical one gives its virtual ones their registers back, under the lock of the bus that
-/// shows them ([`crate::devices`]). What partitions share, the bridges above, is opened by writes that are the same for all. With a lock, the
-/// reset that one guest asks for (100 ms and more) would keep every other guest from its own configuration space.
+/// shows them ([`crate::devices`]). What partitions share, the bridges above, is opened by writes that are the same for
+/// all. With a lock, the reset that one guest asks for (100 ms and more) would keep every other guest from its own
+/// configuration space.
 #[derive(Debug, Default)]
 pub struct Ecam {
     windows: Vec<EcamWindow>,

@@ -83,7 +83,7 @@ pub fn virtual_functions(topology: &Topology) {
         let all = topology.functions.iter();
         let mut all = all.filter(|info| info.physical == Some(index));
         if let Some(first) = all.next() {
-            let last = all.last().unwrap_or(first);
+            let last = all.next_back().unwrap_or(first);
             let (first, last) = (first.address, last.address);
             say!(
                 "pci: {}: {} virtual functions, {first} to {last}",
