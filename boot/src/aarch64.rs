@@ -14,8 +14,7 @@ use core::arch::global_asm;
 use core::ops::Range;
 use kernel::Start;
 use kernel::boot_info::{BootInfo, Devices, Uart};
-use kernel::gather::Gather;
-use log::info;
+use kernel::gather::{Gather, Grow};
 
 global_asm!(
     include_str!("aarch64.S"),
@@ -43,15 +42,14 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     let (tree, by_efi) = unsafe { firmware(tree, len) };
     let denied = deny::all_dma(tree, by_efi.as_ref());
     let uart = early_console(tree, &by_efi, 2);
-    console::log_here();
     let denied = denied.unwrap_or_else(|error| panic!("cannot stop DMA: {error}"));
     let whole = image::whole();
-    info!(
+    console::line(format_args!(
         "Sluice {} at EL2, {} KiB at {:#x}",
         env!("CARGO_PKG_VERSION"),
         (whole.end - whole.start) >> 10,
         whole.start
-    );
+    ));
     let bundle = image::bundle();
     backtrace::use_symbols_of(bundle);
 
@@ -62,13 +60,13 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     if !denied.smmus.are(&boot_info.smmus) {
         panic!("{}", FdtError::OtherSmmus);
     }
-    info!("machine: {}", boot_info.model);
+    console::line(format_args!("machine: {}", boot_info.model));
     let plan = match plan(&boot_info, tree) {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error}"),
     };
     let (text, constants, data) = (image::text(), image::constants(), image::data());
-    info!(
+    console::line(format_args!(
         "image: text {:#x}+{:#x}, constants {:#x}+{:#x}, data {:#x}+{:#x}, ends at {:#x}",
         text.start,
         text.end - text.start,
@@ -77,13 +75,13 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         data.start,
         data.end - data.start,
         image::bundle_range().start
-    );
-    info!(
+    ));
+    console::line(format_args!(
         "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
         plan.heap,
         plan.areas,
         boot_info.cpus.len() as u64 * area::SIZE
-    );
+    ));
     let map = activate_map(&plan, uart);
     // SAFETY: once; `plan` set the range aside, and it is mapped by now.
     unsafe { heap::init_main(plan.heap) };
@@ -190,10 +188,10 @@ fn activate_map(plan: &Layout, uart: Option<Range<u64>>) -> El2Map {
     parts.push((image::text(), Kind::Text));
     parts.push((image::constants(), Kind::Constant));
     parts.push((image::data(), Kind::Data));
-    parts.extend(area::stacks(image::area()).map(|stack| (stack, Kind::Data)));
+    parts.add_all(area::stacks(image::area()).map(|stack| (stack, Kind::Data)));
     parts.push((image::bundle_range(), Kind::Constant));
-    parts.extend(plan.ram.iter().map(|ram| (ram.clone(), Kind::Data)));
-    parts.extend(uart.map(|uart| (uart, Kind::Device)));
+    parts.add_all(plan.ram.iter().map(|ram| (ram.clone(), Kind::Data)));
+    parts.add_all(uart.map(|uart| (uart, Kind::Device)));
     for (range, kind) in parts {
         if range.is_empty() {
             continue;

@@ -80,29 +80,3 @@ pub fn line(arguments: fmt::Arguments<'_>) {
     let _line = LINE.lock();
     let _ = writeln!(Raw, "{arguments}");
 }
-
-/// Messages of all crates, each a line.
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        match record.level() {
-            log::Level::Info => line(format_args!("{}", record.args())),
-            level => line(format_args!("{level}: {}", record.args())),
-        }
-    }
-
-    fn flush(&self) {}
-}
-
-/// Takes the messages of all crates.
-pub fn log_here() {
-    // It fails if there is a logger already: then that one keeps them.
-    if log::set_logger(&Logger).is_ok() {
-        log::set_max_level(log::LevelFilter::Info);
-    }
-}

@@ -43,3 +43,17 @@ pub trait Gather: Iterator + Sized {
 }
 
 impl<I: Iterator> Gather for I {}
+
+/// Lists that grow by what an iterator brings, in less code than `extend()`.
+pub trait Grow<T> {
+    /// Puts all of `items` behind what is there.
+    fn add_all(&mut self, items: impl IntoIterator<Item = T>);
+}
+
+impl<T> Grow<T> for Vec<T> {
+    fn add_all(&mut self, items: impl IntoIterator<Item = T>) {
+        for item in items {
+            self.push(item);
+        }
+    }
+}

@@ -71,6 +71,7 @@ impl<'a> Backend<'a> {
     }
 
     /// The ITS, the function's DeviceID there and the LPI of `event`.
+    #[inline(never)]
     fn find(&self, device: VirtDeviceId, event: u32) -> Option<(&Its, u32, Intid)> {
         let source = self
             .partition
@@ -92,10 +93,13 @@ impl<'a> Backend<'a> {
         let Some((its, physical, lpi)) = self.find(device, event) else {
             return Err(BackendError::NoLpi);
         };
-        action(its, physical, lpi).map_err(|error| {
-            say!("{}: ITS: {error}", self.partition.name());
-            BackendError::Hardware
-        })
+        action(its, physical, lpi).map_err(|error| self.failed(error))
+    }
+
+    #[inline(never)]
+    fn failed(&self, error: ItsError) -> BackendError {
+        say!("{}: ITS: {error}", self.partition.name());
+        BackendError::Hardware
     }
 
     fn set_lpi(&self, lpi: Intid, enabled: bool) {

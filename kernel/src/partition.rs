@@ -244,10 +244,15 @@ impl Partition {
         let result = action(&mut uart);
         let line = uart.line();
         if line != before {
-            let kick = self.vgic.lock().set_line(guest_map::UART_INTID, line);
-            system.kick(self, kick);
+            self.set_uart_line(system, line);
         }
         result
+    }
+
+    #[inline(never)]
+    fn set_uart_line(&self, system: &'static System, line: bool) {
+        let kick = self.vgic.lock().set_line(guest_map::UART_INTID, line);
+        system.kick(self, kick);
     }
 
     /// Starts it; a line says why if it cannot be. No vCPU is inside.

@@ -51,7 +51,9 @@ sluice_vectors:
     exception_from_guest 2
     exception_from_guest 3
     .balign 128
+    .popsection
 
+    .pushsection .text.sluice_leave_guest, "ax"
 exception_fatal:
     // A second exception on this stack: describing the first one failed. All that is left is PSCI SYSTEM_OFF.
     mrs     x2, TPIDR_EL2

@@ -37,31 +37,33 @@ impl<'a> Fields<'a> {
         AcpiError::Malformed(self.table, self.at.saturating_add(offset))
     }
 
-    fn array<const N: usize>(&self, offset: usize) -> Result<[u8; N], AcpiError> {
-        self.bytes
-            .get(offset..)
-            .and_then(|rest| rest.first_chunk().copied())
-            .ok_or(self.bad(offset))
+    /// The number in `len` bytes.
+    #[inline(never)]
+    fn number(&self, offset: usize, len: usize) -> Result<u64, AcpiError> {
+        let bytes = self.bytes.get(offset..).and_then(|rest| rest.get(..len));
+        let bytes = bytes.ok_or(self.bad(offset))?;
+        let add = |number, byte: &u8| number << 8 | u64::from(*byte);
+        Ok(bytes.iter().rev().fold(0, add))
     }
 
     /// A byte.
     pub fn u8(&self, offset: usize) -> Result<u8, AcpiError> {
-        self.array(offset).map(u8::from_le_bytes)
+        self.number(offset, 1).map(|number| number as u8)
     }
 
     /// A 16-bit field.
     pub fn u16(&self, offset: usize) -> Result<u16, AcpiError> {
-        self.array(offset).map(u16::from_le_bytes)
+        self.number(offset, 2).map(|number| number as u16)
     }
 
     /// A 32-bit field.
     pub fn u32(&self, offset: usize) -> Result<u32, AcpiError> {
-        self.array(offset).map(u32::from_le_bytes)
+        self.number(offset, 4).map(|number| number as u32)
     }
 
     /// A 64-bit field.
     pub fn u64(&self, offset: usize) -> Result<u64, AcpiError> {
-        self.array(offset).map(u64::from_le_bytes)
+        self.number(offset, 8)
     }
 
     /// Text, without the blanks and zeros that fill it up.

@@ -16,6 +16,7 @@ mod tree;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use kernel::gather::Grow;
 
 use dtoolkit::fdt::Fdt;
 use iommu::addr::{Hpa, Span};
@@ -170,7 +171,7 @@ fn memory(tree: &Tree<'_>) -> Result<Vec<Span<Hpa>>, FdtError> {
     let mut spans = Vec::new();
     for node in tree.children(Tree::ROOT) {
         if tree.is_enabled(node) && tree.strings(node, "device_type").eq(["memory"]) {
-            spans.extend(
+            spans.add_all(
                 tree.reg(node)
                     .map_err(|p| FdtError::Property(Item::Memory, p))?,
             );
@@ -194,7 +195,7 @@ fn reserved(tree: &Tree<'_>) -> Result<Vec<Span<Hpa>>, FdtError> {
     if let Some(parent) = tree.find("/reserved-memory") {
         for node in tree.children(parent) {
             if tree.is_enabled(node) && tree.has(node, "reg") {
-                spans.extend(tree.reg(node).map_err(bad)?);
+                spans.add_all(tree.reg(node).map_err(bad)?);
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::physical::IommuError;
 ///
 /// # Errors
 /// [`StartError::NotThere`] and [`StartError::Hardware`] with a timeout: DMA may pass.
+#[inline(never)]
 pub fn deny_all(mmio: &impl Mmio, now_ns: impl Fn() -> u64) -> Result<(), StartError> {
     let start = now_ns();
     let in_time = || {

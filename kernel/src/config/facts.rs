@@ -3,7 +3,7 @@
 
 use super::PciAddress;
 use crate::boot_info::{BootInfo, Irq, PlatformDevice, Smmu, StreamOf};
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -255,19 +255,19 @@ impl MachineFacts {
             let windows = host.windows.iter().map(|window| window.cpu);
             windows.chain([host.ecam])
         });
-        self.own.extend(gic);
-        self.own.extend(hosts.map(|span| (Part::PcieHost, span)));
+        self.own.add_all(gic);
+        self.own.add_all(hosts.map(|span| (Part::PcieHost, span)));
         self.own
-            .extend(info.smmus.iter().map(|smmu| (Part::Smmu, smmu.registers)));
+            .add_all(info.smmus.iter().map(|smmu| (Part::Smmu, smmu.registers)));
         self.own
-            .extend(info.uart.iter().map(|uart| (Part::Console, uart.registers)));
+            .add_all(info.uart.iter().map(|uart| (Part::Console, uart.registers)));
         let smmus = info.smmus.iter();
         let irqs = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
         let irqs = irqs.chain(info.uart.iter().map(|uart| uart.irq));
         self.own_irqs
-            .extend(irqs.flatten().map(|irq: Irq| irq.intid));
+            .add_all(irqs.flatten().map(|irq: Irq| irq.intid));
         self.nodes
-            .extend(devices.iter().map(|device| Node::of(device, &info.smmus)));
+            .add_all(devices.iter().map(|device| Node::of(device, &info.smmus)));
     }
 
     /// The file `name`.

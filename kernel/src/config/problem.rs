@@ -3,7 +3,7 @@
 use super::{Bytes, ImageError, MAX_CMDLINE, MAX_DMA_WINDOWS, MAX_NAME, MAX_PARTITIONS, MAX_VCPUS};
 use super::{DTB_LEN, Part, PciAddress, Stream};
 use crate::guest_map;
-use core::fmt;
+use core::fmt::{self, Write};
 use iommu::addr::Hpa;
 
 /// One rule that a configuration breaks.
@@ -335,6 +335,19 @@ pub enum Rule {
     RestartForbidden,
 }
 
+/// A character, by its number where a terminal would not show it.
+struct Shown(char);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ' '..='~' => f.write_char(self.0),
+            '\n' => f.write_str("\\n"),
+            other => write!(f, "\\u{{{:x}}}", u32::from(other)),
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -353,7 +366,7 @@ impl fmt::Display for Rule {
                 )
             }
             Self::NameIllFormed { character } => {
-                write!(f, "the name contains '{}'", character.escape_default())
+                write!(f, "the name contains '{}'", Shown(character))
             }
             Self::NameTwice => f.write_str("two partitions have one name"),
             Self::NoCpu => f.write_str("the partition has no CPU"),
@@ -397,7 +410,7 @@ impl fmt::Display for Rule {
                 "the command line has {len} bytes, at most {MAX_CMDLINE} are possible"
             ),
             Self::CmdlineIllFormed { character } => {
-                write!(f, "the command line contains '{}'", character.escape_default())
+                write!(f, "the command line contains '{}'", Shown(character))
             }
             Self::FileMissing => f.write_str("there is no such file"),
             Self::FileEmpty => f.write_str("the file is empty"),

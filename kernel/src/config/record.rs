@@ -32,6 +32,7 @@ impl Reader<'_> {
 }
 
 impl Record for Reader<'_> {
+    #[inline(never)]
     fn number(&mut self, _value: u64) -> Option<u64> {
         let (word, rest) = self.0.split_first_chunk()?;
         self.0 = rest;

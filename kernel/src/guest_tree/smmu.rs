@@ -2,7 +2,7 @@
 
 use super::node::Node;
 use super::{GuestTree, PHANDLE_SMMU, SPI, at, reg};
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use crate::guest_map::{MAX_SMMUS, SMMU, SMMU_INTIDS, SMMU_STRIDE};
 use alloc::vec::Vec;
 use iommu::addr::Span;
@@ -45,7 +45,7 @@ pub fn behind(pcie: Node, smmus: &[Vec<u16>]) -> Node {
     for (index, functions) in smmus.iter().enumerate() {
         let phandle = PHANDLE_SMMU + index as u32;
         let ids = functions.iter().map(|&rid| u32::from(rid));
-        map.extend(ids.map(|rid| [rid, phandle, rid, 1]));
+        map.add_all(ids.map(|rid| [rid, phandle, rid, 1]));
     }
     match map.is_empty() {
         true => pcie,

@@ -10,7 +10,7 @@ use super::bridge::{self, Windows};
 use super::topology::{FunctionInfo, Header, Problem, Topology};
 use super::{ConfigSpace, Function, spec, sriov};
 use crate::boot_info::{PcieHost, Window, WindowKind};
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, PAGE_SIZE};
 
@@ -29,7 +29,7 @@ pub fn assign(space: &mut dyn ConfigSpace, host: &PcieHost, first: usize, topolo
             regions.any(|(_, bar, _)| bar.host.is_none())
         });
         let homeless: Vec<_> = homeless.map(|info| Problem::NoSpace(info.address)).gather();
-        topology.problems.extend(homeless);
+        topology.problems.add_all(homeless);
         return;
     }
     for bar in bars_mut(functions) {

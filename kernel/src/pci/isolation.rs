@@ -8,7 +8,7 @@ use super::capability::PortType;
 use super::topology::{FunctionInfo, Header, Topology, identity};
 use super::{ConfigSpace, spec};
 use crate::boot_info::{Irq, PcieHost};
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use alloc::vec::Vec;
 
 /// What a port or function of a multi-function device must enforce.
@@ -56,7 +56,7 @@ fn requester_ids(topology: &Topology, index: usize) -> Vec<u16> {
             Some(PortType::ToConventional) => {
                 let secondary = bridge.buses().map_or(0, |buses| buses.secondary);
                 // What it forwards, messages too, gets the second one.
-                ids.extend([own, u16::from(secondary) << 8]);
+                ids.add_all([own, u16::from(secondary) << 8]);
             }
             None | Some(PortType::FromConventional | PortType::Unknown(_)) => ids.push(own),
             Some(_) => {}

@@ -8,7 +8,7 @@ use crate::config::{self, DeviceAddress, Machine, Name};
 use crate::devices::{Devices, Owned};
 use crate::dma::{Dma, Master};
 use crate::gate::{Gate, Stream};
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use crate::guest_map;
 use crate::guest_tree::Pcie;
 use crate::intx::{self, Link, Pin};
@@ -340,7 +340,7 @@ pub fn lines(
         let pins = functions.filter_map(|info| topology.functions[info].intx);
         let nodes = platform::named(partition, devices);
         let wires = nodes.flat_map(|device| device.irqs.iter().copied().flatten());
-        lines.extend(pins.chain(wires).map(|irq| (irq.intid, Some(index))));
+        lines.add_all(pins.chain(wires).map(|irq| (irq.intid, Some(index))));
     }
     lines
 }
@@ -359,7 +359,7 @@ pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]
             Some(_) => &mut owned,
             None => &mut nobodys,
         };
-        list.extend(info.streams.iter().filter_map(|identity| {
+        list.add_all(info.streams.iter().filter_map(|identity| {
             Some(Stream {
                 iommu: gate.iommu(identity.target)?,
                 id: identity.id,
@@ -370,7 +370,7 @@ pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]
     }
     for (index, partition) in partitions.iter().enumerate() {
         for assigned in &partition.platform.devices {
-            owned.extend(assigned.streams.iter().map(|&(iommu, id)| Stream {
+            owned.add_all(assigned.streams.iter().map(|&(iommu, id)| Stream {
                 iommu,
                 id,
                 sender: Sender::Node(Name::new(&assigned.device.path)),
@@ -379,7 +379,7 @@ pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]
         }
     }
     for device in devices {
-        nobodys.extend(device.streams.iter().filter_map(|stream| {
+        nobodys.add_all(device.streams.iter().filter_map(|stream| {
             Some(Stream {
                 iommu: gate.iommu(stream.iommu)?,
                 id: stream.id,
@@ -388,7 +388,7 @@ pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]
             })
         }));
     }
-    owned.extend(nobodys);
+    owned.add_all(nobodys);
     owned
 }
 

@@ -342,7 +342,7 @@ fn forget_active() {
         _ => 4,
     };
     for register in &GROUP1[..count] {
-        sysreg::write(*register, 0);
+        sysreg::write_any(*register, 0);
     }
     // Group 0 may be the Secure state's, where an access would trap: then the lowest bit of a priority does not stay, as
     // what we write is halved (4.8).
@@ -350,7 +350,7 @@ fn forget_active() {
     sysreg::write(Register::ICC_PMR_EL1, lowest);
     if sysreg::read(Register::ICC_PMR_EL1) == lowest {
         for register in &GROUP0[..count] {
-            sysreg::write(*register, 0);
+            sysreg::write_any(*register, 0);
         }
         sysreg::write(Register::ICC_IGRPEN0_EL1, 0);
     }

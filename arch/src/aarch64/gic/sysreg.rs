@@ -75,6 +75,18 @@ pub(crate) use machine::{read, synchronize, write};
 #[cfg(not(target_os = "none"))]
 pub(crate) use fake::{read, synchronize, write};
 
+/// [`read`] of a register that is not known before: every one has its instruction, here and not in each caller.
+#[inline(never)]
+pub(crate) fn read_any(register: Register) -> u64 {
+    read(register)
+}
+
+/// [`write`] to a register that is not known before.
+#[inline(never)]
+pub(crate) fn write_any(register: Register, value: u64) {
+    write(register, value);
+}
+
 /// Registers of the host's thread: what was written is read, and the order of writes is kept.
 #[cfg(not(target_os = "none"))]
 pub(crate) mod fake {

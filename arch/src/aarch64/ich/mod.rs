@@ -252,8 +252,8 @@ pub fn save(state: &mut IchState) {
     }
     let groups = active_priorities(features);
     for (value, [group0, group1]) in state.ap0r.iter_mut().zip(&mut state.ap1r).zip(groups) {
-        *value.0 = sysreg::read(group0) as u32;
-        *value.1 = sysreg::read(group1) as u32;
+        *value.0 = sysreg::read_any(group0) as u32;
+        *value.1 = sysreg::read_any(group1) as u32;
     }
 }
 
@@ -264,8 +264,8 @@ pub fn restore(state: &IchState) {
     set_vmcr(state.vmcr);
     let groups = active_priorities(features);
     for (value, [group0, group1]) in state.ap0r.iter().zip(&state.ap1r).zip(groups) {
-        sysreg::write(group0, u64::from(*value.0));
-        sysreg::write(group1, u64::from(*value.1));
+        sysreg::write_any(group0, u64::from(*value.0));
+        sysreg::write_any(group1, u64::from(*value.1));
     }
     for index in 0..features.list_registers {
         write_lr(index, state.lr[index]);

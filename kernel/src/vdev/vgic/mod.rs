@@ -25,7 +25,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::gather::Gather;
+use crate::gather::{Gather, Grow};
 use crate::guest_map::SPI_END;
 use crate::vdev::CpuSet;
 use alloc::vec::Vec;
@@ -163,10 +163,10 @@ impl Vgic {
             .gather();
         let mut irqs = Vec::with_capacity(cpus.len() * PRIVATE + SPIS + lpi_slots);
         for cpu in 0..cpus.len() {
-            irqs.extend((0..32).map(|intid| Irq::new(intid, cpu as u8)));
+            irqs.add_all((0..32).map(|intid| Irq::new(intid, cpu as u8)));
         }
-        irqs.extend((32..SPI_END).map(|intid| Irq::new(intid, NO_CPU)));
-        irqs.extend((0..lpi_slots).map(|_| Irq::new(0, NO_CPU)));
+        irqs.add_all((32..SPI_END).map(|intid| Irq::new(intid, NO_CPU)));
+        irqs.add_all((0..lpi_slots).map(|_| Irq::new(0, NO_CPU)));
         let mut vgic = Self {
             cpus,
             irqs,
