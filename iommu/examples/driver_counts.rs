@@ -119,6 +119,7 @@ fn stage_two(table: &Table, tag: u16) -> StreamConfig {
         tag: CacheTag(tag),
         root: table.root(),
         input_bits: table.input_bits(),
+        ats: false,
     })
 }
 

@@ -57,6 +57,10 @@ pub struct Fault {
     pub ipa: Option<Gpa>,
     /// Whether the transaction was a write.
     pub write: bool,
+    /// Whether it was privileged, where the event says so.
+    pub privileged: bool,
+    /// Whether it was an instruction fetch, where the event says so.
+    pub instruction: bool,
     /// Whether the transaction is stalled and waits for a response.
     pub stalled: bool,
     /// Stall tag, where `stalled`.

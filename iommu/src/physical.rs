@@ -25,6 +25,8 @@ pub struct Caps {
     pub address_space_bits: u8,
     /// Bits of a PASID at most.
     pub pasid_bits: u8,
+    /// Devices may cache translations (ATS).
+    pub ats: bool,
 }
 
 /// A second-stage table as a device entry needs it.
@@ -36,6 +38,9 @@ pub struct StageTwo {
     pub root: Hpa,
     /// Input address width in bits.
     pub input_bits: u8,
+    /// ATS is on: the device may cache what it is told, and is told when that is gone. With a first stage on it, that one's
+    /// `ats` counts.
+    pub ats: bool,
 }
 
 /// A first stage as a device entry needs it, field by field: what a guest asked for, canonicalised, or the host's own.
@@ -59,7 +64,8 @@ pub struct StageOneConfig {
     pub shareability: u8,
     /// Faults never stall, whatever a context says.
     pub no_stall: bool,
-    /// ATS is on. The host's decision, never copied from a guest: the device's cache has to be invalidated by somebody.
+    /// ATS is on. The host's decision, never copied from a guest: what the device says to be translated is believed. A
+    /// guest whose stage 1 this is tells the device itself what to forget of that.
     pub ats: bool,
 }
 
@@ -76,6 +82,15 @@ pub struct StageOneTable {
     pub granule: Granule,
     /// Memory attributes that its leaves index (MAIR).
     pub attributes: u64,
+}
+
+/// How a device uses first-stage tables of the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ContextSetup {
+    /// Bits of its PASIDs.
+    pub pasid_bits: u8,
+    /// ATS is on, as with [`StageTwo::ats`].
+    pub ats: bool,
 }
 
 /// What a device's DMA goes through. A driver never parses a guest's entry.
@@ -129,8 +144,12 @@ impl Granule {
 /// Tag of the first-stage tables that the host owns: no slice has it, and their address spaces keep them apart.
 pub const HOST: CacheTag = CacheTag(0);
 
-/// What has to leave the caches of the IOMMU. Order within a batch is not significant; all of it is complete when
+/// What has to leave the caches of the IOMMU. Order within a batch is not significant, but that device caches come after
+/// what they would fetch again; all of it is complete when
 /// [`PhysicalIommu::invalidate`] returns `Ok`.
+///
+/// What leaves a table of ours also leaves the caches of devices that have ATS on with it, without being named; of a guest's
+/// first stage nothing does but by name. For a device that does not answer see [`IommuError::DeviceTlb`].
 ///
 /// A second-stage range also takes what was combined from both stages, wherever a first stage may have been in use under
 /// the tag since the tag was last invalidated as a whole; the driver sees to that itself.
@@ -302,6 +321,9 @@ pub enum IommuError {
     Unsupported,
     /// The hardware refused a command of ours; the architecture's own code.
     Command(u8),
+    /// This device did not say in time that it has forgotten what it was told to (ATS), and goes on as it was: it may still
+    /// reach what is gone. What came before it in a batch is complete.
+    DeviceTlb(DeviceId),
     /// Registers read as all ones: the hardware is not there any more.
     Gone,
     /// The hardware has stopped serving and refuses all DMA, or its driver was dropped.
@@ -316,6 +338,7 @@ impl core::fmt::Display for IommuError {
             Self::NoSuchDevice(device) => ("no device", Some(device.0.into())),
             Self::Unsupported => ("not supported", None),
             Self::Command(code) => ("refused a command, code", Some(code.into())),
+            Self::DeviceTlb(device) => ("no answer to ATC_INV of device", Some(device.0.into())),
             Self::Gone => ("not there any more", None),
             Self::Stopped => ("stopped, and refuses all dma", None),
         };
@@ -343,19 +366,20 @@ pub trait PhysicalIommu: Send {
     /// Puts `config` in force for `device`. When it returns, no transaction that starts later uses the old one.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError>;
     /// Puts a first-stage table of the host's in force for what `device` sends with `pasid`; 0 is without one, `None`
-    /// refuses. `pasid_bits` is how many the device has, the same on each call. PASIDs go on as they are when
+    /// refuses. `with` is the same on each call. PASIDs go on as they are when
     /// [`attach`](Self::attach) refuses what comes without one; after [`StreamConfig::Abort`] everything is refused until
     /// what comes without a PASID is told otherwise. When this returns, no transaction that starts later uses the old
     /// table. Addresses are tagged by [`HOST`] and the table's address space.
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] where there is no such PASID, no such first stage, or where the device as a whole goes
-    /// through a second stage or a guest's first; those of the hardware. The PASID is refused then.
+    /// through a second stage or a guest's first; [`IommuError::DeviceTlb`], with the device refused as a whole; those of
+    /// the hardware. The PASID is refused then.
     fn attach_context(
         &mut self,
         _device: DeviceId,
         _pasid: u32,
-        _pasid_bits: u8,
+        _with: ContextSetup,
         _table: Option<&StageOneTable>,
     ) -> Result<(), IommuError> {
         Err(IommuError::Unsupported)

@@ -268,6 +268,7 @@ fn an_entry_of_a_39_bit_stage_2() {
                 tag: CacheTag(7),
                 root: Hpa(0x8_1234_5000),
                 input_bits,
+                ats: false,
             }),
         )
         .expect("fits");
@@ -548,6 +549,7 @@ fn an_entry_with_a_stage_1_of_the_guest() {
         tag: CacheTag(7),
         root: Hpa(0x8_1234_5000),
         input_bits: 39,
+        ats: false,
     };
     // As Linux writes it: V, S1 translates, table at 0x4567_8000 | write-back, inner shareable.
     let words = [0xb | 0x4567_8000, 0xd4];

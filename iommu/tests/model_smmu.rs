@@ -354,6 +354,7 @@ fn a_stream_of_nobody_is_recorded_and_a_silenced_one_is_not() {
         tag: CacheTag(3),
         root: table.root(),
         input_bits: 52,
+        ats: false,
     };
     rig.attach(8, &table, 3);
     let refused = rig.driver.attach(DeviceId(8), StreamConfig::StageTwo(wide));

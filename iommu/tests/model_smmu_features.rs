@@ -3,17 +3,22 @@
 mod rig;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use iommu::addr::Hpa;
 use iommu::id::{CacheTag, DeviceId};
 use iommu::model::memory::Order;
-use iommu::model::smmu::{Completion, Config, Denied, Pace, StallModel};
-use iommu::physical::{Invalidated, Invalidation, PhysicalIommu};
-use rig::{RAM, Rig, map, translation};
+use iommu::model::smmu::{Completion, Config, Denied, Initiator, Pace, StallModel};
+use iommu::physical::{
+    ContextSetup, Granule, HOST, Invalidated, Invalidation, PhysicalIommu, StageOneTable,
+};
+use iommu::table::{Granule4K, PageTable, Shape, StageOne, StageOneAttributes};
+use rig::{RAM, Rig, map, span, translation};
 
 const PAGE: u64 = 4096;
 
 /// Values of each parameter.
-const VALUES: [usize; 16] = [2, 2, 2, 2, 2, 5, 8, 3, 3, 2, 2, 2, 3, 2, 2, 2];
+const VALUES: [usize; 20] = [2, 2, 2, 2, 2, 5, 8, 3, 3, 2, 2, 2, 3, 2, 2, 2, 3, 2, 3, 2];
 
 type Row = [usize; VALUES.len()];
 
@@ -82,6 +87,10 @@ fn config(row: &Row) -> Config {
         ats: flag(15),
         pri: flag(15),
         msi: flag(15),
+        bbml: row[16] as u8,
+        cd_two_level: flag(17),
+        substream_bits: [0, 4, 12][row[18]],
+        asid16: flag(19),
         pri_queue_log2: 4,
         stall_max: 16,
         ..Config::default()
@@ -133,6 +142,9 @@ fn live_on(config: Config, order: Order) {
         rig.abort(*device);
         assert_eq!(rig.smmu.dma_read(*device, 0, 1), Err(Denied::StreamAbort));
     }
+    if config.stage_one {
+        first_stages(&mut rig, last, &config);
+    }
     let outside = u64::from(last) + 1;
     if let Ok(outside) = u32::try_from(outside) {
         let config = rig::stage_two(&table, tag);
@@ -146,6 +158,85 @@ fn live_on(config: Config, order: Order) {
     let Rig { driver, memory, .. } = rig;
     drop(driver);
     assert_eq!(memory.live(), (0, 0));
+}
+
+/// The same with a first stage of the host's: without a PASID and, where there are any, with the last one.
+fn first_stages(rig: &mut Rig, device: u32, config: &Config) {
+    let at = DeviceId(device);
+    let shape = Shape {
+        coherent: rig.driver.features().coherent,
+        output_bits: config.output_bits().min(48),
+        ..Shape::new(39)
+    };
+    type Table = PageTable<iommu::model::memory::Memory, StageOne<Granule4K>>;
+    let mut table = Table::with_shape(Arc::clone(&rig.platform), shape).expect("memory");
+    let dma = StageOneAttributes::DMA;
+    table
+        .map(span(0x1000, PAGE), Hpa(RAM), dma)
+        .expect("mapped");
+    table
+        .map(span(0x20_0000, 0x20_0000), Hpa(RAM), dma)
+        .expect("mapped");
+    let asid = if config.asid16 { 0x1ff } else { 0xff };
+    let one = StageOneTable {
+        asid,
+        root: table.root(),
+        input_bits: 39,
+        granule: Granule::Size4K,
+        attributes: StageOneAttributes::MAIR,
+    };
+    let with = ContextSetup {
+        pasid_bits: config.substream_bits,
+        ats: config.ats,
+    };
+    let pasids = [0, (1 << config.substream_bits) - 1];
+    let pasids = &pasids[..if config.substream_bits == 0 { 1 } else { 2 }];
+    let from = |pasid| match pasid {
+        0 => Initiator::from(device),
+        _ => Initiator::from(device).with_substream(pasid),
+    };
+    for pasid in pasids {
+        rig.driver
+            .attach_context(at, *pasid, with, Some(&one))
+            .expect("attached");
+        rig.smmu
+            .dma_write(from(*pasid), 0x1ffe, &[1, 2])
+            .expect("written");
+        assert!(rig.smmu.dma_read(from(*pasid), 0x20_3000, 1).is_ok());
+        assert_eq!(
+            rig.smmu.ats_translate(from(*pasid), 0x1000, true).is_ok(),
+            config.ats
+        );
+    }
+    for range in [span(0x1000, PAGE), span(0x20_3000, 3 * PAGE)] {
+        let cut = table.unmap(range);
+        let stale = Invalidation::StageOneRange {
+            tag: HOST,
+            asid: Some(asid),
+            range: cut.stale(),
+            granule: Granule::Size4K,
+            level: 0,
+            leaf: cut.leaf_only(),
+        };
+        rig.driver.invalidate(&[stale]).expect("forgotten");
+        table.release(cut, Invalidated::complete());
+    }
+    for pasid in pasids {
+        for iova in [0x1000, 0x20_3000, 0x20_5000] {
+            let read = rig.smmu.dma_read(from(*pasid), iova, 1);
+            assert_eq!(read, Err(translation(false)));
+            assert!(rig.smmu.ats_translate(from(*pasid), iova, true).is_err());
+        }
+        assert!(rig.smmu.dma_read(from(*pasid), 0x20_6000, 1).is_ok());
+        rig.driver
+            .attach_context(at, *pasid, with, None)
+            .expect("refused");
+        assert!(rig.smmu.dma_read(from(*pasid), 0x20_6000, 1).is_err());
+    }
+    let all = Invalidation::AddressSpace { tag: HOST, asid };
+    rig.driver.invalidate(&[all]).expect("forgotten");
+    table.retire(Invalidated::complete());
+    rig.drain();
 }
 
 #[test]

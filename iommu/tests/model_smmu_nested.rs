@@ -91,6 +91,7 @@ impl Guest {
             tag: CacheTag(tag),
             root: self.table.root(),
             input_bits: 39,
+            ats: false,
         };
         let config = StreamConfig::Nested {
             stage_two,
@@ -363,7 +364,8 @@ fn what_a_device_keeps_by_ats_goes_with_its_own_invalidation() {
     );
     assert_eq!(guest.rig.smmu.ats_translate(8, VA, false), Ok(RAM + 0x5000));
     guest.map_page(root, VA, 0x9000 | PAGE_RW);
-    guest.forget(Invalidation::Tag(CacheTag(3)));
+    // What a guest does to its own stage 1, it tells the device itself.
+    guest.forget(Invalidation::StageOne(CacheTag(3)));
     assert_eq!(guest.rig.smmu.ats_translate(8, VA, false), Ok(RAM + 0x5000));
     guest.forget(Invalidation::DeviceTlb {
         device: DeviceId(8),

@@ -119,6 +119,7 @@ fn lives(fault: Fault, memory: &Memory, smmu: &SmmuModel, coherent: bool) -> boo
         tag: CacheTag(3),
         root: table.root(),
         input_bits: 39,
+        ats: false,
     });
     let mut good = smmu.dma_read(8, 0x1000, 1).is_err();
     good &= driver.attach(DeviceId(8), config).is_ok();

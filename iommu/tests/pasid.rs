@@ -295,6 +295,7 @@ fn the_driver_itself_refuses_what_the_objects_never_ask_for() {
     let from = Requester {
         stream: DeviceId(STREAM),
         pasid_bits: 4,
+        ats: false,
     };
     let own = Own::new(&vm, 1);
     let device = device(&vm, STREAM, 4);
@@ -321,7 +322,11 @@ fn the_driver_itself_refuses_what_the_objects_never_ask_for() {
     let put = |pasid, table| {
         use iommu::physical::PhysicalIommu;
         let mut smmu = unit.physical().lock();
-        smmu.attach_context(DeviceId(STREAM), pasid, 4, table)
+        let with = iommu::physical::ContextSetup {
+            pasid_bits: 4,
+            ats: false,
+        };
+        smmu.attach_context(DeviceId(STREAM), pasid, with, table)
     };
     assert_eq!(put(1, Some(&table)), Err(IommuError::Unsupported));
     assert_eq!(vm.model().translate(STREAM, GUEST, true), Ok(RAM));

@@ -5,6 +5,7 @@ mod vm;
 use std::collections::BTreeMap;
 
 use iommu::addr::{Hpa, Iova};
+use iommu::id::DeviceId;
 use iommu::model::smmu::{Config, Denied, Pace};
 use iommu::object::Error;
 use iommu::physical::IommuError;
@@ -123,15 +124,20 @@ fn driven(config: Config) -> (Vm, Driven) {
 #[test]
 fn a_device_that_does_not_answer_stops_the_count_at_its_own_entry() {
     for at in [0, 1, 30, 62] {
-        let (vm, driven) = driven(Config {
+        let vm = Vm::one(Config {
             ats: true,
             ..Config::default()
         });
+        let space = Space::plain(&vm, 1);
+        let driven = Driven::with(&vm, 0, (STREAM, NAME), &space, true);
         let mut commands = vec![says::asid(1); 63];
         commands[at] = says::atc(NAME, 0x5000, 0);
+        // Once may be another's: it is asked again.
         vm.model().time_out_atc();
+        assert_eq!(driven.say(&commands).complete, 63);
+        vm.model().mute(STREAM, true);
         let progress = driven.say(&commands);
-        let error = Error::Hardware(IommuError::Command(3));
+        let error = Error::Hardware(IommuError::DeviceTlb(DeviceId(STREAM)));
         assert_eq!((progress.complete, progress.result), (at, Err(error)));
         assert_eq!(driven.say(&commands[at..]).complete, 63 - at);
     }

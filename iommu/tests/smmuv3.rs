@@ -38,6 +38,7 @@ fn stage_two(tag: u16) -> StreamConfig {
         tag: CacheTag(tag),
         root: Hpa(ROOT),
         input_bits: 39,
+        ats: false,
     })
 }
 
@@ -463,21 +464,25 @@ fn what_does_not_fit_the_smmu_closes_the_stream() {
             tag: CacheTag(1),
             root: Hpa(ROOT + 8),
             input_bits: 39,
+            ats: false,
         },
         StageTwo {
             tag: CacheTag(1),
             root: Hpa(1 << 44),
             input_bits: 39,
+            ats: false,
         },
         StageTwo {
             tag: CacheTag(1),
             root: Hpa(ROOT),
             input_bits: 31,
+            ats: false,
         },
         StageTwo {
             tag: CacheTag(1),
             root: Hpa(ROOT),
             input_bits: 45,
+            ats: false,
         },
     ];
     for two in bad {

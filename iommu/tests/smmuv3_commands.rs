@@ -34,6 +34,7 @@ fn stage_two(tag: u16) -> StreamConfig {
         tag: CacheTag(tag),
         root: Hpa(ROOT),
         input_bits: 39,
+        ats: false,
     })
 }
 
@@ -195,23 +196,36 @@ fn an_entry_that_the_smmu_has_no_command_for_stops_the_batch_before_it() {
 fn a_device_that_does_not_answer_fails_the_entry_that_asked_it() {
     let fake = Fake::with(0x0, 0x0d44_101b | 1 << 10);
     let mut smmu = start(&fake).unwrap();
-    fake.commands();
     let ask = Invalidation::DeviceTlb {
         device: DeviceId(8),
         pasid: None,
         range: Span::<Iova>::new(Iova(0x3000), 0x2000),
     };
     let tag = Invalidation::Tag(CacheTag(1));
+    // A device that may have nothing is not asked.
+    fake.commands();
     smmu.submit(&[tag, ask]).unwrap();
-    assert_eq!(fake.commands()[1], [0x8_0000_0040, 3]);
-    // The CMD_SYNC, fourth, ends with CERROR_ATC_INV_SYNC once.
-    fake.state().refuse = Some((3, 3));
-    let incomplete = Incomplete {
-        complete: 1,
-        error: IommuError::Command(3),
+    let told = fake.commands();
+    assert!(told.iter().all(|it| it[0] as u8 != 0x40), "{told:x?}");
+    let StreamConfig::StageTwo(two) = stage_two(7) else {
+        unreachable!("it is one");
     };
-    assert_eq!(smmu.submit(&[tag, ask, tag]), Err(incomplete));
+    let config = StreamConfig::StageTwo(StageTwo { ats: true, ..two });
+    smmu.attach(DeviceId(8), config).unwrap();
+    fake.commands();
+    smmu.submit(&[tag, ask]).unwrap();
+    let sync = [0x46, 0];
+    assert_eq!(
+        fake.commands(),
+        [[0x28 | 1 << 32, 0], sync, [0x8_0000_0040, 3], sync]
+    );
+    // The CMD_SYNC ends with CERROR_ATC_INV_SYNC once: the device is asked alone, and then all of it again.
+    fake.state().refuse = Some((4, 3));
     smmu.submit(&[tag, ask, tag]).unwrap();
+    let told = fake.commands();
+    let asked: Vec<_> = told.iter().filter(|it| it[0] as u8 == 0x40).collect();
+    let [one, other] = [[0x8_0000_0040, 3], [0x8_0000_0040, 52]];
+    assert_eq!(asked, [&one, &other, &one]);
 }
 
 #[test]

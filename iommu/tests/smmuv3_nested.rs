@@ -85,6 +85,7 @@ impl Guest {
                 tag,
                 root: self.table.root(),
                 input_bits: self.table.input_bits(),
+                ats: false,
             },
             stage_one: StageOneConfig {
                 contexts,

@@ -12,7 +12,7 @@ use iommu::guest::vsmmu::{ContextCopies, Interrupts, ObjectSlice, Setup, VirtSmm
 use iommu::hal::{DmaBuffer, Platform};
 use iommu::id::IommuIndex;
 use iommu::model::memory::Memory;
-use iommu::model::smmu::{Config, Denied};
+use iommu::model::smmu::{Config, Denied, Initiator};
 use iommu::object::driver::Access;
 use iommu::object::{Context, Ioas};
 use iommu::smmuv3::event;
@@ -63,6 +63,72 @@ fn a_guests_stage_1_is_walked_by_the_hardware_and_its_invalidations_reach_it() {
     assert_eq!(vm.reaches(0, STREAM, GUEST + VA), Ok(GUEST + VA));
     guest.write(0x44, 1 << 31 | 1 << 20);
     assert_eq!(vm.reaches(0, STREAM, GUEST + VA), Err(Denied::StreamAbort));
+}
+
+/// IDR0.ATS, STE.EATS, CMD_ATC_INV: for a device that the owner trusts, and no other.
+#[test]
+fn a_trusted_device_caches_what_its_guest_lets_it_and_forgets_as_told() {
+    const EATS: u64 = 1 << 28;
+    let atc = [0x40 | u64::from(NAME) << 32, VA];
+    for (hardware, offered, trusted) in [
+        (true, true, true),
+        (true, true, false),
+        (true, false, true),
+        (false, true, true),
+    ] {
+        let vm = Vm::one(Config {
+            ats: hardware,
+            ..Config::default()
+        });
+        let mut setup = setup(&vm);
+        setup.offer.ats = offered;
+        let mut guest = Guest::trusted(&Place::of(&vm), STREAM, setup, trusted);
+        assert_eq!(guest.read(0) >> 10 & 1 != 0, hardware && offered);
+        guest.up();
+        let (space, contexts) = space(&vm, 3);
+        let [first, second] = entry(contexts, 0);
+        guest.entry([first, second | EATS]);
+        assert_eq!(vm.reaches(0, STREAM, VA), Ok(GUEST + 3 * PAGE));
+        let asked = vm.model().ats_translate(STREAM, VA, true);
+        if !(hardware && offered && trusted) {
+            assert_eq!(asked, refused(0x05));
+            let forbidden = vm.model().translated_write(STREAM, RAM, &[1]);
+            assert_eq!(forbidden.map(|()| 0), refused(0x07));
+            continue;
+        }
+        assert_eq!(asked, Ok(RAM + 3 * PAGE));
+        space.map(&vm, VA, Some(GUEST + 4 * PAGE));
+        guest.say(&[[0x12 | 1 << 48, VA | 1]]);
+        let asked = vm.model().ats_translate(STREAM, VA, true);
+        assert_eq!(asked, Ok(RAM + 3 * PAGE), "the device was not told");
+        guest.say(&[[0x12 | 1 << 48, VA | 1], atc]);
+        let asked = vm.model().ats_translate(STREAM, VA, true);
+        assert_eq!(asked, Ok(RAM + 4 * PAGE));
+        // An entry without EATS ends it for good; one with it begins anew.
+        guest.entry([first, second]);
+        assert_eq!(
+            vm.model().ats_translate(STREAM, VA + PAGE, true),
+            refused(0x05)
+        );
+        guest.entry([first, second | EATS]);
+        space.map(&vm, VA, Some(GUEST + 5 * PAGE));
+        guest.say(&[[0x10, 0], atc]);
+        let asked = vm.model().ats_translate(STREAM, VA, true);
+        assert_eq!(asked, Ok(RAM + 5 * PAGE));
+        // The device does not answer: the guest hears it from its queue, and the device is out.
+        vm.model().mute(STREAM, true);
+        guest.store(guest::COMMANDS + u64::from(guest.prod) * 16, &atc);
+        guest.store(guest::COMMANDS + u64::from(guest.prod + 1) * 16, &[0x46, 0]);
+        guest.write(0x98, u64::from(guest.prod) + 2);
+        assert_eq!(guest.read(0x9c), guest.prod | 3 << 24);
+        assert_eq!(guest.read(0x60) & 1, 1, "GERROR.CMDQ_ERR");
+        let write = vm.model().translated_write(STREAM, RAM + 5 * PAGE, &[1]);
+        assert_eq!(write.map(|()| 0), refused(0x07));
+        // It acknowledges, and goes on.
+        guest.write(0x64, 1);
+        guest.settle();
+        assert_eq!(guest.read(0x9c) & 0xff_ffff, guest.prod + 2);
+    }
 }
 
 #[test]
@@ -233,6 +299,57 @@ fn a_stall_waits_for_the_guests_own_command() {
         (requests.taken, requests.answered, requests.dropped),
         (2, 1, 1)
     );
+}
+
+/// §7.3.13 to §7.3.16: what stalled and why is the guest's to know, field by field.
+#[test]
+fn the_record_of_a_stall_says_what_it_was() {
+    let vm = Vm::one(Config::full());
+    let mut guest = Guest::of(&vm);
+    guest.up();
+    let (space, contexts) = space(&vm, 3);
+    guest.store(contexts, &[space.context()[0] | 1 << 44]);
+    // Read-only (AP[2]), never executable when privileged (PXN), not accessed (AF), past the output.
+    let page = (GUEST + PAGE) | vm::LEAF;
+    let pages = [
+        (0x10_0000, page | 1 << 7),
+        (0x10_1000, page | 1 << 53),
+        (0x10_2000, page & !(1 << 10)),
+        (0x10_3000, 1 << 47 | vm::LEAF),
+    ];
+    for (va, word) in pages {
+        vm.store(space.entry(&vm, va), word);
+    }
+    guest.entry(entry(contexts, 0));
+    let plain = Initiator::from(STREAM);
+    let kernel = Initiator {
+        privileged: true,
+        ..plain
+    };
+    let fetch = Initiator {
+        instruction: true,
+        ..kernel
+    };
+    // Event, PnU, InD, RnW.
+    let cases = [
+        (plain, 0x10_4000, true, [0x10, 0, 0, 0]),
+        (kernel, 0x10_0000, true, [0x13, 1, 0, 0]),
+        (fetch, 0x10_1000, false, [0x13, 1, 1, 1]),
+        (plain, 0x10_2000, false, [0x12, 0, 0, 1]),
+        (kernel, 0x10_3000, false, [0x11, 1, 0, 1]),
+    ];
+    for (at, (from, va, write, [event, pnu, ind, rnw])) in (0..).zip(cases) {
+        let Err(Denied::Stalled(_)) = vm.model().translate(from, va, write) else {
+            panic!("{va:#x} stalls");
+        };
+        guest.serve(&vm);
+        let [first, second, input, _] = guest.load(EVENTS + at * 32);
+        assert_eq!((first & 0xff, input), (event, va));
+        assert_eq!(second >> 33 & 7, pnu | ind << 1 | rnw << 2, "{va:#x}");
+        assert_eq!((second >> 31 & 1, second >> 40 & 3), (1, 2));
+        guest.say(&[[0x44 | 2 << 12 | u64::from(NAME) << 32, second & 0xffff]]);
+        guest.write(0x1_00ac, at + 1);
+    }
 }
 
 #[test]

@@ -321,6 +321,7 @@ fn bind(
             streams: &streams,
             group: master.group,
             pasid_bits: 0,
+            ats: false,
             reserved: &[],
             // Or its guest knows that it does not, from its device tree.
             coherent: true,

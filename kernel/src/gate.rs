@@ -36,6 +36,8 @@ const NO_FAULT: Fault = Fault {
     iova: None,
     ipa: None,
     write: false,
+    privileged: false,
+    instruction: false,
     stalled: false,
     tag: 0,
     raw: [0; 4],

@@ -238,6 +238,8 @@ mod tests {
                 iova: Some(Iova(iova)),
                 ipa: None,
                 write: true,
+                privileged: false,
+                instruction: false,
                 stalled: false,
                 tag: 0,
                 raw: [0; 4],

@@ -18,6 +18,7 @@ pub(super) struct Bound {
     pub streams: Vec<DeviceId>,
     pub group: u32,
     pub pasid_bits: u8,
+    pub ats: bool,
     pub reserved: Vec<ReservedRegion>,
     pub shares_page_requests: bool,
     pub dirty_tracking: bool,
@@ -72,6 +73,18 @@ impl Inner {
         if taken {
             return Err(Error::GroupOwned(info.group));
         }
+        // Who shares a stream would be trusted with the other.
+        let mixed = self.ids.live().any(|(_, entry)| match &entry.object {
+            Object::Device(other) => {
+                other.driver.index() == index
+                    && other.ats != info.ats
+                    && other.streams.iter().any(|it| info.streams.contains(it))
+            }
+            _ => false,
+        });
+        if mixed {
+            return Err(Error::Incompatible);
+        }
         self.publish_with(|inner, id| {
             let streams = room::copy(info.streams)?;
             let reserved = room::copy(info.reserved)?;
@@ -96,6 +109,7 @@ impl Inner {
                 streams,
                 group: info.group,
                 pasid_bits: info.pasid_bits,
+                ats: info.ats,
                 reserved,
                 shares_page_requests: info.shares_page_requests,
                 dirty_tracking,
@@ -111,6 +125,8 @@ impl Inner {
     /// # Errors
     /// Its DMA could not be stopped. It stays then, with all that it is attached to.
     pub(super) fn unbind(&mut self, device: u32) -> Result<(), IommuError> {
+        // One that its driver has refused everything is refused only what its next owner does not attach.
+        self.find_contained();
         let Ok(bound) = self.ids.device(device) else {
             return Ok(());
         };

@@ -45,7 +45,8 @@ pub enum Record {
         /// The driver's word.
         error: u64,
     },
-    /// A device could not be put back where it was. It is refused DMA.
+    /// A device could not be put back where it was, or does not forget what it has cached ([`IommuError::DeviceTlb`]). It
+    /// is refused DMA.
     Contained {
         /// The device's ID.
         device: u32,
@@ -81,6 +82,12 @@ const READ: u32 = 1;
 const WRITE: u32 = 2;
 const EXECUTE: u32 = 4;
 const PRIVILEGED: u32 = 8;
+
+/// The bits of what is asked for.
+fn access(asked: &[(bool, u32)]) -> u32 {
+    let bits = asked.iter().filter(|(is, _)| *is);
+    bits.fold(0, |all, (_, bit)| all | bit)
+}
 
 impl Inner {
     /// Takes one fault of a physical IOMMU.
@@ -179,7 +186,13 @@ impl Inner {
             group: fault.tag,
             stalled: true,
             last: true,
-            access: if fault.write { WRITE } else { READ },
+            access: access(&[
+                (!fault.write, READ),
+                (fault.write, WRITE),
+                (fault.instruction, EXECUTE),
+                (fault.privileged, PRIVILEGED),
+            ]),
+            reason: Some(fault.reason),
             address: fault.iova.map_or(0, |iova| iova.0),
             cookie: 0,
         };
@@ -200,20 +213,19 @@ impl Inner {
         if asked.is_stop_marker() {
             return Delivery::Ignored;
         }
-        let access = [
-            (asked.read, READ),
-            (asked.write, WRITE),
-            (asked.execute, EXECUTE),
-            (asked.privileged, PRIVILEGED),
-        ];
-        let access = access.into_iter().filter(|(is, _)| *is);
         let request = PageRequest {
             device,
             pasid: asked.pasid,
             group: asked.group,
             stalled: false,
             last: asked.last,
-            access: access.fold(0, |all, (_, bit)| all | bit),
+            access: access(&[
+                (asked.read, READ),
+                (asked.write, WRITE),
+                (asked.execute, EXECUTE),
+                (asked.privileged, PRIVILEGED),
+            ]),
+            reason: None,
             address: asked.address.0,
             cookie: 0,
         };

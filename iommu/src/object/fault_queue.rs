@@ -7,6 +7,7 @@ use super::driver::{Answer, Driver, Waiting};
 use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, Record, room};
+use crate::fault::FaultReason;
 use crate::id::{DeviceId, IommuIndex};
 
 /// Requests that one queue holds at most.
@@ -25,6 +26,8 @@ pub struct PageRequest {
     pub stalled: bool,
     /// Nothing of the group comes after this.
     pub last: bool,
+    /// Why a stalled transaction could not go on; page requests do not say.
+    pub reason: Option<FaultReason>,
     /// Access asked for: 1 read, 2 write, 4 execute, 8 privileged.
     pub access: u32,
     /// Address of the page.

@@ -149,7 +149,9 @@ impl Context {
 
     /// The oldest of what no object could be told.
     pub fn record(&self) -> Option<Item<Record>> {
-        self.shared.lock().records.pop()
+        let mut inner = self.shared.lock();
+        inner.find_contained();
+        inner.records.pop()
     }
 
     /// How many objects there are.

@@ -11,6 +11,7 @@ use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, device};
 use crate::id::DeviceId;
+use crate::physical::IommuError;
 
 /// One move of the devices of a group.
 pub(super) struct Move {
@@ -52,6 +53,7 @@ impl Inner {
         Requester {
             stream,
             pasid_bits: bound.map_or(0, |bound| bound.pasid_bits),
+            ats: bound.is_ok_and(|bound| bound.ats),
         }
     }
 
@@ -231,6 +233,31 @@ impl Inner {
             driver.attach(&self.requester(device, *stream), 0, &Target::Abort)?;
         }
         Ok(())
+    }
+
+    /// Devices that drivers refuse everything since they do not forget what they have cached: they are silenced, and their
+    /// owner is told.
+    pub(super) fn find_contained(&mut self) {
+        loop {
+            let found = self.ids.live().find_map(|(id, entry)| match &entry.object {
+                Object::Device(it) if !it.silenced => {
+                    let stream = it
+                        .streams
+                        .iter()
+                        .find(|stream| it.driver.is_contained(**stream));
+                    stream.map(|stream| (id, *stream))
+                }
+                _ => None,
+            });
+            let Some((device, stream)) = found else {
+                return;
+            };
+            if let Ok(bound) = self.ids.device_mut(device) {
+                bound.silenced = true;
+            }
+            let error = Error::Hardware(IommuError::DeviceTlb(stream));
+            self.records.push(Record::Contained { device, error });
+        }
     }
 
     /// Ends a device's silence: each of its streams goes through what it would have without.

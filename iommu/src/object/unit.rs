@@ -16,8 +16,8 @@ use super::{Error, room};
 use crate::hal::Platform;
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Caps, Granule, HOST, Invalidate, Invalidated, Invalidation, IommuError, PhysicalIommu,
-    StageOneTable, StageTwo, StreamConfig,
+    Caps, ContextSetup, Granule, HOST, Invalidate, Invalidated, Invalidation, IommuError,
+    PhysicalIommu, StageOneConfig, StageOneTable, StageTwo, StreamConfig,
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::sync::Mutex;
@@ -85,6 +85,8 @@ pub struct Unit<P: Platform, I: Backend> {
     /// Address spaces of its own first stages, all under [`HOST`].
     spaces: Mutex<CacheTagAllocator>,
     groups: Mutex<GroupOwners>,
+    /// Streams that are refused as they did not forget what they were told to.
+    contained: Mutex<Vec<DeviceId>>,
 }
 
 impl<P: Platform, I: Backend> Unit<P, I> {
@@ -101,6 +103,7 @@ impl<P: Platform, I: Backend> Unit<P, I> {
             tags: Mutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
             spaces: Mutex::new(CacheTagAllocator::new(caps.address_space_bits)),
             groups: Mutex::new(GroupOwners::default()),
+            contained: Mutex::new(Vec::new()),
         }
     }
 
@@ -115,12 +118,95 @@ impl<P: Platform, I: Backend> Unit<P, I> {
     }
 
     /// Invalidates, with no lock over the wait where the hardware allows. One that lost its state is told again once it
-    /// has it back.
+    /// has it back. A device that does not answer is refused everything, and the others need not care.
     fn invalidate(&self, entry: Invalidation) -> Result<(), IommuError> {
-        match self.submit(entry) {
-            Err(IommuError::Timeout) if self.physical.lock().check()? => self.submit(entry),
-            result => result,
+        let mut again = false;
+        loop {
+            match self.submit(entry) {
+                Err(IommuError::Timeout) if !again && self.physical.lock().check()? => {
+                    again = true;
+                }
+                // There are fewer of them each time.
+                Err(IommuError::DeviceTlb(stream)) => {
+                    let mut physical = self.physical.lock();
+                    physical.attach(stream, StreamConfig::Abort)?;
+                    drop(physical);
+                    self.note_contained(stream);
+                }
+                result => return result,
+            }
         }
+    }
+
+    fn note_contained(&self, stream: DeviceId) {
+        let mut contained = self.contained.lock();
+        if !contained.contains(&stream) && contained.try_reserve(1).is_ok() {
+            contained.push(stream);
+        }
+    }
+
+    /// See [`Driver::attach`].
+    fn put(&self, from: &Requester, pasid: u32, target: &Target) -> Result<(), Error> {
+        // Never for a device that its owner does not trust, whatever a guest asks for.
+        let ats = from.ats && self.caps.ats;
+        let context = |table: Option<&StageOneTable>| {
+            let mut physical = self.physical.lock();
+            let with = ContextSetup {
+                pasid_bits: from.pasid_bits,
+                ats,
+            };
+            physical.attach_context(from.stream, pasid, with, table)
+        };
+        if let Target::Paging { tag, root } = target
+            && root.format == Format::ArmStageOne
+        {
+            return Ok(context(Some(&StageOneTable {
+                asid: tag.0,
+                root: root.root,
+                input_bits: root.input_bits,
+                granule: Granule::Size4K,
+                attributes: StageOneAttributes::MAIR,
+            }))?);
+        }
+        if pasid != 0 {
+            context(None)?;
+            return match target {
+                Target::Refuse | Target::Abort => Ok(()),
+                _ => Err(Error::Incompatible),
+            };
+        }
+        let stage_two = |tag: &CacheTag, root: &Root, ats: bool| StageTwo {
+            tag: *tag,
+            root: root.root,
+            input_bits: root.input_bits,
+            ats,
+        };
+        let config = match target {
+            Target::Refuse => StreamConfig::Refuse,
+            Target::Abort => StreamConfig::Abort,
+            Target::Paging { tag, root } => StreamConfig::StageTwo(stage_two(tag, root, ats)),
+            Target::Nested {
+                tag,
+                parent,
+                stage_one,
+                ..
+            } => match stage_one {
+                StageOne::Refuse => StreamConfig::Refuse,
+                StageOne::Abort => StreamConfig::Abort,
+                StageOne::Bypass => {
+                    // A guest whose entry has no ATS does not tell the device what to forget.
+                    StreamConfig::StageTwo(stage_two(tag, parent, false))
+                }
+                StageOne::Translate(stage_one) => StreamConfig::Nested {
+                    stage_two: stage_two(tag, parent, false),
+                    stage_one: StageOneConfig {
+                        ats: ats && stage_one.ats,
+                        ..*stage_one
+                    },
+                },
+            },
+        };
+        Ok(self.physical.lock().attach(from.stream, config)?)
     }
 
     fn tags_of(&self, format: Format) -> &Mutex<CacheTagAllocator> {
@@ -246,55 +332,22 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
     }
 
     fn attach(&self, from: &Requester, pasid: u32, target: &Target) -> Result<(), Error> {
-        let context = |table: Option<&StageOneTable>| {
-            let mut physical = self.physical.lock();
-            physical.attach_context(from.stream, pasid, from.pasid_bits, table)
-        };
-        if let Target::Paging { tag, root } = target
-            && root.format == Format::ArmStageOne
-        {
-            return Ok(context(Some(&StageOneTable {
-                asid: tag.0,
-                root: root.root,
-                input_bits: root.input_bits,
-                granule: Granule::Size4K,
-                attributes: StageOneAttributes::MAIR,
-            }))?);
+        match self.put(from, pasid, target) {
+            // It is refused as a whole. What was to be refused is.
+            Err(Error::Hardware(IommuError::DeviceTlb(stream))) => {
+                self.note_contained(stream);
+                match target {
+                    Target::Refuse | Target::Abort => Ok(()),
+                    _ => Err(Error::Hardware(IommuError::DeviceTlb(stream))),
+                }
+            }
+            Ok(()) if pasid == 0 => {
+                self.contained.lock().retain(|it| *it != from.stream);
+                Ok(())
+            }
+            result => result,
         }
-        if pasid != 0 {
-            context(None)?;
-            return match target {
-                Target::Refuse | Target::Abort => Ok(()),
-                _ => Err(Error::Incompatible),
-            };
-        }
-        let stage_two = |tag: &CacheTag, root: &Root| StageTwo {
-            tag: *tag,
-            root: root.root,
-            input_bits: root.input_bits,
-        };
-        let config = match target {
-            Target::Refuse => StreamConfig::Refuse,
-            Target::Abort => StreamConfig::Abort,
-            Target::Paging { tag, root } => StreamConfig::StageTwo(stage_two(tag, root)),
-            Target::Nested {
-                tag,
-                parent,
-                stage_one,
-                ..
-            } => match stage_one {
-                StageOne::Refuse => StreamConfig::Refuse,
-                StageOne::Abort => StreamConfig::Abort,
-                StageOne::Bypass => StreamConfig::StageTwo(stage_two(tag, parent)),
-                StageOne::Translate(stage_one) => StreamConfig::Nested {
-                    stage_two: stage_two(tag, parent),
-                    stage_one: *stage_one,
-                },
-            },
-        };
-        Ok(self.physical.lock().attach(from.stream, config)?)
     }
-
     fn alloc_viommu(
         &self,
         kind: u32,
@@ -303,6 +356,17 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
         self.physical.lock().slice(kind, tag, data)
+    }
+
+    fn contain(&self, stream: DeviceId) {
+        let attached = self.physical.lock().attach(stream, StreamConfig::Abort);
+        if attached.is_ok() {
+            self.note_contained(stream);
+        }
+    }
+
+    fn is_contained(&self, stream: DeviceId) -> bool {
+        self.contained.lock().contains(&stream)
     }
 
     fn respond(

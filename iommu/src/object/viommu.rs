@@ -11,7 +11,7 @@ use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, room};
 use crate::id::{CacheTag, DeviceId};
-use crate::physical::Invalidation;
+use crate::physical::{Invalidation, IommuError};
 
 /// Entries that are submitted at once. The array of a guest may be longer.
 pub const BATCH: usize = 63;
@@ -232,6 +232,17 @@ impl Inner {
 
     /// A guest's invalidations, through the slice or through a table without one.
     pub(super) fn invalidate(&mut self, id: u32, kind: u32, entries: Entries<'_>) -> Progress {
+        let progress = self.take_entries(id, kind, entries);
+        // What its guest does not hear from, it is refused: others wait for it too.
+        if let Err(Error::Hardware(IommuError::DeviceTlb(stream))) = progress.result
+            && let Ok(slice) = self.ids.viommu(id)
+        {
+            slice.driver.contain(stream);
+        }
+        progress
+    }
+
+    fn take_entries(&mut self, id: u32, kind: u32, entries: Entries<'_>) -> Progress {
         let object = match self.ids.entry_mut(id) {
             Ok(entry) => &mut entry.object,
             Err(error) => return Progress::refused(error),

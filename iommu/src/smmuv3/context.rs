@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use tock_registers::LocalRegisterCopy;
+
 use super::held::Held;
 use super::hitless::Words;
 use super::probe::{Features, Stalls};
@@ -18,6 +20,12 @@ impl ContextDescriptor {
     /// Refuses every transaction, with an event.
     pub const fn invalid() -> Self {
         Self([0; CD_WORDS])
+    }
+
+    /// Its address space, if it is valid.
+    pub(super) fn asid(&self) -> Option<u16> {
+        let first = LocalRegisterCopy::<u64, CD0::Register>::new(self.0[0]);
+        first.is_set(CD0::V).then(|| first.read(CD0::ASID) as u16)
     }
 
     /// The descriptor of `table`. Faults are recorded and terminated with an abort.

@@ -40,7 +40,11 @@ impl StreamTableEntry {
                     return Err(IommuError::Unsupported);
                 }
                 let (first, second) = stage_one_words(&stage_one, features)?;
-                let Self(mut words) = Self::stage_two(stage_two, features)?;
+                let without = StageTwo {
+                    ats: false,
+                    ..stage_two
+                };
+                let Self(mut words) = Self::stage_two(without, features)?;
                 words[0] = first | (STE0::V::SET + STE0::CONFIG::Nested).value;
                 // A guest that faults on purpose costs fewer records: like ones may be merged.
                 words[1] |= second | STE1::MEV::SET.value;
@@ -73,7 +77,8 @@ impl StreamTableEntry {
             (32..=48).contains(&two.input_bits) && two.input_bits <= features.input_bits();
         // S2S = 0 is ILLEGAL where every fault stalls (§5.2), and a stall that nobody answers holds the device for ever.
         let ends = features.stalls != Stalls::Always;
-        if !tag_fits(two.tag.0, features) || !root_fits || !width_fits || !ends {
+        let ats = !two.ats || features.ats;
+        if !tag_fits(two.tag.0, features) || !root_fits || !width_fits || !ends || !ats {
             return Err(IommuError::Unsupported);
         }
         let start_level = if two.input_bits > 39 { 0 } else { 1 };
@@ -99,7 +104,12 @@ impl StreamTableEntry {
         });
         let mut words = [0; STE_WORDS];
         words[0] = (STE0::V::SET + STE0::CONFIG::StageTwo).value;
-        words[1] = (STE1::SHCFG::Incoming + STE1::EATS::Abort).value;
+        let eats = if two.ats {
+            STE1::EATS::Full
+        } else {
+            STE1::EATS::Abort
+        };
+        words[1] = (STE1::SHCFG::Incoming + eats).value;
         words[2] = stage_two.get();
         words[3] = STE3::S2TTB.val(two.root.0 >> 4).value;
         Ok(Self(words))
@@ -117,6 +127,12 @@ pub(super) fn has_stage_one(words: &[u64; STE_WORDS]) -> bool {
 pub(super) fn translates(words: &[u64; STE_WORDS]) -> bool {
     let first = LocalRegisterCopy::<u64, STE0::Register>::new(words[0]);
     first.is_set(STE0::V) && !first.matches_all(STE0::CONFIG::Abort)
+}
+
+/// Whether the device of this entry may cache translations.
+pub(super) fn has_ats(words: &[u64; STE_WORDS]) -> bool {
+    let second = LocalRegisterCopy::<u64, STE1::Register>::new(words[1]);
+    translates(words) && second.read(STE1::EATS) != 0
 }
 
 /// Where the contexts of an entry with a stage 1 are.

@@ -74,6 +74,8 @@ pub fn decode(iommu: IommuIndex, raw: [u64; 4]) -> Fault {
         iova: shape.address.then_some(Iova(raw[2])),
         ipa: has_ipa.then(|| Gpa(raw[3] & (EVENT3::IPA.mask << EVENT3::IPA.shift))),
         write: shape.address && !second.is_set(EVENT1::RNW),
+        privileged: shape.address && second.is_set(EVENT1::PNU),
+        instruction: shape.address && second.is_set(EVENT1::IND),
         stalled,
         tag: if stalled {
             second.read(EVENT1::STAG) as u16

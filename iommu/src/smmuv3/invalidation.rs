@@ -175,7 +175,7 @@ pub(super) fn commands(entry: &Invalidation, features: &Features) -> Result<Comm
 }
 
 /// The smallest naturally aligned power of two of pages that holds `range`: first address, log2; `None` for everything.
-fn device_range(range: Span<Iova>) -> Option<(Iova, u8)> {
+pub(super) fn device_range(range: Span<Iova>) -> Option<(Iova, u8)> {
     let first = range.base.0 >> PAGE;
     let last = range.base.0.saturating_add(range.len - 1) >> PAGE;
     let log2 = u64::BITS - (first ^ last).leading_zeros();

@@ -10,7 +10,7 @@
 //! another; `own_contexts` has the tables of streams whose first stage is the host's; `command` builds commands, `cover` and `invalidation` choose them, `program` puts a batch together;
 //! `stream_table`, `command_queue` and `record_queue` are the one writer or reader of each; `shared` is what several CPUs
 //! use at once, `nested` what they know of each other; `event` is pure; `slice/` is what a guest may say and hear,
-//! `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs.
+//! `backend` what the objects want of the driver; `quirks` says where the emulator differs; `tags` keeps the VMIDs, `ats` what devices have cached.
 //!
 //! The owner wires two interrupts, both edge-triggered: the event queue's calls [`PhysicalIommu::drain_faults`] until
 //! there is no `more`, the global error's calls [`Smmu::handle_gerror`]. Neither comes from an SMMU that lost its state:
@@ -24,9 +24,10 @@ use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Answer, Caps, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation, IommuError,
-    PhysicalIommu, PriRequest, StreamConfig, Waiting,
+    Answer, Caps, ContextSetup, Drained, HardwareErrors, Incomplete, Invalidate, Invalidation,
+    IommuError, PhysicalIommu, PriRequest, StreamConfig, Waiting,
 };
+use ats::DeviceCache;
 use command::Command;
 use command_queue::OPCODES;
 use entry::StreamTableEntry as Entry;
@@ -40,6 +41,7 @@ use spec::page_request::PAGE_REQUEST_WORDS;
 use stream_table::StreamTable;
 
 mod answers;
+mod ats;
 mod backend;
 pub mod command;
 mod command_queue;
@@ -220,11 +222,19 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         self.tell(&[Command::cfgi_ste(device, leaf)])
     }
 
-    /// Says that `device` is about to use a stage 1 under `tag`. Invalidations of stage 2 that were sent without knowing it
-    /// are complete on return ([`nested`]).
-    fn announce(&self, tag: CacheTag, device: DeviceId) -> Result<(), IommuError> {
-        let new = self.shared.lock().nested.add(tag, device)?;
-        if new { self.tell(&[]) } else { Ok(()) }
+    /// Says that `device` is about to use a stage 1 under `tag`, and to cache what it is told. Invalidations that were sent
+    /// without knowing it are complete on return ([`nested`], [`ats`]).
+    fn announce(
+        &self,
+        device: DeviceId,
+        nested: Option<CacheTag>,
+        cache: Option<DeviceCache>,
+    ) -> Result<(), IommuError> {
+        let mut core = self.shared.lock();
+        let new = nested.map_or(Ok(false), |tag| core.nested.add(tag, device))?;
+        let also = cache.map_or(Ok(false), |cache| core.caches.add(cache))?;
+        drop(core);
+        if new || also { self.tell(&[]) } else { Ok(()) }
     }
 
     /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
@@ -281,10 +291,17 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
                 .store(&self.platform, device, &shut.images()[0]);
             return closes.then_some(()).ok_or(IommuError::Stopped);
         }
-        let ready = entry.and_then(|entry| match nested {
-            Some(tag) => self.announce(tag, device).map(|()| entry),
-            None => Ok(entry),
+        let had_ats = entry::has_ats(&old);
+        let cache = DeviceCache::of(&config, device);
+        let ready = entry.and_then(|entry| {
+            self.announce(device, nested, cache)?;
+            if entry::has_ats(&entry.0) && !had_ats {
+                // A cache that is not empty is believed from now on.
+                self.shared.forget_device(device, None)?;
+            }
+            Ok(entry)
         });
+        let has_ats = ready.is_ok_and(|entry| entry::has_ats(&entry.0));
         let update = match &ready {
             Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
             _ => shut,
@@ -294,8 +311,25 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
             let _ = self.update(device, &shut, true);
         }
-        updated.and(ready.map(drop))?;
-        self.shared.lock().nested.remove(device, nested);
+        updated?;
+        let mut result = ready.map(drop);
+        if had_ats {
+            // With ATS off from here on, it does not matter what the device says.
+            let forgotten = self.shared.forget_device(device, None);
+            if has_ats && forgotten.is_err() {
+                let now = self.streams.read(device).unwrap_or_default();
+                self.update(device, &Update::close(&now, INVALID), true)?;
+                result = forgotten;
+            }
+        }
+        let contexts = matches!(config, StreamConfig::StageOne { .. });
+        let keep = |it: &DeviceCache| Some(*it) == cache || contexts && it.is_context();
+        let open = result.is_ok();
+        let mut core = self.shared.lock();
+        core.caches.retain(device, |it| open && keep(it));
+        core.nested.remove(device, nested);
+        drop(core);
+        result?;
         if nested.is_none() && entry::has_stage_one(&old) && self.features.stalls.possible() {
             // Nothing stalls any more, and nobody will answer what has.
             self.end_stalls(device)?;
@@ -329,6 +363,7 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
                 (true, true) => 16,
             },
             pasid_bits: self.features.substream_bits,
+            ats: self.features.ats,
         }
     }
 
@@ -348,12 +383,12 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Smmu<P, M> {
         &mut self,
         device: DeviceId,
         pasid: u32,
-        pasid_bits: u8,
+        with: ContextSetup,
         table: Option<&StageOneTable>,
     ) -> Result<(), IommuError> {
-        match self.configure_context(device, pasid, pasid_bits, table) {
+        match self.configure_context(device, pasid, with, table) {
             Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
-                self.configure_context(device, pasid, pasid_bits, table)
+                self.configure_context(device, pasid, with, table)
             }
             result => result,
         }

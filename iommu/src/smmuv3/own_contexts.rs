@@ -2,29 +2,35 @@
 //!
 //! Such a stream's entry names its table from the first context on until the last one is gone, and S1DSS makes descriptor 0
 //! that of transactions without a PASID: what changes in between are descriptors. One that is not valid refuses, with
-//! C_BAD_CD (IHI 0070, §7.3.11). A silenced stream's entry says abort, whatever its table has.
+//! C_BAD_CD (IHI 0070, §7.3.11). A silenced stream's entry says abort, whatever its table has; so does that of one whose
+//! device does not forget what it has cached of a context ([`ats`](super::ats)).
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
+use super::ats::DeviceCache;
 use super::context::{ContextDescriptor, ContextTable};
 use super::hitless::ABORTED;
 use super::shared::Shared;
-use super::spec::cd::CD0;
 use super::{Smmu, entry};
 use crate::hal::{Mmio, Platform};
 use crate::id::DeviceId;
-use crate::physical::{HOST, IommuError, StageOneTable, StreamConfig};
+use crate::physical::{
+    ContextSetup, HOST, IommuError, StageOneConfig, StageOneTable, StreamConfig,
+};
 
 /// One stream's.
 pub(super) struct OwnContexts<P: Platform> {
     device: DeviceId,
     table: ContextTable<P>,
-    /// Valid descriptors.
-    valid: u32,
+    /// PASIDs with a valid descriptor, and the address spaces of these.
+    live: Vec<(u32, u16)>,
     /// The SMMU may have read an entry that leads to the table.
     known: bool,
     /// The entry says abort.
     silent: bool,
+    /// The device may cache what it is told.
+    ats: bool,
 }
 
 impl<P: Platform> OwnContexts<P> {
@@ -36,18 +42,34 @@ impl<P: Platform> OwnContexts<P> {
     fn config(&self) -> StreamConfig {
         StreamConfig::StageOne {
             tag: HOST,
-            stage_one: self.table.stage_one(),
+            stage_one: StageOneConfig {
+                ats: self.ats,
+                ..self.table.stage_one()
+            },
         }
     }
 
-    fn is_valid(&mut self, pasid: u32) -> bool {
-        let words = self.table.read(pasid);
-        words.is_some_and(|words| words[0] & CD0::V::SET.value != 0)
+    /// Whether a descriptor other than that of transactions without a PASID is valid.
+    fn has_pasids(&self) -> bool {
+        self.live.iter().any(|it| it.0 != 0)
     }
 
-    /// Whether a descriptor other than that of transactions without a PASID is valid.
-    fn has_pasids(&mut self) -> bool {
-        self.valid > u32::from(self.is_valid(0))
+    /// Says what the device may cache of its contexts from now on. Invalidations that were sent without knowing it are
+    /// complete on return.
+    fn announce<M: Mmio>(
+        &self,
+        shared: &Shared<P, M>,
+        contexts: &[(u32, u16)],
+    ) -> Result<(), IommuError> {
+        if !self.ats {
+            return Ok(());
+        }
+        let mut any = false;
+        for (pasid, asid) in contexts {
+            let cache = DeviceCache::context(self.device, *pasid, *asid);
+            any |= shared.lock().caches.add(cache)?;
+        }
+        if any { shared.tell(&[]) } else { Ok(()) }
     }
 
     /// Puts a descriptor in its place; an SMMU that uses the table (`live`) has forgotten the old one on return.
@@ -58,15 +80,36 @@ impl<P: Platform> OwnContexts<P> {
         descriptor: &ContextDescriptor,
         live: bool,
     ) -> Result<(), IommuError> {
-        let was = self.is_valid(pasid);
+        let asid = descriptor.asid();
+        let was = self.live.iter().position(|it| it.0 == pasid);
+        if asid.is_some() && was.is_none() {
+            let room = self.live.try_reserve(1);
+            room.map_err(|_| IommuError::OutOfMemory)?;
+        }
+        if let (true, Some(asid)) = (live, asid) {
+            self.announce(shared, &[(pasid, asid)])?;
+        }
         let result = if live {
             shared.set_context(self.device, &mut self.table, pasid, descriptor)
         } else {
             self.table.store(&shared.platform, pasid, &descriptor.0);
             Ok(())
         };
-        self.valid = self.valid + u32::from(self.is_valid(pasid)) - u32::from(was);
-        result
+        // After an error it is not valid.
+        let asid = asid.filter(|_| result.is_ok());
+        if let Some(was) = was {
+            self.live.swap_remove(was);
+        }
+        self.live.extend(asid.map(|asid| (pasid, asid)));
+        result?;
+        if self.ats {
+            if live && was.is_some() {
+                shared.forget_device(self.device, Some(pasid))?;
+            }
+            let mut core = shared.lock();
+            core.caches.retain_context(self.device, pasid, asid);
+        }
+        Ok(())
     }
 }
 
@@ -89,8 +132,19 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let own = &mut self.contexts[at];
         let (device, config) = (own.device, own.config());
         let linked = self.streams.prepare(&self.platform, device)?;
-        self.contexts[at].known = true;
+        let own = &mut self.contexts[at];
+        own.announce(&self.shared, &own.live)?;
+        own.known = true;
         self.configure_entry(device, config, linked)
+    }
+
+    /// A device that goes on using what it has cached is refused everything.
+    fn contain(&mut self, at: usize, put: Result<(), IommuError>) -> Result<(), IommuError> {
+        if matches!(put, Err(IommuError::DeviceTlb(_))) {
+            self.contexts[at].silent = true;
+            self.leave(at, StreamConfig::Abort)?;
+        }
+        put
     }
 
     /// Puts an entry in force that does not lead to the stream's table, whose descriptor 0 goes in any case.
@@ -108,7 +162,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let own = &mut self.contexts[at];
         own.known &= !told;
         own.put(&shared, 0, &ContextDescriptor::invalid(), false)?;
-        if own.valid == 0 && !own.known {
+        if own.live.is_empty() && !own.known {
             self.contexts.remove(at);
         }
         result
@@ -121,6 +175,13 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         device: DeviceId,
         config: StreamConfig,
     ) -> Result<(), IommuError> {
+        if let StreamConfig::StageOne { stage_one, .. } = &config
+            && stage_one.ats
+        {
+            // Whose the table is, is not known: nobody would tell the device.
+            self.configure_whole(device, StreamConfig::Refuse)?;
+            return Err(IommuError::Unsupported);
+        }
         let Ok(at) = self.own(device) else {
             return self.configure(device, config);
         };
@@ -131,7 +192,8 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
                 let live = self.is_live(device, at);
                 let shared = Arc::clone(&self.shared);
                 let own = &mut self.contexts[at];
-                own.put(&shared, 0, &ContextDescriptor::invalid(), live)?;
+                let put = own.put(&shared, 0, &ContextDescriptor::invalid(), live);
+                self.contain(at, put)?;
                 if live { Ok(()) } else { self.lead(at) }
             }
             StreamConfig::Refuse | StreamConfig::Abort => self.leave(at, config),
@@ -149,15 +211,15 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         &mut self,
         device: DeviceId,
         pasid: u32,
-        pasid_bits: u8,
+        with: ContextSetup,
         table: Option<&StageOneTable>,
     ) -> Result<(), IommuError> {
         let descriptor = match table {
             Some(table) => ContextDescriptor::new(table, &self.features),
             None => return self.close_context(device, pasid),
         };
-        let opened = descriptor
-            .and_then(|descriptor| self.open_context(device, pasid, pasid_bits, &descriptor));
+        let opened =
+            descriptor.and_then(|descriptor| self.open_context(device, pasid, with, &descriptor));
         if opened.is_err() {
             // Should the queue not work, the caller knows that from the error.
             let _ = self.close_context(device, pasid);
@@ -169,10 +231,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         &mut self,
         device: DeviceId,
         pasid: u32,
-        pasid_bits: u8,
+        with: ContextSetup,
         descriptor: &ContextDescriptor,
     ) -> Result<(), IommuError> {
-        let at = self.contexts_of(device, pasid, pasid_bits)?;
+        let at = self.contexts_of(device, pasid, with)?;
         let live = self.is_live(device, at);
         let shared = Arc::clone(&self.shared);
         let own = &mut self.contexts[at];
@@ -181,7 +243,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             // §4.3.3: the level 1 descriptor may be cached as it was.
             shared.forget_context(device, pasid, false)?;
         }
-        own.put(&shared, pasid, descriptor, live)?;
+        let put = own.put(&shared, pasid, descriptor, live);
+        self.contain(at, put)?;
+        let own = &mut self.contexts[at];
         own.silent &= pasid != 0;
         if live || own.silent {
             Ok(())
@@ -195,7 +259,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         &mut self,
         device: DeviceId,
         pasid: u32,
-        pasid_bits: u8,
+        with: ContextSetup,
     ) -> Result<usize, IommuError> {
         let at = match self.own(device) {
             Ok(at) => at,
@@ -205,7 +269,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
                 if pasid != 0 && entry::translates(&words) {
                     return Err(IommuError::Unsupported);
                 }
-                let log2 = pasid_bits.min(self.features.substream_bits);
+                let log2 = with.pasid_bits.min(self.features.substream_bits);
                 let contexts = &mut self.contexts;
                 contexts
                     .try_reserve(1)
@@ -214,9 +278,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
                 let own = OwnContexts {
                     device,
                     table,
-                    valid: 0,
+                    live: Vec::new(),
                     known: false,
                     silent: words[0] == ABORTED,
+                    ats: with.ats,
                 };
                 contexts.insert(at, own);
                 at
@@ -239,12 +304,12 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let live = self.is_live(device, at);
         let shared = Arc::clone(&self.shared);
         let own = &mut self.contexts[at];
-        let last = own.valid == u32::from(own.is_valid(pasid));
+        let last = own.live.iter().all(|it| it.0 == pasid);
         let gone = own.put(&shared, pasid, &ContextDescriptor::invalid(), live && !last);
         match (last, own.silent) {
             (true, false) => self.leave(at, StreamConfig::Refuse),
             (true, true) => self.leave(at, StreamConfig::Abort),
-            (false, _) => gone,
+            (false, _) => self.contain(at, gone),
         }
     }
 }

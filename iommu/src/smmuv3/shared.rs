@@ -6,6 +6,7 @@
 
 use alloc::sync::Arc;
 
+use super::ats::DeviceCaches;
 use super::command::Command;
 use super::command_queue::{CommandQueue, Pushed, Ticket};
 use super::context::{ContextDescriptor, ContextTable};
@@ -14,16 +15,21 @@ use super::nested::NestedStreams;
 use super::probe::Features;
 use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
+use super::spec::command::cerror;
 use crate::hal::{Mmio, Platform};
 use crate::id::DeviceId;
 use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
 use crate::sync::{Mutex, MutexGuard, relax};
+
+/// Times that a batch is sent where devices of others do not answer.
+const RESENDS: u8 = 3;
 
 /// What the lock is for.
 pub(super) struct Core<P: Platform, M> {
     pub(super) registers: Registers<M>,
     pub(super) queue: CommandQueue<P>,
     pub(super) nested: NestedStreams,
+    pub(super) caches: DeviceCaches,
     /// Nothing is waited for any more: service failure, or the driver is gone.
     pub(super) stopped: bool,
 }
@@ -193,8 +199,27 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         Ok(())
     }
 
-    /// Sends a batch. See [`Invalidate`].
+    /// Sends a batch. See [`Invalidate`]. Where a device did not answer, it is found out whose: one of the batch's is named,
+    /// and for another's it is sent once more.
     pub(super) fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        for _ in 1..RESENDS {
+            match self.submit_once(batch) {
+                Err(Incomplete {
+                    complete,
+                    error: IommuError::Command(cerror::ATC_INV_SYNC),
+                }) => {
+                    if let Some(device) = self.silent_device(batch) {
+                        let error = IommuError::DeviceTlb(device);
+                        return Err(Incomplete { complete, error });
+                    }
+                }
+                result => return result,
+            }
+        }
+        self.submit_once(batch)
+    }
+
+    fn submit_once(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         let illegal = batch.iter().enumerate().find_map(|(index, entry)| {
             let error = super::invalidation::commands(entry, &self.features).err()?;
             Some(Incomplete {
@@ -210,7 +235,7 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
             let sent = self.run(&mut program);
             let mut core = self.lock();
             sent.map_err(|failure| Incomplete {
-                complete: program.entries_in(failure.complete, &core.nested),
+                complete: program.entries_in(failure.complete, &core.nested, &core.caches),
                 error: failure.error,
             })?;
             for entry in legal {
@@ -231,7 +256,9 @@ fn fill<P: Platform, M>(
     pending: &mut Option<Command>,
 ) -> Option<bool> {
     loop {
-        let next = pending.take().or_else(|| program.next(&core.nested));
+        let next = pending
+            .take()
+            .or_else(|| program.next(&core.nested, &core.caches));
         let Some(command) = next else {
             return core.queue.end(ticket).then_some(true);
         };

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::answers::PRI_QUEUE;
+use super::ats::DeviceCaches;
 use super::command::Command;
 use super::command_queue::CommandQueue;
 use super::identity::Identity;
@@ -127,6 +128,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             registers,
             queue,
             nested: NestedStreams::default(),
+            caches: DeviceCaches::default(),
             stopped: false,
         };
         let mut smmu = Self {

@@ -145,6 +145,7 @@ fn stage_two<P: Platform>(table: &StageTwoTable<P>, tag: u16) -> StageTwo {
         tag: CacheTag(tag),
         root: table.root(),
         input_bits: table.input_bits(),
+        ats: false,
     }
 }
 

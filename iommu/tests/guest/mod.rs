@@ -12,6 +12,7 @@ use iommu::hal::{GuestMemory, GuestMemoryError, Platform};
 use iommu::id::{DeviceId, VirtDeviceId};
 use iommu::model::memory::{Buffer, Memory};
 use iommu::model::smmu::Denied;
+use iommu::object::driver::DeviceInfo;
 use iommu::object::{Context, Delivery, Device, HwptPaging};
 use iommu::smmuv3::{Identity, Offer};
 use vm::{BYTES, GUEST, PAGE, RAM, Space, Vm};
@@ -126,17 +127,26 @@ impl<'a> Place<'a> {
 
 impl Guest {
     pub fn new(place: &Place<'_>, stream: u32, setup: Setup<Buffer>) -> Self {
+        Self::trusted(place, stream, setup, false)
+    }
+
+    /// `ats`: with its device's translations.
+    pub fn trusted(place: &Place<'_>, stream: u32, setup: Setup<Buffer>, ats: bool) -> Self {
         let iommu = &place.vm.iommus[0];
         let driver = iommu.driver();
         let slice = ObjectSlice::new(place.context, place.parent, &driver, 64, 8);
         let mut slice = slice.expect("a slice");
         let streams = [DeviceId(stream)];
-        let device = place.context.bind(&iommu.info(&streams)).expect("bound");
+        let info = DeviceInfo {
+            ats,
+            ..iommu.info(&streams)
+        };
+        let device = place.context.bind(&info).expect("bound");
         let device = Arc::new(device);
         slice.add(Arc::clone(&device), NAME).expect("named");
         let behind = Behind {
             stream: VirtDeviceId(NAME),
-            ats: false,
+            ats,
         };
         let memory = place.vm.memory.clone();
         let smmu = VirtSmmu::new(Arc::new(memory.clone()), setup, slice, &[behind]);

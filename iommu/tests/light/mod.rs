@@ -176,6 +176,7 @@ impl Guest {
                 streams: &[DeviceId(0x100 + stream)],
                 group: stream,
                 pasid_bits: 0,
+                ats: false,
                 reserved: &[],
                 coherent: true,
                 isolated_messages: true,

@@ -123,6 +123,7 @@ pub fn stage_two(table: &Table, tag: u16) -> StreamConfig {
         tag: CacheTag(tag),
         root: table.root(),
         input_bits: table.input_bits(),
+        ats: false,
     })
 }
 

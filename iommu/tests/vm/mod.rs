@@ -47,6 +47,7 @@ impl Iommu {
             streams,
             group: streams[0].0,
             pasid_bits: 0,
+            ats: false,
             reserved: &[],
             coherent: true,
             isolated_messages: true,
@@ -306,13 +307,30 @@ pub struct Driven {
 
 impl Driven {
     /// Stream `stream` of an SMMU, as `name` in a new slice, with one context for `space`.
-    pub fn new(vm: &Vm, iommu: usize, (stream, name): (u32, u64), space: &Space) -> Self {
+    pub fn new(vm: &Vm, iommu: usize, who: (u32, u64), space: &Space) -> Self {
+        Self::with(vm, iommu, who, space, false)
+    }
+
+    /// The same; `ats`: the device is trusted with ATS, and its guest turns it on.
+    pub fn with(
+        vm: &Vm,
+        iommu: usize,
+        (stream, name): (u32, u64),
+        space: &Space,
+        ats: bool,
+    ) -> Self {
         let slice = vm.slice(iommu);
-        let device = vm.device(iommu, stream);
+        let streams = [DeviceId(stream)];
+        let info = DeviceInfo {
+            ats,
+            ..vm.iommus[iommu].info(&streams)
+        };
+        let device = vm.context.bind(&info).expect("bound");
         let vdevice = slice.vdevice(&device, name).expect("named");
         let contexts = vm.take(64);
         space.place(vm, contexts);
-        let nested = nested(&slice, entry(contexts, 0), None);
+        let [first, second] = entry(contexts, 0);
+        let nested = nested(&slice, [first, second | u64::from(ats) << 28], None);
         device.attach(0, &nested).expect("attached");
         Self {
             slice,

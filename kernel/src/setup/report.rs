@@ -230,6 +230,7 @@ mod tests {
             range_invalidation: true,
             address_space_bits: 16,
             pasid_bits: 0,
+            ats: false,
         };
         assert_eq!(
             SmmuLine(IommuIndex(2), &layout, &caps).to_string(),

@@ -246,7 +246,9 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         let at = self.batch.at[progress.complete.min(len - 1)];
         Err(match error {
             Error::IllegalEntry(_) => Stopped::illegal(at),
-            Error::Hardware(IommuError::Command(cerror::ATC_INV_SYNC)) => Stopped {
+            Error::Hardware(
+                IommuError::Command(cerror::ATC_INV_SYNC) | IommuError::DeviceTlb(_),
+            ) => Stopped {
                 at,
                 code: cerror::ATC_INV_SYNC,
             },

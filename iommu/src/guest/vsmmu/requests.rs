@@ -10,6 +10,7 @@ use super::effect::{Effect, Interrupts};
 use super::events::Put;
 use super::spec::{OVERFLOW, PRIQ_ABT_ERR};
 use super::{GROUP, Slice, VirtSmmu};
+use crate::fault::FaultReason;
 use crate::hal::{GuestMemory, Platform};
 use crate::object::PageRequest;
 use crate::object::driver::Answer;
@@ -149,8 +150,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         let queue = self.registers.events()?;
         let request = self.requests.group[0];
         let stream = self.streams[device].behind.stream.0;
-        let mut first =
-            EVENT0::TYPE.val(kind::F_TRANSLATION.into()) + EVENT0::STREAM_ID.val(stream.into());
+        // What stalls has one of these (§7.3.13 to §7.3.16).
+        let number = match request.reason {
+            Some(FaultReason::AddressSize) => kind::F_ADDR_SIZE,
+            Some(FaultReason::AccessFlag) => kind::F_ACCESS,
+            Some(FaultReason::Permission) => kind::F_PERMISSION,
+            _ => kind::F_TRANSLATION,
+        };
+        let mut first = EVENT0::TYPE.val(number.into()) + EVENT0::STREAM_ID.val(stream.into());
         if let Some(pasid) = request.pasid {
             first += EVENT0::SSV::SET + EVENT0::SUBSTREAM_ID.val(pasid.into());
         }

@@ -80,7 +80,8 @@ impl State {
         };
         self.log.push(words);
         if let Command::Sync(signal) = command {
-            if core::mem::take(&mut self.faults.atc_timeout) {
+            let unanswered = core::mem::take(&mut self.faults.unanswered);
+            if core::mem::take(&mut self.faults.atc_timeout) || unanswered {
                 return self.stop(ATC_INV_SYNC);
             }
             self.complete();

@@ -127,9 +127,44 @@ impl State {
             let bytes = 1u64 << (size + 12);
             (address & !(bytes - 1), address | (bytes - 1))
         };
-        self.translated.retain(|(at, sub, page), _| {
-            *at != sid || ssid.is_some_and(|ssid| *sub != ssid) || *page < base || *page > last
+        if self.faults.mute.contains(&sid) {
+            self.faults.unanswered = true;
+            return;
+        }
+        let mut removed = Vec::new();
+        self.translated.retain(|key, _| {
+            let (at, sub, page) = *key;
+            let stays =
+                at != sid || ssid.is_some_and(|ssid| sub != ssid) || page < base || page > last;
+            if !stays {
+                removed.push(*key);
+            }
+            stays
         });
+        if self.config.speculate {
+            // The device asks again at once; what the TLBs still have is what it gets.
+            for key in removed {
+                self.ask_again(key);
+            }
+        }
+    }
+
+    fn ask_again(&mut self, key: (u32, Option<u32>, u64)) {
+        let (sid, ssid, iova) = key;
+        let request = Request {
+            sid,
+            ssid,
+            iova,
+            how: Use::FETCH,
+        };
+        let on = !self.stopped() && self.registers.cr0ack & 1 != 0;
+        let allowed = matches!(self.meaning(sid), Ok(Meaning::Translate { eats: 1, .. }));
+        if on
+            && allowed
+            && let Ok(at) = self.translate(&request, true)
+        {
+            self.translated.insert(key, at & !0xfff);
+        }
     }
 
     fn meaning(&mut self, sid: u32) -> Result<Meaning, Event> {

@@ -1,5 +1,7 @@
 //! Errors on demand.
 
+use alloc::collections::BTreeSet;
+
 use super::event::{Event, Interrupt, SFM_ERR};
 use super::registers::Registers;
 use super::{SmmuModel, State};
@@ -19,6 +21,10 @@ pub(super) struct Faults {
     pub refuse: Option<(u8, u32)>,
     /// The next CMD_SYNC reports an ATC invalidation that timed out.
     pub atc_timeout: bool,
+    /// Devices that do not answer CMD_ATC_INV.
+    pub mute: BTreeSet<u32>,
+    /// One of them was asked since the last CMD_SYNC.
+    pub unanswered: bool,
 }
 
 impl State {
@@ -73,6 +79,16 @@ impl SmmuModel {
     /// The next CMD_SYNC stops the queue with CERROR_ATC_INV_SYNC.
     pub fn time_out_atc(&self) {
         self.state().faults.atc_timeout = true;
+    }
+
+    /// `stream`'s device does not answer CMD_ATC_INV from now on, and forgets nothing by it; or does again.
+    pub fn mute(&self, stream: u32, mute: bool) {
+        let mute_now = &mut self.state().faults.mute;
+        if mute {
+            mute_now.insert(stream);
+        } else {
+            mute_now.remove(&stream);
+        }
     }
 
     /// Makes bits of GERROR active (§6.3.19); with SFM_ERR nothing is served any more.

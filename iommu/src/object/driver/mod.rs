@@ -202,6 +202,8 @@ pub struct Requester {
     pub stream: DeviceId,
     /// Bits of its PASIDs; 0 for none.
     pub pasid_bits: u8,
+    /// What it says to be translated may be believed (ATS), where its target has that.
+    pub ats: bool,
 }
 
 /// What the hardware is, in its own words.
@@ -299,6 +301,12 @@ pub trait Driver: Send + Sync + Debug {
     ) -> Result<(StageOne, Box<dyn Invalidator>), Error> {
         Err(Error::Unsupported(0))
     }
+    /// Refuses all requests of a stream that does not forget what it was told to, as [`Target::Abort`] does.
+    fn contain(&self, _stream: DeviceId) {}
+    /// Whether all requests of a stream are refused since it did not forget what it was told to.
+    fn is_contained(&self, _stream: DeviceId) -> bool {
+        false
+    }
     /// Answers what of a stream waits.
     ///
     /// # Errors
@@ -346,6 +354,9 @@ pub struct DeviceInfo<'a> {
     pub pasid_bits: u8,
     /// IOVAs that it cannot use.
     pub reserved: &'a [ReservedRegion],
+    /// Its owner trusts what it says to be translated already (ATS): where its IOMMU has that, its requests may reach
+    /// memory without being checked. The same for all that share a stream.
+    pub ats: bool,
     /// Its DMA snoops CPU caches.
     pub coherent: bool,
     /// It cannot send another's messages.

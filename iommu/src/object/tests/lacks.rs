@@ -256,6 +256,8 @@ fn fault(stage: Stage) -> Fault {
         iova: Some(Iova(0x7000)),
         ipa: Some(Gpa(0x7000)),
         write: true,
+        privileged: false,
+        instruction: false,
         stalled: false,
         tag: 0,
         raw: [0; 4],

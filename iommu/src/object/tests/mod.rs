@@ -83,6 +83,7 @@ fn bind_to(
         streams: &streams,
         group: stream,
         pasid_bits: 20,
+        ats: false,
         reserved: &[],
         coherent: true,
         isolated_messages: true,

@@ -76,6 +76,7 @@ impl PhysicalIommu for Hardware {
             range_invalidation: true,
             address_space_bits: 0,
             pasid_bits: 0,
+            ats: false,
         }
     }
     fn attach(&mut self, _device: DeviceId, _config: StreamConfig) -> Result<(), IommuError> {

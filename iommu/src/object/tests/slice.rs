@@ -60,6 +60,8 @@ fn fault(stage: Stage) -> Fault {
         iova: Some(Iova(0x7000)),
         ipa: None,
         write: true,
+        privileged: false,
+        instruction: false,
         stalled: false,
         tag: 0,
         raw: [0; 4],

@@ -94,6 +94,7 @@ impl PhysicalIommu for Hardware {
             range_invalidation: true,
             address_space_bits: 0,
             pasid_bits: 0,
+            ats: false,
         }
     }
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
@@ -157,6 +158,7 @@ impl World {
             streams: &[DeviceId(8)],
             group: 1,
             pasid_bits: 0,
+            ats: false,
             reserved: &[],
             coherent: true,
             isolated_messages: true,

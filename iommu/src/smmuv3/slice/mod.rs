@@ -23,7 +23,7 @@ use crate::object::Error;
 use crate::object::driver::{
     Entry, EntryRule, HwptFlags, Invalidator, StageOne, UserData, ViommuDriver, VirtIds,
 };
-use crate::physical::{Incomplete, Invalidate, Invalidation};
+use crate::physical::{Incomplete, Invalidate, Invalidation, StageOneConfig};
 
 mod commands;
 mod events;
@@ -130,8 +130,11 @@ impl ViommuDriver for Slice {
             GuestEntry::Abort { invalid: true } => StageOne::Refuse,
             GuestEntry::Abort { invalid: false } => StageOne::Abort,
             GuestEntry::Bypass => StageOne::Bypass,
-            // ATS needs a device that the host trusts with it.
-            GuestEntry::Translate { stage_one, .. } => StageOne::Translate(stage_one),
+            // Asked for; whether it is on depends on whether the device is trusted with it.
+            GuestEntry::Translate { stage_one, ats } => StageOne::Translate(StageOneConfig {
+                ats: ats && self.features.ats,
+                ..stage_one
+            }),
         };
         self.check_nested(&stage_one)?;
         Ok(stage_one)

@@ -188,6 +188,7 @@ fn bind(context: &Context, mock: &Arc<Mock>, stream: u32) -> Device {
         streams: &streams,
         group: stream,
         pasid_bits: 20,
+        ats: false,
         reserved: &[],
         coherent: true,
         isolated_messages: true,

@@ -73,6 +73,8 @@ fn event(at: u64) -> Fault {
         iova: Some(Iova(at)),
         ipa: None,
         write: true,
+        privileged: false,
+        instruction: false,
         stalled: false,
         tag: 0,
         raw: [0; 4],

@@ -11,6 +11,7 @@ fn group(device: u32, cookie: u32, number: u16, pages: u64) -> Vec<PageRequest> 
             group: number,
             stalled: device == 0,
             last: page + 1 == pages,
+            reason: None,
             access: 2,
             address: 0x1000 + page * 0x1000,
             cookie,
