@@ -177,6 +177,8 @@ pub struct Smmu {
     pub phandle: u32,
     /// Event queue interrupt, or the combined one.
     pub event_irq: Option<Irq>,
+    /// Page request queue interrupt, where it is not the combined one.
+    pub pri_irq: Option<Irq>,
     /// Global error interrupt.
     pub gerror_irq: Option<Irq>,
     /// Table walks snoop CPU caches.

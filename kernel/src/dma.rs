@@ -18,6 +18,7 @@ use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
 use iommu::object::{
     Context, Delivery, Device, Error, HwptPaging, Ioas, Item, Record, Vdevice, Viommu,
 };
+use iommu::physical::PriRequest;
 use iommu::smmuv3::slice;
 
 /// Objects of one partition at most.
@@ -139,8 +140,11 @@ impl Dma {
         let mut viommus = Vec::new();
         if let (Some(host), Some(table)) = (viommu, &table) {
             for iommu in &iommus {
+                let offer = viommu::offer(unit(iommu));
+                let requests = viommu::requests(&offer);
+                let driver = driver(unit(iommu));
                 let mut slice =
-                    ObjectSlice::new(&context, table, &driver(unit(iommu)), viommu::EVENTS, 0)?;
+                    ObjectSlice::new(&context, table, &driver, viommu::EVENTS, requests)?;
                 let mut behind = Vec::new();
                 for (master, bounds) in masters.iter().zip(&bound) {
                     let bounds = bounds.iter().filter(|bound| bound.iommu == *iommu);
@@ -153,10 +157,10 @@ impl Dma {
                     }
                 }
                 if !behind.is_empty() {
-                    let setup = viommu::setup(&space, host, unit(iommu), viommus.len())?;
+                    let setup = viommu::setup(&space, host, unit(iommu), viommus.len(), offer)?;
                     let smmu = VirtSmmu::new(Arc::clone(host), setup, slice, &behind);
                     let smmu = smmu.map_err(viommu::refused)?;
-                    viommus.push(viommu::Viommu::new(*iommu, smmu));
+                    viommus.push(viommu::Viommu::new(*iommu, smmu, requests > 0));
                 }
             }
         }
@@ -267,6 +271,21 @@ impl Dma {
     /// Takes a fault, if it is of one of its devices.
     pub fn deliver(&self, fault: &Fault) -> Delivery {
         self.context.deliver(fault)
+    }
+
+    /// Takes a page request, if it is of one of its devices.
+    pub fn deliver_request(&self, request: &PriRequest) -> Delivery {
+        self.context.deliver_request(request)
+    }
+
+    /// An IOMMU has lost page requests.
+    pub fn requests_lost(&self, iommu: IommuIndex) {
+        self.context.requests_lost(iommu);
+    }
+
+    /// What has waited for an answer since the time before last is answered as wrong.
+    pub fn age_requests(&self) {
+        self.context.age_requests();
     }
 
     /// An IOMMU has lost records.

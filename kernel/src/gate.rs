@@ -7,16 +7,18 @@ use crate::partition::Partition;
 use crate::pci::Topology;
 use crate::system::System;
 use crate::trace::Event;
+use crate::viommu::PATIENCE_NS;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Intid, Trigger};
 use arch::its::Its;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use iommu::addr::Iova;
 use iommu::fault::{Fault, FaultReason, Stage};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::object::{Delivery, Item, Record};
-use iommu::physical::{IommuError, PhysicalIommu, StreamConfig};
+use iommu::physical::{Answer, IommuError, PhysicalIommu, PriRequest, StreamConfig, Waiting};
 
 /// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
 const FAULT_BATCH: usize = 32;
@@ -41,6 +43,19 @@ const NO_FAULT: Fault = Fault {
     stalled: false,
     tag: 0,
     raw: [0; 4],
+};
+
+const NO_REQUEST: PriRequest = PriRequest {
+    iommu: IommuIndex(0),
+    device: DeviceId(0),
+    pasid: None,
+    address: Iova(0),
+    group: 0,
+    last: false,
+    read: false,
+    write: false,
+    execute: false,
+    privileged: false,
 };
 
 /// One physical IOMMU.
@@ -88,6 +103,8 @@ pub struct Gate {
     pub monitor: Mutex<Monitor>,
     /// When the IOMMUs are looked at again.
     pub next_watch_ns: AtomicU64,
+    /// When what waits for an answer of a guest has become older.
+    pub next_age_ns: AtomicU64,
 }
 
 /// A stream of a device that the machine knows.
@@ -212,6 +229,24 @@ impl Gate {
         Some(next)
     }
 
+    /// What has waited too long for a guest ends: a transaction that stalls, a group of page requests. After each
+    /// [`watch`](Self::watch), by whoever did it.
+    pub fn expire(&self, system: &'static System) {
+        let now = arch::clock::now_ns();
+        let older = self.next_age_ns.load(Ordering::Relaxed) <= now;
+        if older {
+            let next = now + PATIENCE_NS;
+            self.next_age_ns.store(next, Ordering::Relaxed);
+        }
+        for partition in &system.partitions {
+            partition.expire_smmus(system);
+            if older {
+                partition.devices.dma.age_requests();
+                self.take_records(system, partition);
+            }
+        }
+    }
+
     /// Whether an IOMMU still has what it was told; one that lost it gets it again.
     fn check(&self, IommuIndex(iommu): IommuIndex) {
         let unit = self.unit(IommuIndex(iommu));
@@ -257,10 +292,62 @@ impl Gate {
                 self.serve_fault(system, fault);
             }
             if !drained.more {
+                return self.serve_requests(system, iommu);
+            }
+        }
+        true
+    }
+
+    /// The same for page requests.
+    fn serve_requests(&self, system: &'static System, iommu: IommuIndex) -> bool {
+        for _ in 0..FAULT_BATCHES {
+            let mut requests = [NO_REQUEST; FAULT_BATCH];
+            let drained = self
+                .unit(iommu)
+                .iommu
+                .physical()
+                .lock()
+                .drain_requests(&mut requests);
+            if drained.lost {
+                for partition in &system.partitions {
+                    partition.devices.dma.requests_lost(iommu);
+                    self.take_records(system, partition);
+                }
+            }
+            for request in &requests[..drained.count] {
+                self.serve_request(system, request);
+            }
+            if !drained.more {
                 return false;
             }
         }
         true
+    }
+
+    /// One page request: the guest's own goes to it; nobody's is answered as wrong, so that the device goes on.
+    fn serve_request(&self, system: &'static System, request: &PriRequest) {
+        let mut streams = self.streams.iter();
+        let stream = streams.find(|it| it.iommu == request.iommu && it.id == request.device);
+        let owner = stream.and_then(|stream| system.partitions.get(stream.partition?));
+        let delivery = owner.map(|it| (it, it.devices.dma.deliver_request(request)));
+        match delivery {
+            Some((partition, Delivery::Record)) => self.take_records(system, partition),
+            Some((partition, Delivery::Event(_) | Delivery::PageRequest(_))) => {
+                partition.notify_smmu(system, request.iommu);
+            }
+            Some((_, Delivery::Ignored)) => {}
+            Some((_, Delivery::NotMine)) | None => {
+                if request.last && !request.is_stop_marker() {
+                    let waiting = Waiting::Pages {
+                        pasid: request.pasid,
+                        group: request.group,
+                    };
+                    let mut physical = self.unit(request.iommu).iommu.physical().lock();
+                    // A device that cannot be answered keeps waiting, which harms nobody else.
+                    let _ = physical.respond(request.device, waiting, Answer::Invalid);
+                }
+            }
+        }
     }
 
     /// The hardware has dropped records, of whomever: everyone behind it is told.
@@ -332,6 +419,8 @@ impl Gate {
                     Record::EventsLost { .. } => "its guest has lost events",
                     Record::RequestsLost { .. } => "its guest has lost page requests",
                     Record::QueueError { .. } => "a queue of its guest has stopped",
+                    Record::Request(_) => "a page request was refused: nobody answers it",
+                    Record::RequestsExpired { .. } => "its guest has not answered in time",
                     Record::Contained { .. } => "a device is refused dma: it could not be put back",
                     _ => "a device cannot be stopped",
                 },

@@ -24,7 +24,11 @@ pub fn serve(system: &'static System) {
             partition.with_uart(system, Vuart::resume);
         }
     }
-    let waiting = [idle, input, output, system.gate.watch()];
+    let watch = system.gate.watch();
+    if watch.is_some() {
+        system.gate.expire(system);
+    }
+    let waiting = [idle, input, output, watch];
     if let Some(next) = waiting.into_iter().flatten().min() {
         by(next);
     }

@@ -37,6 +37,12 @@ const COMMAND_QUEUE: u8 = 10;
 const EVENT_QUEUE: u8 = 8;
 /// Bits of a guest's StreamIDs: its requester IDs.
 const STREAM_BITS: u8 = 16;
+/// Entries of the page request queue, log2.
+const REQUEST_QUEUE: u8 = 7;
+/// Stalls and groups of page requests that can wait for a guest's SMMU at once.
+const WAITING: u16 = 32;
+/// Time that a guest has to answer one of them.
+pub const PATIENCE_NS: u64 = 1_000_000_000;
 /// Bytes for copies of contexts, 64 each.
 const COPIES: usize = CONTEXTS_STRIDE as usize;
 /// Wires of one SMMU, in the order of the guest's device tree: eventq, priq, cmdq-sync, gerror.
@@ -52,16 +58,19 @@ pub struct Viommu {
     /// Which physical one it is on.
     pub iommu: IommuIndex,
     smmu: Mutex<VirtSmmu>,
+    /// Stalls or page requests are offered.
+    answers: bool,
     /// It has work left; written under its lock.
     busy: AtomicBool,
 }
 
 impl Viommu {
-    /// On the SMMU `iommu`.
-    pub fn new(iommu: IommuIndex, smmu: VirtSmmu) -> Self {
+    /// On the SMMU `iommu`. `answers`: stalls or page requests are offered.
+    pub fn new(iommu: IommuIndex, smmu: VirtSmmu, answers: bool) -> Self {
         Self {
             iommu,
             smmu: Mutex::new(smmu),
+            answers,
             busy: AtomicBool::new(false),
         }
     }
@@ -120,6 +129,21 @@ impl Partition {
         }
     }
 
+    /// Ends what the guest has not answered in time.
+    pub fn expire_smmus(&self, system: &System) {
+        for (index, unit) in self.devices.dma.viommus().iter().enumerate() {
+            if !unit.answers {
+                continue;
+            }
+            let mut smmu = unit.smmu.lock();
+            smmu.expire();
+            if smmu.has_work() {
+                let effect = smmu.run(&self.ram);
+                self.follow(system, index, unit, &effect);
+            }
+        }
+    }
+
     /// There are events of `iommu` for the guest.
     pub fn notify_smmu(&self, system: &System, iommu: IommuIndex) {
         let units = self.devices.dma.viommus().iter().enumerate();
@@ -155,11 +179,36 @@ impl Partition {
     }
 }
 
+/// What of `iommu` needs answers of the guest, and can be offered: it has to be there. Page requests are for devices that
+/// have ATS, which none has been given yet.
+pub fn offer(iommu: &Iommu) -> Offer {
+    let features = iommu.physical().lock().features();
+    Offer {
+        address_bits: guest_map::IPA_BITS,
+        stalls: features.stalls.optional(),
+        ..Offer::default()
+    }
+}
+
+/// How many requests of devices may wait for the guest in its slice, where it is offered that.
+pub fn requests(offer: &Offer) -> u32 {
+    match offer.stalls || offer.pri {
+        true => WAITING.into(),
+        false => 0,
+    }
+}
+
 /// How the SMMU of a guest, its `index`th, on `iommu` is made.
 ///
 /// # Errors
 /// Those of the address space; no memory.
-pub fn setup(space: &Ioas, host: &Arc<Host>, iommu: &Iommu, index: usize) -> Result<Setup, Error> {
+pub fn setup(
+    space: &Ioas,
+    host: &Arc<Host>,
+    iommu: &Iommu,
+    index: usize,
+    offer: Offer,
+) -> Result<Setup, Error> {
     let physical = iommu.physical().lock();
     let (hardware, errata) = (physical.identity(), physical.features().errata);
     drop(physical);
@@ -170,18 +219,15 @@ pub fn setup(space: &Ioas, host: &Arc<Host>, iommu: &Iommu, index: usize) -> Res
     Ok(Setup {
         hardware,
         budget: BUDGET,
-        offer: Offer {
-            address_bits: guest_map::IPA_BITS,
-            ..Offer::default()
-        },
+        offer,
         messages: false,
         wake: false,
         stream_bits: STREAM_BITS,
         command_queue_log2: COMMAND_QUEUE,
         event_queue_log2: EVENT_QUEUE,
-        request_queue_log2: 0,
-        waiting: 0,
-        patience_ns: 0,
+        request_queue_log2: if offer.pri { REQUEST_QUEUE } else { 0 },
+        waiting: requests(&offer) as u16,
+        patience_ns: PATIENCE_NS,
         contexts,
     })
 }

@@ -118,6 +118,7 @@ fn smmu(node: &Node<'_>) -> Result<Smmu, AcpiError> {
         registers: Span::<Hpa>::new(base, SMMU_REGISTERS).ok_or(fields.bad(16))?,
         phandle: smmu_name(fields.offset()),
         event_irq: irq(44)?,
+        pri_irq: irq(48)?,
         gerror_irq: irq(52)?,
         // COHACC Override: the table's word where IDR0 has none.
         dma_coherent: fields.u32(24)? & 1 != 0,

@@ -366,6 +366,7 @@ fn smmus(tree: &Tree<'_>) -> Result<Vec<Smmu>, FdtError> {
             registers: first_reg(tree, node).map_err(bad)?,
             phandle: tree.phandle(node),
             event_irq: named("eventq").or(combined),
+            pri_irq: named("priq"),
             gerror_irq: named("gerror").or(combined),
             dma_coherent: tree.is_coherent(node),
         });

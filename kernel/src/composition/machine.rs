@@ -146,6 +146,10 @@ pub struct FakeSmmu {
     registers: Mutex<BTreeMap<u64, u64>>,
     /// StreamIDs whose entries it was told to forget.
     pub streams: Mutex<BTreeSet<u64>>,
+    /// Answers to what waits: CMD_RESUME, CMD_STALL_TERM, CMD_PRI_RESP.
+    pub answers: Mutex<Vec<[u64; 2]>>,
+    /// IDR0.STALL_MODEL = 0: faults can stall.
+    pub stalls: bool,
 }
 
 impl Device for FakeSmmu {
@@ -153,6 +157,7 @@ impl Device for FakeSmmu {
         let registers = self.registers.lock().unwrap();
         let of = |offset| registers.get(&offset).copied().unwrap_or(0);
         match offset {
+            0x00 if self.stalls => 0x0c44_101b,
             0x00 => 0x0d44_101b,
             0x04 => 0x0273_0010,
             0x0c => 0x1414,
@@ -178,12 +183,14 @@ impl Device for FakeSmmu {
         let (log2, base) = (base & 0x1f, base & 0xf_ffff_ffff_ffe0);
         let mut at = old;
         while at != value {
-            let word = self
-                .frames
-                .window()
-                .read64(base + (at & ((1 << log2) - 1)) * 16);
-            if word & 0xff == 0x03 {
-                self.streams.lock().unwrap().insert(word >> 32);
+            let slot = base + (at & ((1 << log2) - 1)) * 16;
+            let words = [slot, slot + 8].map(|at| self.frames.window().read64(at));
+            match words[0] & 0xff {
+                0x03 => {
+                    self.streams.lock().unwrap().insert(words[0] >> 32);
+                }
+                0x41 | 0x44 | 0x45 => self.answers.lock().unwrap().push(words),
+                _ => {}
             }
             at = (at + 1) & ((2 << log2) - 1);
         }
@@ -275,8 +282,7 @@ pub struct Hardware {
 impl Hardware {
     /// The machine, and the system that is built on it where firmware says `info`; nothing runs yet.
     pub fn build(info: &BootInfo) -> (Self, System) {
-        let roots = alloc::vec![host_bridge(), nvme(1, 9), edu(2), nvme(3, 9)];
-        Self::build_with(info, roots, bundle(&configuration()))
+        Self::build_with(info, roots(), bundle(&configuration()))
     }
 
     /// The same with other functions, and another configuration.
@@ -284,6 +290,16 @@ impl Hardware {
         info: &BootInfo,
         roots: Vec<FakeFunction>,
         bundle: &'static [u8],
+    ) -> (Self, System) {
+        Self::with_stalls(info, roots, bundle, false)
+    }
+
+    /// The same; whether the faults of its SMMUs can stall.
+    pub fn with_stalls(
+        info: &BootInfo,
+        roots: Vec<FakeFunction>,
+        bundle: &'static [u8],
+        stalls: bool,
     ) -> (Self, System) {
         arch::cpu::set_index(0);
         let frames = pool(RAM, RAM_LEN);
@@ -311,6 +327,8 @@ impl Hardware {
                 frames,
                 registers: Mutex::default(),
                 streams: Mutex::default(),
+                answers: Mutex::default(),
+                stalls,
             })
         };
         let (smmu, other_smmu) = (smmu(), smmu());
@@ -337,6 +355,11 @@ impl Hardware {
         };
         (hardware, system)
     }
+}
+
+/// The functions of its bus.
+pub fn roots() -> Vec<FakeFunction> {
+    alloc::vec![host_bridge(), nvme(1, 9), edu(2), nvme(3, 9)]
 }
 
 /// The machine, with both partitions started.
@@ -434,6 +457,7 @@ pub fn two_smmus() -> BootInfo {
     other.registers = span(OTHER_SMMU, 0x2_0000);
     other.phandle += 1000;
     other.event_irq = None;
+    other.pri_irq = None;
     other.gerror_irq = None;
     other.dma_coherent = false;
     let map = &mut info.pcie[0].iommu_map;
@@ -473,6 +497,7 @@ pub fn boot_info() -> BootInfo {
             registers: span(SMMU_REGISTERS, 0x2_0000),
             phandle: SMMU,
             event_irq: irq(106, true),
+            pri_irq: irq(107, true),
             gerror_irq: irq(109, true),
             dma_coherent: true,
         }],

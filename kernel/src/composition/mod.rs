@@ -5,6 +5,7 @@ mod dma;
 mod guest;
 pub(crate) mod machine;
 mod virtuals;
+mod waiting;
 
 use crate::guest_map as map;
 use crate::life::{Change, Next};

@@ -90,6 +90,7 @@ mod tests {
             },
             phandle: smmu_phandle,
             event_irq: None,
+            pri_irq: None,
             gerror_irq: None,
             dma_coherent: true,
         };

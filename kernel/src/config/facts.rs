@@ -262,7 +262,7 @@ impl MachineFacts {
         self.own
             .add_all(info.uart.iter().map(|uart| (Part::Console, uart.registers)));
         let smmus = info.smmus.iter();
-        let irqs = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
+        let irqs = smmus.flat_map(|smmu| [smmu.event_irq, smmu.pri_irq, smmu.gerror_irq]);
         let irqs = irqs.chain(info.uart.iter().map(|uart| uart.irq));
         self.own_irqs
             .add_all(irqs.flatten().map(|irq: Irq| irq.intid));

@@ -329,7 +329,7 @@ pub fn lines(
     devices: &[PlatformDevice],
 ) -> Vec<(u32, Option<usize>)> {
     let smmus = info.smmus.iter();
-    let own = smmus.flat_map(|smmu| [smmu.event_irq, smmu.gerror_irq]);
+    let own = smmus.flat_map(|smmu| [smmu.event_irq, smmu.pri_irq, smmu.gerror_irq]);
     let own = own.chain([info.uart.and_then(|uart| uart.irq)]);
     let mut lines: Vec<_> = own.flatten().map(|irq| (irq.intid, None)).gather();
     for (index, partition) in machine.partitions.iter().enumerate() {

@@ -138,7 +138,8 @@ pub fn gate(
             .map_err(|error| SetupError::Smmu(index, error))?;
         report::smmu(index, &driver.layout(), &driver.caps());
         let iommu = Iommu::new(index, driver, Arc::clone(host), guest_map::IPA_BITS);
-        let irqs = [smmu.event_irq, smmu.gerror_irq].into_iter().flatten();
+        let irqs = [smmu.event_irq, smmu.pri_irq, smmu.gerror_irq];
+        let irqs = irqs.into_iter().flatten();
         units.push(Unit {
             phandle: smmu.phandle,
             serving: Mutex::new(()),
@@ -158,6 +159,7 @@ pub fn gate(
         streams: Vec::new(),
         monitor: Mutex::new(Monitor::new(partitions)),
         next_watch_ns: AtomicU64::new(0),
+        next_age_ns: AtomicU64::new(0),
     })
 }
 

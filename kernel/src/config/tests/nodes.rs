@@ -76,6 +76,7 @@ fn info() -> BootInfo {
             registers: ram(0x905_0000, 0x2_0000 - 0x1_0000),
             phandle: SMMU,
             event_irq: None,
+            pri_irq: None,
             gerror_irq: None,
             dma_coherent: true,
         }],
