@@ -241,7 +241,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     fn map_pages(&mut self, piece: Piece, attributes: F::Attributes) -> bool {
         let Piece { at, len, output } = piece;
         let one_table = (at ^ (at + len - 1)) >> F::shift(1) == 0;
-        if !one_table || len == 1 << F::shift(1) || self.spare.fill_is_due(Self::RESERVE) {
+        if !one_table || self.spare.fill_is_due(Self::RESERVE) {
             return false;
         }
         let Shape {

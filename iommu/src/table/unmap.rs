@@ -299,8 +299,8 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         let (root, mut context) = self.parts();
         let layout = context.layout;
         // Looks first: how far up does the cut leave tables empty?
-        let (mut keep, mut height, mut node) = (layout.top, layout.top, &*root);
-        while height > 0 {
+        let (mut keep, mut node) = (layout.top, &*root);
+        for height in (1..layout.top + 1).rev() {
             if node.live() > 1 {
                 keep = height;
             }
@@ -308,17 +308,15 @@ impl<P: Platform, F: Format> PageTable<P, F> {
                 return false;
             };
             node = child;
-            height -= 1;
         }
-        let (mut height, mut node) = (layout.top, root);
-        while height > keep {
+        let mut node = root;
+        for height in (keep + 1..layout.top + 1).rev() {
             let Some(child) = node.child_mut(layout.index::<F>(address, height)) else {
                 return false;
             };
             node = child;
-            height -= 1;
         }
-        let index = layout.index::<F>(address, height);
+        let index = layout.index::<F>(address, keep);
         out.any = true;
         clear(&mut context, out, node, index, index + 1);
         context.platform.write_barrier();
