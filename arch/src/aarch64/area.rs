@@ -5,10 +5,10 @@ use super::{exceptions::ExceptionFrame, sysreg::read};
 use core::ops::Range;
 
 /// Size and alignment of an area, in bytes.
-pub const SIZE: u64 = 0x1_0000;
+pub const SIZE: u64 = 0x2_0000;
 
 /// Offset of the end of the stack; it grows down to the guard page at offset 0.
-pub const STACK_END: u64 = 0xc000;
+pub const STACK_END: u64 = 0x1_c000;
 
 /// Offset of the end of the stack for exceptions; it grows down to the guard page at [`STACK_END`].
 pub const EMERGENCY_END: u64 = SIZE - 64;

@@ -1,4 +1,5 @@
 //! Taking the machine over: all DMA stopped first, then the interrupt controller, the buses, memory, and the gate shut.
+//! Each step is a call: in one function, the stack would hold what all of them need.
 
 use super::{SetupError, report};
 use crate::boot_info::{self, BootInfo, PlatformDevice};
@@ -30,6 +31,7 @@ pub struct Denied {
 }
 
 /// Takes the SMMUs' registers, and sees for itself that all DMA is stopped: it was as soon as they were found.
+#[inline(never)]
 pub fn deny(info: &BootInfo, mmio: &mut MmioPool) -> Result<Vec<Denied>, SetupError> {
     if info.smmus.is_empty() {
         return Err(SetupError::NoSmmu);
@@ -45,6 +47,7 @@ pub fn deny(info: &BootInfo, mmio: &mut MmioPool) -> Result<Vec<Denied>, SetupEr
 }
 
 /// The interrupt controller, with this CPU's part of it on.
+#[inline(never)]
 pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic, SetupError> {
     let gic = info.gic.as_ref().ok_or(SetupError::NoGic)?;
     let distributor = take(mmio, &gic.distributor)?;
@@ -60,6 +63,7 @@ pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic,
 }
 
 /// All PCI functions, silent; and the virtual ones that are `wanted`.
+#[inline(never)]
 pub fn buses(
     info: &BootInfo,
     mmio: &mut MmioPool,
@@ -74,6 +78,7 @@ pub fn buses(
 }
 
 /// What the rules have to know: RAM is only what is still free.
+#[inline(never)]
 pub fn facts(
     info: &BootInfo,
     frames: &'static FramePool,
@@ -105,6 +110,7 @@ pub fn facts(
 }
 
 /// RAM of every partition, taken before anything else is allocated.
+#[inline(never)]
 pub fn memory(
     machine: &Machine,
     facts: &MachineFacts,
@@ -123,6 +129,7 @@ pub fn memory(
 }
 
 /// The gate: every IOMMU on, with every stream refused; the ITS that messages go to.
+#[inline(never)]
 pub fn gate(
     host: &Arc<Host>,
     denied: Vec<Denied>,
@@ -164,6 +171,7 @@ pub fn gate(
 }
 
 /// The first ITS, if there is one, with its phandle.
+#[inline(never)]
 pub fn its(
     info: &BootInfo,
     mmio: &mut MmioPool,
