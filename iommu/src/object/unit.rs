@@ -71,6 +71,9 @@ impl GroupOwners {
     }
 }
 
+/// Makes an empty table.
+type MakeTable<P> = fn(Arc<P>, Shape) -> Result<Box<dyn PageTable>, Error>;
+
 /// See the module's description. Contexts share it.
 pub struct Unit<P: Platform, I: Backend> {
     index: IommuIndex,
@@ -78,6 +81,8 @@ pub struct Unit<P: Platform, I: Backend> {
     /// Width of the tables it makes.
     input_bits: u8,
     caps: Caps,
+    /// How first stages of its own are made, where it has any.
+    first_stages: Option<MakeTable<P>>,
     physical: Mutex<I>,
     /// For invalidations beside whoever has `physical`.
     invalidator: Option<Arc<dyn Invalidate>>,
@@ -89,7 +94,7 @@ pub struct Unit<P: Platform, I: Backend> {
     contained: Mutex<Vec<DeviceId>>,
 }
 
-impl<P: Platform, I: Backend> Unit<P, I> {
+impl<P: Platform + 'static, I: Backend> Unit<P, I> {
     /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address.
     pub fn new(index: IommuIndex, physical: I, platform: Arc<P>, input_bits: u8) -> Self {
         let caps = physical.caps();
@@ -98,12 +103,26 @@ impl<P: Platform, I: Backend> Unit<P, I> {
             platform,
             input_bits,
             caps,
+            first_stages: None,
             invalidator: physical.invalidator(),
             physical: Mutex::new(physical),
             tags: Mutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
             spaces: Mutex::new(CacheTagAllocator::new(caps.address_space_bits)),
             groups: Mutex::new(GroupOwners::default()),
             contained: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The same with tables for PASIDs, where the IOMMU has first stages. Whoever gives no device a PASID does without their
+    /// code.
+    #[must_use]
+    pub fn with_pasids(self) -> Self {
+        Self {
+            first_stages: Some(|platform, shape| {
+                let table = FirstTable::with_shape(platform, shape);
+                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+            }),
+            ..self
         }
     }
 
@@ -254,7 +273,9 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         data: UserData<'_>,
     ) -> Result<Box<dyn PageTable>, Error> {
         // What PASIDs go through is a first stage, what guests' first stages go on is a second.
-        let first = flags == HwptFlags::PASID && self.caps.address_space_bits != 0;
+        let first = flags == HwptFlags::PASID
+            && self.first_stages.is_some()
+            && self.caps.address_space_bits != 0;
         if !first && !HwptFlags::NEST_PARENT.contains(flags) {
             return Err(Error::Unsupported(flags.bits()));
         }
@@ -263,14 +284,13 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         }
         let platform = Arc::clone(&self.platform);
         let coherent = self.caps.coherent;
-        if first {
+        if let (true, Some(make)) = (first, self.first_stages) {
             let shape = Shape {
                 coherent,
                 output_bits: self.caps.output_bits.min(48),
                 ..Shape::new(self.input_bits)
             };
-            let table = FirstTable::with_shape(platform, shape);
-            return Ok(room::boxed(Table(Some(table.map_err(refused)?)))?);
+            return make(platform, shape);
         }
         let table = StageTwoTable::new(platform, self.input_bits, coherent);
         Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)

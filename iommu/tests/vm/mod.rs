@@ -103,7 +103,7 @@ impl Vm {
                 let index = IommuIndex(index);
                 let smmu = Smmu::start(index, model.clone(), Arc::clone(&platform));
                 let smmu = smmu.expect("it starts");
-                let unit = Arc::new(Unit::new(index, smmu, platform, 39));
+                let unit = Arc::new(Unit::new(index, smmu, platform, 39).with_pasids());
                 Iommu { model, unit }
             })
             .collect();
