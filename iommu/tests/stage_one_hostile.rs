@@ -204,7 +204,7 @@ fn tables_that_another_cpu_changes_give_what_was_there_at_some_time() {
                 // The last level: a page, another page, nothing; now and then a table on the way is its own.
                 let page = [0x1_0000 | LEAF, 0x2_0000 | LEAF, 0][(turn % 3) as usize];
                 memory[2 * WORDS].store(page, Ordering::Relaxed);
-                let link = if turn % 5 == 0 { at(1) } else { at(2) };
+                let link = if turn.is_multiple_of(5) { at(1) } else { at(2) };
                 memory[WORDS].store(link | 3, Ordering::Relaxed);
             }
         }

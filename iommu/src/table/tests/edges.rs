@@ -117,7 +117,10 @@ fn a_table_that_was_asked_for_twice_in_a_row_is_at_hand() {
         let (near, far) = (3u64 << F::shift(1), 9u64 << F::shift(1));
         // Made, used, used again.
         for n in 0..3 {
-            assert!(!at_hand(&table, near));
+            assert!(
+                !at_hand(&table, near) && !at_hand(&table, far),
+                "used in turn"
+            );
             let at = near + n * page;
             table
                 .map(span(at, page), Hpa(at), F::READ_WRITE)
@@ -308,7 +311,9 @@ fn what_is_known_of_writes_outlives_a_change_of_permissions() {
         let written = F::written(between.entry).expect("writable");
         ram.set_before_swap(between.at, written);
         assert_eq!(change(&mut table, 2, F::OTHER), 2);
-        // Page 3 could not be written to for a while.
+        // Page 3 was written to, and then could not be for a while.
+        let before = seen(3 * page);
+        ram.set(before.at, F::written(before.entry).expect("writable"));
         change(&mut table, 3, F::READ_ONLY);
         change(&mut table, 3, F::READ_WRITE);
         for at in 0..4 {
@@ -444,6 +449,26 @@ fn the_stores_of_a_cut_are_counted() {
         assert_eq!(table.counters().table_stores - before.table_stores, 1);
         assert_eq!(table.counters().leaf_stores, counters.leaf_stores);
     }
+}
+
+#[test]
+fn parts_that_no_walker_can_reach_yet_are_cut_at_once() {
+    let (_, mut table) = make::<StageTwo<Granule4K>>(Shape::new(39));
+    table
+        .map(span(G1, G1), Hpa(G1), Attributes::DMA)
+        .expect("free");
+    let before = table.counters();
+    let read_only = Attributes {
+        write: false,
+        ..Attributes::DMA
+    };
+    let changed = table.protect(span(G1 + K4, K4), read_only).expect("mapped");
+    let counters = table.counters();
+    // The block of 1 GiB is invalid first; 512 parts, of which one becomes 512 pages, of which one changes.
+    assert_eq!(counters.leaf_stores - before.leaf_stores, 1 + 512 + 512 + 1);
+    assert_eq!(counters.table_stores - before.table_stores, 1);
+    table.release(changed, Invalidated::complete());
+    assert_eq!(table.counters().table_stores - before.table_stores, 2);
 }
 
 #[test]

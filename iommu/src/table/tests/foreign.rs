@@ -185,6 +185,7 @@ fn second_stage_permissions_are_those_of_all_levels() {
     let block = BTreeMap::from([(0x1000u64, 0x2003u64), (0x2000, 0x0765_4321_f083)]);
     let leaf = walk_foreign(&table, 0x5678, |at| Ok::<_, Infallible>(block[&at])).expect("a block");
     assert_eq!((leaf.output, leaf.size), (0x0765_4320_5678, 2 << 20));
+    assert!(leaf.accessed, "no fault waits for A");
     let page = BTreeMap::from([(0x1000u64, 0x2003u64), (0x2000, 0x3003), (0x3000, 0x5083)]);
     let leaf = walk_foreign(&table, 0, |at| Ok::<_, Infallible>(page[&at])).expect("a page");
     assert_eq!((leaf.output, leaf.size), (0x5000, 4096));
