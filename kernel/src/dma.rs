@@ -195,6 +195,12 @@ impl Dma {
         self.senders.iter().position(|other| *other == sender)
     }
 
+    /// What devices reach at `at`.
+    #[cfg(test)]
+    pub fn reaches(&self, at: Gpa) -> Option<Hpa> {
+        self.table.as_ref()?.walk(Iova(at.0))
+    }
+
     /// The ID of an object that would be made now.
     #[cfg(test)]
     pub fn next_object(&self) -> Result<u32, Error> {

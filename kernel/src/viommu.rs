@@ -2,6 +2,13 @@
 //!
 //! [`VirtSmmu`] decides, under the lock of its own; what it asks for outside comes back as an [`Effect`] and is carried out
 //! here: interrupts of the guest, and work that is left for the next time.
+//!
+//! Messages of its devices pass both stages. The guest is told of an ITS at [`guest_map::ITS`] (`msi-map` in a device tree,
+//! MADT and IORT in ACPI) and maps the page of its `GITS_TRANSLATER` in stage 1 wherever it wants, as Linux does; stage 2 has
+//! that page at the same guest address, alone, to be written by devices and not by CPUs: not the control frame. So there is
+//! nothing to reserve (no RMR, no identity window). The hardware takes a message's DeviceID from who writes it. What a guest
+//! says to its ITS names DeviceIDs of its own numbering; one that is none of its devices' is refused
+//! ([`crate::vdev::vits`]).
 
 use crate::guest_map::{self, CONTEXTS_STRIDE, SMMU_INTIDS, SMMU_STRIDE};
 use crate::irq::KICK;

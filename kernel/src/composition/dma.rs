@@ -1,7 +1,7 @@
 //! DMA of partitions through the objects: what is open when, who hears of what was refused, and what is left of it all.
 
 use super::machine::{
-    Bench, DEVICES, Hardware, NODES, boot_info, bundle, configuration, two_smmus,
+    Bench, DEVICES, GITS, Hardware, NODES, boot_info, bundle, configuration, two_smmus,
 };
 use crate::bundle::Bundle;
 use crate::config::{FaultAction, Name, OnFault};
@@ -13,6 +13,7 @@ use crate::setup::SetupError;
 use crate::setup::assemble::{self, Materials};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use iommu::addr::{Gpa, Hpa};
 use iommu::id::IommuIndex;
 
 /// StreamID of the attacker's edu.
@@ -90,6 +91,27 @@ fn functions_behind_two_smmus_go_through_one_table_with_a_tag_at_each() {
     bench.other_smmu.report([C_BAD_STE | STREAM << 32, 0, 0, 0]);
     assert!(!bench.system.gate.serve_faults(bench.system, IommuIndex(1)));
     assert_eq!((bench.counted(Some(0)), bench.counted(Some(1))), (1, 0));
+}
+
+/// Of the ITS devices reach the page that messages are written to, in no other place than the guest is told, and CPUs none.
+#[test]
+fn messages_reach_the_translater_and_nothing_else_that_is_no_ram() {
+    let bench = Bench::new(1);
+    for own in &bench.system.partitions {
+        let ram = own.ram.guest();
+        let below = (0..ram.base.0).step_by(0x1000);
+        let behind = (ram.end().0..ram.end().0 + (64 << 20)).step_by(0x1000);
+        let reached = below.chain(behind).map(Gpa).filter_map(|at| {
+            let page = own.devices.dma.reaches(at)?;
+            Some((at, page))
+        });
+        let translater = (map::ITS_TRANSLATION.base, Hpa(GITS + 0x1_0000));
+        assert_eq!(reached.collect::<Vec<_>>(), [translater]);
+        assert_eq!(own.devices.dma.reaches(ram.base), Some(own.ram.host()));
+        let cpus = own.stage_two.lock();
+        let its = [map::ITS, map::ITS_TRANSLATION];
+        assert!(its.iter().all(|frame| cpus.walk(frame.base).is_none()));
+    }
 }
 
 #[test]

@@ -35,7 +35,7 @@ const CPUS: u64 = 4;
 pub const TIMER: u32 = 29;
 
 const GICD: u64 = 0x0800_0000;
-const GITS: u64 = 0x0808_0000;
+pub const GITS: u64 = 0x0808_0000;
 const GICR: u64 = 0x080a_0000;
 const SMMU_REGISTERS: u64 = 0x0905_0000;
 const OTHER_SMMU: u64 = 0x0908_0000;
