@@ -57,6 +57,8 @@ pub const RAM: Gpa = Gpa(0x4000_0000);
 pub const VIRTUAL_TIMER_INTID: u32 = 27;
 /// EL1 physical timer (PPI).
 pub const PHYSICAL_TIMER_INTID: u32 = 30;
+/// Timers as firmware names them: secure EL1, EL1 physical, EL1 virtual, EL2. Only the middle two can fire.
+pub const TIMER_INTIDS: [u32; 4] = [29, PHYSICAL_TIMER_INTID, VIRTUAL_TIMER_INTID, 26];
 /// SPIs that a partition's distributor has: INTID 32 up to this, exclusive.
 pub const SPI_END: u32 = 128;
 /// Where nothing else can be; RAM, which has no fixed end, beside it.

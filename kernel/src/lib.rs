@@ -3,7 +3,7 @@
 //! A walk through it, in the order of a start: [`boot_info`] is all that firmware told us, [`bundle`] and [`config`]
 //! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them. From there on each CPU
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
-//! [`guest_tree`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
+//! [`guest_tree`] or [`guest_acpi`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
 //! devices of other buses; [`life`] and [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is;
 //! [`terminal`] with [`console`] and [`output`], and [`trace`], are what we see of all that.
 #![cfg_attr(not(test), no_std)]
@@ -22,6 +22,7 @@ pub mod devices;
 pub mod dma;
 pub mod gate;
 pub mod gather;
+pub mod guest_acpi;
 pub mod guest_map;
 pub mod guest_tree;
 pub mod input;

@@ -1,7 +1,8 @@
 //! A partition's files, put into its RAM as the arm64 boot protocol wants them (Linux booting.rst).
 
 use crate::bundle::Bundle;
-use crate::config::{self, ImageError, ImageHeader, NoRoom};
+use crate::config::{self, ImageError, ImageHeader, NoRoom, Tables};
+use crate::guest_acpi::{self, Places};
 use crate::guest_tree::{GuestTree, Pcie};
 use crate::life::Entry;
 use crate::machine::GuestRam;
@@ -9,7 +10,7 @@ use crate::platform::Assigned;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use iommu::addr::Gpa;
+use iommu::addr::{Gpa, Span};
 
 /// What a partition is started with, again at each restart.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub struct Files {
     name: String,
     bootargs: String,
     vcpus: usize,
+    tables: Tables,
     pcie: Option<Pcie>,
     smmus: Vec<Vec<u16>>,
 }
@@ -32,7 +34,7 @@ pub enum LoadError {
     Image(ImageError),
     /// The files do not fit.
     NoRoom(NoRoom),
-    /// The device tree became larger than the boot protocol allows; its length.
+    /// The device tree, or a part of the ACPI tables, became larger than its place; its length.
     Tree(usize),
     /// A file would lie outside RAM, at this address.
     Outside(Gpa),
@@ -72,12 +74,13 @@ impl Files {
             name: partition.name.clone(),
             bootargs: partition.cmdline.clone().unwrap_or_default(),
             vcpus: partition.cpus.len(),
+            tables: partition.tables,
             pcie,
             smmus,
         })
     }
 
-    /// Clears `ram` and puts everything in, with `platform` in the device tree; where vCPU 0 starts.
+    /// Clears `ram` and puts everything in, with `platform` in a device tree; where vCPU 0 starts.
     pub fn load(&self, ram: &GuestRam, platform: &[Assigned]) -> Result<Entry, LoadError> {
         let header = ImageHeader::parse(self.kernel).map_err(LoadError::Image)?;
         let guest = ram.guest();
@@ -94,14 +97,16 @@ impl Files {
             smmus: &self.smmus,
             platform,
         };
-        let tree = tree.build();
-        if tree.len() as u64 > place.dtb.len {
-            return Err(LoadError::Tree(tree.len()));
-        }
+        let tables = match self.tables {
+            Tables::DeviceTree => device_tree(&tree, place.dtb)?,
+            Tables::Acpi => acpi(&tree, place.dtb)?,
+        };
         ram.clear();
         put(ram, place.kernel.base, self.kernel)?;
         put(ram, place.initrd.base, self.initrd)?;
-        put(ram, place.dtb.base, &tree)?;
+        for (at, bytes) in &tables {
+            put(ram, *at, bytes)?;
+        }
         // The guest starts with its caches off: what we wrote must be in memory, and so must the zeros.
         ram.publish();
         Ok(Entry {
@@ -109,6 +114,30 @@ impl Files {
             argument: place.dtb.base.0,
         })
     }
+}
+
+/// What goes into a guest's RAM to describe it, and where; the tree that it starts with comes first.
+type Described = Vec<(Gpa, Vec<u8>)>;
+
+fn device_tree(guest: &GuestTree<'_>, room: Span<Gpa>) -> Result<Described, LoadError> {
+    let tree = guest.build();
+    if tree.len() as u64 > room.len {
+        return Err(LoadError::Tree(tree.len()));
+    }
+    Ok(alloc::vec![(room.base, tree)])
+}
+
+fn acpi(guest: &GuestTree<'_>, room: Span<Gpa>) -> Result<Described, LoadError> {
+    let places = Places::from(room.base);
+    let built = guest_acpi::build(guest, &places);
+    if let Some(len) = built.too_large() {
+        return Err(LoadError::Tree(len));
+    }
+    Ok(alloc::vec![
+        (places.tree, built.tree),
+        (places.acpi.base, built.acpi),
+        (places.efi.base, built.efi),
+    ])
 }
 
 fn put(ram: &GuestRam, at: Gpa, bytes: &[u8]) -> Result<(), LoadError> {

@@ -1,7 +1,7 @@
 //! A partition: its memory, what its guest sees, and how it starts, restarts and stops.
 
 use crate::budget::{self, Budget};
-use crate::config::{self, FaultAction, OnFault};
+use crate::config::{self, FaultAction, OnFault, Tables};
 use crate::devices::Devices;
 use crate::guest_map;
 use crate::life::{Change, Entry, Life};
@@ -326,7 +326,7 @@ impl Partition {
         }
         let effects = self.vgic.lock().reset_distributor();
         system.apply(self, &effects);
-        self.with_uart(system, |uart| *uart = Vuart::new());
+        self.with_uart(system, |uart| *uart = uart_of(&self.config));
         match change {
             Change::Restart => {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
@@ -345,6 +345,14 @@ impl Partition {
             }
         }
         system.end_if_idle();
+    }
+}
+
+/// The UART as the guest finds it.
+pub fn uart_of(config: &config::Partition) -> Vuart {
+    match config.tables {
+        Tables::DeviceTree => Vuart::new(),
+        Tables::Acpi => Vuart::set_up(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A bundle that was cut or changed anywhere is refused or read within its bounds, never past them.
 
 use super::*;
-use crate::config::{Bytes, Identity, OnFault, Partition};
+use crate::config::{Bytes, Identity, OnFault, Partition, Tables};
 use alloc::string::ToString;
 use alloc::vec;
 
@@ -27,6 +27,7 @@ fn machine() -> Machine {
             payload: None,
             autostart: false,
             viommu: false,
+            tables: Tables::DeviceTree,
             restart: true,
             on_fault: OnFault::default(),
             devices: vec![crate::config::Device {

@@ -551,6 +551,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         payload: Some("guest".into()),
         autostart: true,
         viommu: false,
+        tables: config::Tables::DeviceTree,
         restart: true,
         on_fault: OnFault::default(),
         devices: devices.iter().map(device).collect(),

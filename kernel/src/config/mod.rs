@@ -226,6 +226,10 @@ pub struct Partition {
     /// false if absent: it sees none.
     #[serde(default)]
     pub viommu: bool,
+    /// How it is told what it has: `"device-tree"`, if absent, or `"acpi"`, which a Linux kernel with its EFI stub takes.
+    /// Devices of the memory bus are in device trees only.
+    #[serde(default)]
+    pub tables: Tables,
     /// PSCI SYSTEM_RESET restarts it (true, if absent) or stops it (false).
     #[serde(default = "yes")]
     pub restart: bool,
@@ -238,6 +242,17 @@ pub struct Partition {
     /// `[[partition.dma_window]]`: what its devices may reach; all of its RAM if there is none.
     #[serde(rename = "dma_window", default)]
     pub dma_windows: Vec<DmaWindow>,
+}
+
+/// What describes a guest's hardware to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tables {
+    /// A flattened device tree.
+    #[default]
+    DeviceTree,
+    /// ACPI tables, found as if EFI had handed over.
+    Acpi,
 }
 
 /// `[[partition.device]]`: one PCI function, or one node of the device tree, given to a partition.

@@ -34,7 +34,7 @@ pub struct Path {
 }
 
 /// What keys there are in paths.
-const KEYS: [&str; 33] = [
+const KEYS: [&str; 34] = [
     "sriov",
     "vfs",
     "manages_vfs",
@@ -48,6 +48,7 @@ const KEYS: [&str; 33] = [
     "initrd",
     "cmdline",
     "payload",
+    "tables",
     "restart",
     "on_fault",
     "action",
@@ -240,6 +241,8 @@ pub enum Rule {
     TwoGuests,
     /// An initrd without a kernel.
     InitrdWithoutKernel,
+    /// ACPI tables for a payload.
+    AcpiForPayload,
     /// A command line of more than [`MAX_CMDLINE`] bytes.
     CmdlineTooLong { len: usize },
     /// A command line with a control character.
@@ -315,6 +318,8 @@ pub enum Rule {
     GuestAddressOfNode,
     /// Registers that find no place in the guest's address space.
     GuestWindowFull { base: Hpa, len: Bytes },
+    /// A node for a guest that gets ACPI tables.
+    NodeWithoutAcpi,
     /// More interrupts of nodes than a guest can have.
     GuestInterrupts { count: usize },
 
@@ -405,6 +410,7 @@ impl fmt::Display for Rule {
             Self::NoGuest => f.write_str("the partition has neither `kernel` nor `payload`"),
             Self::TwoGuests => f.write_str("the partition has both `kernel` and `payload`"),
             Self::InitrdWithoutKernel => f.write_str("`initrd` without `kernel`"),
+            Self::AcpiForPayload => f.write_str("only a `kernel` finds ACPI tables"),
             Self::CmdlineTooLong { len } => write!(
                 f,
                 "the command line has {len} bytes, at most {MAX_CMDLINE} are possible"
@@ -493,6 +499,9 @@ impl fmt::Display for Rule {
             }
             Self::GuestWindowFull { base, len } => {
                 write!(f, "the guest's address space has no room for {len} of registers at {base}")
+            }
+            Self::NodeWithoutAcpi => {
+                f.write_str("a device of the memory bus has no ACPI description")
             }
             Self::GuestInterrupts { count } => write!(
                 f,

@@ -6,7 +6,7 @@
 
 use super::{
     Bytes, Device, DeviceAddress, DmaWindow, FaultAction, Identity, Machine, OnFault, Partition,
-    PciAddress, ResetPolicy, Sriov,
+    PciAddress, ResetPolicy, Sriov, Tables,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -114,6 +114,7 @@ fn blank() -> Partition {
         payload: None,
         autostart: false,
         viommu: false,
+        tables: Tables::DeviceTree,
         restart: false,
         on_fault: OnFault::default(),
         devices: Vec::new(),
@@ -141,6 +142,8 @@ fn partition<R: Record>(r: &mut R, partition: &mut Partition) -> Option<()> {
     ] {
         *yes = one_of(r, *yes, [false, true])?;
     }
+    let tables = [Tables::DeviceTree, Tables::Acpi];
+    partition.tables = one_of(r, partition.tables, tables)?;
     let on_fault = &mut partition.on_fault;
     on_fault.action = one_of(
         r,
@@ -267,6 +270,7 @@ mod tests {
             kernel: Some("k".into()),
             cmdline: Some("quiet".into()),
             autostart: true,
+            tables: Tables::Acpi,
             restart: true,
             on_fault: OnFault {
                 action: FaultAction::Restart,

@@ -74,6 +74,7 @@ fn partition(name: &str, cpu: u16) -> Partition {
         payload: None,
         autostart: true,
         viommu: false,
+        tables: Tables::DeviceTree,
         restart: true,
         on_fault: OnFault::default(),
         devices: vec![],
@@ -293,6 +294,17 @@ fn guests_see_devices_where_it_says_or_at_the_next_free_number() {
         given,
         ["00:03.0", "00:02.0", "00:01.3", "00:04.0", "01:03.0"]
     );
+}
+
+#[test]
+fn only_a_kernel_is_given_acpi_tables() {
+    assert_eq!(broken(|m| m.partitions[0].tables = Tables::Acpi), []);
+    let found = broken(|m| {
+        m.partitions[0].tables = Tables::Acpi;
+        m.partitions[0].payload = m.partitions[0].kernel.take();
+    });
+    let at = "partition[0].tables".to_string();
+    assert_eq!(found, [(at, Rule::AcpiForPayload)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`GuestTree::build`] is the tree's outline; one function a node follows, in the same order.
 
-mod node;
+pub(crate) mod node;
 mod platform;
 mod smmu;
 
@@ -92,14 +92,19 @@ impl GuestTree<'_> {
             .flatten()
     }
 
-    fn vcpus(&self) -> usize {
+    /// How many there are in fact.
+    pub(crate) fn vcpus(&self) -> usize {
         self.vcpus.clamp(1, MAX_VCPUS)
     }
 
     fn chosen(&self) -> Node {
-        let node = Node::new("chosen")
+        self.boot_files()
             .set("stdout-path", format!("/{}", uart_name()).as_str())
-            .set("bootargs", self.bootargs);
+    }
+
+    /// What a kernel starts with, which no ACPI says.
+    pub(crate) fn boot_files(&self) -> Node {
+        let node = Node::new("chosen").set("bootargs", self.bootargs);
         let Some(initrd) = self.initrd else {
             return node;
         };
@@ -162,17 +167,9 @@ fn psci() -> Node {
         .set("method", "hvc")
 }
 
-/// arm,armv8-timer: the binding wants secure, EL1 physical, EL1 virtual, EL2; only the middle two can fire here.
+/// arm,armv8-timer.
 fn timer() -> Node {
-    const SECURE_PPI: u32 = 13;
-    const HYPERVISOR_PPI: u32 = 10;
-    let ppi = |number| [PPI, number, LEVEL_HIGH];
-    let interrupts = [
-        ppi(SECURE_PPI),
-        ppi(guest_map::PHYSICAL_TIMER_INTID - 16),
-        ppi(guest_map::VIRTUAL_TIMER_INTID - 16),
-        ppi(HYPERVISOR_PPI),
-    ];
+    let interrupts = guest_map::TIMER_INTIDS.map(|intid| [PPI, intid - 16, LEVEL_HIGH]);
     Node::new("timer")
         .set("compatible", "arm,armv8-timer")
         .set("interrupts", interrupts.as_flattened())
@@ -271,7 +268,7 @@ fn spi(intid: u32) -> [u32; 3] {
     [SPI, intid - 32, LEVEL_HIGH]
 }
 
-fn cells(value: u64) -> [u32; 2] {
+pub(crate) fn cells(value: u64) -> [u32; 2] {
     [(value >> 32) as u32, value as u32]
 }
 

@@ -18,15 +18,15 @@ use crate::lock::Mutex;
 use crate::machine::{GuestRam, Host};
 use crate::messages::{Mapped, Source};
 use crate::monitor::Sender;
-use crate::partition::Partition;
+use crate::partition::{self, Partition};
 use crate::pci::{Bdf, Function, FunctionInfo, Topology};
 use crate::platform::{self, Platform};
 use crate::say;
 use crate::system::Owner;
+use crate::vdev;
 use crate::vdev::vgic::Vgic;
 use crate::vdev::vits::Vits;
 use crate::vdev::vpci::{Placement, VirtualPci, intx_intid};
-use crate::vdev::{self, vuart::Vuart};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::Frames;
@@ -138,7 +138,7 @@ pub fn partition(
         vgic: Mutex::new(vgic),
         vits: Mutex::new(vits),
         its_busy: AtomicBool::new(false),
-        uart: Mutex::new(Vuart::new()),
+        uart: Mutex::new(partition::uart_of(config)),
         refused: AtomicU64::new(0),
         errors: AtomicU64::new(0),
         faults: AtomicU64::new(0),

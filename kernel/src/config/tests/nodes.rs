@@ -167,6 +167,16 @@ fn a_functions_dma_cannot_be_talked_away() {
 }
 
 #[test]
+fn a_node_is_in_device_trees_only() {
+    let found = broken_on(&facts_of(&devices()), |m| {
+        m.partitions[0].tables = Tables::Acpi;
+        m.partitions[0].devices = vec![device("00:01.0"), quiet("/uart@9040000")];
+        m.partitions[1].devices = vec![quiet("/rtc@9010000")];
+    });
+    assert_eq!(found, [(at(0, 1, "address"), Rule::NodeWithoutAcpi)]);
+}
+
+#[test]
 fn a_node_is_never_reset() {
     let required = Device {
         reset: ResetPolicy::Required,

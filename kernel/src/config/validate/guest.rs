@@ -2,7 +2,7 @@
 
 use super::super::placement::{NoRoom, place};
 use super::super::{
-    Bytes, Content, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Rule,
+    Bytes, Content, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Rule, Tables,
 };
 use super::Problems;
 use crate::guest_map;
@@ -70,6 +70,14 @@ pub fn cmdline(partition: &Partition, at: Path, out: &mut Problems) {
     }
     if let Some(character) = cmdline.chars().find(|c| c.is_control()) {
         out.add(Rule::CmdlineIllFormed { character }, at);
+    }
+}
+
+pub fn tables(partition: &Partition, at: Path, out: &mut Problems) {
+    if partition.tables == Tables::Acpi && partition.kernel.is_none() && partition.payload.is_some()
+    {
+        let other = Some(at.key("payload"));
+        out.add_two(Rule::AcpiForPayload, at.key("tables"), other);
     }
 }
 

@@ -21,6 +21,7 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         let at = Path::partition(i);
         guest::files(partition, facts, at, out);
         guest::cmdline(partition, at, out);
+        guest::tables(partition, at, out);
         guest::dma_windows(partition, at, out);
         devices::guest_side(partition, at, out);
         nodes::guest_side(partition, facts, at, out);

@@ -3,7 +3,7 @@
 use super::super::placement::{NoWindow, pages_of, place_registers};
 use super::super::{
     Bytes, Device, DeviceAddress, Machine, MachineFacts, Name, Node, Part, Partition, Path,
-    ResetPolicy, Rule,
+    ResetPolicy, Rule, Tables,
 };
 use super::Problems;
 use crate::gather::Gather;
@@ -141,7 +141,7 @@ fn common_page(a: &Node, b: &Node) -> Option<Hpa> {
         .map(|(page, other)| page.base.max(other.base).align_down(PAGE_SIZE))
 }
 
-/// The guest has room for the registers of its nodes, and interrupts for them.
+/// The guest has room for the registers of its nodes, interrupts for them, and a description of them.
 pub fn guest_side(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Problems) {
     let nodes = partition.devices.iter().enumerate();
     let nodes = nodes.filter_map(|(i, device)| match &device.address {
@@ -154,7 +154,11 @@ pub fn guest_side(partition: &Partition, facts: &MachineFacts, at: Path, out: &m
     let mut registers: Vec<Span<Hpa>> = Vec::new();
     let mut irqs = 0;
     for (i, node) in nodes {
-        let at = at.key("device").index(i).key("address");
+        let place = at.key("device").index(i).key("address");
+        if partition.tables == Tables::Acpi {
+            out.add_two(Rule::NodeWithoutAcpi, place, Some(at.key("tables")));
+        }
+        let at = place;
         registers.extend(&node.registers);
         let placed = place_registers(partition.memory.get(), &registers);
         if let Err(NoWindow(span)) = placed {

@@ -44,6 +44,7 @@ const FR_TRANSMIT_EMPTY: u32 = 1 << 7;
 
 /// LCR_H (§3.3.7).
 const LCR_FIFOS: u8 = 1 << 4;
+const LCR_EIGHT_BITS: u8 = 3 << 5;
 
 /// CR (§3.3.8).
 const CR_ENABLE: u16 = 1 << 0;
@@ -114,6 +115,16 @@ impl Vuart {
             mask: 0,
             raw: 0,
             dma: 0,
+        }
+    }
+
+    /// As firmware leaves it for a driver that knows the SBSA's part of it only and never turns it on: on, 8 bits, with
+    /// FIFOs.
+    pub fn set_up() -> Self {
+        Self {
+            control: CR_RESET | CR_ENABLE,
+            lcr: LCR_EIGHT_BITS | LCR_FIFOS,
+            ..Self::new()
         }
     }
 

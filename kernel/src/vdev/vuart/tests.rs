@@ -22,6 +22,21 @@ fn running() -> Vuart {
     uart
 }
 
+/// SBSA's generic UART: its driver writes DR, IMSC and ICR and nothing else.
+#[test]
+fn a_driver_that_never_turns_it_on_receives_where_firmware_has() {
+    assert_eq!(
+        (Vuart::new().read(CR, 4), Vuart::new().receive(b'a')),
+        (0x300, false)
+    );
+    let mut uart = Vuart::set_up();
+    assert_eq!((uart.read(CR, 4), uart.read(LCR_H, 4)), (0x301, 0x70));
+    uart.write(IMSC, 4, 0x50);
+    assert!(uart.receive(b'a') && uart.receive(b'b'));
+    assert_eq!((uart.read(DR, 4), uart.read(DR, 4)), (0x61, 0x62));
+    assert_eq!((uart.lost(), uart.line()), (0, false));
+}
+
 #[test]
 fn identifies_itself_as_a_primecell_pl011() {
     let mut uart = Vuart::new();
