@@ -48,6 +48,8 @@ fn labels(rule: &Rule) -> (&'static str, &'static str) {
         Rule::SriovTwice => ("given again here", "given here first"),
         Rule::SriovManaged { .. } => ("a virtual function of", "this one"),
         Rule::DeviceSharesGroup { .. } => ("cannot be isolated from", "this one"),
+        Rule::NodeWithoutAcpi => ("is in device trees only", "asks for ACPI"),
+        Rule::AcpiForPayload => ("asks for ACPI", "is started with a device tree"),
         Rule::TwoGuests => ("and this", "either this"),
         Rule::RestartForbidden => ("would restart it", "forbids it"),
         _ => ("", ""),
@@ -93,6 +95,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         }
         Rule::TwoGuests => "keep one of the two",
         Rule::InitrdWithoutKernel => "only a `kernel` takes an initrd",
+        Rule::AcpiForPayload => "leave `tables` out: payloads read a device tree",
         Rule::CmdlineTooLong { .. } => "Linux would cut it",
         Rule::CmdlineIllFormed { .. } => "write it on one line",
         Rule::FileMissing => return Some(missing_file(problem)),
@@ -133,6 +136,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
             "leave `guest` out: registers keep their address where they can"
         }
         Rule::GuestWindowFull { .. } => "leave out a device with so many registers",
+        Rule::NodeWithoutAcpi => "leave `tables` out: the guest's device tree has the device",
         Rule::GuestInterrupts { .. } => "spread the devices over more partitions",
         Rule::DeviceBehindNoSmmu
             if matches!(device(problem, machine), Some(DeviceAddress::Path(_))) =>

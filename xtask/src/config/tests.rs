@@ -109,6 +109,8 @@ const CASES: &[Case] = &[
     ("memory = \"64M\"\ncpus = [0]", "memory = \"512M\"\nbase = 0x5000_0000\ncpus = [0]\npayload = \"canary\"\n[[partition]]\nname = \"c\"\nmemory = \"300M\"\ncpus = [2]", "23:10", "no free range of memory has 300 MiB"),
     // Guests.
     ("payload = \"canary\"", "", "15:1", "the partition has neither `kernel` nor `payload`"),
+    ("payload = \"canary\"", "payload = \"canary\"\ntables = \"acpi\"", "20:10", "only a `kernel` finds ACPI tables"),
+    ("payload = \"canary\"", "payload = \"canary\"\ntables = \"smbios\"", "20:10", "unknown variant `smbios`, expected `device-tree` or `acpi`"),
     ("cmdline = \"quiet\"", "payload = \"canary\"", "34:11", "the partition has both `kernel` and `payload`"),
     ("kernel = \"Image\"", "payload = \"canary\"", "33:10", "`initrd` without `kernel`"),
     ("payload = \"canary\"", "payload = \"canari\"", "19:11", "there is no small guest `canari`"),
@@ -133,6 +135,7 @@ const CASES: &[Case] = &[
     ("\"00:03.0\"", "\"00:03.0\"\nguest = \"00:01.1\"", "23:9", "guest address 00:01.1 has no function 0"),
     ("\"00:03.0\"", "\"00:03.0\"\nguest = \"00:05.0\"\n[[partition.device]]\naddress = \"00:06.0\"\nguest = \"00:05.0\"", "26:9", "guest address 00:05.0 is given twice"),
     // Nodes of the device tree.
+    ("cmdline = \"quiet\"", "cmdline = \"quiet\"\ntables = \"acpi\"\n[[partition.device]]\naddress = \"/pl031@9010000\"\nreset = \"best-effort\"\ndma = false", "37:11", "a device of the memory bus has no ACPI description"),
     ("\"00:03.0\"", "\"/pl031@9010000\"\nreset = \"best-effort\"", "22:11", "nothing says that it does no DMA (`dma = false`)"),
     ("\"00:03.0\"", "\"/pl031@9010000\"\ndma = false", "22:11", "the device cannot be reset"),
     ("\"00:03.0\"", "\"/pl031@9010000\"\nreset = \"best-effort\"\ndma = 0", "24:7", "invalid type: integer `0`, expected a boolean"),

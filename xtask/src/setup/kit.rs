@@ -1,4 +1,4 @@
-//! The tools and images that runs and tests use: QEMU, Debian's arm64 kernel and busybox, U-Boot and EDK2, valgrind.
+//! The tools and images that runs and tests use: QEMU, Debian's arm64 kernel and busybox, U-Boot and EDK2, valgrind, iasl.
 //! Each is taken from an environment variable, from the machine where it has a good one, or from Debian's packages.
 
 use super::apt::{self, Apt, Packages};
@@ -48,6 +48,12 @@ const FIRMWARE: Packages = Packages {
     names: &["u-boot-qemu", "qemu-efi-aarch64"],
     closure: false,
     members: &["./usr/*qemu*"],
+};
+const ACPICA: Packages = Packages {
+    name: "acpica",
+    names: &["acpica-tools"],
+    closure: true,
+    members: &[],
 };
 const VALGRIND: Packages = Packages {
     name: "valgrind",
@@ -123,6 +129,15 @@ impl Tool {
             quoted(self.program.as_os_str()),
             words.join(" ")
         )
+    }
+
+    /// The program itself.
+    pub fn program(&self) -> String {
+        let path = self
+            .args
+            .last()
+            .map_or(self.program.as_os_str(), |last| last);
+        path.to_string_lossy().into_owned()
     }
 
     /// To run it.
@@ -337,6 +352,17 @@ pub fn valgrind() -> Result<Tool> {
     tool.env
         .push(("VALGRIND_LIB", root.join("usr/libexec/valgrind").into()));
     Ok(tool)
+}
+
+/// ACPICA's compiler, which takes tables apart and checks them: `SLUICE_IASL`, or Debian's.
+pub fn iasl() -> Result<Tool> {
+    if let Some(path) = env::var_os("SLUICE_IASL") {
+        return Ok(Tool::plain(path));
+    }
+    let root = fetch(&ACPICA, || {
+        "iasl is missing: install acpica-tools and name it in SLUICE_IASL".into()
+    })?;
+    Tool::of_root(&root, "iasl")
 }
 
 /// llvm-cov and llvm-profdata, which read the counts of covered lines: `LLVM_COV` and `LLVM_PROFDATA`, or Debian's.

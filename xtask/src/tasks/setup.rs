@@ -31,6 +31,7 @@ impl Setup {
         let firmware = kit::firmware()?;
         println!("u-boot: {}", firmware.u_boot.display());
         println!("edk2: {}", firmware.edk2.display());
+        println!("iasl: {}", kit::iasl()?.program());
         println!("ready: `cargo xtask run` boots, `cargo xtask test` tests");
         Ok(ExitCode::SUCCESS)
     }

@@ -25,6 +25,8 @@ pub struct Linux<'a> {
     pub functions: &'a [&'a str],
     /// Those that nothing can reset.
     pub unresettable: &'a [&'a str],
+    /// What describes all that to it.
+    pub tables: &'a str,
 }
 
 impl Default for Linux<'_> {
@@ -37,6 +39,7 @@ impl Default for Linux<'_> {
             cmdline: "",
             functions: &[],
             unresettable: &[],
+            tables: "device-tree",
         }
     }
 }
@@ -81,12 +84,14 @@ impl Layout {
             cmdline,
             functions,
             unresettable,
+            tables,
         } = *linux;
         let text = &mut self.partitions;
         let _ = writeln!(
             text,
             "[[partition]]\nname = '{name}'\nmemory = '512M'\ncpus = {cpus:?}\nkernel = '{kernel}'\n\
-             initrd = '{initrd}'\ncmdline = 'console=ttyAMA0 {cmdline}'\nviommu = true"
+             initrd = '{initrd}'\ncmdline = 'console=ttyAMA0 {cmdline}'\nviommu = true\n\
+             tables = '{tables}'"
         );
         for function in functions {
             let _ = writeln!(text, "[[partition.device]]\naddress = '{function}'");
@@ -135,6 +140,7 @@ mod tests {
             cpus: &[0, 1],
             functions: &["00:02.0", "00:03.0"],
             unresettable: &["00:03.0"],
+            tables: "acpi",
             ..Linux::default()
         };
         let layout = Layout::new(&["nvme,addr=02.0,drive=a", "edu,addr=03.0"])
@@ -158,6 +164,7 @@ mod tests {
             initrd = "initrd.cpio"
             cmdline = "console=ttyAMA0 "
             viommu = true
+            tables = "acpi"
             [[partition.device]]
             address = "00:02.0"
             [[partition.device]]

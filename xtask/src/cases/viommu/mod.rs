@@ -1,5 +1,6 @@
 //! Linux drives SMMUs of its own: its stage 1, walked by the hardware on our stage 2.
 
+mod acpi;
 mod disk;
 mod faults;
 mod granules;
@@ -30,6 +31,18 @@ pub const CASES: &[Case] = &[
     case(
         "viommu::two_smmus_are_two_slices",
         slices::two_smmus_are_two_slices,
+    ),
+    case(
+        "viommu::iasl_takes_the_acpi_tables",
+        acpi::iasl_takes_the_acpi_tables,
+    ),
+    case(
+        "viommu::linux_probes_from_acpi",
+        acpi::linux_probes_from_acpi,
+    ),
+    case(
+        "viommu::two_smmus_are_probed_from_acpi",
+        slices::two_smmus_are_probed_from_acpi,
     ),
     case(
         "viommu::a_guest_is_told_of_its_own_faults",

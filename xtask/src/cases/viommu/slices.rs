@@ -9,6 +9,7 @@ use super::{
 const EACH: &str = "
 want=$(tr ' ' '\\n' < /proc/cmdline | sed -n 's/^disks=//p')
 await '[ $(ls /dev | grep -c \"nvme.n1$\") -ge $want ]'
+key iort $(ls /sys/firmware/acpi/tables 2>/dev/null | grep -c IORT)
 key smmus $(ls /sys/class/iommu | wc -l)
 key domains \"$(cat /sys/kernel/iommu_groups/*/type | tr '\\n' ' ')\"
 for at in /sys/class/nvme/*; do
@@ -32,6 +33,15 @@ const BEHIND_TWO: [&str; 8] = [
 /// Started by EDK2 on a machine with two SMMUs: a guest with a disk behind each sees two, a slice each, on one stage 2;
 /// its neighbour, whose disk is behind the second, sees one.
 pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
+    on_two_smmus(context, "device-tree", "0")
+}
+
+/// The same for a guest that is told of them by its IORT; its neighbour has a device tree.
+pub fn two_smmus_are_probed_from_acpi(context: &Context) -> Result<()> {
+    on_two_smmus(context, "acpi", "1")
+}
+
+fn on_two_smmus(context: &Context, tables: &str, iort: &str) -> Result<()> {
     let mut sums = Vec::new();
     for name in ["a", "b", "c"] {
         let data = random(16 * MIB)?;
@@ -43,6 +53,7 @@ pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
         name: "both",
         cmdline: "disks=2",
         functions: &["00:02.0", "09:00.0"],
+        tables,
         ..Linux::default()
     };
     let one = Linux {
@@ -59,7 +70,11 @@ pub fn two_smmus_are_two_slices(context: &Context) -> Result<()> {
     let mut guest = context.start(&machine)?;
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
-    for (who, smmus, disks) in [("both", "2", &sums[..2]), ("one", "1", &sums[2..])] {
+    for (who, iort, smmus, disks) in [
+        ("both", iort, "2", &sums[..2]),
+        ("one", "0", "1", &sums[2..]),
+    ] {
+        ensure!(answer(&console, who, "iort")? == iort, "{who}");
         ensure!(answer(&console, who, "smmus")? == smmus, "{who}");
         let domains = answer(&console, who, "domains")?;
         ensure!(
