@@ -284,6 +284,19 @@ impl Frames {
         }
     }
 
+    /// Stores pairs of words from `offset` on, each word in one step.
+    #[track_caller]
+    pub fn write64_pairs(&self, offset: usize, pairs: &[[u64; 2]]) {
+        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
+        let words = pairs.as_flattened();
+        let mut to = self.range(offset, size_of_val(words)).cast::<u64>();
+        for word in words {
+            // SAFETY: as for a run.
+            unsafe { AtomicU64::from_ptr(to) }.store(*word, Ordering::Relaxed);
+            to = to.wrapping_add(1);
+        }
+    }
+
     /// Gives it back with every byte zero, as the caller left it: a single frame is then handed out again as it is.
     pub fn give_back_zeroed(self) {
         if self.len == FRAME && self.pool.zeroed.lock().push(self.base) {
@@ -306,6 +319,19 @@ impl Frames {
         }
         for (index, byte) in last.iter_mut().enumerate() {
             *byte = self.read8(offset + head + words * 8 + index);
+        }
+    }
+
+    /// Loads words from `offset` on, each in one step.
+    #[track_caller]
+    pub fn read_words(&self, offset: usize, words: &mut [u64]) {
+        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
+        let mut from = self.range(offset, size_of_val(words)).cast::<u64>();
+        for word in words {
+            // SAFETY: 1. `range` checked that all words are inside of these frames, and the first is aligned.
+            //         2. as for the load.
+            *word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed);
+            from = from.wrapping_add(1);
         }
     }
 

@@ -33,6 +33,13 @@ pub trait DmaBuffer: Send {
     fn read64(&self, offset: usize) -> u64;
     /// Writes the 64-bit word at byte `offset` with one store.
     fn write64(&mut self, offset: usize, value: u64);
+    /// Writes pairs of words, one after the other from byte `offset` on.
+    fn write64_pairs(&mut self, offset: usize, pairs: &[[u64; 2]]) {
+        for (at, [first, second]) in (offset..).step_by(16).zip(pairs) {
+            self.write64(at, *first);
+            self.write64(at + 8, *second);
+        }
+    }
     /// Writes `count` words from byte `offset` on, each with one store: `first`, `first + step`, `first + 2 * step`, ..
     /// Implementors that can check the whole run at once save a check a word.
     fn write64_run(&mut self, offset: usize, first: u64, step: u64, count: usize) {
@@ -92,6 +99,15 @@ pub struct GuestMemoryError(
 pub trait GuestMemory {
     /// Copies `bytes.len()` bytes from `at`.
     fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError>;
+    /// Reads little-endian words from `at`, a multiple of 8.
+    fn read_words(&self, at: Gpa, words: &mut [u64]) -> Result<(), GuestMemoryError> {
+        for (offset, word) in (0..).step_by(8).zip(words) {
+            let mut bytes = [0; 8];
+            self.read(Gpa(at.0.wrapping_add(offset)), &mut bytes)?;
+            *word = u64::from_le_bytes(bytes);
+        }
+        Ok(())
+    }
     /// Copies `bytes` to `at`.
     fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError>;
 }

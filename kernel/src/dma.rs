@@ -157,7 +157,9 @@ impl Dma {
                     }
                 }
                 if !behind.is_empty() {
-                    let setup = viommu::setup(&space, host, unit(iommu), viommus.len(), offer)?;
+                    let size = ram.guest().len;
+                    let setup =
+                        viommu::setup(&space, host, unit(iommu), viommus.len(), offer, size)?;
                     let smmu = VirtSmmu::new(Arc::clone(host), setup, slice, &behind);
                     let smmu = smmu.map_err(viommu::refused)?;
                     viommus.push(viommu::Viommu::new(*iommu, smmu, requests > 0));

@@ -57,6 +57,10 @@ impl DmaBuffer for Buffer {
         self.0.write64(offset, value);
     }
 
+    fn write64_pairs(&mut self, offset: usize, pairs: &[[u64; 2]]) {
+        self.0.write64_pairs(offset, pairs);
+    }
+
     fn write64_run(&mut self, offset: usize, first: u64, step: u64, count: usize) {
         self.0.write64_run(offset, first, step, count);
     }
@@ -295,6 +299,12 @@ impl GuestMemory for GuestRam {
     fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
         let offset = self.offset(at, bytes.len())?;
         self.memory.0.read_bytes(offset, bytes);
+        Ok(())
+    }
+
+    fn read_words(&self, at: Gpa, words: &mut [u64]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, size_of_val(words))?;
+        self.memory.0.read_words(offset, words);
         Ok(())
     }
 

@@ -206,6 +206,11 @@ impl System {
                 partition.restarts(),
                 self.trace.counts(partition.cpus.iter().copied())
             );
+            let longest = self.trace.longest(partition.cpus.iter().copied());
+            crate::say!(
+                "{}: longest handling of an exit, in ticks: {longest}",
+                partition.name()
+            );
         }
         self.gate.summary(&self.partitions);
         crate::say!("{}", self.memory());

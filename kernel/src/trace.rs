@@ -1,5 +1,5 @@
-//! What each CPU did last, and how often: a bounded ring of typed events and a count of each kind, a few stores an event.
-//! Read on a panic and for statistics, by any CPU at any time: an event that is written meanwhile may show wrong.
+//! What each CPU did last, how often, and for how long at most: a bounded ring of typed events, a count of each kind and the
+//! longest time from an exit to the next entry, a few stores an event. Read on a panic and for statistics, by any CPU at any time: an event that is written meanwhile may show wrong.
 
 use crate::gather::Gather;
 use alloc::vec::Vec;
@@ -11,9 +11,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Events that are kept, a CPU.
 pub const DEPTH: usize = 64;
 /// Kinds of events.
-pub const KINDS: usize = 11;
+pub const KINDS: usize = 12;
 /// Kinds of exits, which come first.
-pub const EXITS: usize = 8;
+pub const EXITS: usize = 9;
 
 /// What a kind is called, in the order of their codes.
 const NAMES: [&str; KINDS] = [
@@ -25,6 +25,7 @@ const NAMES: [&str; KINDS] = [
     "wait",
     "system error",
     "other",
+    "smmu",
     "start",
     "take",
     "fault",
@@ -57,6 +58,11 @@ pub enum Event {
     SystemError(u32),
     /// Exit: anything else; the low half of its syndrome.
     Other(u32),
+    /// Exit: a store to a register of the guest's own SMMU.
+    Smmu {
+        /// Where, up to bit 47.
+        ipa: u64,
+    },
     /// A vCPU starts, at this program counter up to bit 47.
     Start(u64),
     /// A physical interrupt is taken; its INTID.
@@ -73,10 +79,12 @@ impl Event {
     pub fn of(exit: &Exit, function: u64) -> Self {
         match *exit {
             Exit::Interrupt => Self::Interrupt,
+            Exit::ReadOnly(access) => Self::Smmu { ipa: access.ipa },
             Exit::Mmio(access) => Self::Mmio {
                 write: access.write,
                 ipa: access.ipa,
             },
+            Exit::Retry => Self::Abort { ipa: 0 },
             Exit::Abort(info) => Self::Abort {
                 ipa: info.ipa.unwrap_or(0),
             },
@@ -101,9 +109,10 @@ impl Event {
             Self::Wait => word(5, 0),
             Self::SystemError(esr) => word(6, esr.into()),
             Self::Other(esr) => word(7, esr.into()),
-            Self::Start(pc) => word(8, pc & DETAIL),
-            Self::Take(intid) => word(9, intid.into()),
-            Self::Fault(stream) => word(10, stream.into()),
+            Self::Smmu { ipa } => word(8, ipa & DETAIL),
+            Self::Start(pc) => word(9, pc & DETAIL),
+            Self::Take(intid) => word(10, intid.into()),
+            Self::Fault(stream) => word(11, stream.into()),
         }
     }
 
@@ -121,9 +130,10 @@ impl Event {
             5 => Self::Wait,
             6 => Self::SystemError(detail as u32),
             7 => Self::Other(detail as u32),
-            8 => Self::Start(detail),
-            9 => Self::Take(detail as u32),
-            10 => Self::Fault(detail as u32),
+            8 => Self::Smmu { ipa: detail },
+            9 => Self::Start(detail),
+            10 => Self::Take(detail as u32),
+            11 => Self::Fault(detail as u32),
             _ => return None,
         })
     }
@@ -155,6 +165,24 @@ impl Counts {
     }
 }
 
+/// The longest time from an exit to the next entry, in clock ticks, by code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Longest(pub [u64; EXITS]);
+
+/// By kind, without those that there were none of.
+impl fmt::Display for Longest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for (name, ticks) in NAMES.iter().zip(self.0) {
+            if ticks != 0 {
+                write!(f, "{before}{name} {ticks}")?;
+                before = ", ";
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The record of one CPU, which alone writes it.
 pub struct CpuTrace {
     /// Events so far: the next one goes to this one's place, modulo [`DEPTH`].
@@ -162,6 +190,10 @@ pub struct CpuTrace {
     /// Clock ticks and code of each.
     ring: [[AtomicU64; 2]; DEPTH],
     counts: [AtomicU64; KINDS],
+    /// By kind of exit, ticks until the guest was entered again.
+    longest: [AtomicU64; EXITS],
+    /// The exit that is being handled: its clock ticks and code.
+    exit: [AtomicU64; 2],
 }
 
 impl CpuTrace {
@@ -170,15 +202,48 @@ impl CpuTrace {
             next: AtomicU64::new(0),
             ring: [const { [const { AtomicU64::new(0) }; 2] }; DEPTH],
             counts: [const { AtomicU64::new(0) }; KINDS],
+            longest: [const { AtomicU64::new(0) }; EXITS],
+            exit: [const { AtomicU64::new(0) }; 2],
         }
     }
 
     /// Records `event`. Only on the CPU that this belongs to.
     pub fn record(&self, event: Event) {
-        let word = event.encode();
+        let now = clock::now();
+        self.record_at(event.encode(), now);
+    }
+
+    /// Records `event`, an exit: until [`resume`](Self::resume) it is being handled.
+    pub fn exit(&self, event: Event) {
+        let (now, word) = (clock::now(), event.encode());
+        let [time, code] = &self.exit;
+        time.store(now, Ordering::Relaxed);
+        code.store(word >> 56, Ordering::Relaxed);
+        self.record_at(word, now);
+    }
+
+    /// The guest is about to be entered.
+    pub fn resume(&self) {
+        let [time, code] = &self.exit;
+        let time = time.load(Ordering::Relaxed);
+        let longest = &self.longest[code.load(Ordering::Relaxed) as usize % EXITS];
+        let ticks = clock::now().saturating_sub(time);
+        // Before the first exit there is nothing to measure from.
+        if time != 0 && ticks > longest.load(Ordering::Relaxed) {
+            longest.store(ticks, Ordering::Relaxed);
+        }
+    }
+
+    /// A vCPU starts: what was before it is not an exit of its.
+    pub fn start(&self, pc: u64) {
+        self.exit[0].store(0, Ordering::Relaxed);
+        self.record(Event::Start(pc));
+    }
+
+    fn record_at(&self, word: u64, now: u64) {
         let next = self.next.load(Ordering::Relaxed);
         let [time, code] = &self.ring[next as usize % DEPTH];
-        time.store(clock::now(), Ordering::Relaxed);
+        time.store(now, Ordering::Relaxed);
         code.store(word, Ordering::Relaxed);
         // The order of the record and of its number is that of the panic that wants to know.
         self.next.store(next + 1, Ordering::Release);
@@ -190,6 +255,13 @@ impl CpuTrace {
     pub fn counts(&self) -> Counts {
         Counts(core::array::from_fn(|kind| {
             self.counts[kind].load(Ordering::Relaxed)
+        }))
+    }
+
+    /// By kind of exit, the most ticks from one to the next entry.
+    fn longest(&self) -> Longest {
+        Longest(core::array::from_fn(|kind| {
+            self.longest[kind].load(Ordering::Relaxed)
         }))
     }
 
@@ -230,6 +302,14 @@ impl Trace {
         counts.fold(Counts::default(), Counts::add)
     }
 
+    /// The longest of several CPUs.
+    pub fn longest(&self, cpus: impl IntoIterator<Item = usize>) -> Longest {
+        let longest = cpus.into_iter().map(|cpu| self.cpu(cpu).longest());
+        longest.fold(Longest::default(), |one, other| {
+            Longest(core::array::from_fn(|kind| one.0[kind].max(other.0[kind])))
+        })
+    }
+
     /// Writes the last events of each CPU, and takes no lock: for the end of all.
     pub fn dump(&self, limit: usize, out: &mut dyn fmt::Write) -> fmt::Result {
         for (cpu, trace) in self.0.iter().enumerate() {
@@ -248,7 +328,7 @@ impl fmt::Display for Event {
             Self::Interrupt | Self::Wait => Ok(()),
             Self::Mmio { write: true, ipa } => write!(f, " write {ipa:#x}"),
             Self::Mmio { write: false, ipa } => write!(f, " read {ipa:#x}"),
-            Self::Abort { ipa } => write!(f, " {ipa:#x}"),
+            Self::Abort { ipa } | Self::Smmu { ipa } => write!(f, " {ipa:#x}"),
             Self::Call(number)
             | Self::SystemError(number)
             | Self::Other(number)
@@ -300,6 +380,7 @@ mod tests {
         Event::Wait,
         Event::SystemError(0xbe00_0000),
         Event::Other(u32::MAX),
+        Event::Smmu { ipa: 0x905_0098 },
         Event::Start(0x4020_0000),
         Event::Take(8192),
         Event::Fault(0x10),
@@ -310,7 +391,7 @@ mod tests {
         for event in ALL {
             assert_eq!(Event::decode(event.encode()), Some(event));
         }
-        assert_eq!(Event::decode(11 << 56), None);
+        assert_eq!(Event::decode(12 << 56), None);
     }
 
     #[test]
@@ -325,7 +406,7 @@ mod tests {
         assert_eq!(trace.last(usize::MAX).count(), DEPTH);
         let times: Vec<u64> = trace.last(DEPTH).map(|(time, _)| time).collect();
         assert!(times.is_sorted());
-        assert_eq!(trace.counts().0[9], 1000);
+        assert_eq!(trace.counts().0[10], 1000);
         assert_eq!(trace.counts().exits(), 1);
     }
 
@@ -346,6 +427,29 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines[0].ends_with(": mmio write 0xffff09000018"), "{out}");
         assert!(lines[1].ends_with(": wait"), "{out}");
+    }
+
+    #[test]
+    fn the_longest_stay_is_from_an_exit_to_the_next_entry() {
+        let trace = Trace::new(2);
+        trace.cpu(0).resume();
+        assert_eq!(trace.longest([0]).to_string(), "");
+        let cpu = trace.cpu(0);
+        cpu.exit(Event::Smmu { ipa: 0 });
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        cpu.record(Event::Take(27));
+        cpu.resume();
+        let longest = trace.longest([0, 1]);
+        assert!(longest.0[8] > 0 && longest.0[..8].iter().all(|it| *it == 0));
+        assert_eq!(longest.to_string(), format!("smmu {}", longest.0[8]));
+        cpu.exit(Event::Smmu { ipa: 0 });
+        cpu.resume();
+        assert_eq!(trace.longest([0]), longest);
+        // What a vCPU that was off does next is no answer to its last exit.
+        cpu.exit(Event::Call(0));
+        cpu.start(0);
+        cpu.resume();
+        assert_eq!(trace.longest([0]), longest);
     }
 
     #[test]

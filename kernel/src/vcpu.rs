@@ -9,7 +9,7 @@ use crate::system::System;
 use crate::trace::Event;
 use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
 use arch::cpu::Features;
-use arch::vcpu::{Exception, Exit, Syndrome, SysregAccess, Vcpu, VcpuConfig};
+use arch::vcpu::{Exception, Exit, MmioAccess, Syndrome, SysregAccess, Vcpu, VcpuConfig};
 use core::sync::atomic::Ordering;
 
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
@@ -48,6 +48,9 @@ pub fn run(system: &'static System, cpu: usize) -> ! {
             Next::Wait => {
                 arch::cpu::wait();
                 irq::serve(system, None);
+                // What the guest asked for goes on while this vCPU is off.
+                partition.serve_its(system);
+                partition.serve_smmus(system);
             }
         }
     }
@@ -82,7 +85,7 @@ impl Stay<'_> {
         arch::stage2::activate(&partition.stage_two());
         self.vcpu.reset(entry.pc, entry.argument);
         let trace = system.trace.here();
-        trace.record(Event::Start(entry.pc));
+        trace.start(entry.pc);
         let attention = &system.attention[arch::cpu::index()];
         let mut lists = Lists::reset();
         loop {
@@ -91,14 +94,19 @@ impl Stay<'_> {
                 lists.store(system, partition, index);
             }
             lists.load(partition, index);
+            trace.resume();
             let exit = self.vcpu.run();
-            trace.record(Event::of(&exit, self.vcpu.reg(0)));
+            trace.exit(Event::of(&exit, self.vcpu.reg(0)));
             if irq::concerns(&exit) {
                 lists.store(system, partition, index);
             }
+            // What a doorbell leaves over is for another exit: its own did as much as one does.
+            let doorbell = matches!(exit, Exit::ReadOnly(_));
             let then = self.handle(exit);
             partition.serve_its(system);
-            partition.serve_smmus(system);
+            if !doorbell {
+                partition.serve_smmus(system);
+            }
             if then == Then::Suspend {
                 lists.store(system, partition, index);
                 self.suspend();
@@ -147,6 +155,14 @@ impl Stay<'_> {
                     }
                 }
             }
+            Exit::ReadOnly(access) => {
+                let value = self.vcpu.reg(access.reg);
+                let MmioAccess { ipa, size, .. } = access;
+                if self.partition.store_smmu(self.system, ipa, size, value) {
+                    self.vcpu.skip_instruction();
+                }
+            }
+            Exit::Retry => {}
             Exit::Abort(info) => {
                 self.partition.count_misuse();
                 self.vcpu.inject(Exception::for_abort(&info));

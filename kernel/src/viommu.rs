@@ -19,7 +19,8 @@ use crate::say;
 use crate::system::System;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
-use iommu::addr::{Hpa, Iova, Span};
+use iommu::addr::{Hpa, Iova, PAGE_SIZE, Span};
+use iommu::guest::vsmmu::spec::PAGE_ONE;
 use iommu::guest::vsmmu::{
     self, ContextCopies, Counters, Effect, Interrupts, ObjectSlice, SetupError,
 };
@@ -29,18 +30,20 @@ use iommu::object::driver::{Access, Memory};
 use iommu::object::{Error, Ioas};
 use iommu::smmuv3::Offer;
 use iommu::smmuv3::slice::VIOMMU;
+use iommu::smmuv3::spec::command::COMMAND_BYTES;
 
 /// What a guest sees of one physical SMMU.
 pub type VirtSmmu = vsmmu::VirtSmmu<Host, ObjectSlice>;
 /// How it is made.
 pub type Setup = vsmmu::Setup<Buffer>;
 
-/// What one trap of a guest does at most, in commands.
-const BUDGET: u32 = 64;
+/// What one trap of a guest does at most, in invalidations: so many are about 5,000 instructions, all that comes with a trap
+/// included (B22 of `cargo xtask bench`).
+const BUDGET: u32 = 12;
 /// Events that wait for a guest's SMMU at most, in its slice.
 pub const EVENTS: u32 = 256;
 /// Entries of the largest queues of a guest's SMMU, log2.
-const COMMAND_QUEUE: u8 = 10;
+const COMMAND_QUEUE: u8 = 19;
 const EVENT_QUEUE: u8 = 8;
 /// Bits of a guest's StreamIDs: its requester IDs.
 const STREAM_BITS: u8 = 16;
@@ -52,6 +55,8 @@ const WAITING: u16 = 32;
 pub const PATIENCE_NS: u64 = 1_000_000_000;
 /// Bytes for copies of contexts, 64 each.
 const COPIES: usize = CONTEXTS_STRIDE as usize;
+/// What a guest reads of each of its SMMUs without a trap: the page's place in the registers, and in the image.
+pub const READABLE: [(u64, u64); 2] = [(0, 0), (PAGE_ONE, vsmmu::IMAGE_PAGE_ONE as u64)];
 /// Wires of one SMMU, in the order of the guest's device tree: eventq, priq, cmdq-sync, gerror.
 const WIRES: [Interrupts; 4] = [
     Interrupts::EVENTS,
@@ -86,6 +91,11 @@ impl Viommu {
     pub fn counters(&self) -> (Counters, u64) {
         let smmu = self.smmu.lock();
         (smmu.counters(), smmu.waiting())
+    }
+
+    /// Where what it reads as is in memory: [`vsmmu::IMAGE_BYTES`], for as long as this lives.
+    pub fn image(&self) -> Hpa {
+        self.smmu.lock().image().hpa()
     }
 
     /// Puts all its streams in abort and its registers to what they are out of reset.
@@ -125,11 +135,25 @@ impl Partition {
         Some(0)
     }
 
+    /// A store at `address` to what the guest can only read of its SMMUs; `false` where nothing of them is.
+    pub fn store_smmu(&self, system: &System, address: u64, size: u8, value: u64) -> bool {
+        let Some(offset) = address.checked_sub(guest_map::SMMU.base.0) else {
+            return false;
+        };
+        let page = offset % SMMU_STRIDE & !(PAGE_SIZE - 1);
+        READABLE.iter().any(|(readable, _)| *readable == page)
+            && self
+                .access_smmu(system, offset, size, Some(value))
+                .is_some()
+    }
+
     /// Goes on with what the guest has asked its SMMUs for, a bounded amount a call.
     pub fn serve_smmus(&self, system: &System) {
         for (index, unit) in self.devices.dma.viommus().iter().enumerate() {
-            if unit.busy.load(Ordering::Acquire) {
-                let mut smmu = unit.smmu.lock();
+            // Whoever has it goes on with it, and says so if there is more.
+            if unit.busy.load(Ordering::Acquire)
+                && let Some(mut smmu) = unit.smmu.try_lock()
+            {
                 let effect = smmu.run(&self.ram);
                 self.follow(system, index, unit, &effect);
             }
@@ -180,8 +204,15 @@ impl Partition {
         }
         unit.busy.store(effect.more, Ordering::Release);
         if effect.more {
-            // A CPU of the partition comes back out of its guest for the rest, once it has served who else waits for it.
-            let _ = system.gic.send_sgi(self.cpus[0], KICK);
+            // A CPU of the partition comes back out of its guest for the rest, once it has served who else waits for it:
+            // the one that asked, unless it is another's that has taken an interrupt.
+            let here = arch::cpu::index();
+            let cpu = if self.cpus.contains(&here) {
+                here
+            } else {
+                self.cpus[0]
+            };
+            let _ = system.gic.send_sgi(cpu, KICK);
         }
     }
 }
@@ -205,7 +236,7 @@ pub fn requests(offer: &Offer) -> u32 {
     }
 }
 
-/// How the SMMU of a guest, its `index`th, on `iommu` is made.
+/// How the SMMU of a guest with so much `ram`, its `index`th, on `iommu` is made.
 ///
 /// # Errors
 /// Those of the address space; no memory.
@@ -215,6 +246,7 @@ pub fn setup(
     iommu: &Iommu,
     index: usize,
     offer: Offer,
+    ram: u64,
 ) -> Result<Setup, Error> {
     let physical = iommu.physical().lock();
     let (hardware, errata) = (physical.identity(), physical.features().errata);
@@ -230,13 +262,19 @@ pub fn setup(
         messages: false,
         wake: false,
         stream_bits: STREAM_BITS,
-        command_queue_log2: COMMAND_QUEUE,
+        command_queue_log2: command_queue(ram),
         event_queue_log2: EVENT_QUEUE,
         request_queue_log2: if offer.pri { REQUEST_QUEUE } else { 0 },
         waiting: requests(&offer) as u16,
         patience_ns: PATIENCE_NS,
         contexts,
     })
+}
+
+/// log2 of the entries of the largest command queue of a guest with so much RAM: an eighth of it.
+fn command_queue(ram: u64) -> u8 {
+    let entries = (ram / 8 / COMMAND_BYTES as u64).max(2);
+    COMMAND_QUEUE.min(entries.ilog2() as u8)
 }
 
 /// Memory for copies of contexts, mapped for the devices that they are of.

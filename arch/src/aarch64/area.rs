@@ -26,6 +26,8 @@ pub(crate) struct Local {
     pub(crate) index: u64,
     /// The exception that this CPU ends with, or null.
     pub(crate) in_exception: *const ExceptionFrame,
+    /// Where an exception of EL2 itself goes on instead, once; 0 where it is fatal.
+    pub(crate) recover: u64,
 }
 
 /// The parts of the area at `base` that stay unmapped.

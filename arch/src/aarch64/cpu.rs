@@ -162,6 +162,7 @@ pub fn start(index: usize, mpidr: u64, entry: fn(usize) -> !) -> Result<(), Star
         local.write(Local {
             index: index as u64,
             in_exception: core::ptr::null(),
+            recover: 0,
         })
     };
     let record: *mut Launch =

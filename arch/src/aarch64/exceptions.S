@@ -36,7 +36,16 @@ sluice_vectors:
     exception_from_el2 2
     exception_from_el2 3
     // Current EL with SP_EL2: synchronous, IRQ, FIQ, SError.
-    exception_from_el2 0
+    .balign 128
+    msr     SP_EL0, x0
+    mrs     x0, TPIDR_EL2
+    ldr     x0, [x0, #{recover}]
+    cbnz    x0, exception_recover       // whoever set it keeps SP_EL0
+    mrs     x0, TPIDR_EL2
+    sub     x0, x0, #EXCEPTION_FRAME_SIZE
+    stp     x1, x2, [x0, #8]
+    mov     x1, #0
+    b       exception_fatal
     exception_from_el2 1
     exception_from_el2 2
     exception_from_el2 3
@@ -54,6 +63,15 @@ sluice_vectors:
     .popsection
 
     .pushsection .text.sluice_leave_guest, "ax"
+exception_recover:
+    msr     ELR_EL2, x0
+    mrs     x0, TPIDR_EL2
+    str     xzr, [x0, #{recover}]
+    mrs     x0, SP_EL0
+    eret
+    dsb     nsh
+    isb
+
 exception_fatal:
     // A second exception on this stack: describing the first one failed. All that is left is PSCI SYSTEM_OFF.
     mrs     x2, TPIDR_EL2

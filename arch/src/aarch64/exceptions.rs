@@ -1,4 +1,5 @@
-//! Exceptions from EL2 itself: none is expected, so each is described and ends in a panic.
+//! Exceptions from EL2 itself: but for one that a look at a guest's tables may bring (`look_up`), none is expected, so
+//! each is described and ends in a panic.
 
 use super::area::{self, Local};
 use super::exit::{Syndrome, class_name};
@@ -9,6 +10,7 @@ use core::mem::offset_of;
 global_asm!(
     include_str!("exceptions.S"),
     in_exception = const offset_of!(Local, in_exception),
+    recover = const offset_of!(Local, recover),
 );
 
 /// The registers at an exception, as `exceptions.S` stores them.

@@ -11,6 +11,11 @@ pub enum Exit {
     Interrupt,
     /// A load or store that stage 2 does not allow, and that can be carried out from its syndrome.
     Mmio(MmioAccess),
+    /// A store to what stage 2 lets be read only, and that can be carried out from its syndrome. Where it goes is what the
+    /// guest's own tables say a moment later: whoever finds nothing there that may only be read lets the guest try again.
+    ReadOnly(MmioAccess),
+    /// The guest's tables say something else by now: it tries again.
+    Retry,
     /// A stage-2 fault that cannot be carried out: an instruction fetch, a table walk, an instruction without syndrome.
     Abort(AbortInfo),
     /// HVC. The program counter is already past it.
@@ -166,7 +171,26 @@ pub fn is_hypercall(esr: u64) -> bool {
     esr >> 26 & 0x3f == 0x16
 }
 
-/// Decodes a synchronous exception from EL1 or EL0.
+/// Whether it is that of a store that can be carried out but for its address: a permission fault of stage 2 sets no
+/// HPFAR_EL2 unless it is on a walk (Arm ARM D24.2.65).
+pub fn needs_address(esr: u64) -> bool {
+    const CLASS: u64 = 0x3f << 26;
+    const VALID: u64 = 1 << 24;
+    const MAINTENANCE: u64 = 1 << 8;
+    const WALK: u64 = 1 << 7;
+    const WRITE: u64 = 1 << 6;
+    // Of the status all but the level.
+    const STATUS: u64 = 0b11_1100;
+    const WANTED: u64 = 0x24 << 26 | VALID | WRITE | 0b00_1100;
+    esr & (CLASS | VALID | MAINTENANCE | WALK | WRITE | STATUS) == WANTED
+}
+
+/// What PAR_EL1 says after AT, in the form of HPFAR_EL2 (D24.2.147): `None` for a fault.
+pub fn translated(par: u64) -> Option<u64> {
+    (!bit(par, 0)).then_some((par & 0x000f_ffff_ffff_f000) >> 8)
+}
+
+/// Decodes a synchronous exception from EL1 or EL0. Where [`needs_address`], `hpfar` is what [`translated`] says.
 pub fn decode(esr: u64, far: u64, hpfar: u64) -> Exit {
     match esr >> 26 & 0x3f {
         0x01 => Exit::Wait { event: bit(esr, 0) },
@@ -202,12 +226,11 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Exit {
     let offset = if walk { 0 } else { far & 0xfff };
     // Data aborts only: ISV, and no cache maintenance by address.
     let emulatable = stage2 && !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
-    // HPFAR_EL2 is not set by a permission fault, except on a walk (Arm ARM D24.2.65). To ask the guest's tables instead
-    // (AT S1E1R) could fail at EL2, where nothing catches it; and it would serve nothing: what may be emulated is not
-    // mapped, so a permission fault is never an access to it.
-    let known = stage2 && (!permission || walk);
+    // Of permission faults only stores are ever emulated: what may be emulated is not mapped, or for reading.
+    let read_only = needs_address(esr);
+    let known = stage2 && (!permission || walk || read_only);
     if known && emulatable {
-        Exit::Mmio(MmioAccess {
+        let access = MmioAccess {
             ipa: page | offset,
             far,
             size: 1 << bits(esr, 23, 22),
@@ -215,7 +238,12 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Exit {
             reg: bits(esr, 20, 16),
             sign_extend: bit(esr, 21),
             sixty_four: bit(esr, 15),
-        })
+        };
+        if read_only {
+            Exit::ReadOnly(access)
+        } else {
+            Exit::Mmio(access)
+        }
     } else {
         Exit::Abort(AbortInfo {
             ipa: known.then_some(page | offset),

@@ -1,12 +1,14 @@
 //! The hardware side of a vCPU: entering it, and what comes back.
 
+use super::area::{self, Local};
 use super::controls;
 use super::cpu;
-use super::exit::{self, Exit, Syndrome, decode};
+use super::exit::{self, AbortInfo, Exit, Syndrome, decode};
 use super::inject::{self, Before, Exception};
 use super::sysreg::{read, write_guest};
 use super::vcpu::{Registers, VcpuConfig};
 use core::arch::{asm, global_asm};
+use core::mem::offset_of;
 
 unsafe extern "C" {
     fn sluice_enter_guest(registers: *mut Registers) -> u64;
@@ -82,10 +84,32 @@ impl Guest {
             return Exit::SError(error);
         }
         match kind {
-            0 => decode(self.esr, read!("FAR_EL2"), read!("HPFAR_EL2")),
+            0 => self.synchronous(registers),
             // Without FEAT_RAS, EL2's own show here as well, as EL2 masks them: still the best that is known.
             3 => Exit::SError(Syndrome(self.esr)),
             _ => Exit::Interrupt,
+        }
+    }
+
+    fn synchronous(&self, registers: &Registers) -> Exit {
+        let far = read!("FAR_EL2");
+        if !exit::needs_address(self.esr) {
+            return decode(self.esr, far, read!("HPFAR_EL2"));
+        }
+        match look_up(far, registers.pstate & 0xf == 0) {
+            Some(par) => match exit::translated(par) {
+                Some(page) => decode(self.esr, far, page),
+                None => Exit::Retry,
+            },
+            // What the guest would have had itself.
+            None => Exit::Abort(AbortInfo {
+                ipa: None,
+                far,
+                fetch: false,
+                write: true,
+                walk: false,
+                esr: self.esr,
+            }),
         }
     }
 
@@ -161,4 +185,44 @@ impl Guest {
         registers.pc = after.pc;
         registers.pstate = after.pstate;
     }
+}
+
+/// What the guest's stage 1 makes of an address now, as PAR_EL1 has it; `None` where memory did not answer.
+///
+/// A fault of either stage on the walk is in the result, but an external abort on it is taken by EL2 (Arm ARM, D8.16):
+/// `exceptions.S` lets it go on behind the instruction.
+fn look_up(far: u64, from_el0: bool) -> Option<u64> {
+    let (par, answered): (u64, u64);
+    // SAFETY: 1. AT changes PAR_EL1 only, which is the guest's and put back; the translation regime is the guest's, as
+    //            HCR_EL2.TGE is 0.
+    //         2. The exception that it may take changes no register but ELR_EL2, SPSR_EL2, ESR_EL2 and FAR_EL2, of which
+    //            nobody here reads any before it is written again, and SP_EL0, which is the guest's and put back.
+    unsafe {
+        asm!(
+            "mrs {stack}, SP_EL0",
+            "mrs {saved}, PAR_EL1",
+            "adr {result}, 4f",
+            "str {result}, [{local}, #{recover}]",
+            "cbnz {user:w}, 2f",
+            "at s1e1r, {far}",
+            "b 3f",
+            "2: at s1e0r, {far}",
+            "3: isb",
+            "4: ldr {answered}, [{local}, #{recover}]",
+            "str xzr, [{local}, #{recover}]",
+            "mrs {result}, PAR_EL1",
+            "msr PAR_EL1, {saved}",
+            "msr SP_EL0, {stack}",
+            local = in(reg) area::local(),
+            recover = const offset_of!(Local, recover),
+            far = in(reg) far,
+            user = in(reg) u32::from(from_el0),
+            stack = out(reg) _,
+            saved = out(reg) _,
+            result = out(reg) par,
+            answered = out(reg) answered,
+            options(nostack, preserves_flags)
+        );
+    }
+    (answered != 0).then_some(par)
 }

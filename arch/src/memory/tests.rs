@@ -141,6 +141,10 @@ fn words_are_exchanged_and_stored_in_runs() {
     assert_eq!((frame.read64(0xff0), frame.swap64(0xff8, 1)), (5, 12));
     assert_eq!((frame.read64(0xff8), frame.read64(0xfe8)), (1, 0));
     frame.write64_run(0x1000, 0, 0, 0);
+    frame.write64_pairs(0xfe0, &[[1, 2], [3, 4]]);
+    let mut words = [0; 3];
+    frame.read_words(0xfe8, &mut words);
+    assert_eq!(words, [2, 3, 4]);
     for (offset, count) in [(0xff0, 3), (0xff4, 1), (0, usize::MAX)] {
         let outside = std::panic::AssertUnwindSafe(|| frame.write64_run(offset, 1, 1, count));
         assert!(

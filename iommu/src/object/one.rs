@@ -57,6 +57,14 @@ impl<T: Invalidator> Invalidator for [T; 1] {
     fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         self[0].submit(batch)
     }
+    fn pass(
+        &mut self,
+        kind: u32,
+        entries: &[Entry],
+        devices: &VirtIds<'_>,
+    ) -> Option<Result<(), Incomplete>> {
+        self[0].pass(kind, entries, devices)
+    }
 }
 
 impl<T: ViommuDriver> ViommuDriver for [T; 1] {

@@ -137,6 +137,30 @@ fn invalidate(
     kind: u32,
     entries: Entries<'_>,
 ) -> Progress {
+    let Entries::Words(words) = entries else {
+        return one_by_one(driver, names, kind, entries);
+    };
+    match driver.pass(kind, words, &VirtIds(names)) {
+        None => one_by_one(driver, names, kind, entries),
+        Some(Ok(())) => Progress {
+            complete: words.len(),
+            result: Ok(()),
+        },
+        Some(Err(partial)) => Progress {
+            complete: partial.complete.min(words.len()),
+            result: Err(partial.error.into()),
+        },
+    }
+}
+
+/// As [`invalidate`], without the short way.
+#[inline(never)]
+fn one_by_one(
+    driver: &mut (impl Invalidator + ?Sized),
+    names: &[Named],
+    kind: u32,
+    entries: Entries<'_>,
+) -> Progress {
     let Some(rule) = driver.entry_rule(kind) else {
         return Progress::refused(Error::DataType(kind));
     };

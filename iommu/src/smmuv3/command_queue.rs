@@ -92,6 +92,8 @@ pub(super) struct CommandQueue<P: Platform> {
     /// The CMD_SYNC that took the place of a refused command, until it is consumed.
     replaced: Option<u64>,
     batches: [Option<Batch>; BATCHES],
+    /// None from here on.
+    used: usize,
     aborts: u8,
     coherent: bool,
     /// Commands stored, by opcode.
@@ -115,6 +117,7 @@ impl<P: Platform> CommandQueue<P> {
             synced: 0,
             replaced: None,
             batches: [None; BATCHES],
+            used: 0,
             aborts: 0,
             coherent,
             sent: [0; OPCODES],
@@ -150,7 +153,7 @@ impl<P: Platform> CommandQueue<P> {
     /// whatever it was told is complete, but for what devices were to be told.
     pub(super) fn forget(&mut self) {
         let synced = self.synced;
-        for batch in self.batches.iter_mut().flatten() {
+        for batch in self.batches[..self.used].iter_mut().flatten() {
             if let Some((first, _)) = batch.device_tlb.filter(|(_, last)| *last >= synced) {
                 batch.refuse(first.max(synced), cerror::ATC_INV_SYNC);
             }
@@ -167,6 +170,7 @@ impl<P: Platform> CommandQueue<P> {
         let mut batch = Batch::default();
         (batch.start, batch.end) = (self.produced, self.produced);
         self.batches[free] = Some(batch);
+        self.used = self.used.max(free + 1);
         Some(Ticket(free))
     }
 
@@ -205,6 +209,39 @@ impl<P: Platform> CommandQueue<P> {
         }
         self.add(command);
         Pushed::Done
+    }
+
+    /// As [`push`](Self::push), of as many commands as there is room for; none of them a CMD_ATC_INV. How many.
+    pub(super) fn push_run(&mut self, ticket: Ticket, commands: &[[u64; 2]]) -> (usize, Pushed) {
+        let at = self.produced;
+        if self.batch(ticket).end != at && !self.restart(ticket) {
+            return (0, Pushed::Cut);
+        }
+        let count = commands.len().min(self.room() as usize);
+        let (first, rest) = commands[..count].split_at(count.min(self.prod.before_wrap() as usize));
+        self.store_run(self.prod.index(), first);
+        if !rest.is_empty() {
+            self.store_run(0, rest);
+        }
+        self.prod = self.prod.after(count as u32);
+        self.produced += count as u64;
+        for [first, _] in &commands[..count] {
+            self.sent[*first as usize % OPCODES] += 1;
+        }
+        self.batch(ticket).end = self.produced;
+        let pushed = match count == commands.len() {
+            true => Pushed::Done,
+            false => Pushed::Full,
+        };
+        (count, pushed)
+    }
+
+    fn store_run(&mut self, index: usize, commands: &[[u64; 2]]) {
+        let offset = index * COMMAND_BYTES;
+        self.buffer.write64_pairs(offset, commands);
+        if !self.coherent {
+            self.buffer.clean(offset, commands.len() * COMMAND_BYTES);
+        }
     }
 
     /// A run that has nothing in it yet starts where the queue is now.
@@ -283,6 +320,11 @@ impl<P: Platform> CommandQueue<P> {
     /// Nobody waits for the batch any more. What of it is in the queue still goes to the SMMU.
     pub(super) fn close(&mut self, Ticket(at): Ticket) {
         self.batches[at] = None;
+        while let Some(last) = self.used.checked_sub(1)
+            && self.batches[last].is_none()
+        {
+            self.used = last;
+        }
     }
 
     /// Reads how far the SMMU is.
@@ -304,7 +346,7 @@ impl<P: Platform> CommandQueue<P> {
             self.replaced = None;
             self.synced = self.synced.max(at + 1);
         }
-        for batch in self.batches.iter().flatten() {
+        for batch in self.batches[..self.used].iter().flatten() {
             if let Some(sync) = batch.sync.filter(|sync| *sync < self.consumed) {
                 self.synced = self.synced.max(sync + 1);
             }
@@ -340,7 +382,7 @@ impl<P: Platform> CommandQueue<P> {
             cerror::NONE => {}
             cerror::ABT => self.aborts = self.aborts.saturating_add(1),
             cerror::ATC_INV_SYNC => {
-                for batch in self.batches.iter_mut().flatten() {
+                for batch in self.batches[..self.used].iter_mut().flatten() {
                     // Those that a CMD_SYNC has seen done are not meant.
                     let open = |(first, last): &(u64, u64)| *first < at && *last >= self.synced;
                     if let Some((first, _)) = batch.device_tlb.filter(open) {
@@ -353,7 +395,7 @@ impl<P: Platform> CommandQueue<P> {
                 platform.write_barrier();
                 self.replaced = Some(at);
                 self.refusals += 1;
-                for batch in self.batches.iter_mut().flatten() {
+                for batch in self.batches[..self.used].iter_mut().flatten() {
                     if (batch.start..batch.end).contains(&at) {
                         batch.refuse(at, code);
                     }

@@ -18,9 +18,10 @@ enum Phase {
     End,
 }
 
-/// Commands of the host, then those of the entries, then what the entries take where stages are combined.
+/// Commands of the host or of a guest, then those of the entries, then what the entries take where stages are combined.
 pub(super) struct Program<'a> {
     own: &'a [Command],
+    native: &'a [[u64; 2]],
     entries: &'a [Invalidation],
     features: &'a Features,
     /// The entry that the last command was of.
@@ -43,10 +44,35 @@ impl<'a> Program<'a> {
         }
     }
 
+    /// Commands as they stand in the queue: none that only the end of a CMD_SYNC tells of, none that cuts stage 2.
+    pub(super) fn of_native(native: &'a [[u64; 2]], features: &'a Features) -> Self {
+        Self {
+            native,
+            phase: Phase::End,
+            ..Self::of_entries(&[], features)
+        }
+    }
+
+    /// What may be handed over in one piece now, as far as there is room; [`skip`](Self::skip) is told how far.
+    pub(super) fn run(&self) -> &'a [[u64; 2]] {
+        let limit = match self.features.errata.commands_a_sync {
+            0 => self.native.len(),
+            limit => usize::from(limit - self.run.min(limit)),
+        };
+        &self.native[..limit.min(self.native.len())]
+    }
+
+    /// The first `count` of a [`run`](Self::run) are in the queue.
+    pub(super) fn skip(&mut self, count: usize) {
+        self.native = &self.native[count..];
+        self.run = self.run.saturating_add(count as u8);
+    }
+
     /// `entries` that the SMMU has commands for.
     pub(super) fn of_entries(entries: &'a [Invalidation], features: &'a Features) -> Self {
         Self {
             own: &[],
+            native: &[],
             entries,
             features,
             at: 0,
@@ -85,6 +111,10 @@ impl<'a> Program<'a> {
         if let [first, rest @ ..] = self.own {
             self.own = rest;
             return Some(*first);
+        }
+        if let [first, rest @ ..] = self.native {
+            self.native = rest;
+            return Some(Command(*first));
         }
         while let Phase::Entries = self.phase {
             if let Some(command) = self.current.as_mut().and_then(Iterator::next) {

@@ -27,7 +27,7 @@ impl Position {
 
     #[inline(always)]
     const fn mask(self) -> u32 {
-        (2 << self.log2_entries) - 1
+        2_u32.wrapping_shl(self.log2_entries as u32).wrapping_sub(1)
     }
 
     /// As a register holds it: index and wrap bit.
@@ -47,9 +47,25 @@ impl Position {
     #[inline(always)]
     pub const fn next(self) -> Self {
         Self {
-            value: (self.value + 1) & self.mask(),
+            value: self.value.wrapping_add(1) & self.mask(),
             ..self
         }
+    }
+
+    /// The position `count` entries on.
+    #[must_use]
+    #[inline(always)]
+    pub const fn after(self, count: u32) -> Self {
+        Self {
+            value: self.value.wrapping_add(count) & self.mask(),
+            ..self
+        }
+    }
+
+    /// Entries from here to where the queue wraps.
+    #[inline(always)]
+    pub const fn before_wrap(self) -> u32 {
+        self.entries() - self.index() as u32
     }
 
     /// Entries from `consumer` to this producer; more than there are entries where one of them is nonsense.
@@ -78,6 +94,8 @@ mod tests {
                 assert_eq!(position.register(), step);
                 assert_eq!(position.index() as u32, step % entries);
                 assert_eq!(position.entries(), entries);
+                assert_eq!(position, Position::start(log2).after(step));
+                assert_eq!(position.before_wrap(), entries - step % entries);
                 position = position.next();
             }
             assert_eq!(position, Position::start(log2), "both laps done");

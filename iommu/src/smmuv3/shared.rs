@@ -17,8 +17,8 @@ use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
 use super::spec::command::cerror;
 use crate::hal::{Mmio, Platform};
-use crate::id::DeviceId;
-use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
+use crate::id::{CacheTag, DeviceId};
+use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError, Native};
 use crate::sync::{Mutex, MutexGuard, relax};
 
 /// Times that a batch is sent where devices of others do not answer.
@@ -103,19 +103,30 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     /// Sends the commands of `program` with one CMD_SYNC at the end (and those that the program has itself), one write of
     /// CMDQ_PROD, and waits. A program longer than the queue is handed over in pieces; should others come in between, a
     /// CMD_SYNC ends the piece, so that it is always known which commands are complete.
+    ///
+    /// Mostly all of it is in the queue with the first look, and complete with the second.
     pub(super) fn run(&self, program: &mut Program<'_>) -> Result<(), Failure> {
         let start = self.platform.now_ns();
-        let ticket = self.until(start, |core| core.queue.open());
-        let ticket = ticket.map_err(|error| Failure { complete: 0, error })?;
+        let mut pending = None;
+        let begun = self.until(start, |core| {
+            let ticket = core.queue.open()?;
+            Some((ticket, self.hand_over(core, ticket, program, &mut pending)))
+        });
+        let (ticket, filled) = begun.map_err(|error| Failure { complete: 0, error })?;
         let mut settled = 0;
-        let sent = self.send(ticket, program, start, &mut settled);
+        let sent = self.finish(ticket, filled, program, pending, start, &mut settled);
+        let error = match sent {
+            Ok(None) => return Ok(()),
+            Ok(Some(code)) => Some(IommuError::Command(code)),
+            Err(error) => Some(error),
+        };
         let mut core = self.lock();
         let progress = core.queue.progress(ticket);
         core.queue.close(ticket);
-        let error = match (sent, progress.refused) {
-            (Ok(()), None) => return Ok(()),
+        let error = match (error, progress.refused) {
             (_, Some(code)) => IommuError::Command(code),
-            (Err(error), None) => error,
+            (Some(error), None) => error,
+            (None, None) => return Ok(()),
         };
         Err(Failure {
             complete: settled + progress.complete,
@@ -123,39 +134,63 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         })
     }
 
-    fn send(
+    /// Stores as much as there is room for and tells the SMMU; what [`fill`] says.
+    fn hand_over(
         &self,
+        core: &mut Core<P, M>,
         ticket: Ticket,
         program: &mut Program<'_>,
+        pending: &mut Option<Command>,
+    ) -> Option<bool> {
+        let filled = fill(core, ticket, program, pending);
+        let Core {
+            registers, queue, ..
+        } = core;
+        queue.publish(&self.platform, registers);
+        filled
+    }
+
+    /// Hands over the rest and waits. `None`: complete, and the ticket is closed. The code of a refused command.
+    fn finish(
+        &self,
+        ticket: Ticket,
+        mut filled: Option<bool>,
+        program: &mut Program<'_>,
+        mut pending: Option<Command>,
         start: u64,
         settled: &mut u64,
-    ) -> Result<(), IommuError> {
-        let mut pending = None;
+    ) -> Result<Option<u8>, IommuError> {
         loop {
-            let mut full = false;
-            let last = self.until(start, |core| {
-                if full && !core.queue.has_room() {
-                    return None;
-                }
-                let filled = fill(core, ticket, program, &mut pending);
-                full = filled.is_none();
-                let Core {
-                    registers, queue, ..
-                } = core;
-                queue.publish(&self.platform, registers);
-                filled
+            let mut full = filled.is_none();
+            let last = match filled {
+                Some(last) => last,
+                None => self.until(start, |core| {
+                    if full && !core.queue.has_room() {
+                        return None;
+                    }
+                    let filled = self.hand_over(core, ticket, program, &mut pending);
+                    full = filled.is_none();
+                    filled
+                })?,
+            };
+            let progress = self.until(start, |core| {
+                let done = core.queue.is_done(ticket);
+                done.then(|| {
+                    let progress = core.queue.progress(ticket);
+                    match (progress.refused, last) {
+                        (Some(_), _) => {}
+                        (None, true) => core.queue.close(ticket),
+                        (None, false) => core.queue.next_run(ticket),
+                    }
+                    progress
+                })
             })?;
-            self.until(start, |core| core.queue.is_done(ticket).then_some(()))?;
-            if last {
-                return Ok(());
-            }
-            let mut core = self.lock();
-            let progress = core.queue.progress(ticket);
-            if progress.refused.is_some() {
-                return Ok(());
+            if progress.refused.is_some() || last {
+                return Ok(progress.refused);
             }
             *settled += progress.complete;
-            core.queue.next_run(ticket);
+            let mut core = self.lock();
+            filled = self.hand_over(&mut core, ticket, program, &mut pending);
         }
     }
 
@@ -248,6 +283,29 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     }
 }
 
+impl<P: Platform, M: Mmio> Native for Shared<P, M> {
+    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
+        // As in `submit`.
+        self.platform.write_barrier();
+        let sent = self.run(&mut Program::of_native(commands, &self.features));
+        sent.map_err(|failure| {
+            // Less the CMD_SYNCs in between.
+            let syncs = match self.features.errata.commands_a_sync {
+                0 => 0,
+                limit => failure.complete / (u64::from(limit) + 1),
+            };
+            Incomplete {
+                complete: (failure.complete - syncs) as usize,
+                error: failure.error,
+            }
+        })?;
+        if let Some(tag) = whole {
+            self.lock().nested.forgotten(tag);
+        }
+        Ok(())
+    }
+}
+
 /// Stores as much of a program as there is room for. `Some` once its piece has its CMD_SYNC: whether it was the last.
 fn fill<P: Platform, M>(
     core: &mut Core<P, M>,
@@ -256,6 +314,16 @@ fn fill<P: Platform, M>(
     pending: &mut Option<Command>,
 ) -> Option<bool> {
     loop {
+        let run = program.run();
+        if !run.is_empty() {
+            let (count, pushed) = core.queue.push_run(ticket, run);
+            program.skip(count);
+            match pushed {
+                Pushed::Done => continue,
+                Pushed::Full => return None,
+                Pushed::Cut => return core.queue.end(ticket).then_some(false),
+            }
+        }
         let next = pending
             .take()
             .or_else(|| program.next(&core.nested, &core.caches));
@@ -279,6 +347,10 @@ fn fill<P: Platform, M>(
 impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
     fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         Self::submit(self, batch)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }
 

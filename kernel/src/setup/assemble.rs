@@ -27,13 +27,14 @@ use crate::vdev;
 use crate::vdev::vgic::Vgic;
 use crate::vdev::vits::Vits;
 use crate::vdev::vpci::{Placement, VirtualPci, intx_intid};
+use crate::viommu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::Frames;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use iommu::addr::{Gpa, Span};
+use iommu::addr::{Gpa, PAGE_SIZE, Span};
 use iommu::id::{CacheTag, DeviceId, IommuIndex, VirtDeviceId};
-use iommu::table::{Attributes, StageTwoTable};
+use iommu::table::{Attributes, MapError, StageTwoTable};
 
 /// The first LPI (IHI 0069, §2.2.1).
 const FIRST_LPI: u32 = 8192;
@@ -76,22 +77,9 @@ pub fn partition(
 ) -> Result<Partition, SetupError> {
     let refused = || SetupError::Partition(index);
     let ram = GuestRam::new(ram);
-    let mut stage_two = StageTwoTable::new(Arc::clone(materials.host), guest_map::IPA_BITS, true)
-        .map_err(SetupError::Table)?;
-    stage_two
-        .map(ram.guest(), ram.host(), Attributes::RAM)
-        .map_err(SetupError::Table)?;
-
     let (devices, platform) = devices(index, config, &ram, gate, materials)?;
-    for mapping in &platform.mappings {
-        let pages = Span {
-            base: mapping.guest,
-            len: mapping.host.len,
-        };
-        stage_two
-            .map(pages, mapping.host.base, Attributes::DEVICE)
-            .map_err(SetupError::Table)?;
-    }
+    let stage_two = stage_two(&ram, &devices, &platform, materials.host);
+    let stage_two = stage_two.map_err(SetupError::Table)?;
     let snoops = |owned: &Owned| {
         let host = gate.topology.functions[owned.info].host;
         materials.info.pcie[host].dma_coherent
@@ -145,6 +133,39 @@ pub fn partition(
         restarts: AtomicU64::new(0),
         fault_restarts: Mutex::new(Budget::new()),
     })
+}
+
+/// What the CPUs of a partition reach. The table goes before what it leads to.
+fn stage_two(
+    ram: &GuestRam,
+    devices: &Devices,
+    platform: &Platform,
+    host: &Arc<Host>,
+) -> Result<StageTwoTable<Host>, MapError> {
+    let mut table = StageTwoTable::new(Arc::clone(host), guest_map::IPA_BITS, true)?;
+    table.map(ram.guest(), ram.host(), Attributes::RAM)?;
+    for mapping in &platform.mappings {
+        let pages = Span {
+            base: mapping.guest,
+            len: mapping.host.len,
+        };
+        table.map(pages, mapping.host.base, Attributes::DEVICE)?;
+    }
+    // Registers to the guest whatever it thinks, so that its reads find what was cleaned to memory; stores trap.
+    let registers = Attributes {
+        write: false,
+        ..Attributes::DEVICE
+    };
+    for (index, viommu) in devices.dma.viommus().iter().enumerate() {
+        for (page, image) in viommu::READABLE {
+            let pages = Span {
+                base: guest_map::SMMU.base + (index as u64 * guest_map::SMMU_STRIDE + page),
+                len: PAGE_SIZE,
+            };
+            table.map(pages, viommu.image() + image, registers)?;
+        }
+    }
+    Ok(table)
 }
 
 /// The functions of a partition, its other devices, and what the DMA of all goes through.

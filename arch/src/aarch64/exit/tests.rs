@@ -1,6 +1,9 @@
 //! Words put together by hand from the field tables of the Arm ARM (D24.2.40), not by the decoder's own shifts.
 
-use super::{AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess, class_name, decode};
+use super::{
+    AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess, class_name, decode, needs_address,
+    translated,
+};
 
 #[test]
 fn a_word_store_to_a_hole_is_a_device_access() {
@@ -88,9 +91,47 @@ fn cache_maintenance_is_not_emulated() {
 }
 
 #[test]
-fn a_permission_fault_is_not_emulated_and_has_no_address() {
-    // ISV, SAS 10, SRT 0, WnR, DFSC 001111 and a fetch with IFSC 001111: HPFAR is stale.
-    for esr in [0x9380_004f, 0x8200_000f] {
+fn a_store_to_what_may_be_read_only_goes_where_the_guests_tables_say() {
+    // EC 100100, IL, ISV, SAS 10, SRT 00011, SF 0, WnR, DFSC 001111: permission fault, level 3.
+    let esr = 0x9383_004f;
+    assert!(needs_address(esr));
+    // PAR_EL1: PA[51:12], and below 12 NS, SH and RES1 with F = 0; ATTR in the top byte.
+    let page = translated(0xff00_0000_0905_0b80);
+    assert_eq!(page, Some(0x0009_0500));
+    assert_eq!(
+        decode(esr, 0xffff_8000_1234_5098, page.unwrap()),
+        Exit::ReadOnly(MmioAccess {
+            ipa: 0x0905_0098,
+            far: 0xffff_8000_1234_5098,
+            size: 4,
+            write: true,
+            reg: 3,
+            sign_extend: false,
+            sixty_four: false,
+        })
+    );
+    // F = 1, and a fault status where the address would be.
+    assert_eq!(translated(0x80b), None);
+    // Level 2; level 0.
+    assert!(needs_address(0x9383_004e) && needs_address(0x9383_004c));
+    // No syndrome; a load; cache maintenance; on a walk; a translation fault; a fetch; of EL2 itself.
+    for other in [
+        0x9283_004f,
+        0x9383_000f,
+        0x9383_014f,
+        0x9383_00cf,
+        0x9383_0047,
+        0x8383_004f,
+        0x9783_004f,
+    ] {
+        assert!(!needs_address(other), "{other:#x}");
+    }
+}
+
+#[test]
+fn any_other_permission_fault_is_not_emulated_and_has_no_address() {
+    // ISV, SAS 10, SRT 0, DFSC 001111, a load; a store without syndrome; a fetch with IFSC 001111: HPFAR is stale.
+    for esr in [0x9380_000f, 0x9200_004f, 0x8200_000f] {
         let exit = decode(esr, 0x5008, 0x0123_4560);
         let Exit::Abort(info) = exit else {
             panic!("{exit:?}")

@@ -66,10 +66,34 @@ pub(super) struct Decoder {
     ranges: bool,
     asid_bits: u32,
     substream_bits: u32,
+    /// Fields of the TLBIs of stage 1 that there are: those of CMD_TLBI_NH_ALL, _ASID, _VA, _VAA.
+    stage_one: [[u64; 2]; 4],
+}
+
+/// A command that nothing has to be looked at for but itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Plain {
+    /// What translations of all streams are cached of: for the slice.
+    Forget([u64; 2]),
+    /// A CMD_SYNC that signals nothing.
+    Sync,
 }
 
 /// SSec, in the commands that name a stream: not for this queue (§4.1.6).
 const SECURE: u64 = 1 << 10;
+
+/// NUM and SCALE.
+const RANGE: u64 = mask0(CMD0::NUM) | mask0(CMD0::SCALE);
+/// TTL and TG.
+const RANGE_TAIL: u64 = mask(CMD1::TTL) | mask(CMD1::TG);
+
+const fn mask0(field: tock_registers::fields::Field<u64, CMD0::Register>) -> u64 {
+    field.mask << field.shift
+}
+
+const fn mask(field: tock_registers::fields::Field<u64, CMD1::Register>) -> u64 {
+    field.mask << field.shift
+}
 
 fn field(value: u64, field: tock_registers::fields::Field<u64, CMD0::Register>) -> u64 {
     value & field.mask << field.shift
@@ -84,20 +108,66 @@ impl Decoder {
         let idr0 = LocalRegisterCopy::<u32, IDR0_FIELDS::Register>::new(identity.idr[0]);
         let idr1 = LocalRegisterCopy::<u32, IDR1_FIELDS::Register>::new(identity.idr[1]);
         let idr3 = LocalRegisterCopy::<u32, IDR3_FIELDS::Register>::new(identity.idr[3]);
+        let ranges = idr3.is_set(IDR3_FIELDS::RIL);
+        let asid_bits = if idr0.is_set(IDR0_FIELDS::ASID16) {
+            16
+        } else {
+            8
+        };
+        let asid = ((1 << asid_bits) - 1) << CMD0::ASID.shift;
+        let number = |opcode: CMD0::OPCODE::Value| opcode as u64;
+        let entry = [
+            RANGE * u64::from(ranges),
+            mask(CMD1::VA) | mask(CMD1::LEAF) | RANGE_TAIL * u64::from(ranges),
+        ];
         Self {
+            stage_one: [
+                [number(CMD0::OPCODE::Value::TlbiNhAll), 0],
+                [number(CMD0::OPCODE::Value::TlbiNhAsid) | asid, 0],
+                [
+                    number(CMD0::OPCODE::Value::TlbiNhVa) | asid | entry[0],
+                    entry[1],
+                ],
+                [number(CMD0::OPCODE::Value::TlbiNhVaa) | entry[0], entry[1]],
+            ],
             ats: idr0.is_set(IDR0_FIELDS::ATS),
             pri: idr0.is_set(IDR0_FIELDS::PRI),
             stalls: !idr0.matches_all(IDR0_FIELDS::STALL_MODEL::Terminate),
             messages: idr0.is_set(IDR0_FIELDS::MSI),
             wake: idr0.is_set(IDR0_FIELDS::SEV),
-            ranges: idr3.is_set(IDR3_FIELDS::RIL),
-            asid_bits: if idr0.is_set(IDR0_FIELDS::ASID16) {
-                16
-            } else {
-                8
-            },
+            ranges,
+            asid_bits,
             substream_bits: idr1.read(IDR1_FIELDS::SSIDSIZE),
         }
+    }
+
+    /// As [`decode`](Self::decode), of the commands that come in great numbers; `None` for all others, and for what may be
+    /// illegal.
+    #[inline(always)]
+    pub fn plain(&self, [w0, w1]: [u64; 2]) -> Option<Plain> {
+        const FIRST: u8 = CMD0::OPCODE::Value::TlbiNhAll as u8;
+        const BY_ADDRESS: u8 = CMD0::OPCODE::Value::TlbiNhVa as u8;
+        const SYNC: u8 = CMD0::OPCODE::Value::Sync as u8;
+        let opcode = w0 as u8;
+        let Some(fields) = self.stage_one.get(usize::from(opcode.wrapping_sub(FIRST))) else {
+            let silent = w0 & mask0(CMD0::CS) == 0;
+            return (opcode == SYNC && silent).then_some(Plain::Sync);
+        };
+        let (head, tail) = (w0 & fields[0], w1 & fields[1]);
+        if opcode < BY_ADDRESS {
+            return Some(Plain::Forget([head, tail]));
+        }
+        let granule = tail & mask(CMD1::TG);
+        if granule == 0 {
+            // What says how long a range is does not count.
+            return Some(Plain::Forget([head & !RANGE, tail & !RANGE_TAIL]));
+        }
+        let bare = head & RANGE | tail & mask(CMD1::TTL) == 0;
+        let sixteen = granule == CMD1::TG::Granule16K.value;
+        if bare || sixteen && tail & mask(CMD1::TTL) == 1 << CMD1::TTL.shift {
+            return None;
+        }
+        Some(Plain::Forget([head, tail]))
     }
 
     /// Decodes one.

@@ -1,15 +1,16 @@
 //! The consumer of a guest's command queue (IHI 0070, §3.5, §4.7.3, §7.1).
 
-use super::command::{Command, Signal};
+use super::command::{Command, Decoder, Plain, Signal};
 use super::effect::{Effect, Interrupts};
 use super::registers::Queue;
 use super::spec::CMDQ_ERR;
-use super::{CONTEXT_COST, STREAM_COST, Slice, VirtSmmu};
+use super::{CONTEXT_COST, DECODE_COST, DEVICE_COST, FLUSH_COST, STREAM_COST, Slice, VirtSmmu};
 use crate::hal::{GuestMemory, Platform};
 use crate::object::driver::Entry;
 use crate::object::{BATCH, Error};
 use crate::physical::IommuError;
 use crate::smmuv3::ring::Position;
+use crate::smmuv3::spec::command::CMD0::OPCODE::Value as Opcode;
 use crate::smmuv3::spec::command::{COMMAND_BYTES, cerror};
 use crate::smmuv3::spec::registers::CMDQ_CONS;
 
@@ -25,7 +26,66 @@ pub(super) struct HalfDone {
 pub(super) struct Batch {
     entries: [Entry; BATCH],
     at: [Position; BATCH],
+    /// CMD_SYNCs before each since the last submission.
+    syncs_before: [u8; BATCH],
     len: usize,
+    /// CMD_SYNCs since the last submission. They are complete with it.
+    syncs: u8,
+}
+
+/// Commands that are read from a guest's memory at a time.
+const AHEAD: usize = 16;
+
+/// Commands that are read and not yet taken: the last ones. What is left at the end is read again, and counts as it is
+/// then.
+pub(super) struct Ahead {
+    words: [[u64; 2]; AHEAD],
+    left: usize,
+}
+
+impl Ahead {
+    pub fn new() -> Self {
+        Self {
+            words: [[0; 2]; AHEAD],
+            left: 0,
+        }
+    }
+
+    fn forget(&mut self) {
+        self.left = 0;
+    }
+
+    #[inline(always)]
+    fn left(&self) -> &[[u64; 2]] {
+        &self.words[AHEAD - self.left.min(AHEAD)..]
+    }
+
+    /// Reads up to `most` commands from `at` on, as far as they are one after the other; at least one.
+    fn read(
+        &mut self,
+        memory: &dyn GuestMemory,
+        queue: &Queue,
+        at: Position,
+        most: u32,
+    ) -> Result<(), Stopped> {
+        let there = queue.prod.since(at).min(at.before_wrap()).min(most);
+        let mut count = (there as usize).clamp(1, AHEAD);
+        let from = queue.slot(at, COMMAND_BYTES);
+        let mut read = |count| {
+            let words = self.words[AHEAD - count..].as_flattened_mut();
+            memory.read_words(from, words)
+        };
+        // Where one of them is nowhere, the others are not.
+        if read(count).is_err() {
+            count = 1;
+            read(count).map_err(|_| Stopped {
+                at,
+                code: cerror::ABT,
+            })?;
+        }
+        self.left = count;
+        Ok(())
+    }
 }
 
 impl Batch {
@@ -33,8 +93,53 @@ impl Batch {
         Self {
             entries: [[0; 4]; BATCH],
             at: [Position::start(0); BATCH],
+            syncs_before: [0; BATCH],
             len: 0,
+            syncs: 0,
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == BATCH || self.syncs > u8::MAX / 2
+    }
+
+    /// Takes plain commands, of which the first is at `at`, up to another or until it is full. How many.
+    ///
+    /// All of a guest's time for many invalidations goes by here.
+    #[inline(never)]
+    fn take(&mut self, decoder: &Decoder, commands: &[[u64; 2]], mut at: Position) -> usize {
+        let (mut len, mut syncs) = (self.len, self.syncs);
+        let mut taken = 0;
+        for command in commands {
+            match decoder.plain(*command) {
+                Some(Plain::Forget([first, second])) => {
+                    if len >= BATCH {
+                        break;
+                    }
+                    self.entries[len] = [first, second, 0, 0];
+                    self.at[len] = at;
+                    self.syncs_before[len] = syncs;
+                    len += 1;
+                }
+                Some(Plain::Sync) => syncs = syncs.wrapping_add(1),
+                None => break,
+            }
+            at = at.next();
+            taken += 1;
+        }
+        (self.len, self.syncs) = (len, syncs);
+        taken
+    }
+}
+
+/// What a command that is not plain takes at least, by its first word.
+fn cost(word: u64) -> u32 {
+    const SYNC: u8 = Opcode::Sync as u8;
+    const HINTS: [u8; 2] = [Opcode::PrefetchConfig as u8, Opcode::PrefetchAddr as u8];
+    match word as u8 {
+        SYNC => DECODE_COST + FLUSH_COST,
+        hint if HINTS.contains(&hint) => DECODE_COST,
+        _ => STREAM_COST,
     }
 }
 
@@ -72,9 +177,16 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         }
         let mut at = queue.cons;
         let mut stopped = None;
+        if let Some(rest) = self.half_done.take() {
+            if !self.reconfigure(memory, rest, budget, effect) {
+                return;
+            }
+            at = at.next();
+        }
+        self.ahead.forget();
         while at != queue.prod && *budget > 0 && effect.has_room() {
-            match self.step(memory, &queue, at, budget, effect) {
-                Ok(true) => at = at.next(),
+            match self.step(memory, &queue, &mut at, budget, effect) {
+                Ok(true) => {}
                 Ok(false) => break,
                 Err(stop) => {
                     stopped = Some(stop);
@@ -105,27 +217,58 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         self.set_consumed(at.register());
     }
 
-    /// Takes one command. `false`: there is more to it, later.
+    /// Takes plain commands, as many as there are, or one other. `false`: there is more to it, later.
     fn step(
         &mut self,
         memory: &dyn GuestMemory,
         queue: &Queue,
+        at: &mut Position,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> Result<bool, Stopped> {
+        if self.ahead.left().is_empty() {
+            self.ahead.read(memory, queue, *at, *budget)?;
+        }
+        if self.batch.is_full() {
+            self.flush(effect)?;
+        }
+        let taken = self.batch.take(&self.decoder, self.ahead.left(), *at);
+        self.ahead.left -= taken;
+        *at = at.after(taken as u32);
+        *budget = budget.saturating_sub(taken as u32);
+        if taken != 0 {
+            return Ok(true);
+        }
+        let Some(&words) = self.ahead.left().first() else {
+            return Ok(true);
+        };
+        // What takes long is begun with all of a call before it, or nearly.
+        let begun = *at != queue.cons || self.batch.syncs != 0;
+        if begun && *budget < cost(words[0]).min(self.budget) {
+            return Ok(false);
+        }
+        self.ahead.left -= 1;
+        *budget -= 1;
+        let done = self.step_slowly(memory, words, *at, budget, effect)?;
+        if done {
+            *at = at.next();
+        }
+        Ok(done)
+    }
+
+    /// As [`step`](Self::step), of a command that is not plain.
+    #[inline(never)]
+    fn step_slowly(
+        &mut self,
+        memory: &dyn GuestMemory,
+        words: [u64; 2],
         at: Position,
         budget: &mut u32,
         effect: &mut Effect,
     ) -> Result<bool, Stopped> {
-        if let Some(rest) = self.half_done.take() {
-            return Ok(self.reconfigure(memory, rest, budget, effect));
-        }
-        *budget -= 1;
-        let mut bytes = [0; COMMAND_BYTES];
-        let read = memory.read(queue.slot(at, COMMAND_BYTES), &mut bytes);
-        read.map_err(|_| Stopped {
-            at,
-            code: cerror::ABT,
-        })?;
-        let (words, _) = bytes.as_chunks::<8>();
-        let words = [words[0], words[1]].map(u64::from_le_bytes);
+        let mut spend = |cost| *budget = budget.saturating_sub(cost);
+        spend(DECODE_COST);
+        let flush = if self.batch.len == 0 { 0 } else { FLUSH_COST };
         let command = self.decoder.decode(words);
         match command.map_err(|_| Stopped::illegal(at))? {
             Command::Prefetch => {}
@@ -134,19 +277,21 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 // A device that has no cache does not answer.
                 let cache = self.find(stream).map(|device| &self.streams[device]);
                 if cache.is_some_and(|stream| stream.behind.ats) {
+                    spend(DEVICE_COST);
                     self.push(entry, at, effect)?;
                 }
             }
             Command::Contexts(stream, entry) => match self.find(stream) {
                 Some(device) if self.contexts.is_some() => {
+                    spend(CONTEXT_COST);
                     self.flush(effect)?;
-                    *budget = budget.saturating_sub(CONTEXT_COST);
                     self.copy_context(memory, device, effect);
                 }
                 Some(_) => self.push(entry, at, effect)?,
                 None => {}
             },
             Command::Streams(first, last) => {
+                spend(flush);
                 self.flush(effect)?;
                 if !self.registers.translates() {
                     return Ok(true);
@@ -162,22 +307,39 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 group,
                 answer,
             } => {
+                spend(flush);
                 self.flush(effect)?;
-                self.answer_group(stream, group, answer);
+                if self.find(stream).is_some() {
+                    spend(DEVICE_COST);
+                    self.answer_group(stream, group, answer);
+                }
             }
             Command::Resume {
                 stream,
                 tag,
                 answer,
             } => {
+                spend(flush);
                 self.flush(effect)?;
-                self.answer_stall(stream, tag, answer);
+                if self.find(stream).is_some() {
+                    spend(DEVICE_COST);
+                    self.answer_stall(stream, tag, answer);
+                }
             }
             Command::EndStalls(stream) => {
+                spend(flush);
                 self.flush(effect)?;
-                self.end_stalls(stream);
+                if self.find(stream).is_some() {
+                    spend(DEVICE_COST);
+                    self.end_stalls(stream);
+                }
             }
             Command::Sync(signal) => {
+                if let Signal::None = signal {
+                    self.batch.syncs += 1;
+                    return Ok(true);
+                }
+                spend(flush);
                 self.flush(effect)?;
                 self.counters.syncs += 1;
                 self.consumed(at.next());
@@ -225,6 +387,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         let batch = &mut self.batch;
         batch.entries[batch.len] = entry;
         batch.at[batch.len] = at;
+        batch.syncs_before[batch.len] = batch.syncs;
         batch.len += 1;
         if batch.len == BATCH {
             self.flush(effect)?;
@@ -235,15 +398,20 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// Has the slice do what was collected.
     fn flush(&mut self, effect: &mut Effect) -> Result<(), Stopped> {
         let len = core::mem::take(&mut self.batch.len);
+        let syncs = core::mem::take(&mut self.batch.syncs);
         if len == 0 {
+            self.counters.syncs += u64::from(syncs);
             return Ok(());
         }
         self.counters.batches += 1;
         let progress = self.slice.invalidate(&self.batch.entries[..len]);
         let Err(error) = progress.result else {
+            self.counters.syncs += u64::from(syncs);
             return Ok(());
         };
-        let at = self.batch.at[progress.complete.min(len - 1)];
+        let failed = progress.complete.min(len - 1);
+        self.counters.syncs += u64::from(self.batch.syncs_before[failed]);
+        let at = self.batch.at[failed];
         Err(match error {
             Error::IllegalEntry(_) => Stopped::illegal(at),
             Error::Hardware(

@@ -131,13 +131,9 @@ impl<P: Platform> Contexts<P> {
         from: Gpa,
         mut forget: impl FnMut() -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut bytes = [0; CD_BYTES];
         let mut words = [0; CD_WORDS];
-        if memory.read(from, &mut bytes).is_ok() {
-            let (read, _) = bytes.as_chunks::<8>();
-            for (word, bytes) in words.iter_mut().zip(read) {
-                *word = u64::from_le_bytes(*bytes);
-            }
+        if memory.read_words(from, &mut words).is_err() {
+            words = [0; CD_WORDS];
         }
         let new = self.limits.canonical(words);
         let offset = device * CD_BYTES;

@@ -3,7 +3,7 @@
 use super::effect::{Effect, Interrupts};
 use super::registers::Queue;
 use super::spec::{EVENTQ_ABT_ERR, OVERFLOW};
-use super::{EVENT_BUDGET, Slice, VirtSmmu};
+use super::{EVENT_COST, Slice, VirtSmmu};
 use crate::hal::{GuestMemory, Platform};
 use crate::object::{Event, Item, MAX_SEQUENCE};
 use crate::smmuv3::spec::event::EVENT_WORDS;
@@ -23,18 +23,19 @@ pub(super) enum Put {
 }
 
 impl<P: Platform, S: Slice> VirtSmmu<P, S> {
-    /// Moves events and page requests on; a bounded number.
-    pub(super) fn events(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) {
-        if !self.knocked {
-            return;
-        }
-        let mut budget = EVENT_BUDGET;
-        while budget > 0 && effect.has_room() {
+    /// Moves events and page requests on, for at most `budget`; what is left of it.
+    pub(super) fn events(
+        &mut self,
+        memory: &dyn GuestMemory,
+        mut budget: u32,
+        effect: &mut Effect,
+    ) -> u32 {
+        while self.knocked && budget > 0 && effect.has_room() {
             let Some(item) = self.slice.event() else {
                 self.knocked = self.page_requests(memory, &mut budget, effect);
-                return;
+                break;
             };
-            budget -= 1;
+            budget = budget.saturating_sub(EVENT_COST);
             match item {
                 Item::Lost { sequence } => {
                     self.missing(memory, sequence, 1, effect);
@@ -47,6 +48,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 }
             }
         }
+        budget
     }
 
     /// The next event is `sequence`: those before it that did not come, and `more`, were lost.

@@ -4,7 +4,7 @@
 //! Secure state; what its streams go through in truth is its stage 1 on the slice's stage 2, walked by the hardware.
 //!
 //! * **Registers** ([`registers`]: values and their readable copy; `access`: writes). Reads need no trap where the copy is
-//!   mapped for the guest.
+//!   mapped for the guest: a guest that waits for CONS does not trap either.
 //! * **Streams** ([`streams`]: from a stream table to what an entry asks for). An entry is read when a command says that it
 //!   changed, once, and becomes a stage 1 that is put in place of the old one. What the guest's own GBPA lets pass while its
 //!   SMMU is off passes through stage 2. `contexts`: copies of contexts, for hardware that must not see a guest's own.
@@ -37,7 +37,7 @@ use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
 use crate::smmuv3::spec::registers::CMDQ_CONS;
 use command::Decoder;
-use commands::{Batch, HalfDone};
+use commands::{Ahead, Batch, HalfDone};
 use contexts::Contexts;
 use registers::{QueueSizes, RegisterFile};
 use requests::Requests;
@@ -69,14 +69,23 @@ pub use registers::{IMAGE_BYTES, IMAGE_PAGE_ONE};
 pub use setup::{Behind, Setup, SetupError};
 pub use slice::{GROUP, ObjectSlice, Slice};
 
+/// What a command takes of the budget beside the 1 of each, unless it is one of a few that come in great numbers: see
+/// [`Setup::budget`].
+const DECODE_COST: u32 = 3;
+/// What it takes to have what was collected done before it.
+const FLUSH_COST: u32 = 8;
+/// What the invalidation of one device's own cache takes.
+const DEVICE_COST: u32 = 16;
 /// What one stream's configuration takes of the budget.
 const STREAM_COST: u32 = 16;
 /// What the copy of one context takes of the budget.
-const CONTEXT_COST: u32 = 8;
+const CONTEXT_COST: u32 = 16;
 /// CMD_TLBI_NSNH_ALL (§4.4), which has no fields.
 const TLBI_NSNH_ALL: u64 = 0x30;
-/// Events and page requests that one call moves.
-const EVENT_BUDGET: u32 = 64;
+/// What an event or a page request takes.
+const EVENT_COST: u32 = 4;
+/// The part of a call that is for events where there are commands too: neither keep the others waiting.
+const EVENT_PART: u32 = 4;
 
 /// One stream, in the order of the slice's devices.
 #[derive(Debug)]
@@ -107,6 +116,7 @@ pub struct VirtSmmu<P: Platform, S: Slice> {
     following: Option<usize>,
     /// The command at CONS, begun and read.
     half_done: Option<HalfDone>,
+    ahead: Ahead,
     batch: Batch,
     requests: Requests,
     /// Sequence number of the next event, if none is lost.
@@ -183,6 +193,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             contexts,
             following: None,
             half_done: None,
+            ahead: Ahead::new(),
             batch: Batch::new(),
             requests: requests.ok_or(SetupError::OutOfMemory)?,
             sequence: 0,
@@ -223,12 +234,11 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
 
     /// A store of `size` bytes at `offset`, and as much of what follows from it as one call does.
     pub fn write(&mut self, memory: &dyn GuestMemory, offset: u64, size: u8, value: u64) -> Effect {
+        let mut effect = Effect::default();
         let Some(asked) = self.registers.write(offset, size, value) else {
             self.counters.misuse += 1;
-            return Effect {
-                more: self.has_work(),
-                ..Effect::default()
-            };
+            effect.more = self.has_work();
+            return effect;
         };
         if asked.streams {
             self.following = Some(0);
@@ -238,38 +248,53 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             self.half_done = None;
         }
         self.knocked |= asked.room && self.requests.blocked();
-        self.run(memory)
+        self.go_on(memory, &mut effect);
+        effect
     }
 
     /// Goes on with what is left to do, as much as one call does.
     pub fn run(&mut self, memory: &dyn GuestMemory) -> Effect {
         let mut effect = Effect::default();
-        let mut budget = self.budget;
-        self.follow(memory, &mut budget, &mut effect);
-        if self.following.is_none() {
-            self.commands(memory, &mut budget, &mut effect);
-        }
-        self.events(memory, &mut effect);
-        effect.more = self.has_work();
+        self.go_on(memory, &mut effect);
         effect
+    }
+
+    fn go_on(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) {
+        let part = if self.has_commands() {
+            (self.budget / EVENT_PART).max(1)
+        } else {
+            self.budget
+        };
+        let left = self.events(memory, part, effect);
+        let mut budget = self.budget - (part - left);
+        self.follow(memory, &mut budget, effect);
+        if self.following.is_none() {
+            self.commands(memory, &mut budget, effect);
+        }
+        effect.more = self.has_work();
     }
 
     /// There is something in the slice's queues: the guest is told.
     pub fn deliver(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.knocked = true;
         let mut effect = Effect::default();
-        self.events(memory, &mut effect);
+        self.events(memory, self.budget, &mut effect);
         effect.more = self.has_work();
         effect
     }
 
     /// Whether [`run`](Self::run) has anything to do.
     pub fn has_work(&self) -> bool {
+        self.knocked || self.has_commands()
+    }
+
+    /// The guest has asked for something that is not done.
+    fn has_commands(&self) -> bool {
         let commands = || {
             let queue = self.registers.commands();
             queue.is_some_and(|queue| !queue.is_empty()) && !self.registers.commands_stopped()
         };
-        self.following.is_some() || self.knocked || commands()
+        self.following.is_some() || commands()
     }
 
     /// The guest stops: all streams are put in abort, all that waits for the guest is answered or dropped, and the

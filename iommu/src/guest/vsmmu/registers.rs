@@ -1,7 +1,8 @@
 //! The register file of a guest's SMMU (IHI 0070, chapter 6): values, and a copy of them in memory that a guest can be
 //! given read-only, so that no read has to trap. No register of an SMMU has a side effect when it is read.
 //!
-//! The copy is written and never read back. It is [`IMAGE_BYTES`] long: the first 4 KiB of register page 0, then the first
+//! The copy is written, cleaned to memory (a guest's registers are Device memory, which finds nothing in caches) and never
+//! read back. It is [`IMAGE_BYTES`] long: the first 4 KiB of register page 0, then the first
 //! 4 KiB of page 1. All else in the two 64 KiB pages reads as zero.
 
 use super::spec::{
@@ -104,6 +105,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
             identity,
             sizes,
         };
+        file.image.clean(0, IMAGE_BYTES);
         file.reset();
         file
     }
@@ -176,6 +178,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         };
         let both = self.get64(pair);
         self.image.write64(at, both);
+        self.image.clean(at, 8);
     }
 
     /// A read of the guest's: `None` for a size or an alignment that no register has, or past the end.

@@ -25,7 +25,9 @@ pub struct Setup<B> {
     pub event_queue_log2: u8,
     /// log2 of the entries of the largest page request queue: 0 to 19. Only where page requests are offered.
     pub request_queue_log2: u8,
-    /// Commands that one call works on, at least 1; the configuration of a stream counts as 16, the copy of a context as 8.
+    /// What one call does at most, at least 1, in units of an invalidation or a CMD_SYNC without a signal. Any other
+    /// command counts as 4, as 12 where others are to be complete before it, the configuration of a stream, the copy of a
+    /// context and what is told to a device as 16 more, an event as 4. What is more than the whole is done by itself.
     pub budget: u32,
     /// Stalls and groups of page requests that can wait for the guest at once.
     pub waiting: u16,

@@ -86,12 +86,11 @@ impl StreamTable {
     /// is half there.
     pub fn read(&self, memory: &dyn GuestMemory, stream: u32) -> Result<[u64; 2], Missing> {
         let at = self.entry(memory, stream)?;
-        let mut bytes = [0; STE_BYTES];
+        let mut words = [0; STE_BYTES / 8];
         memory
-            .read(at, &mut bytes)
+            .read_words(at, &mut words)
             .map_err(|_| Missing::Unreadable(at))?;
-        let (words, _) = bytes.as_chunks::<8>();
-        Ok([words[0], words[1]].map(u64::from_le_bytes))
+        Ok([words[0], words[1]])
     }
 }
 

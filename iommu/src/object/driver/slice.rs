@@ -52,6 +52,16 @@ pub trait Invalidator: Send + Debug {
     /// # Errors
     /// How many are complete for certain, and why no more.
     fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete>;
+    /// Does what the other two do for all of `entries`, where it has a shorter way for each of them; `None`, and nothing
+    /// has happened, where it has not.
+    fn pass(
+        &mut self,
+        _kind: u32,
+        _entries: &[Entry],
+        _devices: &VirtIds<'_>,
+    ) -> Option<Result<(), Incomplete>> {
+        None
+    }
 }
 
 /// One slice, at its driver.

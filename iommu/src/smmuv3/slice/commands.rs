@@ -23,7 +23,7 @@ macro_rules! mask {
 }
 
 /// The bits that a guest may set beside the opcode; `None` for an opcode that it does not have.
-fn allowed(opcode: Opcode, features: &Features) -> Option<[u64; 2]> {
+pub(super) fn allowed(opcode: Opcode, features: &Features) -> Option<[u64; 2]> {
     const VMID: u64 = mask!(CMD0::VMID);
     const STREAM: u64 = mask!(CMD0::STREAM_ID);
     const ADDRESS: u64 = mask!(CMD1::LEAF, CMD1::VA);

@@ -4,6 +4,9 @@
 //! virtual StreamID the device's own. What comes out are values ([`StageOne`], [`Invalidation`], an event record); the
 //! SMMU is told by way of [`Invalidate`], which several CPUs use at once and which holds no lock while it waits.
 //!
+//! What a guest invalidates mostly goes a shorter way ([`rewrite`]): a command of the guest's is one of the hardware's, but
+//! for its names.
+//!
 //! | type | what |
 //! |---|---|
 //! | [`VIOMMU`] | the slice itself; it takes no data |
@@ -19,16 +22,18 @@ use super::guest_entry::GuestEntry;
 use super::probe::Features;
 use crate::fault::Fault;
 use crate::id::{CacheTag, DeviceId};
-use crate::object::Error;
 use crate::object::driver::{
     Entry, EntryRule, HwptFlags, Invalidator, StageOne, UserData, ViommuDriver, VirtIds,
 };
+use crate::object::{BATCH, Error};
 use crate::physical::{Incomplete, Invalidate, Invalidation, StageOneConfig};
 
 mod commands;
 mod events;
+mod rewrite;
 
 pub use events::guest_record;
+use rewrite::Rewriter;
 
 /// IOMMU_VIOMMU_TYPE_ARM_SMMUV3.
 pub const VIOMMU: u32 = 1;
@@ -50,6 +55,9 @@ pub struct Slice {
     features: Features,
     tag: CacheTag,
     invalidator: Arc<dyn Invalidate>,
+    rewriter: Rewriter,
+    /// Commands on their way.
+    own: [[u64; 2]; BATCH],
 }
 
 impl fmt::Debug for Slice {
@@ -80,6 +88,8 @@ impl Slice {
             features,
             tag,
             invalidator,
+            rewriter: Rewriter::new(&features, tag),
+            own: [[0; 2]; BATCH],
         })
     }
 }
@@ -106,6 +116,25 @@ impl Invalidator for Slice {
 
     fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         self.invalidator.submit(batch)
+    }
+
+    fn pass(
+        &mut self,
+        kind: u32,
+        entries: &[Entry],
+        devices: &VirtIds<'_>,
+    ) -> Option<Result<(), Incomplete>> {
+        let native = self.invalidator.native().filter(|_| kind == COMMANDS)?;
+        let own = self.own.get_mut(..entries.len())?;
+        let mut whole = false;
+        for (own, entry) in own.iter_mut().zip(entries) {
+            let command = [entry[0], entry[1]];
+            *own = self
+                .rewriter
+                .rewrite(command, |virt_id| devices.stream(virt_id))?;
+            whole |= own[0] as u8 == Rewriter::WHOLE;
+        }
+        Some(native.send(own, whole.then_some(self.tag)))
     }
 }
 

@@ -99,9 +99,25 @@ impl Ram {
 
 impl GuestMemory for Ram {
     fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
-        self.reads.set(self.reads.get() + 1);
+        // Commands one by one, however many come at once.
+        let commands = if (COMMANDS..EVENTS).contains(&at.0) {
+            bytes.len() as u64 / 16
+        } else {
+            1
+        };
+        self.reads.set(self.reads.get() + commands);
         let offset = Self::offset(at, bytes.len())?;
         bytes.copy_from_slice(&self.bytes.borrow()[offset..offset + bytes.len()]);
+        Ok(())
+    }
+
+    fn read_words(&self, at: Gpa, words: &mut [u64]) -> Result<(), GuestMemoryError> {
+        let mut bytes = vec![0; words.len() * 8];
+        self.read(at, &mut bytes)?;
+        let (read, _) = bytes.as_chunks::<8>();
+        for (word, bytes) in words.iter_mut().zip(read) {
+            *word = u64::from_le_bytes(*bytes);
+        }
         Ok(())
     }
 

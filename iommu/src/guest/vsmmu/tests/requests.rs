@@ -96,9 +96,11 @@ fn answers_to_what_does_not_wait_have_no_effect() {
         [0x41 | 8 << 32, 0x77 | 2 << 12],
         [0x45 | 0x10 << 32, 0],
     ]);
+    guest.settle();
     assert_eq!(guest.command_error(), None);
     assert_eq!(guest.answers(), []);
     guest.say(&[resume(8, 0, true), resume(8, 0, true)]);
+    guest.settle();
     assert_eq!(guest.answers(), [(41, Answer::Success)], "once");
     guest.balanced(0);
 }

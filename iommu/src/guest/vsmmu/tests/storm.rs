@@ -131,9 +131,10 @@ fn storm(mut guest: Guest, seed: u64) {
             _ => guest.smmu.write(&guest.ram, offset, size, value),
         };
         assert!(effect.messages().len() <= 8);
-        // Each command is one read; a stream, a sixteenth of the budget, three; a context, an eighth, one.
+        // Each command is one read, and so are up to 16 ahead; a stream, a sixteenth of the budget, three; a context, an
+        // eighth, one.
         assert!(
-            guest.ram.reads.get() <= u64::from(BUDGET) + 12 + 3,
+            guest.ram.reads.get() <= u64::from(BUDGET) + 16 + 12 + 3,
             "{}",
             guest.ram.reads.get()
         );
@@ -177,4 +178,72 @@ fn a_storm_against_an_smmu_with_little() {
 #[test]
 fn a_storm_against_an_smmu_with_everything() {
     storm(Guest::rich(), 0xfedc_ba98_7654_3211);
+}
+
+/// A million faults of a guest's devices, faster than it reads them, through a queue of the slice that loses some, to a
+/// queue of the guest's that loses others: every one of them is where it is counted, the guest has read what was
+/// delivered, and knows that there is more than that. A burst is one interrupt.
+#[test]
+fn a_million_faults_are_delivered_pending_or_dropped_and_told() {
+    const FAULTS: u64 = 1_000_000;
+    let mut guest = Guest::plain();
+    guest.up(8, 4);
+    let mut slice = crate::object::Ring::new(256).unwrap();
+    let mut dice = Dice(0x0123_4567_89ab_cdef);
+    // What the guest saw: records, how often it was told of a loss, interrupts.
+    let (mut cons, mut read, mut told, mut interrupts) = (0_u32, 0_u64, 0_u64, 0_u64);
+    let mut happened = 0_u64;
+    let mut empty = 0_u64;
+    let mut last = None;
+    let mut more = false;
+    while happened < FAULTS || !slice.is_empty() || more {
+        for _ in 0..(dice.roll() >> 32 & 511).min(FAULTS - happened) {
+            slice.push([0x10 | 8 << 32, 0, happened << 12, 0]);
+            happened += 1;
+        }
+        // The hypervisor moves some of it on.
+        for _ in 0..dice.roll() >> 32 & 63 {
+            let Some(item) = slice.pop() else { break };
+            guest.told.borrow_mut().events.push_back(item);
+        }
+        let effect = match more {
+            true => guest.run(),
+            false => guest.smmu.deliver(&guest.ram),
+        };
+        more = effect.more;
+        interrupts += u64::from(effect.interrupts.contains(Interrupts::EVENTS));
+        // The guest reads now and then, all there is.
+        if happened == FAULTS || dice.roll() >> 32 & 3 == 0 {
+            let prod = guest.read(EVENTQ_PROD);
+            empty += u64::from(prod & 0x1f != cons & 0x1f);
+            while prod & 0x1f != cons & 0x1f {
+                let record = guest.ram.load::<4>(EVENTS + u64::from(cons & 0xf) * 32);
+                assert!(
+                    last.is_none_or(|last| record[2] > last),
+                    "in order, and none twice"
+                );
+                last = Some(record[2]);
+                read += 1;
+                cons = cons & 1 << 31 | (cons & 0x1f).wrapping_add(1) & 0x1f;
+            }
+            if (prod ^ cons) >> 31 != 0 {
+                told += 1;
+                cons ^= 1 << 31;
+            }
+            more |= guest.write(EVENTQ_CONS, cons.into()).more;
+        }
+    }
+    let events = guest.smmu.counters().events;
+    let pending = u64::from(guest.read(EVENTQ_PROD).wrapping_sub(cons) & 0x1f);
+    assert_eq!(events.recorded, FAULTS);
+    assert_eq!(events.recorded, events.delivered + events.dropped());
+    assert_eq!(events.delivered, read + pending);
+    assert!(
+        events.overflowed > 50_000 && events.lost > 100_000 && told > 1000,
+        "{events:?}"
+    );
+    assert!(
+        interrupts <= empty + told + 1,
+        "{interrupts} interrupts for {empty} bursts"
+    );
 }
