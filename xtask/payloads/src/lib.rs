@@ -1,5 +1,6 @@
 //! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
-//! [`pci`] (the functions they own), [`smmu`] (the SMMU before them), [`edu`] (QEMU's DMA test device), [`nvme`] (a disk's
+//! [`pci`] (the functions they own), [`smmu`] (the SMMU before them), [`smmu_commands`] (its command queue,
+//! at its longest), [`edu`] (QEMU's DMA test device), [`nvme`] (a disk's
 //! administration queue), [`access`] (loads and stores that may be refused) and [`checks`] (what a scenario prints).
 //!
 //! Each file in `bin/` is one scenario, linked as flat code for the start of a partition's RAM. It prints `check` lines
@@ -25,3 +26,5 @@ pub mod pci;
 pub mod runtime;
 #[cfg(target_os = "none")]
 pub mod smmu;
+#[cfg(target_os = "none")]
+pub mod smmu_commands;

@@ -213,6 +213,14 @@ pub fn now_ns() -> u64 {
     (u128::from(ticks) * 1_000_000_000 / u128::from(hz)) as u64
 }
 
+/// The counter.
+pub fn ticks() -> u64 {
+    let ticks;
+    // SAFETY: a read without side effect.
+    unsafe { asm!("isb", "mrs {}, cntvct_el0", out(reg) ticks) };
+    ticks
+}
+
 /// Ticks of the counter a second.
 pub fn frequency() -> u64 {
     let hz;

@@ -1,7 +1,7 @@
 //! Counts that never grow: the figures of `cargo xtask bench` that take seconds.
 
 use super::{Case, case};
-use crate::figures::{Source, driver, linux, machine, tables};
+use crate::figures::{Source, driver, linux, machine, tables, viommu};
 use anyhow::{Result, ensure};
 
 pub const CASES: &[Case] = &[
@@ -9,6 +9,8 @@ pub const CASES: &[Case] = &[
     case("figures::driver", |_| hold(&driver::COUNTS)),
     case("figures::machine", |_| hold(&machine::MACHINE)),
     case("figures::disk", |_| hold(&linux::DISK)),
+    case("figures::viommu", |_| hold(&viommu::VIOMMU)),
+    case("figures::storm", |_| hold(&viommu::STORM)),
 ];
 
 /// None of them is beyond its bound.

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod tables;
 mod trace;
 mod trusted;
+pub mod viommu;
 mod vsmmu;
 
 use crate::progress::Step;
@@ -79,6 +80,8 @@ pub const SOURCES: &[Source] = &[
     driver::COUNTS,
     vsmmu::INSTRUCTIONS,
     machine::MACHINE,
+    viommu::VIOMMU,
+    viommu::STORM,
     linux::DISK,
     image::SIZE,
     trusted::TRUSTED,

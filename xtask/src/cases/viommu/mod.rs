@@ -3,6 +3,7 @@
 mod acpi;
 mod disk;
 mod faults;
+mod flood;
 mod granules;
 mod layout;
 mod slices;
@@ -47,6 +48,10 @@ pub const CASES: &[Case] = &[
     case(
         "viommu::a_guest_is_told_of_its_own_faults",
         faults::a_guest_is_told_of_its_own_faults,
+    ),
+    case(
+        "viommu::a_flood_is_its_own_guests",
+        flood::a_flood_is_its_own_guests,
     ),
     case(
         "viommu::page_sizes_of_guests_may_differ",

@@ -1,0 +1,205 @@
+//! What a guest's own SMMU costs it, in exits and instructions, on a machine in which one instruction takes one nanosecond
+//! (`-icount shift=0`).
+//!
+//! One partition owns an `edu` device behind an SMMU that it drives, and runs the payload `smmu_cost`; two runs that differ
+//! in how many maps and unmaps there are tell what each of these is in exits. Then it runs `smmu_storm`: work of every
+//! kind, and half a million commands by one doorbell.
+
+use super::{Figure, Source};
+use crate::cases::{Context, lines};
+use crate::project;
+use anyhow::{Context as _, Result, ensure};
+use std::time::Duration;
+
+/// All of them, from the two runs.
+pub const VIOMMU: Source = Source {
+    ids: &["B9", "B10", "B10.look", "B12.unmap", "B12.command"],
+    measure: viommu,
+};
+
+/// What others feel of it.
+pub const STORM: Source = Source {
+    ids: &["B22", "B22.stream"],
+    measure: storm,
+};
+
+/// Instructions that one exit takes at most for the work of a guest's SMMU.
+const STAY: f64 = 5400.0;
+/// And where it changes what a stream goes through: one of these by itself.
+const STREAM_STAY: f64 = 18000.0;
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// Maps and unmaps of each run.
+const RUNS: [(u64, u64); 2] = [(16, 16), (528, 80)];
+/// Commands of the payload's larger batch beyond those of a small one.
+const MORE: u64 = 8;
+/// Loads of a register, two instructions beside each.
+const LOOKS: u64 = 64;
+
+/// What one run showed.
+struct Run {
+    console: String,
+    exits: u64,
+    doorbells: u64,
+}
+
+fn viommu() -> Result<Vec<Figure>> {
+    let folder = project::target().join("bench");
+    let _alone = project::lock(&folder)?;
+    let [few, many] = RUNS;
+    let (first, second) = (run(few)?, run(many)?);
+    let ticks = |key| lines::number(lines::answer(&second.console, "probe", key)?);
+    ensure!(
+        ticks("frequency")? == 1_000_000_000,
+        "an instruction is not a tick of the counter"
+    );
+    let doorbells = second.doorbells - first.doorbells;
+    let others = second.exits - first.exits - doorbells;
+    Ok(vec![
+        figure(
+            "B9",
+            "a guest maps a page for its device",
+            others as f64 / (many.0 - few.0) as f64,
+            "exits",
+            0.0,
+        ),
+        figure(
+            "B10",
+            "a guest unmaps one, and waits until it is complete",
+            doorbells as f64 / (many.1 - few.1) as f64,
+            "exits",
+            1.0,
+        ),
+        figure(
+            "B10.look",
+            "a look at how far the command queue is",
+            ticks("look")? as f64 / LOOKS as f64 - 2.0,
+            "instructions",
+            1.5,
+        ),
+        figure(
+            "B12.unmap",
+            "an invalidation and a CMD_SYNC, from a guest and back to it, the slowest of 80",
+            ticks("unmap")? as f64,
+            "instructions",
+            3200.0,
+        ),
+        figure(
+            "B12.command",
+            "and each invalidation more",
+            (ticks("many")? - ticks("unmap")?) as f64 / MORE as f64,
+            "instructions",
+            120.0,
+        ),
+    ])
+}
+
+fn figure(
+    id: &'static str,
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+    bound: f64,
+) -> Figure {
+    Figure {
+        id,
+        what,
+        value,
+        unit,
+        bound: Some(bound),
+        peers: Vec::new(),
+    }
+}
+
+/// A partition that has an SMMU of its own before an `edu` device.
+fn partition(name: &str, cpu: u32, slot: u32, payload: &str, cmdline: &str) -> String {
+    format!(
+        "[[partition]]\nname = '{name}'\nmemory = '64M'\ncpus = [{cpu}]\npayload = '{payload}'\n\
+         cmdline = '{cmdline}'\nviommu = true\n\
+         [[partition.device]]\naddress = '00:0{slot}.0'\nreset = 'best-effort'\n"
+    )
+}
+
+/// Everything but what changes a stream.
+const INVALIDATIONS: &str = "full,syncs,signals,ranges,all,hints,wrong";
+const CONFIGURATIONS: &str = "contexts,streams,changes,every";
+
+/// Longest stays for a doorbell and for an interrupt, while a guest posts `storms`.
+fn longest(storms: &str) -> Result<[f64; 2]> {
+    let folder = project::target().join("bench");
+    let context = Context::new(folder.join(format!("smmu-storm-{storms}")));
+    let mut machine = context.pack(&format!(
+        "[machine]\nname = 'smmu-storm'\n\
+         [machine.qemu]\nmemory = '768M'\ncpus = 1\ndevices = ['edu,addr=02.0']\n{}",
+        partition("storm", 0, 2, "smmu_storm", &format!("storm={storms}")),
+    ))?;
+    machine.icount = true;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "storm")?;
+    ensure!(
+        lines::answer(&console, "storm", "queue")? == "19",
+        "no queue of 2^19 commands"
+    );
+    let longest = lines::hypervisor(&console, "storm: longest handling of an exit, in ticks: ")?;
+    let of = |kind: &str| -> Result<f64> {
+        let mut parts = longest.split(", ");
+        let found = parts.find_map(|part| part.strip_prefix(kind));
+        let text = found.with_context(|| format!("no exit was of kind `{kind}`"))?;
+        Ok(lines::number(text.trim())? as f64)
+    };
+    Ok([of("smmu ")?, of("interrupt ")?])
+}
+
+fn storm() -> Result<Vec<Figure>> {
+    let folder = project::target().join("bench");
+    let _alone = project::lock(&folder)?;
+    // Its doorbells are those of its start too, which are about streams.
+    let [_, rest] = longest(INVALIDATIONS)?;
+    let [stream, stream_rest] = longest(CONFIGURATIONS)?;
+    Ok(vec![
+        figure(
+            "B22",
+            "longest stay in the hypervisor for an interrupt, a piece of 2^19 invalidations among them",
+            rest,
+            "instructions",
+            STAY,
+        ),
+        figure(
+            "B22.stream",
+            "longest stay in the hypervisor for a doorbell that has one stream changed",
+            stream.max(stream_rest),
+            "instructions",
+            STREAM_STAY,
+        ),
+    ])
+}
+
+fn run((maps, unmaps): (u64, u64)) -> Result<Run> {
+    let context = Context::new(
+        project::target()
+            .join("bench")
+            .join(format!("smmu-cost-{maps}")),
+    );
+    let cmdline = format!("maps={maps} unmaps={unmaps}");
+    let mut machine = context.pack(&format!(
+        "[machine]\nname = 'smmu-cost'\n\
+         [machine.qemu]\nmemory = '768M'\ncpus = 1\ndevices = ['edu,addr=02.0']\n{}",
+        partition("probe", 0, 2, "smmu_cost", &cmdline),
+    ))?;
+    machine.icount = true;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "probe")?;
+    let line = lines::hypervisor(&console, "probe: 0 restarts, stopped, ")?;
+    let exits = lines::number(line)?;
+    let doorbells = line.split("smmu ").nth(1).context("no doorbell")?;
+    let doorbells = lines::number(doorbells)?;
+    Ok(Run {
+        exits,
+        doorbells,
+        console,
+    })
+}
