@@ -140,7 +140,7 @@ impl Partition {
         let Some(offset) = address.checked_sub(guest_map::SMMU.base.0) else {
             return false;
         };
-        let page = offset % SMMU_STRIDE & !(PAGE_SIZE - 1);
+        let page = (offset % SMMU_STRIDE) & !(PAGE_SIZE - 1);
         READABLE.iter().any(|(readable, _)| *readable == page)
             && self
                 .access_smmu(system, offset, size, Some(value))

@@ -142,7 +142,7 @@ impl Smmu {
     /// The entry of a stream.
     pub fn entry(&self, stream: u32) -> &'static [AtomicU64] {
         let at = u64::from(stream) * 64;
-        let table = page(self.places.tables + STREAMS + at & !0xfff);
+        let table = page((self.places.tables + STREAMS + at) & !0xfff);
         &table[(at as usize & 0xfff) / 8..][..8]
     }
 
@@ -155,7 +155,7 @@ impl Smmu {
     /// Puts a command behind the others, without a word.
     pub fn post(&mut self, command: [u64; 2]) {
         let at = u64::from(self.prod & ((1 << self.log2) - 1)) * 16;
-        let there = page(self.places.commands + at & !0xfff);
+        let there = page((self.places.commands + at) & !0xfff);
         for (offset, word) in command.into_iter().enumerate() {
             there[(at as usize & 0xfff) / 8 + offset].store(word, Ordering::Relaxed);
         }

@@ -81,7 +81,7 @@ pub(crate) fn read_any(register: Register) -> u64 {
     read(register)
 }
 
-/// [`write`] to a register that is not known before.
+/// [`write()`] to a register that is not known before.
 #[inline(never)]
 pub(crate) fn write_any(register: Register, value: u64) {
     write(register, value);

@@ -118,7 +118,7 @@ impl Decoder {
         let number = |opcode: CMD0::OPCODE::Value| opcode as u64;
         let entry = [
             RANGE * u64::from(ranges),
-            mask(CMD1::VA) | mask(CMD1::LEAF) | RANGE_TAIL * u64::from(ranges),
+            mask(CMD1::VA) | mask(CMD1::LEAF) | (RANGE_TAIL * u64::from(ranges)),
         ];
         Self {
             stage_one: [

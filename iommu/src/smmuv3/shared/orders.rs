@@ -7,7 +7,7 @@ use std::sync::Mutex as Hidden;
 
 use super::super::command_queue::CommandQueue;
 use super::super::identity::Identity;
-use super::{Core, Features, NestedStreams, Registers, Shared};
+use super::{Core, DeviceCaches, Features, NestedStreams, Registers, Shared};
 use crate::addr::Hpa;
 use crate::hal::{DmaBuffer, Mmio, Platform};
 use crate::id::CacheTag;
@@ -133,6 +133,7 @@ fn shared(machine: &Machine) -> Shared<Machine, Machine> {
         registers,
         queue,
         nested: NestedStreams::default(),
+        caches: DeviceCaches::default(),
         stopped: false,
     };
     core.queue.program(&core.registers);

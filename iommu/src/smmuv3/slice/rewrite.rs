@@ -176,7 +176,7 @@ mod tests {
         let identity = Identity {
             idr: [
                 0x40b | rich << 12 | 1 << 18,
-                16 | rich * 20 << 6 | 8 << 16 | 8 << 21,
+                16 | (rich * 20) << 6 | 8 << 16 | 8 << 21,
                 0,
                 rich << 10,
                 0,

@@ -46,7 +46,7 @@ fn madt_has_the_gic_and_each_cpu() {
     expected.add_structure(Gicd::new(0, 0x800_0000, GicVersion::GICv3));
     for vcpu in 0..18 {
         // Sixteen in a cluster.
-        let mpidr = u64::from(vcpu / 16 << 8 | vcpu % 16);
+        let mpidr = u64::from(((vcpu / 16) << 8) | (vcpu % 16));
         let cpu = Gicc::new(EnabledStatus::Enabled)
             .cpu_interface_number(vcpu)
             .acpi_processor_uid(vcpu)

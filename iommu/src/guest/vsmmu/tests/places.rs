@@ -37,7 +37,7 @@ fn places(bytes: u64) -> Vec<u64> {
 
 /// Whether `bytes` at `at` are the guest's.
 fn inside(at: u64, bytes: u64) -> bool {
-    at >= RAM && at <= END && END - at >= bytes
+    (RAM..=END).contains(&at) && END - at >= bytes
 }
 
 /// Where an array of 2^`log2` entries of `entry` bytes is that is said to be at `base`: aligned to its size (§6.3.26).
