@@ -39,7 +39,7 @@ pub type Setup = vsmmu::Setup<Buffer>;
 
 /// What one trap of a guest does at most, in invalidations: so many are about 5,000 instructions, all that comes with a trap
 /// included (B22 of `cargo xtask bench`).
-const BUDGET: u32 = 12;
+const BUDGET: u32 = 6;
 /// Events that wait for a guest's SMMU at most, in its slice.
 pub const EVENTS: u32 = 256;
 /// Entries of the largest queues of a guest's SMMU, log2.

@@ -29,7 +29,7 @@ mod scenario {
     /// Looks at a register.
     const LOOKS: u64 = 64;
     /// Invalidations of a larger batch, which one exit does.
-    const MANY: u64 = 9;
+    const MANY: u64 = 5;
 
     /// Ticks of one store.
     fn store(address: u64, value: u32) -> u64 {
