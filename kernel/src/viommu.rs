@@ -37,7 +37,7 @@ pub type VirtSmmu = vsmmu::VirtSmmu<Host, ObjectSlice>;
 /// How it is made.
 pub type Setup = vsmmu::Setup<Buffer>;
 
-/// What one trap of a guest does at most, in invalidations: so many are about 5,000 instructions, all that comes with a trap
+/// What one trap of a guest does at most, in invalidations: so many are within 5,000 instructions, all that comes with a trap
 /// included (B22 of `cargo xtask bench`).
 const BUDGET: u32 = 6;
 /// Events that wait for a guest's SMMU at most, in its slice.
