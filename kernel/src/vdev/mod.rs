@@ -1,9 +1,14 @@
 //! What partitions see: virtual devices. A trapped access reaches them as (offset, size, value); what has to happen
 //! outside comes back as a value, so none of them calls up.
+//!
+//! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic`.
+//! Both see `vpci`.
 
 pub mod sysreg;
 pub mod vgic;
 pub mod vits;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod vlapic;
 pub mod vpci;
 pub mod vpsci;
 pub mod vuart;
