@@ -162,6 +162,16 @@ impl Devices {
         self.sources.iter().map(|source| source.count).sum()
     }
 
+    /// Messages that the physical ITS has mapped for them.
+    pub fn mapped_messages(&self, gate: &Gate) -> usize {
+        let Some(its) = &gate.its else { return 0 };
+        let mapped = |source: &Source| {
+            let is_mapped = |event: &u32| its.lookup(source.device, *event).is_some();
+            (0..source.count).filter(is_mapped).count()
+        };
+        self.sources.iter().map(mapped).sum()
+    }
+
     /// The guest resets the function of `slot`, which is detached.
     pub fn reset_by_guest(&self, system: &System, partition: &str, slot: usize) {
         let _alone = self.resetting.lock_meanwhile(irq::serve_meanwhile);

@@ -242,6 +242,11 @@ impl Dma {
         &self.viommus
     }
 
+    /// How many events wait for the guest's SMMUs.
+    pub fn waiting_events(&self) -> u64 {
+        self.viommus.iter().map(|viommu| viommu.counters().1).sum()
+    }
+
     /// With all devices open: the guest's SMMUs are out of reset.
     pub fn start(&self, ram: &GuestRam) {
         self.viommus.iter().for_each(|viommu| viommu.start(ram));

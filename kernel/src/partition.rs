@@ -332,9 +332,11 @@ impl Partition {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
                 // After the first life all that a life may leave is there.
                 say!(
-                    "{}: restarts with {} objects, {}",
+                    "{}: restarts with {} objects, {} messages, {} events, {}",
                     self.name(),
                     self.devices.dma.objects(),
+                    self.devices.mapped_messages(&system.gate),
+                    self.devices.dma.waiting_events(),
                     system.memory()
                 );
                 self.start(system);

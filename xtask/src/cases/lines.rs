@@ -90,6 +90,25 @@ pub fn summary(console: &str, who: &str) -> Result<(u64, u64)> {
     Ok((number(line)?, refused))
 }
 
+/// What the hypervisor had of `who` and of the machine after each of its lives but the last, which has to be the same.
+pub fn left<'a>(console: &'a str, who: &str, restarts: usize) -> Result<&'a str> {
+    let start = format!("{who}: restarts with ");
+    let mut all = of(console, "sluice").filter_map(|line| line.strip_prefix(start.as_str()));
+    let first = all.next().with_context(|| format!("no restart of {who}"))?;
+    let mut count = 1;
+    for other in all {
+        count += 1;
+        ensure!(other == first, "at first {first}, after {count}: {other}");
+    }
+    ensure!(count == restarts, "{count} restarts of {restarts}");
+    let none = |what| format!(" 0 {what},");
+    ensure!(
+        first.contains(&none("messages")) && first.contains(&none("events")),
+        "{first}"
+    );
+    Ok(first)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,6 +132,19 @@ mod tests {
         assert_eq!(summary(CONSOLE, "left").unwrap(), (32, 7));
         assert_eq!(summary(CONSOLE, "nobody").unwrap(), (3, 0));
         assert!(summary(CONSOLE, "right").is_err());
+    }
+
+    #[test]
+    fn what_is_left_is_the_same_and_no_message_and_no_event() {
+        let line = "[sluice] a: restarts with 9 objects, 0 messages, 0 events, 5 bytes free\n";
+        let other = line.replace('5', "4");
+        assert!(left(line, "a", 1).is_ok() && left(line, "a", 2).is_err());
+        assert!(left(&line.repeat(2), "a", 2).is_ok() && left("", "a", 0).is_err());
+        assert!(left(&format!("{line}{other}"), "a", 2).is_err());
+        for what in ["0 messages", "0 events"] {
+            let more = line.replace(what, &what.replace('0', "10"));
+            assert!(left(&more, "a", 1).is_err(), "{more}");
+        }
     }
 
     #[test]

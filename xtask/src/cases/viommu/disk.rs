@@ -1,10 +1,9 @@
-//! NVMe disks behind SMMUs of their guests: what is read and written, by one guest, by two, and across restarts.
+//! NVMe disks behind SMMUs of their guests: what is read and written, by one guest and by two.
 
 use super::stream_table::{self, Config};
 use super::trace::{self, Trace};
 use super::{
-    Context, Layout, Linux, MIB, RUN_LIMIT, Result, answer, answers, disk, ensure, lines, random,
-    sha256,
+    Context, Layout, Linux, MIB, RUN_LIMIT, Result, answer, disk, ensure, lines, random, sha256,
 };
 use std::fs;
 use std::time::Instant;
@@ -180,46 +179,5 @@ fn no_faults(console: &str, who: &str) -> Result<()> {
         lines::summary(console, who)?.0 == 0,
         "{who}'s DMA was refused"
     );
-    Ok(())
-}
-
-/// Starts again in the middle of reads and writes, which the count on the disk tells from the last time.
-const AGAIN: &str = "
-count=$(dd if=$disk bs=1M skip=80 count=1 iflag=direct 2>/dev/null | head -c 1)
-key start $count
-if [ $count -lt 5 ]; then
-  printf $((count + 1)) | dd of=$disk bs=1M seek=80 conv=fsync 2>/dev/null
-  sync
-  for from in 0 16 32 48; do dd if=$disk of=/dev/null bs=64k skip=$((from * 16)) iflag=direct 2>/dev/null & done
-  dd if=/dev/urandom of=$disk bs=64k seek=1408 count=120 oflag=direct 2>/dev/null &
-  await 'grep -q [1-9] /sys/block/nvme0n1/inflight'
-  reboot -f
-fi
-key faults $(dmesg | grep -c 'event 0x')
-key read $(part 0 64 | sum)
-";
-
-/// The guest starts again five times with DMA on its way: each life drives its SMMU from reset, the disk is as it was, and
-/// no fault is left for anybody.
-pub fn a_restart_leaves_nothing_over(context: &Context) -> Result<()> {
-    let given = random(64 * MIB)?;
-    let mut whole = given.clone();
-    whole.resize(80 * MIB, 0);
-    whole.push(b'0');
-    disk(context, "disk.img", &whole, 96 * MIB)?;
-    crate::cases::linux::initial_disk(context, AGAIN)?;
-    let mut machine = context.pack(&one())?;
-    machine.trace = trace::EVENTS.map(str::to_owned).to_vec();
-    let mut guest = context.start(&machine)?;
-    guest.wait_off(RUN_LIMIT)?;
-    let console = guest.console();
-    let starts = answers(&console, "linux", "start");
-    ensure!(starts == ["0", "1", "2", "3", "4", "5"], "{starts:?}");
-    ensure!(answer(&console, "linux", "faults")? == "0");
-    ensure!(answer(&console, "linux", "read")? == sha256(&given)?);
-    lines::hypervisor(&console, "linux: stopped")?;
-    let trace = Trace::parse(&guest.trace()?)?;
-    trace.separates(&[0x10])?;
-    context.note(&trace.agrees(&console, &["linux"], &[])?);
     Ok(())
 }

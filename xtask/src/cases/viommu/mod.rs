@@ -1,6 +1,7 @@
 //! Linux drives SMMUs of its own: its stage 1, walked by the hardware on our stage 2.
 
 mod acpi;
+mod again;
 mod disk;
 mod faults;
 mod flood;
@@ -26,9 +27,14 @@ pub const CASES: &[Case] = &[
         disk::two_guests_use_equal_names,
     ),
     case(
-        "viommu::a_restart_leaves_nothing_over",
-        disk::a_restart_leaves_nothing_over,
+        "viommu::restarts_leave_nothing_over",
+        again::restarts_leave_nothing_over,
     ),
+    Case {
+        name: "viommu::a_hundred_restarts_leave_nothing_over",
+        long: true,
+        run: again::a_hundred_restarts_leave_nothing_over,
+    },
     case(
         "viommu::two_smmus_are_two_slices",
         slices::two_smmus_are_two_slices,
