@@ -12,7 +12,9 @@ use kernel::boot_info::Irq;
 
 use super::FdtError;
 
-const MAX_NODES: usize = 8192;
+const MAX_NODES: usize = 4096;
+// While the list grows there is half of it besides, and the heap of the image (768 KiB) has room for more than that.
+const _: () = assert!(size_of::<Entry<'_>>() * MAX_NODES / 2 * 3 <= 576 << 10);
 pub const MAX_DEPTH: usize = 32;
 /// Most register ranges, and most interrupts, of one node that are read.
 const MAX_ENTRIES: usize = 256;
