@@ -10,9 +10,10 @@
 //! 4. [`fault`]: one decoded event, before anybody decides whose it is.
 //! 5. [`table`]: stage 2 tables, for CPUs and IOMMUs alike.
 //! 6. [`smmuv3`]: the driver of a physical SMMUv3.
-//! 7. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
-//! 8. [`guest`]: the IOMMUs that guests see, on top of slices.
-//! 9. [`uapi`]: the objects by IOMMUFD\'s requests, as bytes.
+//! 7. [`vtd`]: the driver of a physical Intel VT-d unit.
+//! 8. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
+//! 9. [`guest`]: the IOMMUs that guests see, on top of slices.
+//! 10. [`uapi`]: the objects by IOMMUFD\'s requests, as bytes.
 //!
 //! [`sync`] is the one lock that all of these use.
 //!
@@ -38,3 +39,4 @@ pub mod sync;
 pub mod table;
 mod text;
 pub mod uapi;
+pub mod vtd;

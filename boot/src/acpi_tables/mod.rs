@@ -2,11 +2,12 @@
 //!
 //! The binary has the `acpi` crate find the tables and check their checksums; what is in them is read here, field by
 //! field, because that crate trusts lengths that firmware wrote. [`parse`] lists the pieces in the order of the structure
-//! that it fills; [`iort`] is who translates whose DMA and messages.
+//! that it fills; [`iort`] is who translates whose DMA and messages on Arm, [`dmar`] on x86.
 //!
 //! Sections are those of the ACPI Specification 6.5 unless said otherwise. Windows of host bridges and INTx routes are
 //! AML, which is not read: BARs stay where firmware has put them, and functions have messages only.
 
+pub mod dmar;
 mod fields;
 mod iort;
 #[cfg(test)]
@@ -46,6 +47,8 @@ pub enum Table {
     Spcr,
     /// IO Remapping Table (DEN0049).
     Iort,
+    /// DMA Remapping Table (VT-d, chapter 8).
+    Dmar,
 }
 
 impl fmt::Display for Table {
@@ -58,6 +61,7 @@ impl fmt::Display for Table {
             Self::Mcfg => "MCFG",
             Self::Spcr => "SPCR",
             Self::Iort => "IORT",
+            Self::Dmar => "DMAR",
         })
     }
 }

@@ -151,6 +151,7 @@ pub fn parse(bytes: &[u8]) -> Result<BootInfo, FdtError> {
         timer: Some(timer(&tree)?),
         pcie: pcie::hosts(&tree)?,
         smmus: smmus(&tree)?,
+        ..BootInfo::default()
     })
 }
 

@@ -15,10 +15,10 @@ pub struct Made {
 
 /// Bytes, one field after the other.
 #[derive(Clone, Default)]
-struct Writer(Vec<u8>);
+pub struct Writer(pub Vec<u8>);
 
 impl Writer {
-    fn header(signature: &[u8; 4], revision: u8) -> Self {
+    pub fn header(signature: &[u8; 4], revision: u8) -> Self {
         let mut writer = Self::default();
         writer.0.extend_from_slice(signature);
         writer.u32(0).u8(revision).u8(0);
@@ -28,28 +28,28 @@ impl Writer {
         writer
     }
 
-    fn u8(&mut self, value: u8) -> &mut Self {
+    pub fn u8(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
         self
     }
 
-    fn u16(&mut self, value: u16) -> &mut Self {
+    pub fn u16(&mut self, value: u16) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    fn u32(&mut self, value: u32) -> &mut Self {
+    pub fn u32(&mut self, value: u32) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
-    fn u64(&mut self, value: u64) -> &mut Self {
+    pub fn u64(&mut self, value: u64) -> &mut Self {
         self.0.extend_from_slice(&value.to_le_bytes());
         self
     }
 
     /// Length and checksum.
-    fn table(mut self) -> Vec<u8> {
+    pub fn table(mut self) -> Vec<u8> {
         let len = self.0.len() as u32;
         self.0[4..8].copy_from_slice(&len.to_le_bytes());
         let sum = self.0.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));

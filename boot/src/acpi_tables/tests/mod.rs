@@ -1,5 +1,6 @@
 //! Tables of a machine with two root complexes, an SMMU before each, and what is refused of them.
 
+mod dmar;
 mod guests;
 mod made;
 

@@ -1,9 +1,13 @@
 //! What firmware says of the machine, in one form for device trees and ACPI. Nothing else describes hardware to us.
 
+mod dmar;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
 use iommu::id::DeviceId;
+
+pub use dmar::{AtsDevices, AtsPorts, DeviceScope, Dmar, ReservedDma, ScopeKind, Vtd};
 
 /// The machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -28,6 +32,8 @@ pub struct BootInfo {
     pub pcie: Vec<PcieHost>,
     /// SMMUv3 instances.
     pub smmus: Vec<Smmu>,
+    /// VT-d units, and what firmware says for all of them.
+    pub dmar: Dmar,
 }
 
 /// One CPU.

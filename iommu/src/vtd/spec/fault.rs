@@ -1,0 +1,77 @@
+//! Fault records (VT-d, 11.4, FRCD) and the reasons in them (7.1.3).
+
+#![allow(
+    missing_docs,
+    reason = "register_bitfields! makes items that no line here stands for"
+)]
+
+use tock_registers::register_bitfields;
+
+register_bitfields![u64,
+    /// Word 0.
+    pub FAULT0 [
+        /// Bits [63:12] of the input address; for an interrupt its index, in [63:48].
+        FI OFFSET(12) NUMBITS(52) []
+    ],
+    /// Word 1.
+    pub FAULT1 [
+        /// Source.
+        SID OFFSET(0) NUMBITS(16) [],
+        /// Second bit of the type.
+        T2 OFFSET(28) NUMBITS(1) [],
+        /// Privileged, where there is a PASID.
+        PRIV OFFSET(29) NUMBITS(1) [],
+        /// Execute permission was asked for, where there is a PASID.
+        EXE OFFSET(30) NUMBITS(1) [],
+        /// There is a PASID.
+        PP OFFSET(31) NUMBITS(1) [],
+        /// Reason.
+        FR OFFSET(32) NUMBITS(8) [],
+        /// PASID.
+        PV OFFSET(40) NUMBITS(20) [],
+        /// Address type of the request.
+        AT OFFSET(60) NUMBITS(2) [],
+        /// First bit of the type: with T2 clear, 0 is a write, 1 a read.
+        T1 OFFSET(62) NUMBITS(1) [],
+        /// The record holds a fault.
+        F OFFSET(63) NUMBITS(1) []
+    ]
+];
+
+/// Reasons (7.1.3), by their names there.
+pub mod reason {
+    /// LRT.2 in later revisions: the root entry is not present.
+    pub const ROOT_NOT_PRESENT: u8 = 0x1;
+    /// The context entry is not present.
+    pub const CONTEXT_NOT_PRESENT: u8 = 0x2;
+    /// The context entry says what the unit does not have.
+    pub const CONTEXT_INVALID: u8 = 0x3;
+    /// The input address is past what the unit or the entry has.
+    pub const BEYOND_WIDTH: u8 = 0x4;
+    /// A write without permission.
+    pub const WRITE: u8 = 0x5;
+    /// A read without permission.
+    pub const READ: u8 = 0x6;
+    /// A second-stage table could not be read.
+    pub const TABLE_ACCESS: u8 = 0x7;
+    /// The root table could not be read.
+    pub const ROOT_ACCESS: u8 = 0x8;
+    /// A context table could not be read.
+    pub const CONTEXT_ACCESS: u8 = 0x9;
+    /// Reserved bits of a root entry.
+    pub const ROOT_RESERVED: u8 = 0xa;
+    /// Reserved bits of a context entry.
+    pub const CONTEXT_RESERVED: u8 = 0xb;
+    /// Reserved bits of a second-stage entry.
+    pub const TABLE_RESERVED: u8 = 0xc;
+    /// A kind of request that the entry does not allow.
+    pub const BLOCKED: u8 = 0xd;
+    /// The output is where interrupts are.
+    pub const INTERRUPT_OUTPUT: u8 = 0xe;
+    /// First of the reasons of interrupt remapping.
+    pub const INTERRUPT_FIRST: u8 = 0x20;
+    /// Last of them.
+    pub const INTERRUPT_LAST: u8 = 0x2f;
+    /// First of the reasons of scalable mode.
+    pub const SCALABLE_FIRST: u8 = 0x30;
+}
