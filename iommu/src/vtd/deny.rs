@@ -64,7 +64,7 @@ pub fn deny_all(mmio: &impl Mmio, zeros: Hpa, now_ns: impl Fn() -> u64) -> Resul
 
 /// Makes a unit refuse all interrupts of devices, I/O APICs and timers: no index leads to an entry, and messages in the
 /// compatibility format are blocked. `zeros` as for [`deny_all`], and may be the same. What the unit had cached of
-/// entries before is forgotten by [`Vtd::start`](super::Vtd::start) at the latest.
+/// entries before may still be in use: only a queue can have it forgotten.
 ///
 /// # Errors
 /// [`StartError::NoInterruptRemapping`], [`StartError::NotThere`], [`StartError::Hardware`]: interrupts may pass.
