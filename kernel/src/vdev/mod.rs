@@ -1,11 +1,15 @@
 //! What partitions see: virtual devices. A trapped access reaches them as (offset, size, value); what has to happen
 //! outside comes back as a value, so none of them calls up.
 //!
-//! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic`.
-//! Both see `vpci`.
+//! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic` and
+//! `vioapic`, with `msi` between them. Both see `vpci`.
 
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod msi;
 pub mod sysreg;
 pub mod vgic;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod vioapic;
 pub mod vits;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vlapic;
