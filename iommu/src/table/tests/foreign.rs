@@ -6,7 +6,7 @@ use core::convert::Infallible;
 
 use proptest::prelude::*;
 
-use super::formats::{Walked, hardware, make, span};
+use super::walked::{Walked, hardware, make, span};
 use crate::addr::Hpa;
 use crate::table::{
     ForeignTable, Granule4K, Granule16K, Granule64K, MapError, SecondStage, Shape, StageOne,

@@ -4,8 +4,8 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::formats::{Step, Walked, make, span};
 use super::machine::{FREED, Frame, Ram};
+use super::walked::{Step, Walked, make, span};
 use crate::addr::{Hpa, Iova};
 use crate::table::{
     Granule4K, Granule16K, Granule64K, Invalidated, PageTable, Replace, SecondStage, Shape,
