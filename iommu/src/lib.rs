@@ -29,6 +29,7 @@ pub mod addr;
 pub mod fault;
 pub mod guest;
 pub mod hal;
+mod held;
 pub mod id;
 #[cfg(feature = "model")]
 pub mod model;

@@ -6,8 +6,10 @@
 //! * [`memory`]: physical memory behind a store buffer and a cache, with a clock. It is the driver's
 //!   [`Platform`](crate::hal::Platform) and what devices read.
 //! * [`smmu`]: an SMMUv3 (IHI 0070). It is the driver's [`Mmio`](crate::hal::Mmio) and has verbs for devices behind it.
+//! * [`vtd`]: a VT-d unit, likewise.
 //!
-//! Sections are those of issue H.a of IHI 0070.
+//! Sections are those of issue H.a of IHI 0070, and of revision 4.1 of VT-d.
 
 pub mod memory;
 pub mod smmu;
+pub mod vtd;

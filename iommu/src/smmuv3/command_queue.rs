@@ -12,7 +12,6 @@
 //! | CERROR_ATC_INV_SYNC | acknowledged; every batch with a CMD_ATC_INV before the CMD_SYNC fails there |
 
 use super::command::{Command, Signal};
-use super::held::{Held, span};
 use super::registers::Registers;
 use super::ring::Position;
 use super::spec::command::{CMD0, COMMAND_BYTES, cerror};
@@ -22,6 +21,7 @@ use super::spec::registers::{
 };
 use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
+use crate::held::{Held, span};
 use crate::physical::IommuError;
 
 /// log2 of the entries used, where the SMMU has that many: one page.

@@ -4,12 +4,12 @@ use alloc::vec::Vec;
 
 use tock_registers::LocalRegisterCopy;
 
-use super::held::Held;
 use super::hitless::Words;
 use super::probe::{Features, Stalls};
 use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1, L1CD};
 use super::stream_table::store;
 use crate::hal::{DmaBuffer, Platform};
+use crate::held::Held;
 use crate::physical::{Granule, IommuError, StageOneConfig, StageOneTable};
 
 /// One descriptor as it stands in memory.

@@ -53,7 +53,6 @@ pub mod errata;
 pub mod event;
 mod global_error;
 mod guest_entry;
-mod held;
 pub(crate) mod hitless;
 mod identity;
 mod invalidation;

@@ -1,12 +1,12 @@
 //! A queue that the SMMU writes records to (IHI 0070, §3.5.1, §7.4, §8.1): its one consumer. Events and page requests have
 //! one each; what the records mean is said elsewhere.
 
-use super::held::{Held, span};
 use super::registers::Registers;
 use super::ring::Position;
 use super::spec::registers::{EVENTQ_INDEX_FIELDS, QUEUE_BASE_ALLOCATE};
 use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
+use crate::held::{Held, span};
 use crate::physical::Drained;
 
 /// log2 of the entries used, where the SMMU has that many. One refused transfer of a disk is up to 1,024 records.

@@ -7,7 +7,6 @@ use alloc::vec::Vec;
 
 use tock_registers::LocalRegisterCopy;
 
-use super::held::{Held, span};
 use super::hitless::Words;
 use super::probe::Features;
 use super::registers::Registers;
@@ -17,6 +16,7 @@ use super::spec::registers::{
 use super::spec::ste::{L1STD, STE_BYTES};
 use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Mmio, Platform};
+use crate::held::{Held, span};
 use crate::id::DeviceId;
 use crate::physical::IommuError;
 

@@ -64,7 +64,7 @@ pub fn deny_all(mmio: &impl Mmio, zeros: Hpa, now_ns: impl Fn() -> u64) -> Resul
 
 /// Makes a unit refuse all interrupts of devices, I/O APICs and timers: no index leads to an entry, and messages in the
 /// compatibility format are blocked. `zeros` as for [`deny_all`], and may be the same. What the unit had cached of
-/// entries before may still be in use: only a queue can have it forgotten.
+/// entries before is forgotten when [`Vtd::start`](super::Vtd::start) remaps interrupts: that takes a queue.
 ///
 /// # Errors
 /// [`StartError::NoInterruptRemapping`], [`StartError::NotThere`], [`StartError::Hardware`]: interrupts may pass.
@@ -142,7 +142,6 @@ fn protect(mmio: &impl Mmio, cap: Cap, now_ns: &impl Fn() -> u64) -> Result<(), 
     Ok(wait(now_ns, || Ok(on()))?)
 }
 
-#[expect(dead_code, reason = "the start comes next")]
 /// Protects nothing any more: a unit that translates may go on to apply it to what it has translated.
 pub(super) fn unprotect(
     mmio: &impl Mmio,

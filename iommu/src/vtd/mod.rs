@@ -1,12 +1,389 @@
 //! Intel VT-d: the physical driver.
 //!
-//! [`deny_all`] is the first thing that happens to a unit: a root table without contexts, and translation on.
+//! [`deny_all`] is the first thing that happens to a unit: a root table without contexts, and translation on, without any
+//! memory but a page of zeros. [`Vtd::start`] comes later, probes, allocates, and takes over with tables of its own in
+//! which every source is refused. A source passes only between [`PhysicalIommu::attach`] with a second stage and the next
+//! one with `Refuse` or `Abort`. If the driver is dropped, or a step of the start fails, the unit refuses everything.
+//!
+//! Legacy mode only: a context entry leads to one second stage.
+//!
+//! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
+//! builds context entries; `command` says what can be forgotten, `program` chooses of it; `tables`, `invalidation_queue`, `fault_log`
+//! and `interrupt_remap` are the one writer or reader of each; `event` is pure; `backend` is what the objects want of the
+//! driver; `quirks` says where the emulator differs.
+//!
+//! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
+//! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
+//! a timer.
 
+use alloc::sync::Arc;
+
+use crate::addr::{Hpa, Span};
+use crate::fault::Fault;
+use crate::hal::{Mmio, Platform};
+use crate::id::{DeviceId, IommuIndex};
+use crate::physical::{
+    Caps, Drained, HardwareErrors, Incomplete, Invalidation, IommuError, PhysicalIommu,
+    StreamConfig,
+};
+use command::{Command, Contexts, Translations};
+use entry::ContextEntry;
+use fault_log::FaultLog;
+use interrupt_remap::{InterruptTable, is_present};
+use invalidation_queue::InvalidationQueue;
+use registers::Registers;
+use spec::registers::{FEADDR, FECTL, FEDATA, FEUADDR, FSTS, FSTS_FIELDS};
+use tables::Tables;
+
+mod backend;
+pub mod command;
 mod deny;
-#[expect(dead_code, reason = "the start comes next")]
+mod entry;
+pub mod event;
+mod fault_log;
+pub mod interrupt_remap;
+mod invalidation_queue;
+mod lost;
+mod probe;
+mod program;
+mod quirks;
 mod registers;
 pub mod spec;
 mod start;
+mod tables;
 
+pub use backend::HW_INFO;
 pub use deny::{ZEROS_BYTES, deny_all, deny_interrupts};
-pub use start::StartError;
+pub use entry::ContextEntry as Entry;
+pub use probe::Features;
+pub use start::{Setup, StartError};
+
+/// Memory that the unit reads and writes by itself, beside context tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The root table.
+    pub root: Span<Hpa>,
+    /// The invalidation queue and what it writes.
+    pub queue: Option<Span<Hpa>>,
+    /// The interrupt remapping table.
+    pub interrupts: Option<Span<Hpa>>,
+}
+
+/// Exact counts since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Register reads.
+    pub register_reads: u64,
+    /// Register writes.
+    pub register_writes: u64,
+    /// Invalidation descriptors, waits not included.
+    pub descriptors: u64,
+    /// Wait descriptors; each is one write of the tail.
+    pub waits: u64,
+    /// Descriptors that the unit refused.
+    pub refusals: u64,
+    /// Fault records read.
+    pub records: u64,
+    /// Times that records were lost.
+    pub losses: u64,
+    /// Bytes of root and context tables.
+    pub table_bytes: u64,
+    /// Bytes of the queue.
+    pub queue_bytes: u64,
+}
+
+/// One unit that refuses or translates.
+pub struct Vtd<P: Platform, M: Mmio> {
+    index: IommuIndex,
+    platform: Arc<P>,
+    registers: Registers<M>,
+    /// CAP and ECAP.
+    capabilities: (u64, u64),
+    features: Features,
+    tables: Tables<P>,
+    queue: Option<InvalidationQueue<P>>,
+    interrupts: Option<InterruptTable<P>>,
+    faults: FaultLog,
+    /// Something that was to be forgotten may not be: everything is, before anything else is done.
+    unsure: bool,
+    /// It refuses everything, and does not take its state back.
+    stopped: bool,
+}
+
+impl<P: Platform, M: Mmio> Vtd<P, M> {
+    /// What the unit has.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// CAP and ECAP.
+    pub fn capabilities(&self) -> (u64, u64) {
+        self.capabilities
+    }
+
+    /// Where its memory is.
+    pub fn layout(&self) -> Layout {
+        Layout {
+            root: self.tables.root(),
+            queue: self.queue.as_ref().map(InvalidationQueue::place),
+            interrupts: self.interrupts.as_ref().map(InterruptTable::place),
+        }
+    }
+
+    /// Counts so far.
+    pub fn counters(&self) -> Counters {
+        let (register_reads, register_writes) = self.registers.accesses();
+        let queue = self.queue.as_ref();
+        Counters {
+            register_reads,
+            register_writes,
+            descriptors: queue.map_or(0, |queue| queue.descriptors),
+            waits: queue.map_or(0, |queue| queue.waits),
+            refusals: queue.map_or(0, |queue| queue.refusals),
+            records: self.faults.records,
+            losses: self.faults.losses,
+            table_bytes: self.tables.bytes(),
+            queue_bytes: queue.map_or(0, InvalidationQueue::bytes),
+        }
+    }
+
+    /// Has the unit say by this message that there are faults or errors of its own. Messages of the unit are not remapped
+    /// (5.1.3): the address is that of a local APIC. `None`: it says nothing.
+    pub fn set_fault_message(&mut self, message: Option<(u64, u32)>) {
+        let masked = spec::registers::FECTL_FIELDS::IM::SET.value;
+        self.registers.write32(FECTL, masked);
+        if let Some((address, data)) = message {
+            self.registers.write32(FEDATA, data);
+            self.registers.write32(FEADDR, address as u32);
+            self.registers.write32(FEUADDR, (address >> 32) as u32);
+            // What came before is told now (11.4, FECTL.IP).
+            self.registers.write32(FECTL, 0);
+        }
+    }
+
+    /// Sends commands and waits for them.
+    fn tell(&mut self, commands: &[Command]) -> Result<(), IommuError> {
+        let sent = self.send(&mut commands.iter().copied());
+        sent.map_err(|incomplete| incomplete.error)
+    }
+
+    fn send(&mut self, commands: &mut dyn Iterator<Item = Command>) -> Result<(), Incomplete> {
+        let result = match &mut self.queue {
+            Some(queue) => queue.submit(&*self.platform, &self.registers, &self.features, commands),
+            None => {
+                let now_ns = || self.platform.now_ns();
+                let mut result = Ok(());
+                for (complete, command) in commands.enumerate() {
+                    let done = command.by_registers(&self.registers, &self.features, &now_ns);
+                    if let Err(error) = done {
+                        result = Err(Incomplete { complete, error });
+                        break;
+                    }
+                }
+                result
+            }
+        };
+        self.unsure |= result.is_err();
+        result
+    }
+
+    /// What failed to be forgotten before is forgotten now.
+    fn be_sure(&mut self) -> Result<(), IommuError> {
+        if self.stopped {
+            return Err(IommuError::Stopped);
+        }
+        if self.unsure {
+            self.tell(&[
+                Command::Contexts(Contexts::All),
+                Command::Translations(Translations::All),
+            ])?;
+            if self.interrupts.is_some() {
+                self.tell(&[Command::Interrupts])?;
+            }
+            self.unsure = false;
+        }
+        Ok(())
+    }
+
+    /// See [`PhysicalIommu::attach`].
+    fn configure(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
+        self.tables.prepare(&self.platform, device)?;
+        let old = self.tables.read(device);
+        let old = old.ok_or(IommuError::NoSuchDevice(device))?;
+        let entry = ContextEntry::new(config, &self.features);
+        let wanted = entry.unwrap_or(ContextEntry::REFUSED);
+        if let Some(domain) = old.domain() {
+            // 6.5.3.3: not present, then forgotten, the context first and then what was made of it.
+            let shut = match wanted.is_present() {
+                true => ContextEntry::SILENT,
+                false => wanted,
+            };
+            self.tables.store(&self.platform, device, shut);
+            self.be_sure()?;
+            self.tell(&[
+                Command::Contexts(Contexts::Device(device, domain)),
+                Command::Translations(Translations::Domain(domain)),
+            ])?;
+        } else if !wanted.is_present() {
+            self.tables.store(&self.platform, device, wanted);
+        }
+        // Nothing opens before all that was closed is.
+        self.be_sure()?;
+        if wanted.is_present() {
+            self.tables.store(&self.platform, device, wanted);
+        }
+        entry.map(drop)
+    }
+
+    /// All DMA refused, then as it was.
+    fn restore(&mut self) -> Result<(), IommuError> {
+        let platform = Arc::clone(&self.platform);
+        let root = self.tables.root().base;
+        deny_all(&self.registers, root, || platform.now_ns()).map_err(|error| match error {
+            StartError::Hardware(error) => error,
+            _ => IommuError::Gone,
+        })?;
+        self.enable()
+    }
+
+    /// Takes `count` interrupts in a row, a power of two, aligned to it; the first one's index. They are blocked until they
+    /// have a route.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where interrupts are not remapped, or for another number; [`IommuError::OutOfMemory`]
+    /// where so many are not left.
+    pub fn take_interrupts(&mut self, count: u16) -> Result<u16, IommuError> {
+        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
+        if !count.is_power_of_two() {
+            return Err(IommuError::Unsupported);
+        }
+        table.take(count).ok_or(IommuError::OutOfMemory)
+    }
+
+    /// Has an interrupt go where `route` says. When this returns, none goes where it went before.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] for an interrupt that was not taken, or a route that the table cannot hold; those of
+    /// the queue. The interrupt is blocked then.
+    pub fn route_interrupt(
+        &mut self,
+        index: u16,
+        route: &interrupt_remap::Route,
+    ) -> Result<(), IommuError> {
+        self.block_interrupt(index)?;
+        let platform = Arc::clone(&self.platform);
+        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
+        let entry = route.entry(table.destinations)?;
+        table.store(&platform, index, entry);
+        Ok(())
+    }
+
+    /// Blocks an interrupt. When this returns, none goes where it went before.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] for one that was not taken; those of the queue.
+    pub fn block_interrupt(&mut self, index: u16) -> Result<(), IommuError> {
+        let platform = Arc::clone(&self.platform);
+        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
+        if !table.is_taken(index) {
+            return Err(IommuError::Unsupported);
+        }
+        let old = table.read(index);
+        if is_present(old) {
+            table.store(&platform, index, [0, old[1]]);
+            table.store(&platform, index, [0; 2]);
+        }
+        self.be_sure()?;
+        if is_present(old) {
+            self.tell(&[Command::Interrupt(index)])?;
+        }
+        Ok(())
+    }
+
+    /// Gives interrupts back, blocked.
+    ///
+    /// # Errors
+    /// As for [`block_interrupt`](Self::block_interrupt); they stay taken then.
+    pub fn give_interrupts(&mut self, first: u16, count: u16) -> Result<(), IommuError> {
+        for index in (first..).take(count.into()) {
+            self.block_interrupt(index)?;
+        }
+        if let Some(table) = &mut self.interrupts {
+            table.give(first, count);
+        }
+        Ok(())
+    }
+}
+
+impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
+    fn caps(&self) -> Caps {
+        Caps {
+            output_bits: self.features.output_bits,
+            device_id_bits: 16,
+            cache_tag_bits: self.features.domain_bits,
+            nested: false,
+            coherent: self.features.coherent,
+            range_invalidation: self.features.page_mask.is_some(),
+            address_space_bits: 0,
+            pasid_bits: 0,
+            ats: false,
+        }
+    }
+
+    /// From one present entry to another through one that is not: the two words of an entry are not changed at once.
+    fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
+        match self.configure(device, config) {
+            // What it was told before, it has again; this not.
+            Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
+                self.configure(device, config)
+            }
+            result => result,
+        }
+    }
+
+    fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
+        self.submit(batch).map_err(|incomplete| incomplete.error)
+    }
+
+    fn submit(&mut self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        let early = |error| Incomplete { complete: 0, error };
+        self.be_sure().map_err(early)?;
+        let features = self.features;
+        // All of it can be said, or none is.
+        for entry in batch {
+            program::command(entry, &features).map_err(early)?;
+        }
+        let commands = batch.iter().map(|entry| program::command(entry, &features));
+        self.send(&mut commands.map_while(Result::ok))
+    }
+
+    fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained {
+        let index = self.index;
+        let decode = |raw| event::decode(index, raw);
+        self.faults.drain(&self.registers, decode, faults)
+    }
+
+    fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {
+        let status = self.registers.read::<FSTS_FIELDS::Register>(FSTS);
+        if status.get() == u32::MAX {
+            return Err(IommuError::Gone);
+        }
+        // The queue's own are whoever's who waits for it; here they are acknowledged where nobody does.
+        let queue = FSTS_FIELDS::IQE::SET + FSTS_FIELDS::ICE::SET + FSTS_FIELDS::ITE::SET;
+        let of_queue = status.get() & queue.value;
+        if of_queue != 0 {
+            self.registers.write32(FSTS, of_queue);
+            self.unsure = true;
+        }
+        Ok(HardwareErrors {
+            records_lost: status.is_set(FSTS_FIELDS::PFO),
+            command: of_queue != 0,
+            stopped: self.stopped,
+            raw: status.get(),
+        })
+    }
+
+    fn check(&mut self) -> Result<bool, IommuError> {
+        self.check_state()
+    }
+}

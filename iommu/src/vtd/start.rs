@@ -1,5 +1,21 @@
-//! From a unit in any state to one that refuses every source by its own tables.
+//! From a unit in any state to one that refuses every source by its own tables, and back when the driver goes.
 
+use alloc::sync::Arc;
+
+use super::Vtd;
+use super::command::{Command, Contexts, Translations};
+use super::deny::{capabilities, deny_all, unprotect};
+use super::fault_log::FaultLog;
+use super::interrupt_remap::{self, Destinations, InterruptTable};
+use super::invalidation_queue::InvalidationQueue;
+use super::probe::Features;
+use super::registers::{Registers, command, switch};
+use super::spec::registers::{
+    ECAP_FIELDS, FECTL, FECTL_FIELDS, GCMD_FIELDS, IECTL, IRTA, IRTA_FIELDS, RTADDR, RTADDR_FIELDS,
+};
+use super::tables::Tables;
+use crate::hal::{Mmio, Platform};
+use crate::id::IommuIndex;
 use crate::physical::IommuError;
 
 /// Why a unit cannot be used. It refuses all DMA then, as far as it can be reached at all.
@@ -9,8 +25,16 @@ use crate::physical::IommuError;
 pub enum StartError {
     /// No unit answers there: VER as read.
     NotThere(u32),
-    /// No interrupt remapping (ECAP.IR).
+    /// It has to be told of what is mapped as well (CAP.CM, CAP.RWBF), which a table's owner does not do here.
+    NeedsToldOfMaps(u64),
+    /// No second stage of 3, 4 or 5 levels (CAP.SAGAW).
+    NoSecondStage(u64),
+    /// Sizes or offsets that no unit has (CAP).
+    BadSizes(u64),
+    /// No interrupt remapping, or not with destinations this wide (ECAP.IR, QI, EIM).
     NoInterruptRemapping(u64),
+    /// No memory for the tables or the queue.
+    OutOfMemory,
     /// A step failed.
     Hardware(IommuError),
 }
@@ -19,7 +43,11 @@ impl core::fmt::Display for StartError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (what, value) = match *self {
             Self::NotThere(word) => ("no VT-d unit answers: VER", Some(word.into())),
+            Self::NeedsToldOfMaps(cap) => ("caching mode or write buffers: CAP", Some(cap)),
+            Self::NoSecondStage(cap) => ("no second stage: CAP", Some(cap)),
+            Self::BadSizes(cap) => ("impossible sizes: CAP", Some(cap)),
             Self::NoInterruptRemapping(ecap) => ("no interrupt remapping: ECAP", Some(ecap)),
+            Self::OutOfMemory => ("out of memory", None),
             Self::Hardware(error) => return error.fmt(f),
         };
         crate::text::write(f, what, value)
@@ -29,5 +57,166 @@ impl core::fmt::Display for StartError {
 impl From<IommuError> for StartError {
     fn from(error: IommuError) -> Self {
         Self::Hardware(error)
+    }
+}
+
+/// What firmware and the CPUs say of a unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// Host address width in bits (DMAR, VT-d 8.1).
+    pub address_bits: u8,
+    /// Remaps interrupts, with destinations so wide; without, they are left as they are.
+    pub interrupts: Option<Destinations>,
+}
+
+impl<P: Platform, M: Mmio> Vtd<P, M> {
+    /// Denies all DMA, probes, and turns translation on with every source refused. `mmio` is the register file,
+    /// [`Features::register_bytes`] at least.
+    ///
+    /// # Errors
+    /// Each [`StartError`]. The unit refuses all DMA then, if it was reached at all and memory for a root table was there.
+    pub fn start(
+        index: IommuIndex,
+        mmio: M,
+        platform: Arc<P>,
+        setup: Setup,
+    ) -> Result<Self, StartError> {
+        let registers = Registers::new(mmio);
+        let (cap, ecap) = capabilities(&registers)?;
+        // ECAP.C says whether the root table has to be cleaned; all else comes after the denial.
+        let coherent = ecap.is_set(ECAP_FIELDS::C);
+        let mut tables = Tables::new(&*platform, coherent).ok_or(StartError::OutOfMemory)?;
+        let denied = deny_all(&registers, tables.root().base, || platform.now_ns());
+        // The unit reads the root table from here on: should anything fail, it is lost and refuses.
+        let features = denied.and_then(|()| {
+            let features = Features::of(cap.get(), ecap.get(), setup.address_bits)?;
+            let wide = setup.interrupts == Some(Destinations::Wide);
+            let lacks = setup.interrupts.is_some() && !features.interrupt_remapping
+                || wide && !features.wide_destinations;
+            if lacks {
+                return Err(StartError::NoInterruptRemapping(ecap.get()));
+            }
+            Ok(features)
+        });
+        let parts = features.and_then(|features| {
+            let queue = match features.queue {
+                true => Some(
+                    InvalidationQueue::new(&*platform, false, coherent)
+                        .ok_or(StartError::OutOfMemory)?,
+                ),
+                false => None,
+            };
+            let interrupts = match setup.interrupts {
+                Some(destinations) => Some(
+                    InterruptTable::new(&*platform, destinations, coherent)
+                        .ok_or(StartError::OutOfMemory)?,
+                ),
+                None => None,
+            };
+            Ok((features, queue, interrupts))
+        });
+        let (features, queue, interrupts) = match parts {
+            Ok(parts) => parts,
+            Err(error) => {
+                tables.lose(true);
+                return Err(error);
+            }
+        };
+        let mut vtd = Self {
+            index,
+            platform,
+            registers,
+            capabilities: (cap.get(), ecap.get()),
+            features,
+            tables,
+            queue,
+            interrupts,
+            faults: FaultLog::new(features.fault_records),
+            unsure: false,
+            stopped: false,
+        };
+        // Dropped on an error, it refuses everything.
+        vtd.enable()?;
+        Ok(vtd)
+    }
+
+    /// From a unit that refuses everything by our root table, in whatever mode it was left in, to one that is ours.
+    pub(super) fn enable(&mut self) -> Result<(), IommuError> {
+        let platform = Arc::clone(&self.platform);
+        let now_ns = || platform.now_ns();
+        let registers = &self.registers;
+        // Whatever was to be told of the time before is not ours.
+        registers.write32(FECTL, FECTL_FIELDS::IM::SET.value);
+        registers.write32(IECTL, FECTL_FIELDS::IM::SET.value);
+        self.faults.clear(registers);
+        let root = self.tables.root().base.0;
+        if registers.read64(RTADDR) != root {
+            // Left on in scalable mode, which is not changed while translation is on (11.4, RTADDR).
+            switch(registers, &now_ns, GCMD_FIELDS::TE::SET, false)?;
+            registers.write64(RTADDR, root | RTADDR_FIELDS::TTM::Legacy.value);
+            command(registers, &now_ns, GCMD_FIELDS::SRTP::SET)?;
+            switch(registers, &now_ns, GCMD_FIELDS::TE::SET, true)?;
+        }
+        if let Some(queue) = &mut self.queue {
+            queue.start(&platform, registers)?;
+        }
+        self.tell(&[
+            Command::Contexts(Contexts::All),
+            Command::Translations(Translations::All),
+        ])?;
+        self.unsure = false;
+        if self.interrupts.is_some() {
+            self.enable_interrupts()?;
+        }
+        let cap = tock_registers::LocalRegisterCopy::new(self.capabilities.0);
+        match unprotect(&self.registers, cap, &now_ns) {
+            Err(StartError::Hardware(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Interrupts go through our table, and those in the compatibility format are blocked.
+    fn enable_interrupts(&mut self) -> Result<(), IommuError> {
+        let platform = Arc::clone(&self.platform);
+        let now_ns = || platform.now_ns();
+        let Some(table) = &self.interrupts else {
+            return Ok(());
+        };
+        let wide = table.destinations == Destinations::Wide;
+        let fields = IRTA_FIELDS::S.val(interrupt_remap::SIZE) + IRTA_FIELDS::EIME.val(wide.into());
+        let registers = &self.registers;
+        registers.write64(IRTA, table.place().base.0 | fields.value);
+        command(registers, &now_ns, GCMD_FIELDS::SIRTP::SET)?;
+        self.tell(&[Command::Interrupts])?;
+        switch(&self.registers, &now_ns, GCMD_FIELDS::CFI::SET, false)?;
+        switch(&self.registers, &now_ns, GCMD_FIELDS::IRE::SET, true)
+    }
+}
+
+impl<P: Platform, M: Mmio> Drop for Vtd<P, M> {
+    /// Translation stays on, with a root table without contexts, which is lost: the unit goes on to read it. So is an
+    /// interrupt table without entries. A unit that does not say that it has forgotten the rest may still read that, and
+    /// write its queue: their memory is lost then.
+    fn drop(&mut self) {
+        let platform = Arc::clone(&self.platform);
+        self.tables.close(&platform);
+        let mut forget = alloc::vec![
+            Command::Contexts(Contexts::All),
+            Command::Translations(Translations::All),
+        ];
+        if let Some(table) = &mut self.interrupts {
+            table.close(&platform);
+            table.lose();
+            forget.push(Command::Interrupts);
+        }
+        let forgotten = self.tell(&forget);
+        let now_ns = || platform.now_ns();
+        self.tables.lose(forgotten.is_err());
+        if let Some(queue) = &mut self.queue {
+            let off = || switch(&self.registers, &now_ns, GCMD_FIELDS::QIE::SET, false);
+            if !queue.is_idle() || off().is_err() {
+                queue.lose();
+            }
+        }
     }
 }

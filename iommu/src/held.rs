@@ -5,7 +5,7 @@ use crate::hal::DmaBuffer;
 use core::ops::{Deref, DerefMut};
 
 /// Where a buffer is.
-pub(super) fn span(buffer: &impl DmaBuffer) -> Span<Hpa> {
+pub(crate) fn span(buffer: &impl DmaBuffer) -> Span<Hpa> {
     Span {
         base: buffer.hpa(),
         len: buffer.len() as u64,
@@ -13,15 +13,15 @@ pub(super) fn span(buffer: &impl DmaBuffer) -> Span<Hpa> {
 }
 
 /// Owns a buffer. Freed when dropped, unless it was given up before.
-pub(super) struct Held<B>(Option<B>);
+pub(crate) struct Held<B>(Option<B>);
 
 impl<B> Held<B> {
-    pub(super) fn new(buffer: B) -> Self {
+    pub(crate) fn new(buffer: B) -> Self {
         Self(Some(buffer))
     }
 
     /// Loses the memory instead of freeing it. Only on the way of being dropped.
-    pub(super) fn lose(&mut self) {
+    pub(crate) fn lose(&mut self) {
         core::mem::forget(self.0.take());
     }
 }

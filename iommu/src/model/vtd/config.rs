@@ -1,0 +1,130 @@
+//! What one model unit has, and its capability registers (11.4, CAP and ECAP).
+
+/// When an invalidation takes effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completion {
+    /// Not before a wait descriptor behind it: as late as the document allows (6.5.2.8).
+    AtWait,
+    /// When it is taken from the queue.
+    AtOnce,
+}
+
+/// One unit. [`Config::default`] has what QEMU's has and more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Its accesses snoop CPU caches (ECAP.C).
+    pub coherent: bool,
+    /// CAP.ND: domain IDs have 4 + 2 times this many bits.
+    pub domains: u8,
+    /// CAP.SAGAW: bit 1 is 39 bits, bit 2 is 48, bit 3 is 57.
+    pub widths: u8,
+    /// Input address width (CAP.MGAW plus one).
+    pub input_bits: u8,
+    /// Host address width, which is in no register.
+    pub output_bits: u8,
+    /// CAP.SSLPS: bit 0 is 2 MiB, bit 1 is 1 GiB.
+    pub large: u8,
+    /// CAP.PSI and MAMV.
+    pub page_mask: Option<u8>,
+    /// CAP.DWD and DRD.
+    pub drains: bool,
+    /// CAP.PLMR and PHMR.
+    pub protected_memory: bool,
+    /// CAP.RWBF.
+    pub write_buffers: bool,
+    /// CAP.CM.
+    pub caching_mode: bool,
+    /// CAP.ESRTPS and ESIRTPS.
+    pub pointer_forgets: bool,
+    /// CAP.FRO and NFR: offset in bytes, and number of fault records.
+    pub fault_records: (usize, usize),
+    /// ECAP.IRO in bytes.
+    pub iotlb_registers: usize,
+    /// ECAP.QI.
+    pub queue: bool,
+    /// ECAP.IR.
+    pub interrupt_remapping: bool,
+    /// ECAP.EIM.
+    pub wide_destinations: bool,
+    /// ECAP.SC.
+    pub snoop_control: bool,
+    /// ECAP.PT.
+    pub pass_through: bool,
+    /// Faults of a source are dropped while a record of it is there (7.2.1 allows it).
+    pub collapse: bool,
+    /// When invalidations take effect.
+    pub completion: Completion,
+    /// Reads of a status before a change is in force.
+    pub update_reads: u32,
+    /// Writes of devices arrive when an invalidation drains them, and not before.
+    pub late_writes: bool,
+    /// What software must not do is a panic.
+    pub strict: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            coherent: true,
+            domains: 6,
+            widths: 0b110,
+            input_bits: 48,
+            output_bits: 46,
+            large: 0b11,
+            page_mask: Some(18),
+            drains: true,
+            protected_memory: false,
+            write_buffers: false,
+            caching_mode: false,
+            pointer_forgets: false,
+            fault_records: (0x220, 8),
+            iotlb_registers: 0xf0,
+            queue: true,
+            interrupt_remapping: true,
+            wide_destinations: true,
+            snoop_control: false,
+            pass_through: true,
+            collapse: false,
+            completion: Completion::AtWait,
+            update_reads: 2,
+            late_writes: true,
+            strict: true,
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn cap(&self) -> u64 {
+        let (records, count) = self.fault_records;
+        let flag = |on: bool, bit: u32| u64::from(on) << bit;
+        u64::from(self.domains)
+            | flag(self.write_buffers, 4)
+            | flag(self.protected_memory, 5)
+            | flag(self.protected_memory, 6)
+            | flag(self.caching_mode, 7)
+            | u64::from(self.widths) << 8
+            | u64::from(self.input_bits - 1) << 16
+            | flag(true, 22)
+            | (records as u64 / 16) << 24
+            | u64::from(self.large) << 34
+            | flag(self.page_mask.is_some(), 39)
+            | (count as u64 - 1) << 40
+            | u64::from(self.page_mask.unwrap_or(0)) << 48
+            | flag(self.drains, 54)
+            | flag(self.drains, 55)
+            | flag(self.pointer_forgets, 62)
+            | flag(self.pointer_forgets, 63)
+    }
+
+    pub(super) fn ecap(&self) -> u64 {
+        let flag = |on: bool, bit: u32| u64::from(on) << bit;
+        flag(self.coherent, 0)
+            | flag(self.queue, 1)
+            | flag(self.interrupt_remapping, 3)
+            | flag(self.wide_destinations, 4)
+            | flag(self.pass_through, 6)
+            | flag(self.snoop_control, 7)
+            | (self.iotlb_registers as u64 / 16) << 8
+            | 15 << 20
+    }
+}

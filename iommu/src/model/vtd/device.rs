@@ -1,0 +1,122 @@
+//! What devices behind the unit do.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use super::interrupt::{Delivered, Refused};
+use super::translate::{INTERRUPTS, Request};
+use super::{State, VtdModel};
+
+/// Why a request was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Denied {
+    /// A fault, by its reason (7.1.3).
+    Fault(u8),
+    /// Protected memory, before translation was on.
+    Protected,
+    /// It reads where interrupts are, or writes there what is none.
+    Interrupt,
+    /// Translated, to where nothing is.
+    Bus,
+}
+
+/// A write that was translated and is not in memory yet.
+pub(super) struct Write {
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl State {
+    /// Writes on their way arrive.
+    pub(super) fn land(&mut self) {
+        for Write { at, bytes } in core::mem::take(&mut self.in_flight) {
+            let _ = self.memory.device_write_bytes(at, &bytes, true);
+        }
+    }
+}
+
+/// The pieces of `[iova, iova + len)` that one translation each is enough for.
+fn pieces(iova: u64, len: usize) -> impl Iterator<Item = (u64, usize, usize)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        (done < len).then(|| {
+            let at = iova + done as u64;
+            let count = (4096 - (at % 4096) as usize).min(len - done);
+            let piece = (at, done, count);
+            done += count;
+            piece
+        })
+    })
+}
+
+impl VtdModel {
+    /// Where a request of `source` goes.
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn translate(&self, source: u16, address: u64, write: bool) -> Result<u64, Denied> {
+        if INTERRUPTS.contains(&address) {
+            return Err(Denied::Interrupt);
+        }
+        self.0.lock().translate(Request {
+            source,
+            address,
+            write,
+        })
+    }
+
+    /// A read.
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn dma_read(&self, source: u16, iova: u64, len: usize) -> Result<Vec<u8>, Denied> {
+        let mut bytes = vec![0; len];
+        for (address, from, count) in pieces(iova, len) {
+            let at = self.translate(source, address, false)?;
+            let mut state = self.0.lock();
+            // A read does not pass a write of its own (PCIe ordering).
+            state.land();
+            let part = &mut bytes[from..from + count];
+            let read = state.memory.device_read_bytes(at, part, true);
+            read.map_err(|_| Denied::Bus)?;
+        }
+        Ok(bytes)
+    }
+
+    /// A write. What is translated before a part that is refused arrives.
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn dma_write(&self, source: u16, iova: u64, bytes: &[u8]) -> Result<(), Denied> {
+        for (address, from, count) in pieces(iova, bytes.len()) {
+            if INTERRUPTS.contains(&address) {
+                let data = bytes.try_into().map_err(|_| Denied::Interrupt)?;
+                let message = self.message(source, address as u32, u32::from_le_bytes(data));
+                return message
+                    .map(drop)
+                    .map_err(|Refused(reason)| Denied::Fault(reason));
+            }
+            let at = self.translate(source, address, true)?;
+            let mut state = self.0.lock();
+            let bytes = bytes[from..from + count].to_vec();
+            state.in_flight.push(Write { at, bytes });
+            if !state.config.late_writes {
+                state.land();
+            }
+        }
+        Ok(())
+    }
+
+    /// A message: a write of 32 bits to where interrupts are.
+    ///
+    /// # Errors
+    /// [`Refused`], after its record.
+    pub fn message(&self, source: u16, address: u32, data: u32) -> Result<Delivered, Refused> {
+        self.0.lock().interrupt(source, address, data)
+    }
+
+    /// Writes of devices that are on their way arrive.
+    pub fn land(&self) {
+        self.0.lock().land();
+    }
+}

@@ -1,0 +1,158 @@
+//! What a unit can be told to forget: as a descriptor of its queue (VT-d, 6.5.2), or by its registers (6.5.1).
+
+use super::probe::Features;
+use super::registers::invalidate;
+use super::spec::descriptor::{
+    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, WAIT0, WAIT1,
+};
+use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA, IVA_FIELDS};
+use crate::addr::{Hpa, Iova};
+use crate::hal::Mmio;
+use crate::id::{CacheTag, DeviceId};
+use crate::physical::IommuError;
+
+/// How much of the context cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Contexts {
+    /// All of it.
+    All,
+    /// That of one device, under the domain that its entry had.
+    Device(DeviceId, CacheTag),
+}
+
+/// How much of the IOTLB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Translations {
+    /// All of it.
+    All,
+    /// Those of one domain.
+    Domain(CacheTag),
+    /// Those of some pages of a domain.
+    Pages {
+        /// The domain.
+        domain: CacheTag,
+        /// First page, a multiple of 2^`log2` pages.
+        first: Iova,
+        /// log2 of the pages.
+        log2: u8,
+        /// Only last-level entries changed.
+        leaf: bool,
+    },
+}
+
+/// One thing to forget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Context entries.
+    Contexts(Contexts),
+    /// Translations.
+    Translations(Translations),
+    /// Every interrupt remapping entry.
+    Interrupts,
+    /// One of them.
+    Interrupt(u16),
+}
+
+impl Command {
+    /// The descriptor.
+    pub fn descriptor(&self, features: &Features) -> [u64; 2] {
+        match *self {
+            Self::Contexts(which) => {
+                let which = match which {
+                    Contexts::All => CONTEXT_CACHE::G::Global.value,
+                    Contexts::Device(DeviceId(source), CacheTag(domain)) => {
+                        (CONTEXT_CACHE::G::Device
+                            + CONTEXT_CACHE::DID.val(domain.into())
+                            + CONTEXT_CACHE::SID.val(source.into()))
+                        .value
+                    }
+                };
+                [DESCRIPTOR::TYPE::ContextCache.value | which, 0]
+            }
+            Self::Translations(which) => {
+                let drains = IOTLB0::DR.val(features.drains_reads.into())
+                    + IOTLB0::DW.val(features.drains_writes.into());
+                let (granularity, domain, second) = match which {
+                    Translations::All => (IOTLB0::G::Global, CacheTag(0), 0),
+                    Translations::Domain(domain) => (IOTLB0::G::Domain, domain, 0),
+                    Translations::Pages {
+                        domain,
+                        first,
+                        log2,
+                        leaf,
+                    } => {
+                        let how = IOTLB1::AM.val(log2.into()) + IOTLB1::IH.val(leaf.into());
+                        (IOTLB0::G::Page, domain, first.0 | how.value)
+                    }
+                };
+                let fields = granularity + drains + IOTLB0::DID.val(domain.0.into());
+                [DESCRIPTOR::TYPE::Iotlb.value | fields.value, second]
+            }
+            Self::Interrupts => [DESCRIPTOR::TYPE::InterruptEntryCache.value, 0],
+            Self::Interrupt(index) => {
+                let which =
+                    INTERRUPT_ENTRY_CACHE::G::SET + INTERRUPT_ENTRY_CACHE::IIDX.val(index.into());
+                [DESCRIPTOR::TYPE::InterruptEntryCache.value | which.value, 0]
+            }
+        }
+    }
+
+    /// Does it by registers; complete on return. Only while there is no queue.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] for interrupts, which need a queue; [`IommuError::Timeout`], [`IommuError::Gone`].
+    pub(super) fn by_registers(
+        &self,
+        mmio: &impl Mmio,
+        features: &Features,
+        now_ns: &impl Fn() -> u64,
+    ) -> Result<(), IommuError> {
+        match *self {
+            Self::Contexts(which) => {
+                let which = match which {
+                    Contexts::All => CCMD_FIELDS::CIRG::Global.value,
+                    Contexts::Device(DeviceId(source), CacheTag(domain)) => {
+                        (CCMD_FIELDS::CIRG::Device
+                            + CCMD_FIELDS::DID.val(domain.into())
+                            + CCMD_FIELDS::SID.val(source.into()))
+                        .value
+                    }
+                };
+                invalidate(mmio, now_ns, CCMD, CCMD_FIELDS::ICC::SET.value | which)
+            }
+            Self::Translations(which) => {
+                let at = features.iotlb_registers;
+                let (granularity, domain) = match which {
+                    Translations::All => (IOTLB_FIELDS::IIRG::Global, CacheTag(0)),
+                    Translations::Domain(domain) => (IOTLB_FIELDS::IIRG::Domain, domain),
+                    Translations::Pages {
+                        domain,
+                        first,
+                        log2,
+                        leaf,
+                    } => {
+                        let how = IVA_FIELDS::AM.val(log2.into()) + IVA_FIELDS::IH.val(leaf.into());
+                        mmio.write64(at + IVA, first.0 | how.value);
+                        (IOTLB_FIELDS::IIRG::Page, domain)
+                    }
+                };
+                let fields = IOTLB_FIELDS::IVT::SET
+                    + granularity
+                    + IOTLB_FIELDS::DR.val(features.drains_reads.into())
+                    + IOTLB_FIELDS::DW.val(features.drains_writes.into())
+                    + IOTLB_FIELDS::DID.val(domain.0.into());
+                invalidate(mmio, now_ns, at + IOTLB, fields.value)
+            }
+            Self::Interrupts | Self::Interrupt(_) => Err(IommuError::Unsupported),
+        }
+    }
+}
+
+/// A wait descriptor: `data` is written to `at`, a multiple of 4, once all before it is complete.
+pub(super) fn wait(at: Hpa, data: u32) -> [u64; 2] {
+    let how = WAIT0::SW::SET + WAIT0::DATA.val(data.into());
+    [
+        DESCRIPTOR::TYPE::Wait.value | how.value,
+        WAIT1::ADDR.val(at.0 >> WAIT1::ADDR.shift).value,
+    ]
+}
