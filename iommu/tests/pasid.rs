@@ -306,6 +306,7 @@ fn the_driver_itself_refuses_what_the_objects_never_ask_for() {
         root: iommu::addr::Hpa(0x1000),
         input_bits: 39,
         output_bits: 48,
+        largest: 1 << 30,
         cleaned: true,
     };
     let tag = iommu::id::CacheTag(9);

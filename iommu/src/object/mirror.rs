@@ -8,8 +8,8 @@ use crate::addr::{Hpa, Iova, Span};
 use crate::hal::Platform;
 use crate::physical::{Invalidated, IommuError};
 use crate::table::{
-    self, Attributes, Granule4K, MapError, Memory, PageTable, StageOne, StageOneAttributes,
-    StageTwo,
+    self, Attributes, Granule4K, MapError, Memory, PageTable, SecondStage, SecondStageAttributes,
+    StageOne, StageOneAttributes, StageTwo,
 };
 
 /// A first stage of ours.
@@ -51,6 +51,19 @@ impl Kind for StageOne<Granule4K> {
         StageOneAttributes {
             write: access.contains(Access::WRITE),
             ..kind
+        }
+    }
+}
+
+/// Registers and RAM are the same to it: memory types of second stages are the device's own.
+impl Kind for SecondStage {
+    const FORMAT: Format = Format::VtdSecondStage;
+
+    fn of(access: Access) -> SecondStageAttributes {
+        SecondStageAttributes {
+            read: access.contains(Access::READ),
+            write: access.contains(Access::WRITE),
+            ..SecondStageAttributes::DMA
         }
     }
 }
@@ -103,6 +116,7 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
             root: table.root(),
             input_bits: shape.input_bits,
             output_bits: shape.output_bits,
+            largest: shape.largest,
             cleaned: !shape.coherent,
         }
     }

@@ -21,7 +21,7 @@ use crate::physical::{
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::sync::Mutex;
-use crate::table::{Shape, StageOneAttributes, StageTwoTable};
+use crate::table::{self, SecondStage, Shape, StageOneAttributes, StageTwoTable};
 
 /// A physical IOMMU, and what it gives the objects that others do not have.
 pub trait Backend: PhysicalIommu {
@@ -78,8 +78,9 @@ type MakeTable<P> = fn(Arc<P>, Shape) -> Result<Box<dyn PageTable>, Error>;
 pub struct Unit<P: Platform, I: Backend> {
     index: IommuIndex,
     platform: Arc<P>,
-    /// Width of the tables it makes.
-    input_bits: u8,
+    /// Second stages as it makes them.
+    shape: Shape,
+    second_stages: (Format, MakeTable<P>),
     caps: Caps,
     /// How first stages of its own are made, where it has any.
     first_stages: Option<MakeTable<P>>,
@@ -101,7 +102,14 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
         Self {
             index,
             platform,
-            input_bits,
+            shape: Shape {
+                coherent: caps.coherent,
+                ..Shape::new(input_bits)
+            },
+            second_stages: (Format::ArmStageTwo, |platform, shape| {
+                let table = StageTwoTable::with_shape(platform, shape);
+                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+            }),
             caps,
             first_stages: None,
             invalidator: physical.invalidator(),
@@ -120,6 +128,23 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
         Self {
             first_stages: Some(|platform, shape| {
                 let table = FirstTable::with_shape(platform, shape);
+                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+            }),
+            ..self
+        }
+    }
+
+    /// The same with second stages of VT-d, of pages of at most `largest` bytes.
+    #[must_use]
+    pub fn with_second_stages_of_vtd(self, largest: u64) -> Self {
+        Self {
+            shape: Shape {
+                output_bits: self.caps.output_bits.min(52),
+                largest,
+                ..self.shape
+            },
+            second_stages: (Format::VtdSecondStage, |platform, shape| {
+                let table = table::PageTable::<_, SecondStage>::with_shape(platform, shape);
                 Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
             }),
             ..self
@@ -283,22 +308,29 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
             return Err(Error::Unsupported(data.kind));
         }
         let platform = Arc::clone(&self.platform);
-        let coherent = self.caps.coherent;
         if let (true, Some(make)) = (first, self.first_stages) {
             let shape = Shape {
-                coherent,
                 output_bits: self.caps.output_bits.min(48),
-                ..Shape::new(self.input_bits)
+                ..self.shape
             };
             return make(platform, shape);
         }
-        let table = StageTwoTable::new(platform, self.input_bits, coherent);
-        Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+        let (_, make) = self.second_stages;
+        make(platform, self.shape)
     }
 
     fn accepts(&self, root: &Root) -> Result<(), Error> {
         let fits = match root.format {
+            format @ (Format::ArmStageTwo | Format::VtdSecondStage)
+                if format != self.second_stages.0 =>
+            {
+                false
+            }
             Format::ArmStageTwo => root.input_bits <= self.caps.output_bits,
+            // Its levels are for the unit to say, when it is attached.
+            Format::VtdSecondStage => {
+                root.output_bits <= self.shape.output_bits && root.largest <= self.shape.largest
+            }
             Format::ArmStageOne => {
                 self.caps.address_space_bits != 0 && root.output_bits <= self.caps.output_bits
             }

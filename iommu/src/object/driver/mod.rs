@@ -89,6 +89,8 @@ pub struct Root {
     pub input_bits: u8,
     /// Output address width in bits.
     pub output_bits: u8,
+    /// Largest page that it may hold, in bytes.
+    pub largest: u64,
     /// Stores are cleaned, so that walkers that do not snoop CPU caches may use it.
     pub cleaned: bool,
 }

@@ -61,6 +61,7 @@ impl PageTable for MockTable {
             root: self.root,
             input_bits: self.input_bits,
             output_bits: 48,
+            largest: 1 << 30,
             cleaned: true,
         }
     }
