@@ -1,5 +1,5 @@
-//! Descriptors against words transcribed from elsewhere: bits as Linux names them in `io-pgtable-arm.c` and in the VT-d
-//! driver's headers, put together by hand. Nothing here uses the crate's own layouts to say what is expected.
+//! Descriptors against words transcribed from elsewhere: bits as Linux names them in `io-pgtable-arm.c`, in the VT-d
+//! driver's headers, in `asm/pgtable_types.h` and in `asm/vmx.h`, put together by hand. Nothing here uses the crate's own layouts to say what is expected.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use iommu::addr::{Hpa, Iova, Span};
 use iommu::hal::{DmaBuffer, Platform};
 use iommu::table::{
-    Attributes, Format, Granule4K, Granule16K, Granule64K, Memory, PageTable, SecondStage,
-    SecondStageAttributes, Shape, StageOne, StageOneAttributes, StageTwo,
+    Attributes, Ept, Format, Granule4K, Granule16K, Granule64K, Memory, Npt, PageTable,
+    SecondStage, SecondStageAttributes, Shape, StageOne, StageOneAttributes, StageTwo,
 };
 
 type Words = Arc<[AtomicU64]>;
@@ -237,4 +237,74 @@ fn second_stage_words() {
     let (top, links) =
         words::<SecondStage>(shape(57), 0x01ff_ffff_ffff_f000, 0x1000, 0, dma, &[511; 5]);
     assert_eq!((top, links), (3, vec![7; 4]));
+}
+
+const READ_ONLY: Attributes = Attributes {
+    write: false,
+    ..Attributes::DMA
+};
+
+/// The same in both formats: a page (two permissions of it), a block of each size, the last page of five levels.
+fn for_cpus<F: Format<Attributes = Attributes>>() -> (Vec<u64>, Vec<u64>) {
+    let shape = |bits| Shape {
+        output_bits: 52,
+        ..Shape::new(bits)
+    };
+    let at = 0x0080_c060_5000;
+    let page = |attributes| {
+        words::<F>(
+            shape(48),
+            at,
+            0x1000,
+            0xf_0000_1234_5000,
+            attributes,
+            &[1, 3, 3, 5],
+        )
+    };
+    let (ram, links) = page(Attributes::RAM);
+    let (read_only, _) = page(READ_ONLY);
+    let (device, _) = page(Attributes::DEVICE);
+    let ram_at = |bits, at, len, output, path: &[u64]| {
+        words::<F>(shape(bits), at, len, output, Attributes::RAM, path)
+    };
+    let (two_mib, _) = ram_at(39, 0x60_0000, 2 << 20, 0x120_0000, &[0, 0, 3]);
+    let (one_gib, _) = ram_at(48, 1 << 30, 1 << 30, 3 << 30, &[0, 1]);
+    let (last, long) = ram_at(57, 0x01ff_ffff_ffff_f000, 0x1000, 0, &[511; 5]);
+    assert_eq!(links[..], long[1..]);
+    (vec![ram, read_only, device, two_mib, one_gib, last], long)
+}
+
+#[test]
+fn npt_words() {
+    // _PAGE_PRESENT 1, _PAGE_RW 2, _PAGE_USER 4, _PAGE_PWT 8, _PAGE_PCD 0x10, _PAGE_ACCESSED 0x20, _PAGE_DIRTY 0x40,
+    // _PAGE_PSE 0x80, _PAGE_NX 1<<63.
+    let (leaves, links) = for_cpus::<Npt>();
+    let at = 0xf_0000_1234_5000;
+    let nx = 1 << 63;
+    let expected = [
+        at | 0x67,
+        at | 0x25 | nx,
+        at | 0x7f | nx,
+        0x120_00e7,
+        0xc000_00e7,
+        0x67,
+    ];
+    assert_eq!((leaves, links), (expected.to_vec(), vec![0x27; 4]));
+}
+
+#[test]
+fn ept_words() {
+    // VMX_EPT_READABLE_MASK 1, VMX_EPT_WRITABLE_MASK 2, VMX_EPT_EXECUTABLE_MASK 4, VMX_EPT_MT_EPTE_SHIFT 3 with
+    // X86_MEMTYPE_WB 6 and X86_MEMTYPE_UC 0, VMX_EPT_ACCESS_BIT 1<<8, VMX_EPT_DIRTY_BIT 1<<9, PT_PAGE_SIZE_MASK 1<<7.
+    let (leaves, links) = for_cpus::<Ept>();
+    let at = 0xf_0000_1234_5000;
+    let expected = [
+        at | 0x337,
+        at | 0x131,
+        at | 0x303,
+        0x120_03b7,
+        0xc000_03b7,
+        0x337,
+    ];
+    assert_eq!((leaves, links), (expected.to_vec(), vec![0x107; 4]));
 }

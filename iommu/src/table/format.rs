@@ -95,7 +95,7 @@ pub enum Replace {
     /// Invalid first, then out of every cache, then the new one (break-before-make, DDI 0487 D8.17.1).
     Break,
     /// By one store: the walkers have BBM level 2 (SMMU_IDR3.BBML, ID_AA64MMFR2_EL1.BBM), or the format never asks
-    /// for more (VT-d).
+    /// for more (VT-d, NPT, EPT).
     InPlace,
 }
 

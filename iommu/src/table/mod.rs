@@ -1,7 +1,7 @@
 //! Page tables: one radix implementation, and the formats that CPUs and IOMMUs walk.
 //!
-//! * A [`Format`] says how entries look: [`StageTwo`] and [`StageOne`] of VMSAv8-64 with each [`Granule`], and
-//!   [`SecondStage`] of VT-d. A [`Shape`] says what one table is to be.
+//! * A [`Format`] says how entries look: [`StageTwo`] and [`StageOne`] of VMSAv8-64 with each [`Granule`],
+//!   [`SecondStage`] of VT-d, and [`Npt`] and [`Ept`] of x86's CPUs. A [`Shape`] says what one table is to be.
 //! * [`PageTable::map`] checks everything first (alignment, width, overlap, memory for every table it will need) and
 //!   then commits: a refused call changes nothing. The largest blocks that fit are used; neighbours are never merged.
 //! * [`PageTable::unmap`] cannot fail. What it cuts off is held by an [`Unmapped`] until the caller says, with an
@@ -11,7 +11,7 @@
 //! * Start tables are not concatenated unless the shape asks for it: that costs one table and works with walkers that
 //!   ignore the index into concatenated tables.
 //!
-//! The formats are in `vmsa`, `second_stage` and `spec`, the record of each table in `node`, the memory kept in hand in
+//! The formats are in `vmsa`, `second_stage`, `npt`, `ept` and `spec`, the record of each table in `node`, the memory kept in hand in
 //! `spare`, the table used last in `hot`, and the walks that change tables in `map`, `unmap`, `split`, `protect` and `dirty`. All work on runs of
 //! leaves in one table, not on leaves.
 
@@ -26,11 +26,13 @@ use node::{Node, Table};
 use spare::Spare;
 
 mod dirty;
+mod ept;
 mod foreign;
 mod format;
 mod hot;
 mod map;
 mod node;
+mod npt;
 mod protect;
 mod second_stage;
 mod spare;
@@ -42,8 +44,10 @@ mod unmap;
 mod vmsa;
 
 pub use crate::physical::Invalidated;
+pub use ept::Ept;
 pub use foreign::{ForeignTable, Translation, WalkFault, WalkFaultKind, walk_foreign};
 pub use format::{Entry, Format, Layout, Replace, Shape};
+pub use npt::Npt;
 pub use second_stage::{SecondStage, SecondStageAttributes};
 pub use unmap::Unmapped;
 pub use vmsa::{

@@ -56,13 +56,13 @@ impl Granule for Granule64K {
 /// What kind of memory lies behind a mapping (DDI 0487, D8.6.5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Memory {
-    /// Normal, write-back cacheable, inner shareable.
+    /// Normal, write-back cacheable, inner shareable. Write-back on x86.
     Normal,
-    /// Device-nGnRE.
+    /// Device-nGnRE. Uncacheable on x86.
     Device,
 }
 
-/// What a stage 2 mapping allows, and of which kind of memory.
+/// What a mapping for a guest's CPU allows, and of which kind of memory: stage 2, NPT or EPT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attributes {
     /// Reads are allowed.

@@ -1,6 +1,7 @@
 //! Walks over memory that is anything, and tables whose every word is known.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::convert::Infallible;
 
@@ -9,8 +10,9 @@ use proptest::prelude::*;
 use super::walked::{Walked, hardware, make, span};
 use crate::addr::Hpa;
 use crate::table::{
-    ForeignTable, Granule4K, Granule16K, Granule64K, MapError, SecondStage, Shape, StageOne,
-    StageOneAttributes, StageTwo, Translation, WalkFault, WalkFaultKind, walk_foreign,
+    Attributes, Ept, ForeignTable, Granule4K, Granule16K, Granule64K, MapError, Memory, Npt,
+    SecondStage, Shape, StageOne, StageOneAttributes, StageTwo, Translation, WalkFault,
+    WalkFaultKind, walk_foreign,
 };
 
 type Result1 = Result<Translation<StageOneAttributes>, WalkFault<u8>>;
@@ -195,6 +197,132 @@ fn second_stage_permissions_are_those_of_all_levels() {
     assert_eq!(result.expect_err("no leaf").kind, WalkFaultKind::Reserved);
 }
 
+/// A walk of four levels from 0x1000 over the words of `chain`, one a level, to see `last` at the height where they end.
+fn four<F: Walked>(
+    chain: &[u64],
+    last: u64,
+) -> Result<Translation<F::Attributes>, WalkFault<Infallible>> {
+    let words: Vec<u64> = chain.iter().copied().chain([last]).collect();
+    let table = ForeignTable::<F>::new(
+        0x1000,
+        &Shape {
+            output_bits: 52,
+            ..Shape::new(48)
+        },
+    );
+    let reads = Cell::new(0);
+    walk_foreign(&table.expect("a width"), 0x5678, |_| {
+        reads.set(reads.get() + 1);
+        Ok(words[reads.get() - 1])
+    })
+}
+
+/// Fields by hand: P 0, R/W 1, U/S 2, PWT 3, PCD 4, PS 7, PAT 12 of a large leaf and 7 of a page, NX 63.
+#[test]
+fn what_a_nested_page_table_says_is_what_all_its_levels_say() {
+    let all = [0x2007, 0x3007, 0x4007];
+    let says = |chain: &[u64], last| four::<Npt>(chain, last).expect("a leaf");
+    let page = says(&all, 0x8_0000_0000_5007);
+    assert_eq!(
+        (page.output, page.size, page.accessed),
+        (0x8_0000_0000_5678, 4096, true)
+    );
+    assert_eq!(page.attributes, Attributes::RAM);
+    // PAT of a page is no page size, and that of a large leaf no address.
+    assert_eq!(says(&all, 0x5087).output, 0x5678);
+    let large = says(&all[..2], 0x60_1087);
+    assert_eq!((large.output, large.size), (0x60_5678, 2 << 20));
+    assert_eq!(says(&all[..1], 0x4000_1087).size, 1 << 30);
+    let rights = |chain: &[u64], last| {
+        let allowed = says(chain, last).attributes;
+        [allowed.read, allowed.write, allowed.execute]
+    };
+    assert_eq!(rights(&all, 0x5005), [true, false, true]);
+    assert_eq!(rights(&all, 1 << 63 | 0x5007), [true, true, false]);
+    // Nothing for a user is nothing for a guest.
+    assert_eq!(rights(&all, 0x5003), [false; 3]);
+    assert_eq!(
+        rights(&[0x2007, 0x3005, 0x4007], 0x5007),
+        [true, false, true]
+    );
+    assert_eq!(
+        rights(&[0x2007, 1 << 63 | 0x3007, 0x4007], 0x5007),
+        [true, true, false]
+    );
+    assert_eq!(rights(&[0x2003, 0x3007, 0x4007], 0x5007), [false; 3]);
+    let memory = |last| says(&all, last).attributes.memory;
+    assert_eq!(memory(0x500f), Memory::Normal);
+    assert_eq!([memory(0x5017), memory(0x501f)], [Memory::Device; 2]);
+    let wrong = |chain: &[u64], last| {
+        let fault = four::<Npt>(chain, last).expect_err("no leaf");
+        (fault.kind, fault.height)
+    };
+    assert_eq!(wrong(&all, 0x5006), (WalkFaultKind::Invalid, 0));
+    assert_eq!(wrong(&all[..2], 0), (WalkFaultKind::Invalid, 1));
+    assert_eq!(wrong(&[], 0x2087), (WalkFaultKind::Reserved, 3));
+}
+
+/// Fields by hand: R 0, W 1, X 2, memory type 5:3, PS 7.
+#[test]
+fn what_an_extended_page_table_says_is_what_all_its_levels_say() {
+    let all = [0x2007, 0x3007, 0x4007];
+    let says = |chain: &[u64], last| four::<Ept>(chain, last).expect("a leaf");
+    let page = says(&all, 0x8_0000_0000_5037);
+    assert_eq!(
+        (page.output, page.size, page.accessed),
+        (0x8_0000_0000_5678, 4096, true)
+    );
+    assert_eq!(page.attributes, Attributes::RAM);
+    assert_eq!(says(&all, 0x50b7).output, 0x5678);
+    let large = says(&all[..2], 0x60_10b7);
+    assert_eq!((large.output, large.size), (0x60_5678, 2 << 20));
+    assert_eq!(says(&all[..1], 0x4000_10b7).size, 1 << 30);
+    let rights = |chain: &[u64], last| {
+        let allowed = says(chain, last).attributes;
+        [allowed.read, allowed.write, allowed.execute]
+    };
+    assert_eq!(rights(&all, 0x5031), [true, false, false]);
+    assert_eq!(rights(&all, 0x5034), [false, false, true]);
+    assert_eq!(
+        rights(&[0x2007, 0x3005, 0x4007], 0x5037),
+        [true, false, true]
+    );
+    assert_eq!(
+        rights(&[0x2007, 0x3007, 0x4004], 0x5037),
+        [false, false, true]
+    );
+    assert_eq!(
+        rights(&[0x2003, 0x3007, 0x4007], 0x5037),
+        [true, true, false]
+    );
+    let memory = |kind: u64| says(&all, 0x5007 | kind << 3).attributes.memory;
+    assert_eq!(memory(0), Memory::Device);
+    assert_eq!([1, 4, 5, 6].map(memory), [Memory::Normal; 4]);
+    let wrong = |chain: &[u64], last| {
+        let fault = four::<Ept>(chain, last).expect_err("no leaf");
+        (fault.kind, fault.height)
+    };
+    assert_eq!(wrong(&all, 0x5038), (WalkFaultKind::Invalid, 0));
+    // Any permission at all makes an entry present.
+    assert_eq!(wrong(&all[..2], 0), (WalkFaultKind::Invalid, 1));
+    // Writes without reads, types that there are not, a large leaf too far up.
+    for last in [0x5032, 0x5036] {
+        assert_eq!(wrong(&all, last), (WalkFaultKind::Reserved, 0));
+    }
+    for kind in [2u64, 3, 7] {
+        assert_eq!(
+            wrong(&all, 0x5007 | kind << 3),
+            (WalkFaultKind::Reserved, 0)
+        );
+        assert_eq!(
+            wrong(&all[..2], 0x87 | kind << 3),
+            (WalkFaultKind::Reserved, 1)
+        );
+    }
+    assert_eq!(wrong(&all[..2], 0x4002), (WalkFaultKind::Reserved, 1));
+    assert_eq!(wrong(&[], 0x20b7), (WalkFaultKind::Reserved, 3));
+}
+
 /// Tables that we made are read by the foreign walk as they are by the walkers of the tests.
 fn same<F: Walked>(bits: u8) {
     let (ram, mut table) = make::<F>(Shape::new(bits));
@@ -225,6 +353,10 @@ fn our_own_tables_read_as_what_was_mapped() {
     same::<StageOne<Granule16K>>(48);
     same::<StageOne<Granule64K>>(42);
     same::<SecondStage>(57);
+    same::<Npt>(48);
+    same::<Npt>(57);
+    same::<Ept>(48);
+    same::<Ept>(57);
 }
 
 /// A walk over words that are anything reads at most one a level, and never one twice.
@@ -256,5 +388,7 @@ proptest! {
         bounded::<StageOne<Granule16K>>(47, root, address, seed);
         bounded::<StageTwo<Granule64K>>(42, root, address >> 22, seed);
         bounded::<SecondStage>(57, root & !0xfff, address >> 7, seed);
+        bounded::<Npt>(57, root & !0xfff, address >> 7, seed);
+        bounded::<Ept>(48, root & !0xfff, address >> 16, seed);
     }
 }

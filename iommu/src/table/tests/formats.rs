@@ -10,7 +10,7 @@ use super::machine::{Frame, Ram};
 use super::walked::{Walked, look, make, span};
 use crate::addr::{Hpa, Iova, Span};
 use crate::table::{
-    Format, Granule4K, Granule16K, Granule64K, Invalidated, MapError, PageTable, Replace,
+    Ept, Format, Granule4K, Granule16K, Granule64K, Invalidated, MapError, Npt, PageTable, Replace,
     SecondStage, Shape, StageOne, StageTwo, Unmapped,
 };
 
@@ -69,6 +69,10 @@ every_format! {
     stage_one_64k: StageOne<Granule64K>, 48;
     second_stage_three_levels: SecondStage, 39;
     second_stage_five_levels: SecondStage, 57;
+    npt_four_levels: Npt, 48;
+    npt_five_levels: Npt, 57;
+    ept_four_levels: Ept, 48;
+    ept_five_levels: Ept, 57;
 }
 
 /// The first and the last page of every width, concatenated or not, and the widths that there are.

@@ -7,8 +7,8 @@ use super::walked::{Walked, hardware, make, span, unmap};
 use super::{BASE, G1, K4, M2};
 use crate::addr::{Gpa, Hpa, Iova, Span};
 use crate::table::{
-    Attributes, Granule4K, Granule16K, Invalidated, MapError, Memory, PageTable, Replace,
-    SecondStage, SecondStageAttributes, Shape, StageOne, StageOneAttributes, StageTwo,
+    Attributes, Ept, Format, Granule4K, Granule16K, Invalidated, MapError, Memory, Npt, PageTable,
+    Replace, SecondStage, SecondStageAttributes, Shape, StageOne, StageOneAttributes, StageTwo,
 };
 
 /// A format with a second kind of mapping that can be written to.
@@ -32,6 +32,14 @@ impl Changed for SecondStage {
         execute: true,
         ..SecondStageAttributes::DMA
     };
+}
+
+impl Changed for Npt {
+    const OTHER: Attributes = Attributes::RAM;
+}
+
+impl Changed for Ept {
+    const OTHER: Attributes = Attributes::RAM;
 }
 
 #[test]
@@ -90,6 +98,8 @@ fn what_is_known_of_writes_outlives_a_change_of_permissions() {
     of::<StageTwo<Granule4K>>(39);
     of::<StageOne<Granule16K>>(47);
     of::<SecondStage>(48);
+    of::<Npt>(48);
+    of::<Ept>(48);
 }
 
 #[test]
@@ -124,6 +134,8 @@ fn a_write_in_the_middle_of_a_cut_counts_for_all_of_the_block() {
     of::<StageTwo<Granule4K>>(39);
     of::<StageOne<Granule16K>>(47);
     of::<SecondStage>(48);
+    of::<Npt>(48);
+    of::<Ept>(48);
 }
 
 #[test]
@@ -164,6 +176,46 @@ fn protect_refuses_a_change_of_more_than_permissions() {
         Some(MapError::MemoryType(0))
     );
     assert_eq!(ram.words(), before);
+}
+
+/// Every permission that NPT and EPT have, and none that they have not, or not on every CPU: neither has leaves that
+/// cannot be read.
+#[test]
+fn what_a_guest_may_not_read_is_not_mapped_for_its_cpus() {
+    fn of<F: Format<Attributes = Attributes> + Walked>() {
+        let (ram, mut table) = make::<F>(Shape::new(48));
+        for bits in 0..8u64 {
+            let [read, write, execute] = [1, 2, 4].map(|bit| bits & bit != 0);
+            let attributes = Attributes {
+                read,
+                write,
+                execute,
+                ..Attributes::RAM
+            };
+            let words = ram.words();
+            let result = table.map(span(bits * K4, K4), Hpa(0), attributes);
+            if read {
+                assert_eq!(result, Ok(()));
+                let leaf = table.walk(Gpa(bits * K4)).expect("mapped");
+                assert_eq!(leaf.attributes, attributes);
+            } else {
+                assert_eq!(result, Err(MapError::Access));
+                assert_eq!(ram.words(), words);
+            }
+        }
+        let refused = table.protect(
+            span(7 * K4, K4),
+            Attributes {
+                read: false,
+                ..Attributes::RAM
+            },
+        );
+        assert_eq!(refused.err(), Some(MapError::Access));
+        let other = table.protect(span(7 * K4, K4), Attributes::DEVICE);
+        assert_eq!(other.err(), Some(MapError::MemoryType(7 * K4)));
+    }
+    of::<Npt>();
+    of::<Ept>();
 }
 
 #[test]

@@ -7,8 +7,8 @@ use super::walked::{Walked, look, make, span, unmap};
 use super::{BASE, G1, K4, M2};
 use crate::addr::{Hpa, Iova};
 use crate::table::{
-    Attributes, Format, Granule4K, Granule16K, Granule64K, Invalidated, MapError, PageTable,
-    Replace, SecondStage, SecondStageAttributes, Shape, StageOne, StageTwo,
+    Attributes, Ept, Format, Granule4K, Granule16K, Granule64K, Invalidated, MapError, Npt,
+    PageTable, Replace, SecondStage, SecondStageAttributes, Shape, StageOne, StageTwo,
 };
 
 /// Whether the next operation finds all that it may need without memory.
@@ -62,6 +62,8 @@ fn whatever_was_done_the_next_unmap_needs_no_memory() {
         of::<StageTwo<Granule4K>>(shape(48));
         of::<StageOne<Granule16K>>(shape(47));
         of::<SecondStage>(shape(57));
+        of::<Npt>(shape(48));
+        of::<Ept>(shape(57));
     }
 }
 
@@ -178,6 +180,8 @@ fn a_table_that_was_asked_for_twice_in_a_row_is_at_hand() {
     of::<StageOne<Granule4K>>(Shape::new(48));
     of::<StageTwo<Granule64K>>(Shape::new(42));
     of::<SecondStage>(Shape::new(57));
+    of::<Npt>(Shape::new(48));
+    of::<Ept>(Shape::new(57));
 }
 
 #[test]

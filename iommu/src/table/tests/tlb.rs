@@ -8,8 +8,8 @@ use super::machine::{FREED, Frame, Ram};
 use super::walked::{Step, Walked, make, span};
 use crate::addr::{Hpa, Iova};
 use crate::table::{
-    Granule4K, Granule16K, Granule64K, Invalidated, PageTable, Replace, SecondStage, Shape,
-    StageOne, StageTwo, Unmapped,
+    Ept, Granule4K, Granule16K, Granule64K, Invalidated, Npt, PageTable, Replace, SecondStage,
+    Shape, StageOne, StageTwo, Unmapped,
 };
 
 /// Leaves by (first address, size), and tables by (first address, height).
@@ -186,5 +186,7 @@ fn nothing_stale_is_used_after_an_invalidation() {
         storm::<StageOne<Granule16K>>(shape(48), 2);
         storm::<StageTwo<Granule64K>>(shape(48), 3);
         storm::<SecondStage>(shape(48), 4);
+        storm::<Npt>(shape(48), 5);
+        storm::<Ept>(shape(57), 6);
     }
 }

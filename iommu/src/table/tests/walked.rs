@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use super::machine::{FREED, Ram};
 use crate::addr::{Iova, Span};
 use crate::table::{
-    Attributes, Format, Granule, Invalidated, PageTable, SecondStage, SecondStageAttributes, Shape,
-    StageOne, StageOneAttributes, StageTwo,
+    Attributes, Ept, Format, Granule, Invalidated, Npt, PageTable, SecondStage,
+    SecondStageAttributes, Shape, StageOne, StageOneAttributes, StageTwo,
 };
 
 /// What a walker finds.
@@ -112,6 +112,62 @@ impl Walked for SecondStage {
                 Some(Step::Table(address))
             }
             _ => None,
+        }
+    }
+    fn access(entry: u64) -> u8 {
+        (entry & 3) as u8
+    }
+    fn written(entry: u64) -> Option<u64> {
+        (entry & 2 != 0).then_some(entry | 0x300)
+    }
+}
+
+impl Walked for Npt {
+    const READ_WRITE: Attributes = Attributes::DMA;
+    const READ_ONLY: Attributes = Attributes {
+        write: false,
+        ..Attributes::DMA
+    };
+    fn step(entry: u64, height: u32) -> Option<Step> {
+        let address = entry & 0x000f_ffff_ffff_f000;
+        match (entry & 1, entry >> 7 & 1, height) {
+            (0, ..) => None,
+            (_, _, 0) | (_, 1, 1 | 2) => Some(Step::Leaf(address)),
+            (_, 1, _) => panic!("page size bit where it is reserved"),
+            _ => {
+                assert_eq!((entry & 7, entry >> 63), (7, 0), "tables restrict nothing");
+                Some(Step::Table(address))
+            }
+        }
+    }
+    fn access(entry: u64) -> u8 {
+        assert_ne!(entry & 1 << 2, 0, "guests are users");
+        (entry & 3) as u8
+    }
+    fn written(entry: u64) -> Option<u64> {
+        (entry & 2 != 0).then_some(entry | 0x60)
+    }
+}
+
+impl Walked for Ept {
+    const READ_WRITE: Attributes = Attributes::DMA;
+    const READ_ONLY: Attributes = Attributes {
+        write: false,
+        ..Attributes::DMA
+    };
+    fn step(entry: u64, height: u32) -> Option<Step> {
+        let address = entry & 0x000f_ffff_ffff_f000;
+        match (entry & 7, entry >> 7 & 1, height) {
+            (0, ..) => None,
+            (2 | 6, ..) => panic!("misconfigured"),
+            (_, _, 0) | (_, 1, 1 | 2) => {
+                assert_eq!(entry >> 3 & 7, 6, "write-back");
+                Some(Step::Leaf(address))
+            }
+            (access, size, _) => {
+                assert_eq!((access, size, entry >> 3 & 0xf), (7, 0, 0), "reserved bits");
+                Some(Step::Table(address))
+            }
         }
     }
     fn access(entry: u64) -> u8 {
