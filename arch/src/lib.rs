@@ -18,6 +18,8 @@ pub mod host;
 pub mod memory;
 pub mod mmio;
 mod text;
+#[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
+pub mod x86_64;
 
 #[cfg(target_os = "none")]
 use aarch64 as machine;

@@ -9,3 +9,4 @@ pub mod mmio;
 pub mod power;
 pub mod stage2;
 pub mod timer;
+pub mod x86_guest;
