@@ -31,6 +31,12 @@ pub trait DmaBuffer: Send {
     }
     /// Reads the 64-bit word at byte `offset`.
     fn read64(&self, offset: usize) -> u64;
+    /// Reads words, one after the other from byte `offset` on.
+    fn read64_words(&self, offset: usize, words: &mut [u64]) {
+        for (at, word) in (offset..).step_by(8).zip(words) {
+            *word = self.read64(at);
+        }
+    }
     /// Writes the 64-bit word at byte `offset` with one store.
     fn write64(&mut self, offset: usize, value: u64);
     /// Writes pairs of words, one after the other from byte `offset` on.

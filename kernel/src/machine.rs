@@ -53,6 +53,10 @@ impl DmaBuffer for Buffer {
         self.0.read64(offset)
     }
 
+    fn read64_words(&self, offset: usize, words: &mut [u64]) {
+        self.0.read_words(offset, words);
+    }
+
     fn write64(&mut self, offset: usize, value: u64) {
         self.0.write64(offset, value);
     }

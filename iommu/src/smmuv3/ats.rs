@@ -188,7 +188,8 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         let commands = [
             Command::atc_inv(device, tagged, None),
             Command::atc_inv_global(device, None),
-        ];
+        ]
+        .map(|command| command.0);
         let all = pasid.is_none() && self.features.substream_bits != 0;
         let commands = &commands[..if all { 2 } else { 1 }];
         for _ in 0..TRIES {

@@ -35,7 +35,7 @@ const ABORTS: u8 = 3;
 
 /// A batch that somebody waits for.
 #[derive(Clone, Copy, Default)]
-struct Batch {
+pub(super) struct Batch {
     /// First command of the run.
     start: u64,
     /// One past the last.
@@ -193,47 +193,91 @@ impl<P: Platform> CommandQueue<P> {
 
     /// Adds `command` to the run of a batch.
     pub(super) fn push(&mut self, ticket: Ticket, command: Command) -> Pushed {
-        let at = self.produced;
-        if self.batch(ticket).end != at && !self.restart(ticket) {
-            return Pushed::Cut;
-        }
-        if self.room() == 0 {
-            return Pushed::Full;
-        }
-        let opcode = command.0[0] as u8;
-        let batch = self.batch(ticket);
-        batch.end = at + 1;
-        if opcode == CMD0::OPCODE::AtcInv.value as u8 {
-            let first = batch.device_tlb.map_or(at, |(first, _)| first);
-            batch.device_tlb = Some((first, at));
-        }
-        self.add(command);
-        Pushed::Done
+        self.push_run(ticket, &[command.0]).1
     }
 
-    /// As [`push`](Self::push), of as many commands as there is room for; none of them a CMD_ATC_INV. How many.
+    /// As [`push`](Self::push), of as many commands as there is room for. How many.
     pub(super) fn push_run(&mut self, ticket: Ticket, commands: &[[u64; 2]]) -> (usize, Pushed) {
         let at = self.produced;
         if self.batch(ticket).end != at && !self.restart(ticket) {
             return (0, Pushed::Cut);
         }
         let count = commands.len().min(self.room() as usize);
-        let (first, rest) = commands[..count].split_at(count.min(self.prod.before_wrap() as usize));
-        self.store_run(self.prod.index(), first);
-        if !rest.is_empty() {
-            self.store_run(0, rest);
+        let added = self.add_run(&commands[..count]);
+        let end = self.produced;
+        let batch = self.batch(ticket);
+        batch.end = end;
+        if let Some((first, last)) = added {
+            let first = batch.device_tlb.map_or(first, |(first, _)| first);
+            batch.device_tlb = Some((first, last));
         }
-        self.prod = self.prod.after(count as u32);
-        self.produced += count as u64;
-        for [first, _] in &commands[..count] {
-            self.sent[*first as usize % OPCODES] += 1;
-        }
-        self.batch(ticket).end = self.produced;
         let pushed = match count == commands.len() {
             true => Pushed::Done,
             false => Pushed::Full,
         };
         (count, pushed)
+    }
+
+    /// Adds `commands` and a CMD_SYNC, for [`look`](Self::look); `None`, and nothing has happened, where there is no room
+    /// for all of it.
+    pub(super) fn put(&mut self, commands: &[[u64; 2]]) -> Option<Batch> {
+        if self.used == BATCHES || self.room() <= commands.len() as u64 {
+            return None;
+        }
+        let start = self.produced;
+        let device_tlb = self.add_run(commands);
+        let end = self.produced;
+        self.add(Command::sync(Signal::None));
+        Some(Batch {
+            start,
+            end,
+            sync: Some(end),
+            device_tlb,
+            refused: None,
+        })
+    }
+
+    /// Looks how far the SMMU is. `None`: all of what was [`put`](Self::put) under the same lock is complete.
+    pub(super) fn look<M: Mmio>(
+        &mut self,
+        registers: &Registers<M>,
+        batch: Batch,
+    ) -> Result<Option<Ticket>, IommuError> {
+        self.advance(registers)?;
+        if batch.end < self.consumed {
+            self.synced = self.synced.max(batch.end + 1);
+            return Ok(None);
+        }
+        let Ticket(at) = self
+            .open()
+            .unwrap_or_else(|| unreachable!("`put` saw room"));
+        self.batches[at] = Some(batch);
+        Ok(Some(Ticket(at)))
+    }
+
+    /// Stores commands that there is room for. The first and the last CMD_ATC_INV among them.
+    fn add_run(&mut self, commands: &[[u64; 2]]) -> Option<(u64, u64)> {
+        const ATC_INV: usize = CMD0::OPCODE::AtcInv.value as usize;
+        let at = self.produced;
+        let before_wrap = self.prod.before_wrap() as usize;
+        let (first, rest) = commands.split_at(commands.len().min(before_wrap));
+        self.store_run(self.prod.index(), first);
+        if !rest.is_empty() {
+            self.store_run(0, rest);
+        }
+        self.prod = self.prod.after(commands.len() as u32);
+        self.produced += commands.len() as u64;
+        let told = self.sent[ATC_INV];
+        for [first, _] in commands {
+            self.sent[*first as usize % OPCODES] += 1;
+        }
+        if self.sent[ATC_INV] == told {
+            return None;
+        }
+        let tells = |[first, _]: &[u64; 2]| *first as usize % OPCODES == ATC_INV;
+        let first = commands.iter().position(tells)? as u64;
+        let last = commands.iter().rposition(tells)? as u64;
+        Some((at + first, at + last))
     }
 
     fn store_run(&mut self, index: usize, commands: &[[u64; 2]]) {

@@ -50,35 +50,25 @@ impl Update {
     /// From `old` to `new`.
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
-        let critical = |word: usize| (old[word] ^ new[word]) & used_old[word] & used_new[word] != 0;
-        let mut critical_words = (0..WORDS).filter(|word| critical(*word));
-        let first = critical_words.next();
-        if critical_words.next().is_some() {
-            let closed = closed(kind);
-            let mut shut = *old;
-            shut[0] = closed;
-            let mut filled = *new;
-            filled[0] = closed;
-            return Self {
-                images: [shut, filled, *new],
-                hitless: false,
-            };
+        let mut images = [*old, *old, *new];
+        let [filled, switched, _] = &mut images;
+        // Words in which they differ in bits that both use.
+        let mut critical = 0;
+        for word in 0..WORDS {
+            let used = used_old[word];
+            let mixed = old[word] & used | new[word] & !used;
+            let both = (old[word] ^ new[word]) & used & used_new[word] != 0;
+            critical += u32::from(both);
+            filled[word] = if both { old[word] } else { mixed };
+            switched[word] = if both { new[word] } else { mixed };
         }
-        let filled: Words = core::array::from_fn(|word| {
-            if Some(word) == first {
-                old[word]
-            } else {
-                old[word] & used_old[word] | new[word] & !used_old[word]
-            }
-        });
-        let mut switched = filled;
-        if let Some(word) = first {
-            switched[word] = new[word];
+        let hitless = critical <= 1;
+        if !hitless {
+            (*filled, *switched) = (*old, *new);
+            filled[0] = closed(kind);
+            switched[0] = closed(kind);
         }
-        Self {
-            images: [filled, switched, *new],
-            hitless: true,
-        }
+        Self { images, hitless }
     }
 
     /// One store: everything is refused from then on, silently if `word` is [`ABORTED`], with an event if it is

@@ -190,7 +190,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 
     /// Sends commands of the host.
-    fn tell(&self, commands: &[Command]) -> Result<(), IommuError> {
+    fn tell(&self, commands: &[[u64; 2]]) -> Result<(), IommuError> {
         self.shared.tell(commands)
     }
 
@@ -218,7 +218,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 
     fn forget_entry(&self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
-        self.tell(&[Command::cfgi_ste(device, leaf)])
+        self.tell(&[Command::cfgi_ste(device, leaf).0])
     }
 
     /// Says that `device` is about to use a stage 1 under `tag`, and to cache what it is told. Invalidations that were sent

@@ -18,9 +18,8 @@ enum Phase {
     End,
 }
 
-/// Commands of the host or of a guest, then those of the entries, then what the entries take where stages are combined.
+/// Commands as they stand in the queue, or those of entries and what the entries take where stages are combined.
 pub(super) struct Program<'a> {
-    own: &'a [Command],
     native: &'a [[u64; 2]],
     entries: &'a [Invalidation],
     features: &'a Features,
@@ -37,14 +36,7 @@ pub(super) struct Program<'a> {
 }
 
 impl<'a> Program<'a> {
-    pub(super) fn of_commands(own: &'a [Command], features: &'a Features) -> Self {
-        Self {
-            own,
-            ..Self::of_entries(&[], features)
-        }
-    }
-
-    /// Commands as they stand in the queue: none that only the end of a CMD_SYNC tells of, none that cuts stage 2.
+    /// Commands as they stand in the queue: none that cuts stage 2.
     pub(super) fn of_native(native: &'a [[u64; 2]], features: &'a Features) -> Self {
         Self {
             native,
@@ -71,7 +63,6 @@ impl<'a> Program<'a> {
     /// `entries` that the SMMU has commands for.
     pub(super) fn of_entries(entries: &'a [Invalidation], features: &'a Features) -> Self {
         Self {
-            own: &[],
             native: &[],
             entries,
             features,
@@ -107,14 +98,6 @@ impl<'a> Program<'a> {
     fn step(&mut self, nested: &NestedStreams, caches: &DeviceCaches) -> Option<Command> {
         if let Some(command) = self.held.take() {
             return Some(command);
-        }
-        if let [first, rest @ ..] = self.own {
-            self.own = rest;
-            return Some(*first);
-        }
-        if let [first, rest @ ..] = self.native {
-            self.native = rest;
-            return Some(Command(*first));
         }
         while let Phase::Entries = self.phase {
             if let Some(command) = self.current.as_mut().and_then(Iterator::next) {

@@ -51,6 +51,11 @@ pub(super) struct Failure {
     pub(super) error: IommuError,
 }
 
+/// Nothing is complete.
+fn nothing(error: IommuError) -> Failure {
+    Failure { complete: 0, error }
+}
+
 impl<P: Platform, M: Mmio> Shared<P, M> {
     pub(super) fn new(platform: Arc<P>, features: Features, core: Core<P, M>) -> Self {
         Self {
@@ -112,7 +117,54 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
             let ticket = core.queue.open()?;
             Some((ticket, self.hand_over(core, ticket, program, &mut pending)))
         });
-        let (ticket, filled) = begun.map_err(|error| Failure { complete: 0, error })?;
+        let (ticket, filled) = begun.map_err(nothing)?;
+        self.complete(ticket, filled, program, pending, start)
+    }
+
+    /// The same for commands as they stand in the queue. Mostly all of them are in it and complete with one look.
+    pub(super) fn send(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
+        let limit = usize::from(self.features.errata.commands_a_sync);
+        let mut program = Program::of_native(commands, &self.features);
+        if limit != 0 && commands.len() > limit {
+            return self.run(&mut program);
+        }
+        let mut core = self.lock();
+        if core.stopped {
+            return Err(nothing(IommuError::Stopped));
+        }
+        let Core {
+            registers, queue, ..
+        } = &mut *core;
+        let Some(batch) = queue.put(commands) else {
+            drop(core);
+            return self.run(&mut program);
+        };
+        queue.publish(&self.platform, registers);
+        let ticket = queue.look(registers, batch).map_err(nothing)?;
+        drop(core);
+        let Some(ticket) = ticket else {
+            self.platform.read_barrier();
+            return Ok(());
+        };
+        program.skip(commands.len());
+        self.complete(
+            ticket,
+            Some(true),
+            &mut program,
+            None,
+            self.platform.now_ns(),
+        )
+    }
+
+    /// Hands over the rest of a program, waits, and says how far it came.
+    fn complete(
+        &self,
+        ticket: Ticket,
+        filled: Option<bool>,
+        program: &mut Program<'_>,
+        pending: Option<Command>,
+        start: u64,
+    ) -> Result<(), Failure> {
         let mut settled = 0;
         let sent = self.finish(ticket, filled, program, pending, start, &mut settled);
         let error = match sent {
@@ -195,9 +247,8 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     }
 
     /// Sends commands of the host.
-    pub(super) fn tell(&self, commands: &[Command]) -> Result<(), IommuError> {
-        let mut program = Program::of_commands(commands, &self.features);
-        self.run(&mut program).map_err(|failure| failure.error)
+    pub(super) fn tell(&self, commands: &[[u64; 2]]) -> Result<(), IommuError> {
+        self.send(commands).map_err(|failure| failure.error)
     }
 
     /// What is cached of a context goes; not `leaf`: its level 1 descriptor too.
@@ -207,7 +258,7 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         substream: u32,
         leaf: bool,
     ) -> Result<(), IommuError> {
-        self.tell(&[Command::cfgi_cd(device, substream, leaf)])
+        self.tell(&[Command::cfgi_cd(device, substream, leaf).0])
     }
 
     /// Goes through the steps of an update of a context that the entry of `device` leads to.
@@ -287,8 +338,7 @@ impl<P: Platform, M: Mmio> Native for Shared<P, M> {
     fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
         // As in `submit`.
         self.platform.write_barrier();
-        let sent = self.run(&mut Program::of_native(commands, &self.features));
-        sent.map_err(|failure| {
+        Self::send(self, commands).map_err(|failure| {
             // Less the CMD_SYNCs in between.
             let syncs = match self.features.errata.commands_a_sync {
                 0 => 0,

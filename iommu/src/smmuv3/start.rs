@@ -193,7 +193,8 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             Command::cfgi_all(),
             Command::tlbi_nsnh_all(),
             Command::tlbi_el2_all(),
-        ];
+        ]
+        .map(|command| command.0);
         let forget = &forget[..if self.features.el2 { 3 } else { 2 }];
         self.tell(forget)?;
 

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use tock_registers::LocalRegisterCopy;
 
-use super::hitless::Words;
+use super::hitless::{WORDS, Words};
 use super::probe::Features;
 use super::registers::Registers;
 use super::spec::registers::{
@@ -179,9 +179,7 @@ impl<P: Platform> StreamTable<P> {
     /// The entry of a device as it is in memory.
     pub(super) fn read(&mut self, device: DeviceId) -> Option<Words> {
         let (buffer, offset) = self.slot(device)?;
-        Some(core::array::from_fn(|word| {
-            buffer.read64(offset + word * 8)
-        }))
+        Some(read(buffer, offset))
     }
 
     /// Stores the words of an entry that differ from `image`, in ascending order; visible to the SMMU on return. Returns
@@ -195,6 +193,13 @@ impl<P: Platform> StreamTable<P> {
     }
 }
 
+/// The words of a structure at `offset`.
+pub(crate) fn read(buffer: &impl DmaBuffer, offset: usize) -> Words {
+    let mut words = [0; WORDS];
+    buffer.read64_words(offset, &mut words);
+    words
+}
+
 /// Stores the words of a structure at `offset` that differ from `image`.
 pub(crate) fn store<P: Platform>(
     platform: &P,
@@ -204,12 +209,13 @@ pub(crate) fn store<P: Platform>(
     coherent: bool,
 ) -> bool {
     let mut stored = false;
-    for (word, value) in image.iter().enumerate() {
-        let at = offset + word * 8;
-        if buffer.read64(at) != *value {
+    let mut at = offset;
+    for (old, value) in read(buffer, offset).iter().zip(image) {
+        if old != value {
             buffer.write64(at, *value);
             stored = true;
         }
+        at += 8;
     }
     if stored {
         if !coherent {

@@ -14,7 +14,7 @@ use crate::smmuv3::Identity;
 use crate::smmuv3::hitless::{INVALID, Kind, Update, Words};
 use crate::smmuv3::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1};
 use crate::smmuv3::spec::registers::{IDR0_FIELDS, IDR5_FIELDS};
-use crate::smmuv3::stream_table::store;
+use crate::smmuv3::stream_table::{read, store};
 
 /// Memory for the copies.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl<P: Platform> Contexts<P> {
         let new = self.limits.canonical(words);
         let offset = device * CD_BYTES;
         let buffer = &mut self.copies.buffer;
-        let old: Words = core::array::from_fn(|word| buffer.read64(offset + word * 8));
+        let old = read(buffer, offset);
         let mut told = false;
         for image in Update::new(&old, &new, Kind::ContextDescriptor).images() {
             if !store(platform, buffer, offset, image, self.coherent) {

@@ -12,6 +12,7 @@ use super::*;
 use crate::addr::Hpa;
 use crate::id::{CacheTag, DeviceId};
 
+mod at_once;
 mod steps;
 
 /// Registers and memory of a command queue that consumes a command when it is told to.

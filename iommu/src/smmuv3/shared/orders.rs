@@ -183,6 +183,30 @@ fn loom_each_producer_returns_with_all_of_its_own_complete() {
     });
 }
 
+/// The same for commands that are handed over as they are, beside entries.
+#[test]
+fn loom_commands_as_they_are_return_with_all_of_their_own_complete() {
+    explore(|| {
+        let machine = Machine::default();
+        let queue = Arc::new(shared(&machine));
+        let done = |machine: &Machine, asid| {
+            let consumed = machine.hardware().consumed.clone();
+            let at = consumed.iter().position(|it| *it == command(asid));
+            assert!(consumed[at.expect("consumed")..].contains(&0x46));
+        };
+        let other = {
+            let (queue, machine) = (Arc::clone(&queue), machine.clone());
+            loom::thread::spawn(move || {
+                queue.send(&[[command(1), 0]]).unwrap();
+                done(&machine, 1);
+            })
+        };
+        queue.submit(&[entry(11)]).unwrap();
+        done(&machine, 11);
+        other.join().unwrap();
+    });
+}
+
 /// A command that is refused fails its own batch, at its place, and no other.
 #[test]
 fn loom_a_refusal_is_its_own_producers_whoever_finds_it() {

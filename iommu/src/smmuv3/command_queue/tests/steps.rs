@@ -3,7 +3,7 @@
 use super::*;
 
 /// A queue without producers of its own.
-fn world(refuses: &[(u64, u32)]) -> World {
+pub(super) fn world(refuses: &[(u64, u32)]) -> World {
     World::new(&[], refuses)
 }
 
@@ -14,12 +14,12 @@ impl World {
         }
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.queue.publish(&self.hardware, &self.registers);
     }
 
     /// A batch with its CMD_SYNC, published.
-    fn send(&mut self, commands: &[Command]) -> Ticket {
+    pub(super) fn send(&mut self, commands: &[Command]) -> Ticket {
         let ticket = self.queue.open().expect("a place");
         self.push(ticket, commands);
         assert!(self.queue.end(ticket));
@@ -27,7 +27,7 @@ impl World {
         ticket
     }
 
-    fn hardware_steps(&mut self, count: usize) {
+    pub(super) fn hardware_steps(&mut self, count: usize) {
         for _ in 0..count {
             let mut state = self.hardware.0.lock().unwrap();
             assert!(state.can_step());
@@ -35,22 +35,22 @@ impl World {
         }
     }
 
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         self.queue.advance(&self.registers).expect("it is there");
     }
 
-    fn recover(&mut self) {
+    pub(super) fn recover(&mut self) {
         let result = self.queue.recover(&self.hardware, &self.registers);
         result.expect("it goes on");
     }
 
-    fn progress(&self, ticket: Ticket) -> (u64, Option<u8>) {
+    pub(super) fn progress(&self, ticket: Ticket) -> (u64, Option<u8>) {
         let progress = self.queue.progress(ticket);
         (progress.complete, progress.refused)
     }
 }
 
-fn ask() -> Command {
+pub(super) fn ask() -> Command {
     Command::atc_inv(DeviceId(8), None, None)
 }
 
