@@ -4,7 +4,7 @@
 use crate::setup::kit::Linux;
 use anyhow::{Context, Result};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What `/init` does once mounts and modules are in place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,11 +17,16 @@ pub enum Init<'a> {
 
 /// An archive with the modules of an NVMe disk that boots to `init`.
 pub fn build(linux: &Linux, init: Init<'_>) -> Result<Vec<u8>> {
-    build_with(linux, &[], init)
+    build_with(linux, &[], &[], init)
 }
 
-/// The same with `programs` by their names in `/bin`, and modules for what they do.
-pub fn build_with(linux: &Linux, programs: &[(&str, &Path)], init: Init<'_>) -> Result<Vec<u8>> {
+/// The same with `programs` by their names in `/bin`, and with `more` modules behind the others.
+pub fn build_with(
+    linux: &Linux,
+    programs: &[(&str, &Path)],
+    more: &[PathBuf],
+    init: Init<'_>,
+) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
         archive.add(dir, Kind::Folder, &[]);
@@ -34,11 +39,6 @@ pub fn build_with(linux: &Linux, programs: &[(&str, &Path)], init: Init<'_>) -> 
         archive.add(&format!("bin/{name}"), Kind::Program, &read(path)?);
     }
     let mut load = String::new();
-    let more = if programs.is_empty() {
-        &[]
-    } else {
-        linux.vfio.as_slice()
-    };
     for module in linux.modules.iter().chain(more) {
         let name = module
             .file_name()

@@ -1,7 +1,7 @@
 //! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
-//! [`pci`] (the functions they own), [`smmu`] (the SMMU before them), [`smmu_commands`] (its command queue,
-//! at its longest), [`edu`] (QEMU's DMA test device), [`nvme`] (a disk's
-//! administration queue), [`access`] (loads and stores that may be refused) and [`checks`] (what a scenario prints).
+//! [`pci`] (the functions they own), [`smmu`] (the SMMU before them), [`stage_one`] (what it
+//! leads to), [`edu`] (QEMU's DMA test device), [`nvme`] (a disk's
+//! administration queue), [`igb`] (a network card that gives pieces of itself away), [`access`] (loads and stores that may be refused) and [`checks`] (what a scenario prints).
 //!
 //! Each file in `bin/` is one scenario, linked as flat code for the start of a partition's RAM. It prints `check` lines
 //! and, last, `result: passed` or `result: failed`, then powers its partition off.
@@ -19,6 +19,8 @@ pub mod tree;
 #[cfg(target_os = "none")]
 pub mod edu;
 #[cfg(target_os = "none")]
+pub mod igb;
+#[cfg(target_os = "none")]
 pub mod nvme;
 #[cfg(target_os = "none")]
 pub mod pci;
@@ -27,4 +29,4 @@ pub mod runtime;
 #[cfg(target_os = "none")]
 pub mod smmu;
 #[cfg(target_os = "none")]
-pub mod smmu_commands;
+pub mod stage_one;

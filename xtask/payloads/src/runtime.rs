@@ -42,6 +42,8 @@ const INSTRUCTION_ABORT: u64 = 0x21;
 /// Synchronous external aborts and undefined instructions taken while [`expect_fault`] runs.
 static FAULTS: AtomicU64 = AtomicU64::new(0);
 static EXPECTING: AtomicU64 = AtomicU64::new(0);
+/// ESR_EL1 of the last of them.
+static SYNDROME: AtomicU64 = AtomicU64::new(0);
 
 impl ExceptionHandlers for Handlers {
     extern "C" fn sync_current(mut state: RegisterStateRef) {
@@ -52,6 +54,7 @@ impl ExceptionHandlers for Handlers {
             panic!("exception: esr {esr:#x} far {far:#x} elr {:#x}", state.elr);
         }
         FAULTS.fetch_add(1, Ordering::Relaxed);
+        SYNDROME.store(esr, Ordering::Relaxed);
         // A jump to nowhere goes on where it would have returned to; all else behind the instruction.
         let next = match esr >> 26 {
             // aarch64-rt's frame has x30 there.
@@ -71,6 +74,11 @@ pub fn expect_fault(action: impl FnOnce()) -> u64 {
     action();
     EXPECTING.store(0, Ordering::Relaxed);
     FAULTS.load(Ordering::Relaxed) - before
+}
+
+/// The syndrome (ESR_EL1) of the last instruction that was refused there.
+pub fn syndrome() -> u64 {
+    SYNDROME.load(Ordering::Relaxed)
 }
 
 /// The console; every [`Console`] writes to the same PL011.
@@ -157,6 +165,16 @@ pub fn with_line<T>(limit_ms: u64, action: impl FnOnce(&str) -> T) -> Option<T> 
         }
     }
     None
+}
+
+/// Takes a byte that has come on the console since [`listen`]; whether there was one.
+pub fn take_typed() -> bool {
+    let uart = UART.load(Ordering::Relaxed);
+    let typed = register(uart + UART_FLAGS).read() & RECEIVE_EMPTY == 0;
+    if typed {
+        register(uart + UART_DATA).read();
+    }
+    typed
 }
 
 /// Waits until a byte has come on the console, or until the clock says `end_ns`, without a single access to memory: what is

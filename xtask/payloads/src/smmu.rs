@@ -1,17 +1,22 @@
-//! The guest's own SMMUv3 (IHI 0070), driven without interrupts: one stream, one context, a first stage of any granule.
+//! The guest's own SMMUv3 (IHI 0070), driven without interrupts taken: its registers and queues. What its streams go through
+//! is [`crate::stage_one`]'s.
 
 use crate::pci::register;
 use crate::runtime::{now_ns, words};
 use crate::tree::Tree;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
+use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
 
 // Registers (6.2); those of the event queue are in page 1.
+const IDR1: u64 = 0x04;
 const IDR5: u64 = 0x14;
 const CR0: u64 = 0x20;
 const CR0ACK: u64 = 0x24;
 const CR1: u64 = 0x28;
 const IRQ_CTRL: u64 = 0x50;
-const IRQ_CTRLACK: u64 = 0x54;
+const GERROR: u64 = 0x60;
+const GERRORN: u64 = 0x64;
 const STRTAB_BASE: u64 = 0x80;
 const STRTAB_BASE_CFG: u64 = 0x88;
 const CMDQ_BASE: u64 = 0x90;
@@ -21,75 +26,51 @@ const EVENTQ_BASE: u64 = 0xa0;
 const EVENTQ_PROD: u64 = 0x1_00a8;
 const EVENTQ_CONS: u64 = 0x1_00ac;
 /// CR0: SMMUEN, EVENTQEN, CMDQEN.
-const SMMUEN: u32 = 1;
-const EVENTQEN: u32 = 1 << 2;
-const CMDQEN: u32 = 1 << 3;
-/// IRQ_CTRL.
-const EVENTQ_IRQEN: u32 = 1 << 2;
+const ALL_ON: u32 = 1 | 1 << 2 | 1 << 3;
 /// CR1: tables and queues are inner and outer write-back, inner shareable.
 const CACHED: u32 = 0xd75;
-
+/// IRQ_CTRL: events and errors.
+const INTERRUPTS: u32 = 0b101;
 /// EVENTQ_PROD.OVFLG, EVENTQ_CONS.OVACKFLG.
 const OVERFLOW: u32 = 1 << 31;
 
-// Commands (4.1.1).
-const CFGI_STE_RANGE: u64 = 0x04;
-const TLBI_NH_VA: u64 = 0x12;
-const TLBI_NSNH_ALL: u64 = 0x30;
-const SYNC: u64 = 0x46;
+/// CMD_SYNC without a signal (4.7.3).
+pub const SYNC: [u64; 2] = [0x46, 0];
+/// CMD_CFGI_ALL (4.3.6).
+pub const CFGI_ALL: [u64; 2] = [0x04, 31];
+/// CMD_TLBI_NSNH_ALL (4.4.4).
+pub const TLBI_ALL: [u64; 2] = [0x30, 0];
+/// Of every context.
+pub const ASID: u64 = 1;
 
-/// log2 of the entries of both queues and of the stream table.
+/// CMD_TLBI_NH_VA of a leaf of [`ASID`] (4.4.2).
+pub fn tlbi(address: u64) -> [u64; 2] {
+    [0x12 | ASID << 48, address & !0xfff | 1]
+}
+
+/// CMD_CFGI_STE (4.3.1).
+pub fn cfgi_ste(stream: u32) -> [u64; 2] {
+    [0x03 | u64::from(stream) << 32, 1]
+}
+
+/// CMD_CFGI_CD of substream 0 (4.3.3).
+pub fn cfgi_cd(stream: u32) -> [u64; 2] {
+    [0x05 | u64::from(stream) << 32, 1]
+}
+
+/// log2 of the streams in the table and of the events in the queue.
 const LOG2: u32 = 8;
-const ENTRIES: u64 = 1 << LOG2;
-/// Bits of an input address: T0SZ is 64 less that.
-pub const INPUT_BITS: u32 = 39;
-const ASID: u64 = 5;
+const EVENTS: u64 = 1 << LOG2;
 const DEADLINE_NS: u64 = 5_000_000_000;
 
-/// Each of them in 64 KiB of its own: the largest alignment there is.
-const PART: u64 = 0x1_0000;
-const STREAMS: u64 = 0x4100_0000;
-const COMMANDS: u64 = STREAMS + PART;
-const EVENTS: u64 = COMMANDS + PART;
-const CONTEXT: u64 = EVENTS + PART;
-/// One table a level, the last one first.
-const TABLES: u64 = CONTEXT + PART;
-
-/// The size of first-stage pages and tables.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Granule {
-    /// 4 KiB.
-    Four,
-    /// 16 KiB.
-    Sixteen,
-    /// 64 KiB.
-    SixtyFour,
-}
-
-impl Granule {
-    /// log2 of it in bytes.
-    pub fn shift(self) -> u32 {
-        match self {
-            Self::Four => 12,
-            Self::Sixteen => 14,
-            Self::SixtyFour => 16,
-        }
-    }
-
-    /// CD.TG0 (5.4); IDR5's bit.
-    fn code(self) -> (u64, u32) {
-        match self {
-            Self::Four => (0, 1 << 4),
-            Self::Sixteen => (2, 1 << 5),
-            Self::SixtyFour => (1, 1 << 6),
-        }
-    }
-
-    /// log2 of the entries of a whole table.
-    fn bits(self) -> u32 {
-        self.shift() - 3
-    }
-}
+/// Where all of it is, in the guest's RAM: the command queue, which is 8 MiB at its largest, then what is in [`PART`]s.
+const COMMANDS: u64 = 0x4100_0000;
+const STREAMS: u64 = 0x4180_0000;
+const EVENT_QUEUE: u64 = STREAMS + PART;
+/// 64 KiB each: the largest alignment there is.
+pub(crate) const PART: u64 = 0x1_0000;
+/// Parts from here on are nobody's yet.
+pub(crate) const FREE: u64 = EVENT_QUEUE + PART;
 
 /// An event record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,11 +83,10 @@ pub struct Event {
     pub address: u64,
 }
 
-/// The SMMU in front of one stream.
+/// The SMMU, with a command queue of 2^`log2` entries.
 pub struct Smmu {
     registers: u64,
-    stream: u32,
-    granule: Granule,
+    log2: u32,
     produced: u32,
     taken: u32,
     /// EVENTQ_CONS.OVACKFLG.
@@ -114,143 +94,110 @@ pub struct Smmu {
 }
 
 impl Smmu {
-    /// Whether the guest's SMMU, if it has one, has `granule`.
-    pub fn offers(tree: &Tree<'_>, granule: Granule) -> bool {
-        let offered = |registers| register(registers + IDR5).read() & granule.code().1 != 0;
-        tree.smmu.is_some_and(|smmu| offered(smmu.base))
-    }
-
-    /// Starts the guest's SMMU anew: the DMA of `stream` goes through an empty first stage of `granule`; there is no other
-    /// stream. `None` where it does not do as it is told.
-    pub fn start(tree: &Tree<'_>, stream: u32, granule: Granule) -> Option<Self> {
-        let registers = tree.smmu?.base;
-        let mut smmu = Self {
-            registers,
-            stream,
-            granule,
+    /// The first one that the tree has. The table of its streams is as it is: zeros, in a guest that has just started.
+    pub fn find(tree: &Tree<'_>) -> Option<Self> {
+        Some(Self {
+            registers: tree.smmu?.base,
+            log2: 0,
             produced: 0,
             taken: 0,
             acknowledged: 0,
-        };
-        smmu.control(0)?;
-        for at in [
-            STREAMS,
-            COMMANDS,
-            EVENTS,
-            CONTEXT,
-            TABLES,
-            TABLES + PART,
-            TABLES + 2 * PART,
-        ] {
-            words(at, PART as usize / 8)
-                .iter()
-                .for_each(|word| word.store(0, Ordering::Relaxed));
+        })
+    }
+
+    /// log2 of the largest command queue (IDR1.CMDQS).
+    pub fn largest(&self) -> u32 {
+        self.read(IDR1) >> 21 & 0x1f
+    }
+
+    /// Whether it has a granule, by its bit of IDR5.
+    pub(crate) fn has_granule(&self, bit: u32) -> bool {
+        self.read(IDR5) & bit != 0
+    }
+
+    /// Turns it on anew with a command queue of 2^`log2` entries, and translation. Whether it followed. Nothing of what it
+    /// may have cached is forgotten by that.
+    pub fn start(&mut self, log2: u32) -> bool {
+        (self.log2, self.produced, self.taken, self.acknowledged) = (log2, 0, 0, 0);
+        let mut followed = self.stop();
+        self.write(GERRORN, self.read(GERROR));
+        self.write(CR1, CACHED);
+        self.write64(CMDQ_BASE, COMMANDS | u64::from(log2));
+        self.write(CMDQ_PROD, 0);
+        self.write(CMDQ_CONS, 0);
+        self.write64(EVENTQ_BASE, EVENT_QUEUE | u64::from(LOG2));
+        self.write(EVENTQ_PROD, 0);
+        self.write(EVENTQ_CONS, 0);
+        self.write(IRQ_CTRL, INTERRUPTS);
+        self.write64(STRTAB_BASE, STREAMS);
+        self.write(STRTAB_BASE_CFG, LOG2);
+        self.write(CR0, ALL_ON);
+        followed &= self.wait(CR0ACK, ALL_ON);
+        followed
+    }
+
+    /// Turns it off. Whether it followed.
+    pub fn stop(&self) -> bool {
+        self.write(CR0, 0);
+        self.wait(CR0ACK, 0)
+    }
+
+    /// The entry of a stream (5.2).
+    pub fn entry(&self, stream: u32) -> &'static [AtomicU64] {
+        &words(STREAMS, PART as usize / 8)[stream as usize * 8..][..8]
+    }
+
+    /// Puts a command behind the others, without a word.
+    pub fn post(&mut self, command: [u64; 2]) {
+        let queue = words(COMMANDS, 2 << self.log2);
+        let at = 2 * (self.produced & ((1 << self.log2) - 1)) as usize;
+        for (there, word) in queue[at..].iter().zip(command) {
+            there.store(word, Ordering::Relaxed);
         }
-        smmu.describe();
-        smmu.write(CR1, CACHED);
-        smmu.write64(STRTAB_BASE, STREAMS);
-        smmu.write(STRTAB_BASE_CFG, LOG2);
-        smmu.write64(CMDQ_BASE, COMMANDS | u64::from(LOG2));
-        smmu.write(CMDQ_PROD, 0);
-        smmu.write(CMDQ_CONS, 0);
-        smmu.control(CMDQEN)?;
-        smmu.command([CFGI_STE_RANGE, 31])?;
-        smmu.command([TLBI_NSNH_ALL, 0])?;
-        smmu.write64(EVENTQ_BASE, EVENTS | u64::from(LOG2));
-        smmu.write(EVENTQ_PROD, 0);
-        smmu.write(EVENTQ_CONS, 0);
-        smmu.control(CMDQEN | EVENTQEN)?;
-        smmu.control(CMDQEN | EVENTQEN | SMMUEN)?;
-        Some(smmu)
+        self.produced = self.produced.wrapping_add(1) & ((2 << self.log2) - 1);
     }
 
-    /// Turns it off.
-    pub fn stop(self) -> bool {
-        self.control(0).is_some()
+    /// Address of CMDQ_PROD, the doorbell.
+    pub fn doorbell(&self) -> u64 {
+        self.registers + CMDQ_PROD
     }
 
-    /// The stream's entry (5.2): stage 1 with one context, cached and inner shareable; and its context (5.4).
-    fn describe(&self) {
-        let entry = &words(STREAMS, PART as usize / 8)[self.stream as usize * 8..][..8];
-        entry[1].store(1 << 44 | 3 << 6 | 1 << 4 | 1 << 2, Ordering::Relaxed);
-        entry[0].store(CONTEXT | 0b101 << 1 | 1, Ordering::Relaxed);
-        let context = words(CONTEXT, 8);
-        let attributes = 3 << 12 | 1 << 10 | 1 << 8;
-        // V, AA64, R, A; no second half; outputs of 40 bits.
-        let valid = 1 << 31 | 1 << 41 | 1 << 45 | 1 << 46 | 1 << 30 | 2 << 32;
-        let granule = self.granule.code().0 << 6;
-        let first = ASID << 48 | valid | attributes | granule | u64::from(64 - INPUT_BITS);
-        context[1].store(self.table(self.first_level()), Ordering::Relaxed);
-        context[3].store(0xff, Ordering::Relaxed);
-        context[0].store(first, Ordering::Relaxed);
+    /// Address of CMDQ_CONS.
+    pub fn consumer(&self) -> u64 {
+        self.registers + CMDQ_CONS
     }
 
-    /// The lowest level at which one table is enough.
-    fn first_level(&self) -> u32 {
-        let reach = |level| self.index_shift(level) + self.granule.bits();
-        (0..3)
-            .rev()
-            .find(|level| reach(*level) >= INPUT_BITS)
-            .unwrap_or(0)
+    /// What the doorbell is to be rung with.
+    pub fn produced(&self) -> u32 {
+        self.produced
     }
 
-    /// log2 of what an entry of `level` stands for.
-    fn index_shift(&self, level: u32) -> u32 {
-        self.granule.shift() + self.granule.bits() * (3 - level)
-    }
-
-    fn table(&self, level: u32) -> u64 {
-        TABLES + u64::from(3 - level) * PART
-    }
-
-    fn entry(&self, level: u32, iova: u64) -> &'static AtomicU64 {
-        let index = iova >> self.index_shift(level) & ((1 << self.granule.bits()) - 1);
-        &words(self.table(level), PART as usize / 8)[index as usize]
-    }
-
-    /// Maps the page at `iova` to `page`, for reads and writes. There is one table a level: pages that share none of the
-    /// upper indices cannot be mapped at once.
-    pub fn map(&self, iova: u64, page: u64) {
-        for level in self.first_level()..3 {
-            self.entry(level, iova)
-                .store(self.table(level + 1) | 3, Ordering::Relaxed);
-        }
-        // Access flag, inner shareable, for unprivileged accesses too (DDI 0487, D8.3).
-        let leaf = page | 1 << 10 | 3 << 8 | 1 << 6 | 3;
-        self.entry(3, iova).store(leaf, Ordering::Relaxed);
-    }
-
-    /// What the last level of pages around `iova` is, a table at `at` says, whatever is there.
-    pub fn map_table(&self, iova: u64, at: u64) {
-        self.entry(2, iova).store(at | 3, Ordering::Relaxed);
-    }
-
-    /// Has events interrupt. `None` where it does not do as it is told.
-    pub fn interrupt(&self) -> Option<()> {
-        self.write(IRQ_CTRL, EVENTQ_IRQEN);
-        self.wait(IRQ_CTRLACK, EVENTQ_IRQEN)
-    }
-
-    /// Takes the page at `iova` away, and has the SMMU forget it. Whether it did in time.
-    pub fn unmap(&mut self, iova: u64) -> bool {
-        self.entry(3, iova).store(0, Ordering::Relaxed);
-        self.command([ASID << 48 | TLBI_NH_VA, iova & !0xfff | 1])
-            .is_some()
-    }
-
-    /// One command and a CMD_SYNC; waits until both are consumed.
-    fn command(&mut self, command: [u64; 2]) -> Option<()> {
-        let queue = words(COMMANDS, 2 * ENTRIES as usize);
-        for command in [command, [SYNC, 0]] {
-            let at = (u64::from(self.produced) % ENTRIES) as usize * 2;
-            queue[at].store(command[0], Ordering::Relaxed);
-            queue[at + 1].store(command[1], Ordering::Relaxed);
-            self.produced = (self.produced + 1) % (2 * ENTRIES as u32);
-        }
+    /// Rings the doorbell.
+    pub fn ring(&self) {
         barrier();
         self.write(CMDQ_PROD, self.produced);
-        // An error stands in its upper bits, and never goes away here.
-        self.wait(CMDQ_CONS, self.produced)
+    }
+
+    /// Whether everything posted is complete, and nothing was wrong.
+    pub fn settled(&self) -> bool {
+        self.wait(CMDQ_CONS, self.produced) && self.read(GERROR) == self.read(GERRORN)
+    }
+
+    /// These commands and a CMD_SYNC; whether all of it is complete.
+    pub fn run(&mut self, commands: &[[u64; 2]]) -> bool {
+        for &command in commands {
+            self.post(command);
+        }
+        self.post(SYNC);
+        self.ring();
+        self.settled()
+    }
+
+    /// Whether the queue stops at the last command that was posted, with this code (7.1).
+    pub fn stopped_at(&self, code: u32) -> bool {
+        let last = self.produced.wrapping_sub(1) & ((2 << self.log2) - 1);
+        let stopped = self.wait(CMDQ_CONS, last | code << 24);
+        stopped && (self.read(GERROR) ^ self.read(GERRORN)) & 1 != 0
     }
 
     /// The oldest event; `None` where there is none.
@@ -269,10 +216,10 @@ impl Smmu {
             return None;
         }
         barrier();
-        let at = (u64::from(self.taken) % ENTRIES) as usize * 4;
-        let record = &words(EVENTS, 4 * ENTRIES as usize)[at..at + 4];
+        let at = (u64::from(self.taken) % EVENTS) as usize * 4;
+        let record = &words(EVENT_QUEUE, 4 * EVENTS as usize)[at..at + 4];
         let words = core::array::from_fn(|index| record[index].load(Ordering::Relaxed));
-        self.taken = (self.taken + 1) % (2 * ENTRIES as u32);
+        self.taken = (self.taken + 1) % (2 * EVENTS as u32);
         self.write(EVENTQ_CONS, self.taken | self.acknowledged);
         Some(words)
     }
@@ -286,33 +233,30 @@ impl Smmu {
         lost
     }
 
-    fn control(&self, value: u32) -> Option<()> {
-        self.write(CR0, value);
-        self.wait(CR0ACK, value)
-    }
-
-    fn wait(&self, at: u64, value: u32) -> Option<()> {
+    fn wait(&self, offset: u64, wanted: u32) -> bool {
         let end = now_ns() + DEADLINE_NS;
-        while self.read(at) != value {
+        while self.read(offset) != wanted {
             if now_ns() > end {
-                return None;
+                return false;
             }
         }
-        Some(())
+        true
     }
 
-    fn read(&self, at: u64) -> u32 {
-        register(self.registers + at).read()
+    fn read(&self, offset: u64) -> u32 {
+        register(self.registers + offset).read()
     }
 
-    fn write(&self, at: u64, value: u32) {
-        register(self.registers + at).write(value);
+    fn write(&self, offset: u64, value: u32) {
+        register(self.registers + offset).write(value);
     }
 
-    /// By halves, as the architecture allows.
-    fn write64(&self, at: u64, value: u64) {
-        self.write(at, value as u32);
-        self.write(at + 4, (value >> 32) as u32);
+    fn write64(&self, offset: u64, value: u64) {
+        let pointer = (self.registers + offset) as *mut ReadPureWrite<u64>;
+        let pointer = NonNull::new(pointer).expect("not at address 0");
+        // SAFETY: as in `pci::register`; these registers are 8 bytes wide and aligned.
+        let mut register = unsafe { UniqueMmioPointer::new(pointer) };
+        register.write(value);
     }
 }
 

@@ -34,16 +34,19 @@ const DISK: usize = 96 * MIB;
 
 const RUN_LIMIT: Duration = Duration::from_secs(150);
 
-/// What every script starts with: `key K V` answers the case, `part SKIP COUNT` reads MiB of the disk past all caches,
-/// `await CONDITION` looks again and again, for a minute, until it holds.
+/// What every script starts with: `key K V` answers the case, `await CONDITION` looks again and again, for a minute, until
+/// it holds, `functions` answers with what is on the bus.
 const TOOLS: &str = "\
 key() { echo \"$1=$2;\"; }
 await() { tries=0; while ! eval \"$1\" && [ $tries -lt 600 ]; do sleep 0.1; tries=$((tries + 1)); done; }
+sum() { sha256sum | cut -d' ' -f1; }
+functions() { for at in /sys/bus/pci/devices/*; do key pci \"${at##*/} $(cat $at/class)\"; done; }
+";
+/// The same for those that have a disk: `part SKIP COUNT` reads MiB of it past all caches.
+const DISK_TOOLS: &str = "\
 disk=/dev/nvme0n1
 await '[ -b $disk ]'
 part() { dd if=$disk bs=1M skip=$1 count=$2 iflag=direct 2>/dev/null; }
-sum() { sha256sum | cut -d' ' -f1; }
-functions() { for at in /sys/bus/pci/devices/*; do key pci \"${at##*/} $(cat $at/class)\"; done; }
 ";
 
 /// Two CPUs, one queue and one interrupt for each, 64 MiB read, 16 MiB written, a restart by the guest, 16 MiB read back.
@@ -207,7 +210,7 @@ pub fn initial_disk(context: &Context, script: &str) -> Result<()> {
     initial_disk_of(context, "initrd.cpio", &kit::linux()?, &[], script)
 }
 
-/// The same in the file `name`, for one kernel; with programs by their names in `/bin`.
+/// The same in the file `name`, for one kernel; with programs by their names in `/bin`, which have VFIO.
 pub fn initial_disk_of(
     context: &Context,
     name: &str,
@@ -215,8 +218,22 @@ pub fn initial_disk_of(
     programs: &[(&str, &Path)],
     script: &str,
 ) -> Result<()> {
-    let script = format!("{TOOLS}drain() {{ {DRAIN}; }}\n{script}");
-    let archive = initrd::build_with(linux, programs, Init::Script(&script))?;
+    let script = format!("{TOOLS}{DISK_TOOLS}drain() {{ {DRAIN}; }}\n{script}");
+    let more = if programs.is_empty() {
+        &[]
+    } else {
+        linux.vfio.as_slice()
+    };
+    let archive = initrd::build_with(linux, programs, more, Init::Script(&script))?;
     context.file(name, &archive)?;
+    Ok(())
+}
+
+/// The initial RAM disk of guests that have a virtual function of an `igb`, and no disk.
+pub fn network_disk(context: &Context, script: &str) -> Result<()> {
+    let linux = kit::linux()?;
+    let script = format!("{TOOLS}{script}");
+    let archive = initrd::build_with(&linux, &[], &linux.igbvf, Init::Script(&script))?;
+    context.file("initrd.cpio", &archive)?;
     Ok(())
 }

@@ -16,6 +16,7 @@ mod qtest;
 mod sriov;
 mod stream_table;
 mod viommu;
+mod walk;
 
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
@@ -53,6 +54,7 @@ pub fn all() -> Vec<Case> {
         lives::CASES,
         astray::CASES,
         panic::CASES,
+        walk::CASES,
         platform::CASES,
         qtest::CASES,
         figures::CASES,

@@ -21,7 +21,7 @@ const QEMU: Packages = Packages {
     members: &[],
 };
 const KERNEL: Packages = Packages {
-    name: "linux-arm64-4k",
+    name: "linux-arm64-igbvf",
     names: &["linux-image-arm64:arm64"],
     closure: false,
     members: KERNEL_MEMBERS,
@@ -36,6 +36,7 @@ const KERNEL_MEMBERS: &[&str] = &[
     "./boot/vmlinuz-*",
     "./usr/lib/modules/*/kernel/drivers/nvme/*",
     "./usr/lib/modules/*/kernel/drivers/vfio/*",
+    "./usr/lib/modules/*/kernel/drivers/net/ethernet/intel/igbvf/*",
 ];
 const BUSYBOX: Packages = Packages {
     name: "busybox-arm64",
@@ -225,6 +226,8 @@ pub struct Linux {
     pub modules: Vec<PathBuf>,
     /// Modules for VFIO with PCI functions, likewise.
     pub vfio: Vec<PathBuf>,
+    /// The driver of Intel's virtual functions.
+    pub igbvf: Vec<PathBuf>,
 }
 
 /// The size of a kernel's pages, which is the granule of its tables for the SMMU.
@@ -247,7 +250,7 @@ impl Pages {
 }
 
 /// Debian's kernel for arm64 with its modules, and busybox. `SLUICE_LINUX_IMAGE`, `SLUICE_BUSYBOX` and `SLUICE_MODULES` (a
-/// folder with folders `nvme` and `vfio`; what is not there has to be built in) name others.
+/// folder with folders `nvme`, `vfio` and `net`; what is not there has to be built in) name others.
 pub fn linux() -> Result<Linux> {
     linux_of(Pages::Four)
 }
@@ -306,6 +309,7 @@ pub fn linux_of(pages: Pages) -> Result<Linux> {
             "vfio/pci/vfio-pci-core",
             "vfio/pci/vfio-pci",
         ]),
+        igbvf: present(&["net/ethernet/intel/igbvf/igbvf"]),
     })
 }
 

@@ -9,7 +9,7 @@ mod scenario {
     use core::sync::atomic::Ordering;
     use payloads::edu::Edu;
     use payloads::runtime::{self, Guest};
-    use payloads::smmu::{Granule, Smmu};
+    use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
     entry!(main);
@@ -53,9 +53,9 @@ mod scenario {
             format_args!("{} words changed since the last life", wrong(0)),
         );
         if tree.smmu.is_some() {
-            let smmu = Smmu::start(tree, edu.stream(), Granule::Four);
-            checks.check(smmu.is_some(), format_args!("its SMMU starts"));
-            smmu?.map(address, address);
+            let started = StageOne::start(tree, edu.stream(), Granule::Four);
+            checks.check(started.is_some(), format_args!("its SMMU starts"));
+            started?.1.map(address, address);
         }
         edu.enable();
         if life == 1 {

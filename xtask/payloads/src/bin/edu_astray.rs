@@ -8,7 +8,7 @@ mod scenario {
     use core::sync::atomic::Ordering;
     use payloads::edu::Edu;
     use payloads::runtime::{self, Guest};
-    use payloads::smmu::{Granule, Smmu};
+    use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
     entry!(main);
@@ -36,13 +36,12 @@ mod scenario {
         let times = tree.argument("times").and_then(number)?;
         let edu = Edu::find(tree);
         let smmu = edu.as_ref().and_then(|edu| {
-            let smmu = Smmu::start(tree, edu.stream(), Granule::Four)?;
-            smmu.map(buffer, buffer);
+            let (smmu, stage) = StageOne::start(tree, edu.stream(), Granule::Four)?;
+            stage.map(buffer, buffer);
             for (index, address) in (1..).zip(ELSEWHERE) {
-                smmu.map(buffer + index * PAGE, address);
+                stage.map(buffer + index * PAGE, address);
             }
-            smmu.map_table(buffer + NO_TABLE, 40 << 30);
-            smmu.interrupt()?;
+            stage.map_table(buffer + NO_TABLE, 40 << 30);
             Some(smmu)
         });
         checks.check(smmu.is_some(), format_args!("finds edu and an SMMU"));

@@ -15,15 +15,12 @@ mod scenario {
     use aarch64_rt::entry;
     use core::arch::asm;
     use payloads::runtime;
-    use payloads::smmu_commands::{self as smmu, CFGI_ALL, Places, SYNC, Smmu, tlbi};
+    use payloads::smmu::{self, CFGI_ALL, SYNC, Smmu, tlbi};
+    use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
     entry!(main);
 
-    const PLACES: Places = Places {
-        tables: 0x4050_0000,
-        commands: 0x4080_0000,
-    };
     /// The guest's name for its only function, 00:01.0.
     const STREAM: u32 = 8;
     /// Looks at a register.
@@ -77,7 +74,7 @@ mod scenario {
 
     /// Ticks of one doorbell for what was posted; it has to be all done at once.
     fn ring(smmu: &mut Smmu, good: &mut bool) -> u64 {
-        let ticks = store(smmu.doorbell(), smmu.prod());
+        let ticks = store(smmu.doorbell(), smmu.produced());
         *good &= smmu.settled();
         ticks
     }
@@ -90,20 +87,20 @@ mod scenario {
         };
         let (unmaps, maps) = (argument("unmaps", 16), argument("maps", 16));
         let log2 = argument("log2", 10) as u32;
-        let Some(mut smmu) = Smmu::find(&guest.tree, PLACES) else {
+        let Some(mut smmu) = Smmu::find(&guest.tree) else {
             guest.checks.check(false, format_args!("it has an SMMU"));
             runtime::power_off()
         };
         let largest = smmu.largest();
         let mut good = smmu.start(log2.min(largest));
-        smmu.translate(STREAM);
+        let stage = StageOne::empty(&smmu, STREAM, Granule::Four);
         smmu.post(CFGI_ALL);
         smmu.post(SYNC);
         let first = ring(&mut smmu, &mut good);
         let look = loads(smmu.consumer(), LOOKS);
         let start = runtime::ticks();
         for index in 0..maps {
-            smmu.map(index as usize % 512, 0x4000_0000);
+            stage.map(index % 512 << 12, 0x4000_0000);
         }
         let map = runtime::ticks() - start;
         // The longest of them, and the first of each: what is cold is not.
@@ -125,7 +122,7 @@ mod scenario {
         smmu.entry(STREAM)[0].store(0, core::sync::atomic::Ordering::Release);
         smmu.post(smmu::cfgi_ste(STREAM));
         let shut = ring(&mut smmu, &mut good);
-        smmu.translate(STREAM);
+        stage.enter(&smmu);
         smmu.post(smmu::cfgi_ste(STREAM));
         let open = ring(&mut smmu, &mut good);
         // Full, but for what stands in it already.

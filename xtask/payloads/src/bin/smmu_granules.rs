@@ -8,7 +8,8 @@ mod scenario {
     use core::sync::atomic::{AtomicU64, Ordering};
     use payloads::edu::Edu;
     use payloads::runtime::{self, Guest};
-    use payloads::smmu::{Event, Granule, INPUT_BITS, Smmu};
+    use payloads::smmu::{Event, Smmu};
+    use payloads::stage_one::{Granule, INPUT_BITS, StageOne};
 
     entry!(main);
 
@@ -40,24 +41,26 @@ mod scenario {
     fn translate(Guest { tree, checks }: &mut Guest, granule: Granule) {
         let edu = Edu::find(tree);
         checks.check(
-            edu.is_some() && Smmu::offers(tree, granule),
+            edu.is_some() && granule.is_offered(tree),
             format_args!("{granule:?}: finds edu behind an SMMU with this granule"),
         );
         let Some(edu) = edu else { return };
-        let smmu = Smmu::start(tree, edu.stream(), granule);
+        let started = StageOne::start(tree, edu.stream(), granule);
         checks.check(
-            smmu.is_some(),
+            started.is_some(),
             format_args!("{granule:?}: the SMMU translates"),
         );
-        let Some(mut smmu) = smmu else { return };
+        let Some((mut smmu, stage)) = started else {
+            return;
+        };
 
         // In every table far behind the first 4 KiB of it, where it is larger: the last indices but two.
         let size = 1 << granule.shift();
         let source = (1 << INPUT_BITS) - 3 * size;
         let target = source + size;
         let beyond = target + size;
-        smmu.map(source, SOURCE);
-        smmu.map(target, TARGET);
+        stage.map(source, SOURCE);
+        stage.map(target, TARGET);
         // Behind the first 4 KiB of the page, too.
         let (from, to) = (
             source + size - u64::from(LEN),
@@ -105,7 +108,7 @@ mod scenario {
             format_args!("{granule:?}: dma behind it is an event: {event:x?}"),
         );
 
-        let forgotten = smmu.unmap(target);
+        let forgotten = stage.unmap(&mut smmu, target);
         for address in [target, to] {
             let done = edu.write_memory(address, STRAY);
             let event = next(&mut smmu);
@@ -123,7 +126,7 @@ mod scenario {
     /// More events than its queue has room for: it is told that some were lost, and the next one comes again.
     fn overflow(Guest { tree, checks }: &mut Guest) {
         let Some(edu) = Edu::find(tree) else { return };
-        let Some(mut smmu) = Smmu::start(tree, edu.stream(), Granule::Four) else {
+        let Some((mut smmu, _)) = StageOne::start(tree, edu.stream(), Granule::Four) else {
             return;
         };
         let done = edu.write_memory(0, STORM);

@@ -9,15 +9,12 @@ mod scenario {
     use aarch64_rt::entry;
     use core::sync::atomic::Ordering;
     use payloads::runtime;
-    use payloads::smmu_commands::{CFGI_ALL, Places, SYNC, Smmu, cfgi_cd, cfgi_ste, tlbi};
+    use payloads::smmu::{CFGI_ALL, SYNC, Smmu, TLBI_ALL, cfgi_cd, cfgi_ste, tlbi};
+    use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
     entry!(main);
 
-    const PLACES: Places = Places {
-        tables: 0x4050_0000,
-        commands: 0x4080_0000,
-    };
     /// The guest's name for its only function, 00:01.0.
     const STREAM: u32 = 8;
     /// Commands of a kind that takes long.
@@ -25,8 +22,6 @@ mod scenario {
 
     /// CMD_SYNC with CS = IRQ (IHI 0070, 4.7.3): the wire.
     const SIGNAL: [u64; 2] = [0x46 | 1 << 12, 0];
-    /// CMD_TLBI_NSNH_ALL.
-    const ALL: [u64; 2] = [0x30, 0];
     /// CMD_PREFETCH_CONFIG.
     const HINT: [u64; 2] = [0x01 | 8 << 32, 0];
     /// No command.
@@ -53,7 +48,7 @@ mod scenario {
                 let [first, second] = page(index);
                 [first | 31 << 12, second | 1 << 10 | 3 << 8]
             }),
-            "all" => post(smmu, 16 * SOME, |_| ALL),
+            "all" => post(smmu, 16 * SOME, |_| TLBI_ALL),
             "contexts" => post(smmu, SOME, |_| cfgi_cd(STREAM)),
             "streams" => post(smmu, SOME, |_| cfgi_ste(STREAM)),
             "every" => post(smmu, SOME, |_| CFGI_ALL),
@@ -89,13 +84,13 @@ mod scenario {
 
     fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
         let mut guest = runtime::start(tree);
-        let Some(mut smmu) = Smmu::find(&guest.tree, PLACES) else {
+        let Some(mut smmu) = Smmu::find(&guest.tree) else {
             guest.checks.check(false, format_args!("it has an SMMU"));
             runtime::power_off()
         };
         let largest = smmu.largest();
         let mut good = smmu.start(largest);
-        smmu.translate(STREAM);
+        StageOne::empty(&smmu, STREAM, Granule::Four);
         smmu.post(CFGI_ALL);
         smmu.ring();
         good &= smmu.settled();

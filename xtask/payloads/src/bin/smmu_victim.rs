@@ -5,28 +5,25 @@
 mod scenario {
     use aarch64_rt::entry;
     use payloads::runtime;
-    use payloads::smmu_commands::{CFGI_ALL, Places, SYNC, Smmu, tlbi};
+    use payloads::smmu::{CFGI_ALL, SYNC, Smmu, tlbi};
+    use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
     entry!(main);
 
-    const PLACES: Places = Places {
-        tables: 0x4050_0000,
-        commands: 0x4080_0000,
-    };
     /// The guest's name for its only function, 00:01.0.
     const STREAM: u32 = 8;
 
     fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
         let mut guest = runtime::start(tree);
-        let Some(mut smmu) = Smmu::find(&guest.tree, PLACES) else {
+        let Some(mut smmu) = Smmu::find(&guest.tree) else {
             guest.checks.check(false, format_args!("it has an SMMU"));
             runtime::power_off()
         };
         let unmaps = guest.tree.argument("unmaps").and_then(number);
         let unmaps = unmaps.unwrap_or(256);
         let mut good = smmu.start(8);
-        smmu.translate(STREAM);
+        StageOne::empty(&smmu, STREAM, Granule::Four);
         smmu.post(CFGI_ALL);
         smmu.ring();
         good &= smmu.settled();

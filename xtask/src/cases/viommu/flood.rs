@@ -6,8 +6,8 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 const UNMAPS: u64 = 256;
-/// Registers that `smmu_victim` writes before: 12 to turn its SMMU on, and a doorbell for CMD_CFGI_ALL.
-const FIRST: u64 = 13;
+/// Registers that `smmu_victim` writes before: 13 to turn its SMMU on, and a doorbell for CMD_CFGI_ALL.
+const FIRST: u64 = 14;
 /// Its CMD_CFGI_ALL, and two commands each unmap.
 const COMMANDS: u64 = 1 + 2 * UNMAPS;
 

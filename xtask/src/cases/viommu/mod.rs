@@ -8,7 +8,7 @@ mod flood;
 mod granules;
 mod layout;
 mod slices;
-mod trace;
+pub mod trace;
 mod vfio;
 
 use super::lines::{self, answer, answers};

@@ -1,4 +1,6 @@
-//! Virtual functions of QEMU's `nvme` in partitions of their own, and the physical one in another.
+//! Virtual functions of QEMU's `nvme` and `igb` in partitions of their own, and the physical one in another.
+
+mod igb;
 
 use super::lines::{self, answer, answers};
 use super::{Case, Context, case, random, sha256};
@@ -14,9 +16,13 @@ pub const CASES: &[Case] = &[
         "sriov::a_manager_that_starts_again_takes_them_along",
         a_manager_that_starts_again_takes_them_along,
     ),
+    case(
+        "sriov::igb_s_functions_send_and_receive",
+        igb::igb_s_functions_send_and_receive,
+    ),
 ];
 
-const THREE: &str = include_str!("../../configs/sriov.toml");
+const THREE: &str = include_str!("../../../configs/sriov.toml");
 const MIB: usize = 1 << 20;
 const GIVEN: usize = 64 * MIB;
 /// Each guest copies 8 MiB behind what was given: to here, or to here and 8 MiB.
@@ -98,7 +104,7 @@ fn each_partition_has_a_virtual_function(context: &Context) -> Result<()> {
     let mut disk = given.clone();
     disk.resize(80 * MIB, 0);
     let disk = context.file("disk.img", &disk)?;
-    super::linux::initial_disk(context, &format!("{COME}{WORK}"))?;
+    crate::cases::linux::initial_disk(context, &format!("{COME}{WORK}"))?;
     let mut guest = context.start(&context.pack(THREE)?)?;
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
@@ -236,7 +242,7 @@ address = '00:02.2'
 fn a_manager_that_starts_again_takes_them_along(context: &Context) -> Result<()> {
     let given = random(32 * MIB)?;
     context.file("disk.img", &given)?;
-    super::linux::initial_disk(context, &format!("{COME}{AGAIN}"))?;
+    crate::cases::linux::initial_disk(context, &format!("{COME}{AGAIN}"))?;
     let mut guest = context.start(&context.pack(RESTART)?)?;
     guest.wait_all(
         &["[linux] waits=yes;", "[manager] again, or the end?"],

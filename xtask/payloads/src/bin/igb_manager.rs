@@ -1,0 +1,47 @@
+//! Owns the physical function of an Intel 82576, and answers the drivers of its virtual ones, which other partitions have:
+//! addresses, and leave to send and receive. In the arguments, `vfs=N` says how many there are. Ends with a byte on the
+//! console.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+mod scenario {
+    use aarch64_rt::entry;
+    use payloads::igb::Igb;
+    use payloads::runtime::{self, Guest};
+    use payloads::tree::number;
+
+    entry!(main);
+
+    fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
+        let mut guest = runtime::start(tree);
+        manage(&mut guest);
+        guest.checks.finish();
+        runtime::power_off()
+    }
+
+    fn manage(Guest { tree, checks }: &mut Guest) {
+        let wanted = tree.argument("vfs").and_then(number).unwrap_or(1);
+        let Some(mut igb) = Igb::find(tree) else {
+            checks.check(false, format_args!("finds its card"));
+            return;
+        };
+        checks.check(igb.start(), format_args!("its link is up"));
+        let vfs = igb.vfs();
+        checks.check(
+            vfs as u64 == wanted,
+            format_args!("{vfs} virtual functions are on"),
+        );
+        runtime::listen();
+        let mut served = 0;
+        while !runtime::take_typed() {
+            served += igb.serve();
+        }
+        checks.check(
+            served >= vfs,
+            format_args!("{served} requests were answered"),
+        );
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {}
