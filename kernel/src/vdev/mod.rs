@@ -1,12 +1,18 @@
 //! What partitions see: virtual devices. A trapped access reaches them as (offset, size, value); what has to happen
 //! outside comes back as a value, so none of them calls up.
 //!
-//! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic` and
-//! `vioapic`, with `msi` between them. Both see `vpci`.
+//! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic`
+//! and `vioapic` with `msi` between them, `v16550`, `vpower`, and what `cpuid` and `msr` let through. Both see `vpci`.
 
 #[cfg(any(target_arch = "x86_64", test))]
+pub mod cpuid;
+#[cfg(any(target_arch = "x86_64", test))]
 pub mod msi;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod msr;
 pub mod sysreg;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod v16550;
 pub mod vgic;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vioapic;
@@ -14,6 +20,8 @@ pub mod vits;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vlapic;
 pub mod vpci;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod vpower;
 pub mod vpsci;
 pub mod vuart;
 

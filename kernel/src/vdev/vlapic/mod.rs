@@ -92,6 +92,26 @@ pub struct Effects {
 }
 
 impl Effects {
+    /// Both. Of two starts the page is that of the second.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            kick: self.kick.union(other.kick),
+            init: self.init.union(other.init),
+            start: self.start.union(other.start),
+            page: if other.start.0 != 0 {
+                other.page
+            } else {
+                self.page
+            },
+            end: if other.end.is_some() {
+                other.end
+            } else {
+                self.end
+            },
+        }
+    }
+
     fn kick(&mut self, cpu: usize) {
         self.kick = self.kick.union(CpuSet::one(cpu));
     }
@@ -106,7 +126,7 @@ pub struct Vlapics {
 
 impl Vlapics {
     /// One for each of `cpus` vCPUs, as after reset; `None` if there are none, or more than 64. The timers' clock is the
-    /// TSC divided by 2 to the `bus_shift`, as CPUID has to say too.
+    /// TSC divided by 2 to the `bus_shift`, as CPUID says too ([`Rates`](super::cpuid::Rates)).
     pub fn new(cpus: usize, bus_shift: u32) -> Option<Self> {
         if cpus == 0 || cpus > MAX_CPUS {
             return None;

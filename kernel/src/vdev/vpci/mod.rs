@@ -20,6 +20,8 @@
 
 mod function;
 mod layout;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod ports;
 #[cfg(test)]
 mod tests;
 
