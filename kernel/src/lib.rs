@@ -26,6 +26,8 @@ pub mod guest_acpi;
 pub mod guest_map;
 pub mod guest_tree;
 pub mod input;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod instruction;
 pub mod intx;
 pub mod irq;
 pub mod life;
