@@ -39,6 +39,8 @@ pub mod mmio;
 pub mod monitor;
 pub mod output;
 pub mod partition;
+#[cfg(target_arch = "x86_64")]
+pub mod pc_boot;
 pub mod pci;
 pub mod platform;
 pub mod setup;
