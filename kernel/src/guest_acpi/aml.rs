@@ -138,6 +138,25 @@ pub fn interrupt(to: &mut Fields, intid: u32) {
     to.bytes(INTERRUPT).u8(CONSUMER).u8(1).u32(intid);
 }
 
+/// The same, but for an interrupt that comes with an edge.
+#[cfg(any(target_arch = "x86_64", test))]
+pub fn edge_interrupt(to: &mut Fields, intid: u32) {
+    const CONSUMER_EDGE: u8 = 0b11;
+    to.bytes(INTERRUPT).u8(CONSUMER_EDGE).u8(1).u32(intid);
+}
+
+/// Ports from `first` on, decoded in 16 bits (§6.4.2.5).
+pub fn ports(to: &mut Fields, first: u16, count: u8) {
+    const IO: u8 = 0x47;
+    const DECODE_16: u8 = 1;
+    to.u8(IO)
+        .u8(DECODE_16)
+        .u16(first)
+        .u16(first)
+        .u8(1)
+        .u8(count);
+}
+
 /// Bus numbers 0 to `last` (§6.4.3.5.3).
 pub fn buses(to: &mut Fields, last: u16) {
     const BUS_NUMBERS: u8 = 2;

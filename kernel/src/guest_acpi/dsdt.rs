@@ -4,8 +4,9 @@ use super::aml::{self, Aml};
 use super::table::Fields;
 use crate::guest_map;
 use crate::guest_tree::{GuestTree, Pcie};
-use crate::vdev::vpci::intx_intid;
+use crate::vdev::vpci::swizzle;
 use alloc::vec::Vec;
+use iommu::addr::{Gpa, Span};
 
 /// `_OSC` (PCI Firmware Specification 3.3, §4.5.1): of all that the guest may ask for it gets the PCI Express capability
 /// structure; there is no hot plug, no power management event and no error reporting.
@@ -45,19 +46,24 @@ const RESERVED: u32 = aml::eisa_id(b"PNP0C02");
 pub fn table(guest: &GuestTree<'_>) -> Vec<u8> {
     let mut aml = Aml(Fields::table(b"DSDT", 2));
     let bus = aml.system_bus();
-    for vcpu in 0..guest.vcpus() as u32 {
+    processors(&mut aml, guest.vcpus());
+    uart(&mut aml);
+    if let Some(Pcie { dma_coherent, .. }) = guest.pcie {
+        host(&mut aml, &HOST, dma_coherent);
+    }
+    aml.end(bus);
+    aml.0.finish()
+}
+
+/// One device for each vCPU, by whose `_UID` the MADT names it.
+pub(super) fn processors(aml: &mut Aml, vcpus: usize) {
+    for vcpu in 0..vcpus as u32 {
         let digit = |shift: u32| b"0123456789ABCDEF"[(vcpu >> shift & 0xf) as usize];
         let cpu = aml.device(&[b'C', b'P', digit(4), digit(0)]);
         aml.name(b"_HID").text(b"ACPI0007");
         aml.name(b"_UID").number(vcpu);
         aml.end(cpu);
     }
-    uart(&mut aml);
-    if let Some(pcie) = guest.pcie {
-        host(&mut aml, pcie);
-    }
-    aml.end(bus);
-    aml.0.finish()
 }
 
 /// The console as the guest finds it set up: the part of a PL011 that SBSA has.
@@ -72,11 +78,33 @@ fn uart(aml: &mut Aml) {
     aml.end(uart);
 }
 
+/// Where the parts of a PCIe host are.
+pub(super) struct Host {
+    /// Ports of configuration mechanism #1, if it has them.
+    pub ports: Option<u16>,
+    /// Memory window.
+    pub window: Span<Gpa>,
+    /// Configuration space.
+    pub ecam: Span<Gpa>,
+    /// The interrupt of its INTA; INTB to INTD follow.
+    pub intx: u32,
+}
+
+const HOST: Host = Host {
+    ports: None,
+    window: guest_map::PCI_WINDOW,
+    ecam: guest_map::ECAM,
+    intx: guest_map::INTX_INTID,
+};
+
 /// Segment 0, bus 0 upwards, and the configuration space that it takes.
-fn host(aml: &mut Aml, pcie: Pcie) {
+pub(super) fn host(aml: &mut Aml, is: &Host, dma_coherent: bool) {
     let mut resources = Fields::default();
     aml::buses(&mut resources, super::LAST_BUS.into());
-    aml::window(&mut resources, guest_map::PCI_WINDOW);
+    if let Some(first) = is.ports {
+        aml::ports(&mut resources, first, 8);
+    }
+    aml::window(&mut resources, is.window);
     let host = aml.device(b"PCI0");
     for (name, value) in [
         (b"_HID", PCI_EXPRESS_HOST),
@@ -84,16 +112,16 @@ fn host(aml: &mut Aml, pcie: Pcie) {
         (b"_UID", 0),
         (b"_SEG", 0),
         (b"_BBN", 0),
-        (b"_CCA", pcie.dma_coherent.into()),
-        (b"_CBA", guest_map::ECAM.base.0 as u32),
+        (b"_CCA", dma_coherent.into()),
+        (b"_CBA", is.ecam.base.0 as u32),
     ] {
         aml.name(name).number(value);
     }
     aml.resources(&resources);
-    routes(aml);
+    routes(aml, is.intx);
     aml.0.bytes(OSC);
     let mut resources = Fields::default();
-    aml::memory(&mut resources, guest_map::ECAM);
+    aml::memory(&mut resources, is.ecam);
     let space = aml.device(b"RES0");
     aml.name(b"_HID").number(RESERVED);
     aml.resources(&resources);
@@ -102,7 +130,7 @@ fn host(aml: &mut Aml, pcie: Pcie) {
 }
 
 /// `_PRT` (§6.2.13): interrupts of their own for the pins of all devices of bus 0.
-fn routes(aml: &mut Aml) {
+fn routes(aml: &mut Aml, intx: u32) {
     const ALL_FUNCTIONS: u32 = 0xffff;
     const DEVICES: u8 = 32;
     let pins = (0..DEVICES).flat_map(|device| (0..4).map(move |pin| (device, pin)));
@@ -112,9 +140,9 @@ fn routes(aml: &mut Aml) {
         let route = aml.package(4);
         aml.number(u32::from(device) << 16 | ALL_FUNCTIONS);
         aml.number(pin.into());
-        // No link device: an interrupt of the GIC.
+        // No link device: an interrupt of the controller itself.
         aml.number(0);
-        aml.number(intx_intid(device, pin + 1).unwrap_or(0));
+        aml.number(intx + u32::from(swizzle(device, pin)));
         aml.end(route);
     }
     aml.end(all);

@@ -69,9 +69,9 @@ pub fn gtdt() -> Vec<u8> {
 }
 
 /// Configuration space of segment 0 (PCI Firmware Specification 3.3, §4.1.2).
-pub fn mcfg() -> Vec<u8> {
+pub fn mcfg(ecam: Gpa) -> Vec<u8> {
     let mut table = Fields::table(b"MCFG", 1);
-    table.zeros(8).u64(guest_map::ECAM.base.0).u16(0);
+    table.zeros(8).u64(ecam.0).u16(0);
     table.u8(0).u8(super::LAST_BUS).zeros(4);
     table.finish()
 }

@@ -3,7 +3,7 @@
 //!
 //! [`build`] is all of it, in the order in which a guest walks it: [`efi`] leads from `/chosen` to the RSDP, [`fixed`] are
 //! the tables of one form, [`iort`] says whose DMA goes through which SMMU and which ITS, [`dsdt`] is what has no table.
-//! [`table`] and [`aml`] write them. Devices of the memory bus have no description here, and no configuration that has both
+//! [`table`] and [`aml`] write them. What partitions on x86_64 get, who have nothing but ACPI, is in `x86_64`. Devices of the memory bus have no description here, and no configuration that has both
 //! is valid.
 //!
 //! The writers are our own: acpi_tables 0.2.1 has neither GTDT nor IORT and costs 22 KiB at EL2 for the others.
@@ -14,6 +14,8 @@ mod efi;
 mod fixed;
 mod iort;
 mod table;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod x86_64;
 
 use crate::guest_map;
 use crate::guest_tree::GuestTree;
@@ -85,38 +87,70 @@ pub fn build(guest: &GuestTree<'_>, places: &Places) -> Built {
 
 /// The RSDP and all tables, at `base`.
 fn acpi(guest: &GuestTree<'_>, base: Gpa) -> Vec<u8> {
-    const RSDP_LEN: usize = 36;
-    let mut all = Fields::default();
-    all.zeros(RSDP_LEN);
-    let add = |all: &mut Fields, table: &[u8]| {
-        let len = all.0.len();
-        all.zeros(len.next_multiple_of(16) - len);
-        let at = base + all.0.len() as u64;
-        all.bytes(table);
-        at
-    };
-    let dsdt = add(&mut all, &dsdt::table(guest));
+    let mut all = Tables::new(base);
+    let dsdt = all.add(&dsdt::table(guest));
     let its = guest.pcie.is_some_and(|pcie| pcie.msi);
-    let mut tables = Vec::new();
     for table in [
         fixed::fadt(dsdt),
         fixed::madt(guest.vcpus(), its),
         fixed::gtdt(),
         fixed::spcr(),
     ] {
-        tables.push(add(&mut all, &table));
+        all.list(&table);
     }
     if let Some(pcie) = guest.pcie {
-        tables.push(add(&mut all, &fixed::mcfg()));
-        tables.push(add(&mut all, &iort::table(pcie, guest.smmus)));
+        all.list(&fixed::mcfg(guest_map::ECAM.base));
+        all.list(&iort::table(pcie, guest.smmus));
     }
-    let mut xsdt = Fields::table(b"XSDT", 1);
-    for table in tables {
-        xsdt.u64(table.0);
+    all.finish()
+}
+
+/// Tables behind their RSDP, one after the other.
+struct Tables {
+    base: Gpa,
+    all: Fields,
+    listed: Vec<Gpa>,
+}
+
+impl Tables {
+    const RSDP_LEN: usize = 36;
+
+    /// None, from `base` on.
+    fn new(base: Gpa) -> Self {
+        let mut all = Fields::default();
+        all.zeros(Self::RSDP_LEN);
+        Self {
+            base,
+            all,
+            listed: Vec::new(),
+        }
     }
-    let xsdt = add(&mut all, &xsdt.finish());
-    all.0[..RSDP_LEN].copy_from_slice(&rsdp(xsdt));
-    all.0
+
+    /// One that another one points to; where it is.
+    fn add(&mut self, table: &[u8]) -> Gpa {
+        let len = self.all.0.len();
+        self.all.zeros(len.next_multiple_of(16) - len);
+        let at = self.base + self.all.0.len() as u64;
+        self.all.bytes(table);
+        at
+    }
+
+    /// One that the XSDT lists.
+    fn list(&mut self, table: &[u8]) {
+        let at = self.add(table);
+        self.listed.push(at);
+    }
+
+    /// All of it, with the XSDT at its end and the RSDP first.
+    fn finish(mut self) -> Vec<u8> {
+        let mut xsdt = Fields::table(b"XSDT", 1);
+        for table in &self.listed {
+            xsdt.u64(table.0);
+        }
+        let xsdt = self.add(&xsdt.finish());
+        self.all.0[..Self::RSDP_LEN].copy_from_slice(&rsdp(xsdt));
+        self.all.0
+    }
 }
 
 /// ACPI 6.5, §5.2.5.3: the first checksum is of the part that ACPI 1.0 had.

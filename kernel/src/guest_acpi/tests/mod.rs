@@ -3,6 +3,7 @@
 
 mod aml;
 mod golden;
+mod x86_64;
 
 use super::{Built, PART, Places, build, checksum};
 use crate::guest_map;

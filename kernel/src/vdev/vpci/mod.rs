@@ -307,7 +307,12 @@ impl VirtualPci {
 /// The guest's interrupt of `pin` (1 = INTA; 0 = none) of a device on bus 0, swizzled as in its device tree.
 pub fn intx_intid(device: u8, pin: u8) -> Option<u32> {
     let pin = pin.checked_sub(1)?;
-    Some(guest_map::INTX_INTID + u32::from((device % 4 + pin) % 4))
+    Some(guest_map::INTX_INTID + u32::from(swizzle(device, pin)))
+}
+
+/// Which of the host's four interrupts `pin` (0 = INTA) of a device on bus 0 is.
+pub const fn swizzle(device: u8, pin: u8) -> u8 {
+    (device % 4 + pin) % 4
 }
 
 fn is_well_formed(offset: u64, size: u8) -> bool {
