@@ -1,6 +1,6 @@
 //! The ACPI tables of a partition on x86_64: all that it is told of itself. Reduced hardware (ACPI 6.5, §4.1), so neither PIC nor
 //! PIT, SMIs or fixed events; local APICs and one I/O APIC; sleep, reset and timer at the ports of
-//! [`vpower`](crate::vdev::vpower).
+//! [`vpower`].
 
 use super::aml::{self, Aml};
 use super::dsdt::{self, Host};
