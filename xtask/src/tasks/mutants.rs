@@ -67,9 +67,8 @@ impl Mutants {
             ("MODEL_LIVES", "100"),
             ("PROPTEST_CASES", "16"),
         ];
-        let first: Vec<&str> = self.first.split_whitespace().collect();
         let mut command = self.command(&program, &output);
-        command.arg("--").args(first).envs(quick);
+        command.args(first(&self.first)).envs(quick);
         let mut found = Found::new(command.status().context("cannot run cargo-mutants")?)?;
         if found == Found::Survivors {
             let mut command = self.command(&program, &output);
@@ -110,6 +109,20 @@ impl Mutants {
     }
 }
 
+/// How cargo-mutants is told the arguments of `cargo test`: those for cargo count when the tests are built, too.
+fn first(arguments: &str) -> Vec<String> {
+    let (cargo, tests) = arguments.split_once("-- ").unwrap_or((arguments, ""));
+    let mut told: Vec<_> = cargo
+        .split_whitespace()
+        .map(|argument| format!("--cargo-arg={argument}"))
+        .collect();
+    if !tests.is_empty() {
+        told.extend(["--", "--"].map(String::from));
+        told.extend(tests.split_whitespace().map(String::from));
+    }
+    told
+}
+
 /// A configuration with its rules, for `files` instead of its own.
 fn only_files(configuration: &str, files: &[String]) -> Result<String> {
     let mut table: toml::Table = configuration.parse().context(".cargo/mutants.toml")?;
@@ -119,7 +132,16 @@ fn only_files(configuration: &str, files: &[String]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::only_files;
+    use super::{first, only_files};
+
+    #[test]
+    fn what_is_for_cargo_and_what_is_for_the_tests_is_told_apart() {
+        assert_eq!(first("--lib"), ["--cargo-arg=--lib"]);
+        let both = first("--lib --test=ats -- table:: ring::");
+        let cargo = ["--cargo-arg=--lib", "--cargo-arg=--test=ats"];
+        assert_eq!(both[..2], cargo);
+        assert_eq!(both[2..], ["--", "--", "table::", "ring::"]);
+    }
 
     #[test]
     fn the_rules_stay_and_the_files_are_others() {
