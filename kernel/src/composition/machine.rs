@@ -1,6 +1,7 @@
 //! A whole machine for tests: GIC, ITS, SMMU and PCI functions that answer well enough for everything above them to run
 //! as it does in the image, and that remember what was asked of them.
 
+use super::devices::{FakeEcam, FakeIts, FakeSmmu, Logged};
 use crate::boot_info::{
     BootInfo, Cpu, Devices, Gic, Irq, Its, PlatformDevice, Smmu, StreamOf, Timer,
 };
@@ -8,19 +9,16 @@ use crate::bundle::Builder;
 use crate::config::{self, Bytes, DeviceAddress, Machine, OnFault, ResetPolicy};
 use crate::pci::fake::{FakeBus, FakeFunction, Random};
 use crate::pci::fixtures::{ITS, SMMU, edu, host_bridge, nvme, virt_host};
-use crate::pci::{Bdf, ConfigSpace, Function};
 use crate::setup;
 use crate::system::System;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::host::memory::pool;
-use arch::host::mmio::{Device, DeviceMap, Memory};
+use arch::host::mmio::{Device, DeviceMap};
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use iommu::addr::{Hpa, Span};
 use iommu::id::DeviceId;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 /// RAM of the machine.
@@ -39,232 +37,6 @@ pub const GITS: u64 = 0x0808_0000;
 const GICR: u64 = 0x080a_0000;
 const SMMU_REGISTERS: u64 = 0x0905_0000;
 const OTHER_SMMU: u64 = 0x0908_0000;
-
-/// Registers that keep what is written, and a list of the writes.
-pub struct Logged {
-    memory: Memory,
-    /// Offset and value.
-    pub writes: Mutex<Vec<(u64, u64)>>,
-}
-
-impl Logged {
-    fn new(len: u64, words: &[(u64, u64)]) -> Arc<Self> {
-        let memory = Memory::new(len);
-        for &(offset, word) in words {
-            memory.write(offset, 8, word);
-        }
-        Arc::new(Self {
-            memory,
-            writes: Mutex::default(),
-        })
-    }
-}
-
-impl Device for Logged {
-    fn read(&self, offset: u64, size: usize) -> u64 {
-        self.memory.read(offset, size)
-    }
-
-    fn write(&self, offset: u64, size: usize, value: u64) {
-        self.writes.lock().unwrap().push((offset, value));
-        // One-bit-an-interrupt state is not kept: nothing here ever becomes pending.
-        if !(0x100..0x400).contains(&(offset & 0x1_ffff)) {
-            self.memory.write(offset, size, value);
-        }
-    }
-}
-
-/// An ITS that executes what maps and unmaps (IHI 0069, 5.3).
-pub struct FakeIts {
-    frames: &'static FramePool,
-    registers: Mutex<BTreeMap<u64, u64>>,
-    /// (DeviceID, EventID) to (LPI, collection).
-    pub events: Mutex<BTreeMap<(u64, u64), (u64, u64)>>,
-    /// Events that were mapped so far.
-    pub mapped: AtomicUsize,
-    /// DeviceIDs that a command named.
-    pub named: Mutex<BTreeSet<u64>>,
-}
-
-impl FakeIts {
-    fn execute(&self, words: [u64; 4]) {
-        let (opcode, device, event) = (words[0] & 0xff, words[0] >> 32, words[1] & 0xffff_ffff);
-        let mut events = self.events.lock().unwrap();
-        if !matches!(opcode, 0x05 | 0x09 | 0x0d) {
-            self.named.lock().unwrap().insert(device);
-        }
-        match opcode {
-            0x01 => events.get_mut(&(device, event)).expect("MOVI").1 = words[2] & 0xffff,
-            0x04 | 0x0c => assert!(events.contains_key(&(device, event)), "{words:x?}"),
-            0x08 => events.retain(|(owner, _), _| *owner != device),
-            0x0a => {
-                let of = (words[1] >> 32, words[2] & 0xffff);
-                assert!(events.values().all(|(lpi, _)| *lpi != of.0), "an LPI twice");
-                events.insert((device, event), of);
-                self.mapped.fetch_add(1, Ordering::Relaxed);
-            }
-            0x0f => drop(events.remove(&(device, event)).expect("DISCARD")),
-            _ => {}
-        }
-    }
-}
-
-impl Device for FakeIts {
-    fn read(&self, offset: u64, _size: usize) -> u64 {
-        let registers = self.registers.lock().unwrap();
-        let value = registers.get(&offset).copied().unwrap_or(0);
-        match offset {
-            0x0000 => value & 1 | (!value & 1) << 31,
-            0x0008 => 0x1 | 11 << 4 | 15 << 8 | 15 << 13,
-            // CREADR: all is done at once.
-            0x0090 => registers.get(&0x88).copied().unwrap_or(0) & !1,
-            // Devices and collections, entries of 8 bytes.
-            0x0100 => value & !(0x071f << 48) | 0x0107 << 48,
-            0x0108 => value & !(0x071f << 48) | 0x0407 << 48,
-            0xffe8 => 0x3b,
-            _ => value,
-        }
-    }
-
-    fn write(&self, offset: u64, _size: usize, value: u64) {
-        let old = self.registers.lock().unwrap().insert(offset, value);
-        if offset != 0x88 {
-            return;
-        }
-        let base = self.registers.lock().unwrap()[&0x80] & 0xf_ffff_ffff_f000;
-        let mut at = old.unwrap_or(0) & 0xf_ffe0;
-        while at != value & 0xf_ffe0 {
-            self.execute([0, 8, 16, 24].map(|word| self.frames.window().read64(base + at + word)));
-            at = (at + 32) % 0x1_0000;
-        }
-    }
-}
-
-/// An SMMU that acknowledges, and consumes commands (IHI 0070, chapter 6).
-pub struct FakeSmmu {
-    frames: &'static FramePool,
-    registers: Mutex<BTreeMap<u64, u64>>,
-    /// StreamIDs whose entries it was told to forget.
-    pub streams: Mutex<BTreeSet<u64>>,
-    /// Answers to what waits: CMD_RESUME, CMD_STALL_TERM, CMD_PRI_RESP.
-    pub answers: Mutex<Vec<[u64; 2]>>,
-    /// IDR0.STALL_MODEL = 0: faults can stall.
-    pub stalls: bool,
-}
-
-impl Device for FakeSmmu {
-    fn read(&self, offset: u64, _size: usize) -> u64 {
-        let registers = self.registers.lock().unwrap();
-        let of = |offset| registers.get(&offset).copied().unwrap_or(0);
-        match offset {
-            0x00 if self.stalls => 0x0c44_101b,
-            0x00 => 0x0d44_101b,
-            0x04 => 0x0273_0010,
-            0x0c => 0x1414,
-            0x14 => 0x74,
-            0x24 => of(0x20),
-            0x44 => of(0x44) & !(1 << 31),
-            0x54 => of(0x50),
-            _ => of(offset),
-        }
-    }
-
-    fn write(&self, offset: u64, _size: usize, value: u64) {
-        let mut registers = self.registers.lock().unwrap();
-        let old = registers.insert(offset, value).unwrap_or(0);
-        // Commands are served where CMDQEN is on.
-        let enabled = registers
-            .get(&0x20)
-            .is_some_and(|control| control >> 3 & 1 != 0);
-        if offset != 0x98 || !enabled {
-            return;
-        }
-        let base = registers.get(&0x90).copied().unwrap_or(0);
-        let (log2, base) = (base & 0x1f, base & 0xf_ffff_ffff_ffe0);
-        let mut at = old;
-        while at != value {
-            let slot = base + (at & ((1 << log2) - 1)) * 16;
-            let words = [slot, slot + 8].map(|at| self.frames.window().read64(at));
-            match words[0] & 0xff {
-                0x03 => {
-                    self.streams.lock().unwrap().insert(words[0] >> 32);
-                }
-                0x41 | 0x44 | 0x45 => self.answers.lock().unwrap().push(words),
-                _ => {}
-            }
-            at = (at + 1) & ((2 << log2) - 1);
-        }
-        registers.insert(0x9c, value);
-    }
-}
-
-impl FakeSmmu {
-    /// What was written to a register last.
-    pub fn register(&self, offset: u64) -> u64 {
-        self.registers.lock().unwrap()[&offset]
-    }
-
-    /// Its registers are as out of reset.
-    pub fn power_cycle(&self) {
-        self.registers.lock().unwrap().clear();
-    }
-
-    /// The first four words of the entry of `stream`, by the two-level table (IHI 0070, 5.1).
-    pub fn entry(&self, stream: u64) -> [u64; 4] {
-        let ram = self.frames.window();
-        let first = (self.register(0x80) & 0xf_ffff_ffff_ffc0) + (stream >> 8) * 8;
-        let second = ram.read64(first) & 0xf_ffff_ffff_ffc0;
-        assert_ne!(second, 0, "no table for {stream:#x}");
-        [0, 8, 16, 24].map(|word| ram.read64(second + (stream & 0xff) * 64 + word))
-    }
-
-    /// Writes the record of an event (7.2).
-    pub fn report(&self, words: [u64; 4]) {
-        let (base, prod) = (self.register(0xa0), self.register(0x1_00a8));
-        let (log2, base) = (base & 0x1f, base & 0xf_ffff_ffff_ffe0);
-        let at = base + (prod & ((1 << log2) - 1)) * 32;
-        for (offset, word) in (0..).step_by(8).zip(words) {
-            self.frames.window().write64(at + offset, word);
-        }
-        let next = (prod + 1) & ((2 << log2) - 1);
-        self.registers.lock().unwrap().insert(0x1_00a8, next);
-    }
-}
-
-/// The buses behind an ECAM window.
-pub struct FakeEcam(pub Mutex<FakeBus>);
-
-impl FakeEcam {
-    fn place(offset: u64) -> (Function, u16) {
-        let function = Function {
-            segment: 0,
-            bdf: Bdf::from_requester_id((offset >> 12) as u16),
-        };
-        (function, offset as u16 & 0xfff)
-    }
-}
-
-impl Device for FakeEcam {
-    fn read(&self, offset: u64, size: usize) -> u64 {
-        let (function, register) = Self::place(offset);
-        let mut bus = self.0.lock().unwrap();
-        match size {
-            1 => bus.read8(function, register).into(),
-            2 => bus.read16(function, register).into(),
-            _ => bus.read32(function, register).into(),
-        }
-    }
-
-    fn write(&self, offset: u64, size: usize, value: u64) {
-        let (function, register) = Self::place(offset);
-        let mut bus = self.0.lock().unwrap();
-        match size {
-            1 => bus.write8(function, register, value as u8),
-            2 => bus.write16(function, register, value as u16),
-            _ => bus.write32(function, register, value as u32),
-        }
-    }
-}
 
 /// The machine without software, and what it remembers.
 #[derive(Clone)]
@@ -315,23 +87,8 @@ impl Hardware {
                 .write(base + 8, 8, cpu << 32 | cpu << 8 | last << 4 | 1);
             redistributors.memory.write(base + 0xffe8, 4, 0x3b);
         }
-        let its = Arc::new(FakeIts {
-            frames,
-            registers: Mutex::default(),
-            events: Mutex::default(),
-            mapped: AtomicUsize::new(0),
-            named: Mutex::default(),
-        });
-        let smmu = || {
-            Arc::new(FakeSmmu {
-                frames,
-                registers: Mutex::default(),
-                streams: Mutex::default(),
-                answers: Mutex::default(),
-                stalls,
-            })
-        };
-        let (smmu, other_smmu) = (smmu(), smmu());
+        let its = FakeIts::new(frames);
+        let (smmu, other_smmu) = (FakeSmmu::new(frames, stalls), FakeSmmu::new(frames, stalls));
         let ecam = Arc::new(FakeEcam(Mutex::new(FakeBus::new(alloc::vec![(0, roots)]))));
         let host = virt_host();
         let map = DeviceMap::default()

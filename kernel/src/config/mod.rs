@@ -7,6 +7,7 @@
 
 mod discovered;
 mod facts;
+mod path;
 mod placement;
 mod problem;
 pub mod record;
@@ -17,11 +18,12 @@ pub use discovered::discovered;
 pub use facts::{
     Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Stream,
 };
+pub use path::{Name, Path, Step};
 pub use placement::{
     DTB_LEN, Mapping, NoRoom, NoWindow, Placement, guest_addresses, place, place_memory,
     place_registers,
 };
-pub use problem::{Name, Path, Problem, Rule, Step};
+pub use problem::{Problem, Rule};
 pub use text::{Bytes, DeviceAddress, PciAddress, TextError};
 pub use validate::validate;
 

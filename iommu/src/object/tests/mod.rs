@@ -12,11 +12,13 @@ use crate::addr::{Iova, Span};
 use crate::id::DeviceId;
 
 mod attach;
+mod events;
 mod hwpt;
 mod ioas;
 mod lacks;
 mod life;
 mod lifecycle;
+mod mappings;
 mod nth;
 #[cfg(loom)]
 mod orders;

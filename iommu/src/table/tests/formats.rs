@@ -403,4 +403,6 @@ fn agree<F: Walked>(shape: Shape, ops: Vec<Op>) {
         table.counters().table_bytes,
         table.layout().root_bytes() as u64
     );
+    table.retire(Invalidated::complete());
+    assert_eq!(ram.live(), 0);
 }

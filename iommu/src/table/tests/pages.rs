@@ -129,5 +129,7 @@ proptest! {
         check(&ram, &table, &BTreeMap::new(), from, true);
         prop_assert_eq!(ram.live(), live);
         prop_assert_eq!(table.counters().table_bytes, K4);
+        table.retire(Invalidated::complete());
+        prop_assert_eq!(ram.live(), 0);
     }
 }

@@ -173,6 +173,8 @@ fn storm<F: Walked>(shape: Shape, mut seed: u64) {
             assert_eq!(seen, model[*probe as usize], "after");
         }
     }
+    table.retire(Invalidated::complete());
+    assert_eq!(ram.live(), 0);
 }
 
 #[test]
