@@ -11,18 +11,20 @@ fn main() {
     let root = var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let script = format!("{root}/../linker/{arch}.ld");
     println!("cargo:rerun-if-changed={script}");
-    for arg in [
-        &format!("--script={script}"),
-        "-pie",
-        "--no-dynamic-linker",
-        // A prebuilt `core` has addresses in its constants. They are relocated before anything is read-only.
-        "-znotext",
-        "-znorelro",
-        "-znognustack",
-        "--build-id=none",
-        // A bit instead of 24 bytes for each.
-        "--pack-dyn-relocs=relr",
-    ] {
+    println!("cargo:rustc-link-arg-bins=--script={script}");
+    let common = ["--build-id=none", "-znorelro", "-znognustack"];
+    let own: &[&str] = match arch.as_str() {
+        "aarch64" => &[
+            "-pie",
+            "--no-dynamic-linker",
+            // A prebuilt `core` has addresses in its constants. They are relocated before anything is read-only.
+            "-znotext",
+            // A bit instead of 24 bytes for each.
+            "--pack-dyn-relocs=relr",
+        ],
+        _ => &["-no-pie"],
+    };
+    for arg in common.iter().chain(own) {
         println!("cargo:rustc-link-arg-bins={arg}");
     }
 }

@@ -95,7 +95,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
     let boot_cpu = boot_info
         .cpus
         .iter()
-        .position(|other| other.mpidr == cpu::mpidr())
+        .position(|other| other.id == cpu::mpidr())
         .unwrap_or_else(|| panic!("CPU {:#x} is not one of firmware's", cpu::mpidr()));
     cpu::set_index(boot_cpu);
 

@@ -1,12 +1,18 @@
-//! Who called whom, by the chain of frame records (AAPCS64 6.4.6), with names if the bundle has a symbol table.
+//! Who called whom, by the chain of frame records (AAPCS64 6.4.6; System V ABI for x86-64, 3.2.2), with names if the bundle has a symbol table.
 
 use crate::image;
-use arch::aarch64::{area, exceptions};
+use arch::{area, exceptions};
 use core::arch::asm;
 use core::fmt::Write;
 use kernel::bundle::Bundle;
 use kernel::symbols::Symbols;
 use spin::once::Once;
+
+/// So many bytes before the address that it returns to is in a call.
+#[cfg(target_arch = "aarch64")]
+const CALL: u64 = 4;
+#[cfg(target_arch = "x86_64")]
+const CALL: u64 = 1;
 
 /// Most callers that are printed.
 const LIMIT: usize = 48;
@@ -27,8 +33,8 @@ pub fn use_symbols_of(bundle: &'static [u8]) {
 pub fn print(out: &mut impl Write) {
     let (mut record, mut depth) = match exceptions::fatal_frame() {
         Some(frame) => {
-            line(out, 0, frame.elr, frame.elr);
-            (frame.x[29], 1)
+            line(out, 0, frame.pc(), frame.pc());
+            (frame.frame_pointer(), 1)
         }
         None => (frame_pointer(), 0),
     };
@@ -48,7 +54,7 @@ pub fn print(out: &mut impl Write) {
             break;
         }
         // The call is the instruction before the one that is returned to.
-        line(out, depth, back, back - 4);
+        line(out, depth, back, back.wrapping_sub(CALL));
         depth += 1;
         // Stacks grow down, so callers' records are at higher addresses: the chain ends.
         if caller <= record {
@@ -78,6 +84,14 @@ fn line(out: &mut impl Write, depth: usize, address: u64, instruction: u64) {
 fn frame_pointer() -> u64 {
     let record;
     // SAFETY: reads a register.
-    unsafe { asm!("mov {}, x29", out(reg) record, options(nomem, nostack, preserves_flags)) };
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        asm!("mov {}, x29", out(reg) record, options(nomem, nostack, preserves_flags))
+    };
+    // SAFETY: as above.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        asm!("mov {}, rbp", out(reg) record, options(nomem, nostack, preserves_flags))
+    };
     record
 }

@@ -1,5 +1,6 @@
 //! Where the parts of the image are.
 
+#[cfg(target_arch = "aarch64")]
 use core::arch::asm;
 use core::ops::Range;
 
@@ -11,13 +12,17 @@ unsafe extern "C" {
     static __data_end: u8;
     static __boot_area: u8;
     static __bundle_start: u8;
+    #[cfg(target_arch = "x86_64")]
+    static __bundle_len: u64;
 }
 
 /// Offset of `image_size` in the header of an arm64 Image.
+#[cfg(target_arch = "aarch64")]
 const IMAGE_SIZE: usize = 16;
 
 /// Address of a symbol of the linker script. Those behind the early heap are farther away than the 1 MiB that compiled code
 /// looks for symbols in, the tiny code model.
+#[cfg(target_arch = "aarch64")]
 macro_rules! address {
     ($symbol:ident) => {{
         let address: u64;
@@ -33,6 +38,14 @@ macro_rules! address {
         };
         address
     }};
+}
+
+/// Address of a symbol of the linker script.
+#[cfg(target_arch = "x86_64")]
+macro_rules! address {
+    ($symbol:ident) => {
+        (&raw const $symbol).addr() as u64
+    };
 }
 
 /// Instructions.
@@ -66,6 +79,22 @@ pub fn whole() -> Range<u64> {
 }
 
 /// The bundle, empty if nothing was appended.
+#[cfg(target_arch = "x86_64")]
+pub fn bundle_range() -> Range<u64> {
+    // SAFETY: the linker script has a word there, which is never written once the image runs.
+    let len = unsafe { (&raw const __bundle_len).read_volatile() };
+    let start = address!(__bundle_start);
+    start..start + len
+}
+
+/// The bundle, and before it the page that says how long it is.
+#[cfg(target_arch = "x86_64")]
+pub fn bundle_segment() -> Range<u64> {
+    address!(__bundle_len)..bundle_range().end
+}
+
+/// The bundle, empty if nothing was appended.
+#[cfg(target_arch = "aarch64")]
 pub fn bundle_range() -> Range<u64> {
     let header = (&raw const __image_start).wrapping_add(IMAGE_SIZE);
     // SAFETY: the header starts the image and is aligned; it is never written once the image runs.
@@ -78,6 +107,6 @@ pub fn bundle_range() -> Range<u64> {
 pub fn bundle() -> &'static [u8] {
     let range = bundle_range();
     let start = core::ptr::with_exposed_provenance(range.start as usize);
-    // SAFETY: the boot protocol has `image_size` bytes in memory; they are mapped, read-only, and never written.
+    // SAFETY: the boot protocol has all of it in memory; they are mapped, read-only, and never written.
     unsafe { core::slice::from_raw_parts(start, (range.end - range.start) as usize) }
 }

@@ -1,7 +1,7 @@
 //! What each part of RAM is for, decided before anything is touched.
 
 use alloc::vec::Vec;
-use arch::aarch64::area;
+use arch::area;
 use core::ops::Range;
 use kernel::gather::Gather;
 
@@ -106,7 +106,7 @@ fn cut(ranges: &mut Vec<Range<u64>>, hole: &Range<u64>) {
 #[cfg(test)]
 mod tests {
     use super::{HEAP, LayoutError, cut, plan};
-    use arch::aarch64::area;
+    use arch::area;
     use core::ops::Range;
     use core::slice::from_ref;
 

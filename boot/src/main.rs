@@ -1,7 +1,7 @@
 //! The bootable binary: from the first instruction to [`kernel::start`].
 //!
-//! `aarch64.S` is the first instruction, `aarch64` what follows, step by step; `efi` is what happens before that while
-//! UEFI still runs, `root_pointer` where ACPI's tables are. [`boot::fdt`] and [`boot::acpi_tables`] read what firmware
+//! `aarch64.S` and `x86_64.S` are the first instruction, `aarch64` and `x86_64` what follows, step by step; `efi` is what
+//! happens before that while UEFI still runs, `start_info` what PVH says, `root_pointer` where ACPI's tables are. [`boot::fdt`] and [`boot::acpi_tables`] read what firmware
 //! says, [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine
 //! needs.
 //! On a host it is an ordinary program that does nothing: its pure modules are tested there.
@@ -14,17 +14,18 @@
 
 extern crate alloc;
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod aarch64;
 #[cfg(target_os = "none")]
 mod backtrace;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+#[cfg_attr(target_arch = "x86_64", path = "deny_vtd.rs")]
 mod deny;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod early_map;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod efi;
 #[cfg(target_os = "none")]
 mod heap;
@@ -34,6 +35,10 @@ mod layout;
 #[cfg(target_os = "none")]
 mod panic;
 mod root_pointer;
+#[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
+mod start_info;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod x86_64;
 
 #[cfg(not(target_os = "none"))]
 fn main() {}

@@ -1,7 +1,7 @@
 //! The end: what happened, where, and how it came there. Then the machine is switched off.
 
 use crate::{backtrace, console};
-use arch::aarch64::{cpu, power};
+use arch::{cpu, power};
 use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ static PANICKING: AtomicUsize = AtomicUsize::new(0);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    #[cfg(target_arch = "aarch64")]
     if !cpu::at_el2() {
         cpu::halt();
     }
@@ -35,6 +36,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     let _ = writeln!(raw, ":\n{}", info.message());
     backtrace::print(&mut raw);
+    #[cfg(target_arch = "aarch64")]
     let _ = kernel::last_events(&mut raw);
     let _ = writeln!(raw, "Sluice stopped.");
     console::drain();

@@ -46,6 +46,7 @@ tables! {
     Mcfg = MCFG;
     Spcr = SPCR;
     Iort = IORT;
+    Dmar = DMAR;
 }
 
 /// The tables that the root pointer at `rsdp` leads to.
@@ -63,7 +64,20 @@ pub unsafe fn find<'a>(rsdp: usize) -> Result<Tables<'a>, AcpiError> {
         mcfg: bytes::<Mcfg>(&tables),
         spcr: bytes::<Spcr>(&tables),
         iort: bytes::<Iort>(&tables),
+        dsdt: dsdt(&tables),
+        dmar: bytes::<Dmar>(&tables),
     })
+}
+
+/// The crate gives its contents only.
+fn dsdt<'a>(tables: &AcpiTables<Identity>) -> Option<&'a [u8]> {
+    if !cfg!(any(target_arch = "x86_64", test)) {
+        return None;
+    }
+    let table = tables.dsdt().ok()?;
+    let start: *const u8 = core::ptr::with_exposed_provenance(table.address);
+    // SAFETY: `find`'s caller has the whole table mapped.
+    Some(unsafe { core::slice::from_raw_parts(start, table.length as usize) })
 }
 
 fn bytes<'a, T: AcpiTable>(tables: &AcpiTables<Identity>) -> Option<&'a [u8]> {

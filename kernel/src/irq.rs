@@ -50,7 +50,7 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
 /// Serves what is pending while this CPU does something long, so that nobody waits for it whose interrupts come here: other
 /// partitions' functions, the IOMMUs, the console. The caller holds no lock.
 pub fn serve_meanwhile() {
-    match crate::SYSTEM.get() {
+    match crate::start::SYSTEM.get() {
         Some(system) => {
             let owner = system.owner(arch::cpu::index());
             let guest = owner.map(|owner| (&system.partitions[owner.partition], owner.vcpu));

@@ -1,7 +1,7 @@
 //! Policy: what a partition is, what it sees, and what happens when it, or its devices, step outside.
 //!
 //! A walk through it, in the order of a start: [`boot_info`] is all that firmware told us, [`bundle`] and [`config`]
-//! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them. From there on each CPU
+//! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them (see [`start()`]). From there on each CPU
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
 //! [`guest_tree`] or [`guest_acpi`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
 //! devices of other buses; [`life`] and [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is;
@@ -18,156 +18,67 @@ pub mod bundle;
 mod composition;
 pub mod config;
 pub mod console;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod devices;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod dma;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod gate;
 pub mod gather;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_acpi;
 pub mod guest_map;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod input;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod instruction;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod intx;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod irq;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod life;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod load;
 pub mod lock;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod machine;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod messages;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod mmio;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod monitor;
 pub mod output;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod partition;
 #[cfg(target_arch = "x86_64")]
 pub mod pc_boot;
 pub mod pci;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod platform;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod setup;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+mod start;
 pub mod symbols;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod system;
 pub mod terminal;
 pub mod tick;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod trace;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vcpu;
 pub mod vdev;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod viommu;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod x86_64;
 
-use alloc::vec::Vec;
-use arch::memory::FramePool;
-use arch::mmio::MmioPool;
-use boot_info::{BootInfo, Devices};
-use core::sync::atomic::Ordering;
-use spin::Once;
-use system::System;
-
-/// What the kernel starts from: the machine, and all of it that is not in use.
-#[derive(Debug)]
-pub struct Start {
-    /// What firmware says of the machine.
-    pub boot_info: BootInfo,
-    /// Number of the CPU that boots, in [`BootInfo::cpus`].
-    pub boot_cpu: usize,
-    /// Free RAM.
-    pub frames: &'static FramePool,
-    /// Device registers.
-    pub mmio: MmioPool,
-    /// Devices on the memory bus that could be given away.
-    pub devices: Devices,
-    /// How many bytes of the heap are in use.
-    pub heap_in_use: fn() -> usize,
-    /// Since when all DMA is denied, in nanoseconds of the counter.
-    pub denied_ns: u64,
-    /// What was packed behind the image; empty if nothing was.
-    pub bundle: &'static [u8],
-}
-
-/// All that runs, once it is built.
-static SYSTEM: Once<System> = Once::new();
-
-/// Writes what each CPU did last, for a panic: without a lock, and nothing if it is too early.
-pub fn last_events(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
-    const EACH: usize = 8;
-    match SYSTEM.get() {
-        Some(system) => system.trace.dump(EACH, out),
-        None => Ok(()),
-    }
-}
-
-/// Takes the machine over. What cannot be done is said, and the machine stops.
-pub fn start(start: Start) -> ! {
-    let Start {
-        boot_info,
-        boot_cpu,
-        frames,
-        mut mmio,
-        devices,
-        heap_in_use,
-        denied_ns,
-        bundle,
-    } = start;
-    if let Some(uart) = &boot_info.uart
-        && let Ok(registers) = mmio.take(uart.registers.base.0, uart.registers.len)
-    {
-        terminal::open(arch::pl011::Pl011::new(registers));
-    }
-    say!("all dma is denied, {denied_ns} ns after the counter started");
-    match setup::build(&boot_info, devices, boot_cpu, frames, &mut mmio, bundle) {
-        Ok(mut system) => {
-            system.heap_in_use = heap_in_use;
-            run(SYSTEM.call_once(|| system), &boot_info, boot_cpu)
-        }
-        Err(error) => {
-            say!("cannot start: {error}");
-            terminal::flush();
-            arch::power::off()
-        }
-    }
-}
-
-/// Starts the other CPUs and every partition that starts by itself, and does this CPU's own part.
-fn run(system: &'static System, boot_info: &BootInfo, boot_cpu: usize) -> ! {
-    if let Err(error) = system.listen_here(boot_cpu) {
-        say!("CPU {boot_cpu}: GIC: {error}");
-    }
-    system.listen(boot_cpu);
-    tick::by(arch::clock::now_ns());
-    let mut missing = Vec::new();
-    for (index, cpu) in boot_info.cpus.iter().enumerate() {
-        if index != boot_cpu
-            && let Err(error) = arch::cpu::start(index, cpu.mpidr, enter)
-        {
-            say!("CPU {index} does not start: {error}");
-            missing.push(index);
-        }
-    }
-    for partition in &system.partitions {
-        if !partition.config.autostart {
-            say!("{}: is not started by itself", partition.name());
-        } else if let Some(cpu) = partition.cpus.iter().find(|cpu| missing.contains(cpu)) {
-            say!("{}: cannot start without CPU {cpu}", partition.name());
-        } else {
-            partition.start(system);
-        }
-    }
-    // There may be none that runs, or none any more.
-    system.may_end.store(true, Ordering::Release);
-    system.end_if_idle();
-    vcpu::run(system, boot_cpu)
-}
-
-/// Where every other CPU comes out.
-fn enter(cpu: usize) -> ! {
-    let Some(system) = SYSTEM.get() else {
-        arch::cpu::halt()
-    };
-    if let Err(error) = system
-        .gic
-        .init_cpu(cpu)
-        .and_then(|()| system.listen_here(cpu))
-    {
-        say!("CPU {cpu}: GIC: {error}");
-        arch::cpu::halt()
-    }
-    vcpu::run(system, cpu)
-}
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+pub use start::{Start, last_events, start};
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub use x86_64::{Start, start};

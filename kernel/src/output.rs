@@ -7,7 +7,7 @@
 
 use crate::console::Sink;
 use alloc::collections::VecDeque;
-use arch::pl011::Pl011;
+use arch::Uart;
 
 /// Bytes that are kept at most: a third of a second at 115,200 baud.
 const CAPACITY: usize = 4096;
@@ -21,13 +21,13 @@ const LIMIT: usize = 3072;
 /// See the module's description.
 pub struct Output {
     /// For the other direction as well.
-    pub uart: Pl011,
+    pub uart: Uart,
     waiting: VecDeque<u8>,
 }
 
 impl Output {
     /// Nothing waits.
-    pub fn new(uart: Pl011) -> Self {
+    pub fn new(uart: Uart) -> Self {
         Self {
             uart,
             waiting: VecDeque::with_capacity(CAPACITY),

@@ -7,8 +7,8 @@ use crate::lock::Mutex;
 use crate::output::Output;
 use crate::tick;
 use alloc::vec::Vec;
+use arch::Uart;
 use arch::clock;
-use arch::pl011::Pl011;
 use core::fmt::Arguments;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,7 +43,7 @@ macro_rules! say {
 }
 
 /// From here on what is said is heard.
-pub fn open(uart: Pl011) {
+pub fn open(uart: Uart) {
     *TERMINAL.lock() = Some(Terminal {
         console: Console::new([]),
         output: Output::new(uart),

@@ -1,6 +1,7 @@
 //! What `cargo xtask test` runs on the host: checks of the sources, and each crate's own tests, counted one by one as
 //! libtest prints them.
 
+use crate::arch::Arch;
 use crate::progress::Step;
 use crate::project;
 use crate::setup::toolchain;
@@ -70,19 +71,21 @@ const CHECKS: &[Check] = &[
     },
 ];
 
-/// What is compiled for the bare machine. The small guests by themselves: together they would share features, and an
+/// What is compiled for which bare machine. The small guests by themselves: together they would share features, and an
 /// allocator that they do not have.
-const BARE_PACKAGES: [&[&str]; 3] = [
-    &["-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot"],
-    &["-p", "payloads"],
-    &["-p", "linux-payloads"],
+const BARE_PACKAGES: [(Arch, &[&str]); 4] = [
+    (Arch::Aarch64, HYPERVISOR),
+    (Arch::Aarch64, &["-p", "payloads"]),
+    (Arch::Aarch64, &["-p", "linux-payloads"]),
+    (Arch::X86_64, HYPERVISOR),
 ];
+const HYPERVISOR: &[&str] = &["-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot"];
 
 /// `cargo SUBCOMMAND` on each group of [`BARE_PACKAGES`].
 fn bare_cargo(subcommand: &str, before: &[&str], after: &[&str]) -> Result<Vec<Expression>> {
-    let bare = toolchain::bare()?;
-    let commands = BARE_PACKAGES.map(|packages| {
-        let mut args = toolchain::cargo(bare, subcommand);
+    let commands = BARE_PACKAGES.map(|(arch, packages)| {
+        let bare = toolchain::bare(arch)?;
+        let mut args = toolchain::cargo(bare, arch, subcommand);
         let own = [&["--quiet"], before, packages, after].concat();
         args.extend(own.into_iter().map(OsString::from));
         toolchain::expression(bare, &args)

@@ -6,6 +6,7 @@
 //! [`host_tests`] and [`cases`] are the tests, [`figures`] what is measured; [`project`] says where things lie,
 //! [`progress`] how a step is shown.
 
+mod arch;
 mod cases;
 mod config;
 mod figures;

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Longest name that is kept, in bytes: generic code can have names of kilobytes.
 const MAX_NAME: usize = 120;
 
-/// Address and readable name of every function of the program at `elf`, which is linked at 0.
+/// Address and readable name of every function of the program at `elf`, which is linked below 4 GiB.
 pub fn functions(elf: &Path) -> Result<Vec<(u32, String)>> {
     let bytes = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     let program = ElfFile64::<LittleEndian>::parse(bytes.as_slice())

@@ -1,6 +1,6 @@
 //! The generic timer's physical count (Arm ARM D12.1).
 
-use super::rate;
+use crate::rate;
 use core::arch::asm;
 
 /// The count, in ticks.

@@ -33,6 +33,18 @@ pub struct ExceptionFrame {
     zero: u64,
 }
 
+impl ExceptionFrame {
+    /// Where it happened.
+    pub fn pc(&self) -> u64 {
+        self.elr
+    }
+
+    /// x29: the frame record of the function where it happened.
+    pub fn frame_pointer(&self) -> u64 {
+        self.x[29]
+    }
+}
+
 impl fmt::Display for ExceptionFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = ["synchronous exception", "IRQ", "FIQ", "SError"];

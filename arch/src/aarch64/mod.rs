@@ -30,8 +30,6 @@ pub mod mmu;
 pub mod pl011;
 #[cfg(target_os = "none")]
 pub mod power;
-#[cfg(any(target_os = "none", test))]
-mod rate;
 pub mod stage2;
 #[cfg(target_os = "none")]
 pub mod timer;

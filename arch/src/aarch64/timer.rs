@@ -2,8 +2,9 @@
 //!
 //! Its interrupt is a level, high from the deadline on, until [`off`] or a later deadline.
 
+use super::clock;
 use super::sysreg::read;
-use super::{clock, rate};
+use crate::rate;
 use core::arch::asm;
 
 /// `CNTHP_CTL_EL2` (D24.10.5): ENABLE; IMASK stays 0.

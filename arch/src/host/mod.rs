@@ -10,3 +10,5 @@ pub mod power;
 pub mod stage2;
 pub mod timer;
 pub mod x86_guest;
+
+pub use crate::aarch64::area;

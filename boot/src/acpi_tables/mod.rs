@@ -2,7 +2,8 @@
 //!
 //! The binary has the `acpi` crate find the tables and check their checksums; what is in them is read here, field by
 //! field, because that crate trusts lengths that firmware wrote. [`parse`] lists the pieces in the order of the structure
-//! that it fills; [`iort`] is who translates whose DMA and messages on Arm, [`dmar`] on x86.
+//! that it fills; [`iort`] is who translates whose DMA and messages on Arm, [`dmar`] on x86. [`parse_pc`] is the same for
+//! x86_64.
 //!
 //! Sections are those of the ACPI Specification 6.5 unless said otherwise. Windows of host bridges and INTx routes are
 //! AML, which is not read: BARs stay where firmware has put them, and functions have messages only.
@@ -10,8 +11,10 @@
 pub mod dmar;
 mod fields;
 mod iort;
+mod pc;
 #[cfg(test)]
 mod tests;
+pub mod units;
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -22,6 +25,8 @@ use iommu::addr::{Hpa, Span};
 use kernel::boot_info::{BootInfo, Cpu, Gic, Irq, Its, PcieHost, PsciConduit, Timer, Uart};
 
 use fields::Fields;
+
+pub use pc::parse as parse_pc;
 
 /// Affinity fields of `MPIDR_EL1` (DDI 0487, D24.2): Aff3 and Aff2 to Aff0.
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
@@ -49,6 +54,8 @@ pub enum Table {
     Iort,
     /// DMA Remapping Table (VT-d, chapter 8).
     Dmar,
+    /// Differentiated System Description Table (§5.2.11.1).
+    Dsdt,
 }
 
 impl fmt::Display for Table {
@@ -62,6 +69,7 @@ impl fmt::Display for Table {
             Self::Spcr => "SPCR",
             Self::Iort => "IORT",
             Self::Dmar => "DMAR",
+            Self::Dsdt => "DSDT",
         })
     }
 }
@@ -105,6 +113,10 @@ pub struct Tables<'a> {
     pub spcr: Option<&'a [u8]>,
     /// Who translates what.
     pub iort: Option<&'a [u8]>,
+    /// AML, of which one name is looked for.
+    pub dsdt: Option<&'a [u8]>,
+    /// Who translates what, on x86.
+    pub dmar: Option<&'a [u8]>,
 }
 
 /// The whole machine but its memory, which is not in ACPI.
@@ -174,10 +186,10 @@ fn interrupts(madt: Fields<'_>) -> Result<(Vec<Cpu>, Gic), AcpiError> {
                     continue;
                 }
                 let mpidr = entry.u64(68)?;
-                if mpidr & !MPIDR_AFFINITY != 0 || cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+                if mpidr & !MPIDR_AFFINITY != 0 || cpus.iter().any(|cpu| cpu.id == mpidr) {
                     return Err(entry.bad(68));
                 }
-                cpus.push(Cpu { mpidr });
+                cpus.push(Cpu { id: mpidr });
                 let intid = entry.u32(56)?;
                 if intid != 0 && maintenance.is_none() {
                     maintenance = Some(Irq {

@@ -220,10 +220,10 @@ fn cpus(tree: &Tree<'_>) -> Result<Vec<Cpu>, FdtError> {
             continue;
         }
         let mpidr = tree.unit(node).map_err(bad)?;
-        if mpidr & !MPIDR_AFFINITY != 0 || cpus.iter().any(|cpu| cpu.mpidr == mpidr) {
+        if mpidr & !MPIDR_AFFINITY != 0 || cpus.iter().any(|cpu| cpu.id == mpidr) {
             return Err(bad("reg"));
         }
-        cpus.push(Cpu { mpidr });
+        cpus.push(Cpu { id: mpidr });
     }
     if cpus.is_empty() {
         return Err(FdtError::Missing(Item::Cpu));

@@ -77,7 +77,7 @@ fn reads_qemu_virt_as_documented() {
     assert_eq!(info.model, "linux,dummy-virt");
     assert_eq!(info.memory, [span(0x4000_0000, 2 << 30)]);
     assert_eq!(info.reserved, []);
-    let mpidrs: Vec<u64> = info.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    let mpidrs: Vec<u64> = info.cpus.iter().map(|cpu| cpu.id).collect();
     assert_eq!(mpidrs, [0, 1, 2, 3]);
     assert_eq!(info.psci, Some(PsciConduit::Smc));
     assert_eq!(
@@ -205,7 +205,7 @@ fn cpus_that_psci_cannot_start_are_left_out() {
         }
         unset(tree, "/cpus/cpu@0", "enable-method");
     });
-    assert_eq!(alone.unwrap().cpus, [Cpu { mpidr: 0 }]);
+    assert_eq!(alone.unwrap().cpus, [Cpu { id: 0 }]);
 }
 
 #[test]
@@ -216,12 +216,7 @@ fn wide_cpu_numbers_keep_aff3() {
             set(tree, &std::format!("/cpus/cpu@{cpu}"), "reg", [1, cpu << 8]);
         }
     });
-    assert_eq!(
-        info.unwrap().cpus[3],
-        Cpu {
-            mpidr: 0x1_0000_0300
-        }
-    );
+    assert_eq!(info.unwrap().cpus[3], Cpu { id: 0x1_0000_0300 });
 }
 
 #[test]

@@ -34,13 +34,19 @@ pub struct BootInfo {
     pub smmus: Vec<Smmu>,
     /// VT-d units, and what firmware says for all of them.
     pub dmar: Dmar,
+    /// I/O APICs.
+    pub io_apics: Vec<IoApic>,
+    /// Interrupts of ISA devices that are not at the I/O APICs' input of their own number.
+    pub isa_interrupts: Vec<IsaInterrupt>,
+    /// ACPI's fixed hardware, on x86_64.
+    pub fixed: Option<FixedHardware>,
 }
 
 /// One CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cpu {
-    /// `MPIDR_EL1` affinity fields.
-    pub mpidr: u64,
+    /// What firmware calls it: the affinity fields of `MPIDR_EL1`; on x86_64 the x2APIC ID.
+    pub id: u64,
 }
 
 /// The instruction that reaches PSCI.
@@ -189,6 +195,43 @@ pub struct Smmu {
     pub gerror_irq: Option<Irq>,
     /// Table walks snoop CPU caches.
     pub dma_coherent: bool,
+}
+
+/// One I/O APIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoApic {
+    /// Its own name, by which the DMAR table speaks of it.
+    pub id: u8,
+    /// Registers.
+    pub registers: Span<Hpa>,
+    /// Number of its first input among those of all.
+    pub first: u32,
+}
+
+/// Where the interrupt of an ISA device arrives (ACPI 6.5, 5.2.12.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IsaInterrupt {
+    /// Its number on the ISA bus.
+    pub isa: u8,
+    /// The input among those of all I/O APICs.
+    pub input: u32,
+    /// Edge-triggered; level otherwise.
+    pub edge: bool,
+    /// Active low; high otherwise.
+    pub low: bool,
+}
+
+/// Registers of ACPI's fixed hardware, as ports (ACPI 6.5, 4.8.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FixedHardware {
+    /// The power management timer.
+    pub timer: Option<u16>,
+    /// `PM1a_CNT_BLK` and `PM1b_CNT_BLK`, 0 where there is none.
+    pub control: [u16; 2],
+    /// `SLP_TYPx` of S5 for each of them, if the DSDT says it in so many words.
+    pub soft_off: Option<[u8; 2]>,
+    /// The reset register, and what is written to it.
+    pub reset: Option<(u16, u8)>,
 }
 
 /// A device on the memory bus, or what might be one: a node of the device tree.

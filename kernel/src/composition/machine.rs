@@ -234,7 +234,7 @@ pub fn boot_info() -> BootInfo {
     let irq = |intid, edge| Some(Irq { intid, edge });
     BootInfo {
         memory: alloc::vec![span(RAM, RAM_LEN)],
-        cpus: (0..CPUS).map(|mpidr| Cpu { mpidr }).collect(),
+        cpus: (0..CPUS).map(|mpidr| Cpu { id: mpidr }).collect(),
         gic: Some(Gic {
             distributor: span(GICD, 0x1_0000),
             redistributors: alloc::vec![span(GICR, CPUS * 0x2_0000)],

@@ -95,7 +95,7 @@ mod tests {
             dma_coherent: true,
         };
         BootInfo {
-            cpus: vec![Cpu { mpidr: 0 }; 3],
+            cpus: vec![Cpu { id: 0 }; 3],
             smmus: vec![smmu],
             ..BootInfo::default()
         }

@@ -56,7 +56,7 @@ pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic,
         .iter()
         .map(|region| take(mmio, region))
         .try_gather()?;
-    let cpus: Vec<u64> = info.cpus.iter().map(|cpu| cpu.mpidr).gather();
+    let cpus: Vec<u64> = info.cpus.iter().map(|cpu| cpu.id).gather();
     let gic = Gic::new(distributor, redistributors, None, &cpus).map_err(SetupError::Gic)?;
     gic.init_cpu(boot_cpu).map_err(SetupError::Gic)?;
     Ok(gic)

@@ -12,19 +12,24 @@ pub mod interrupts;
 pub mod msi;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod msr;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod sysreg;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod v16550;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vgic;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vioapic;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vits;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vlapic;
 pub mod vpci;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod vpower;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vpsci;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vuart;
 
 /// A set of a partition's vCPUs, by number: those to kick after an effect.

@@ -17,7 +17,9 @@ mod sriov;
 mod stream_table;
 mod viommu;
 mod walk;
+mod x86;
 
+use crate::arch::Arch;
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit::{self, Tool};
 use crate::tasks::build::{self, Profile, Program};
@@ -58,6 +60,7 @@ pub fn all() -> Vec<Case> {
         platform::CASES,
         qtest::CASES,
         figures::CASES,
+        x86::CASES,
     ]
     .concat()
 }
@@ -90,16 +93,16 @@ impl Context {
         self.notes.take()
     }
 
-    /// QEMU.
+    /// QEMU for AArch64.
     pub fn qemu(&self) -> Result<Tool> {
-        kit::qemu()
+        kit::qemu(Arch::Aarch64)
     }
 
-    /// The hypervisor without a bundle.
+    /// The hypervisor for AArch64 without a bundle.
     pub fn hypervisor(&self) -> Result<Program> {
         static BUILT: OnceLock<Result<Program, String>> = OnceLock::new();
         let built = BUILT.get_or_init(|| {
-            build::hypervisor(Profile::Release).map_err(|error| format!("{error:#}"))
+            build::hypervisor(Arch::Aarch64, Profile::Release).map_err(|error| format!("{error:#}"))
         });
         built.clone().map_err(anyhow::Error::msg)
     }
@@ -111,7 +114,7 @@ impl Context {
 
     /// The same for a case that takes longer than all others, with a limit of its own.
     pub fn start_for(&self, machine: &Machine, limit: Duration) -> Result<Guest> {
-        Guest::start(&self.qemu()?, machine, &self.folder, limit)
+        Guest::start(&kit::qemu(machine.arch)?, machine, &self.folder, limit)
     }
 
     /// Packs the configuration `text` and describes the machine that boots it. Paths in it count from the case's folder,
@@ -119,7 +122,7 @@ impl Context {
     pub fn pack(&self, text: &str) -> Result<Machine> {
         let path = self.file("machine.toml", text.as_bytes())?;
         let image = self.folder.join("machine.img");
-        let packed = image::pack(&path, Some(image.clone()), Profile::Release)?;
+        let packed = image::pack(&path, Some(image.clone()), Arch::Aarch64, Profile::Release)?;
         let packed = packed.context("the configuration has problems, see above")?;
         let qemu = packed.checked.machine.machine.qemu.as_ref();
         let qemu = qemu.context("the configuration has no [machine.qemu]")?;

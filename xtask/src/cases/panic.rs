@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const AT: &str = "kernel::mmio::access";
 const CALLERS: [&str; 3] = [
     "kernel::vcpu::run",
-    "kernel::start",
+    "kernel::start::start",
     "boot::aarch64::boot_main",
 ];
 /// Behind the first instructions, which make the frame record.

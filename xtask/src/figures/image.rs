@@ -1,6 +1,7 @@
 //! The size of the image.
 
 use super::{Figure, Source};
+use crate::arch::Arch;
 use crate::tasks::build::{self, Profile};
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, SectionFlags, SectionKind, elf};
@@ -23,7 +24,7 @@ struct Sizes {
 
 /// Code; constants with what is relocated among them; data. Zeroed memory and stacks are no bytes of the image.
 fn size() -> Result<Vec<Figure>> {
-    let program = build::hypervisor(Profile::Release)?;
+    let program = build::hypervisor(Arch::Aarch64, Profile::Release)?;
     let bytes =
         fs::read(&program.elf).with_context(|| format!("cannot read {}", program.elf.display()))?;
     let file = object::File::parse(bytes.as_slice()).context("no ELF file")?;

@@ -1,6 +1,7 @@
 //! How much runs at EL2: lines and `unsafe` blocks of the sources that the compiler says it read for the image.
 
 use super::{Figure, Source};
+use crate::arch::Arch;
 use crate::project;
 use crate::tasks::build::{self, Profile};
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ pub const TRUSTED: Source = Source {
 };
 
 fn trusted() -> Result<Vec<Figure>> {
-    let program = build::hypervisor(Profile::Release)?;
+    let program = build::hypervisor(Arch::Aarch64, Profile::Release)?;
     let mut total = Count::default();
     for path in sources(&program.elf)? {
         let text =

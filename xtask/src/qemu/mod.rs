@@ -10,24 +10,27 @@ pub use gdb::Debugger;
 pub use guest::Guest;
 pub use monitor::Monitor;
 
+use crate::arch::Arch;
 use anyhow::{Context, Result, bail};
 use kernel::config::Qemu;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A `virt` machine, and what it boots.
+/// A `virt` or `q35` machine, and what it boots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
+    /// Which of them.
+    pub arch: Arch,
     /// RAM in bytes.
     pub memory: u64,
     /// Number of CPUs.
     pub cpus: u16,
     /// `-cpu`.
     pub cpu: String,
-    /// EL2 exists.
+    /// EL2 exists (AArch64).
     pub el2: bool,
-    /// An SMMUv3 stands before PCIe.
+    /// An SMMUv3, or VT-d, stands before PCIe.
     pub smmu: bool,
     /// Disk images that devices name as `drive=ID`.
     pub disks: Vec<(String, PathBuf)>,
@@ -84,6 +87,7 @@ impl Machine {
     /// EL2, an SMMUv3, two CPUs and 1 GiB; no device.
     pub fn new(boot: Boot) -> Self {
         Self {
+            arch: Arch::Aarch64,
             memory: 1 << 30,
             cpus: 2,
             cpu: "max".into(),
@@ -138,15 +142,26 @@ impl Machine {
     /// caller's.
     pub fn args(&self, console: &str) -> Vec<OsString> {
         let on = |yes: bool| if yes { "on" } else { "off" };
-        let mut machine = format!(
-            "virt,virtualization={},gic-version=3,dtb-randomness=off",
-            on(self.el2)
-        );
-        if self.smmu {
-            machine += ",iommu=smmuv3";
-        }
         let mut args = Args::default();
-        args.pair("-machine", machine);
+        match self.arch {
+            Arch::Aarch64 => {
+                let mut machine = format!(
+                    "virt,virtualization={},gic-version=3,dtb-randomness=off",
+                    on(self.el2)
+                );
+                if self.smmu {
+                    machine += ",iommu=smmuv3";
+                }
+                args.pair("-machine", machine);
+            }
+            Arch::X86_64 => {
+                args.pair("-machine", "q35,kernel-irqchip=split");
+                // Before every device that it is to stand before.
+                if self.smmu {
+                    args.pair("-device", "intel-iommu,intremap=on,eim=on");
+                }
+            }
+        }
         args.pair("-cpu", &self.cpu);
         args.pair("-smp", self.cpus.to_string());
         args.pair("-m", format!("{}M", self.memory >> 20));

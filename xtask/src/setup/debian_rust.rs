@@ -3,7 +3,7 @@
 
 use super::apt::{self, Apt, Packages};
 use super::kit::Tool;
-use super::toolchain::TARGET;
+use crate::arch::Arch;
 use crate::progress::Step;
 use crate::project;
 use anyhow::{Context, Result};
@@ -125,18 +125,19 @@ pub fn unpack(apt: &Apt) -> Result<()> {
     let linked = link_sources(apt, "rust-web-src", version, &root.join("usr"))?;
     anyhow::ensure!(
         linked,
-        "no `core` for {TARGET}: rustup reached no server, and Debian has no sources: \
-         run `rustup target add {TARGET}` where there is a network"
+        "no `core`: rustup reached no server, and Debian has no sources: run `rustup target add {}` \
+         where there is a network",
+        Arch::ALL.map(Arch::target).join(" ")
     );
     Ok(())
 }
 
 /// `cargo` out of `folder`, with everything that it calls from there.
 pub fn with(cargo: Expression, folder: &Path) -> Expression {
-    let linker = format!(
-        "CARGO_TARGET_{}_LINKER",
-        TARGET.to_uppercase().replace('-', "_")
-    );
+    let linker = |arch: Arch| {
+        let target = arch.target().to_uppercase().replace('-', "_");
+        format!("CARGO_TARGET_{target}_LINKER")
+    };
     let path = env::var_os("PATH").unwrap_or_default();
     let path = [folder.to_owned()]
         .into_iter()
@@ -145,7 +146,8 @@ pub fn with(cargo: Expression, folder: &Path) -> Expression {
         .env("CARGO", folder.join("cargo"))
         .env("RUSTC", folder.join("rustc"))
         .env("RUSTDOC", folder.join("rustdoc"))
-        .env(linker, folder.join(LINKER));
+        .env(linker(Arch::Aarch64), folder.join(LINKER))
+        .env(linker(Arch::X86_64), folder.join(LINKER));
     match env::join_paths(path) {
         Ok(path) => cargo.env("PATH", path),
         Err(_) => cargo,

@@ -2,6 +2,7 @@
 //! Each is taken from an environment variable, from the machine where it has a good one, or from Debian's packages.
 
 use super::apt::{self, Apt, Packages};
+use crate::arch::Arch;
 use crate::project;
 use anyhow::{Context, Result, bail, ensure};
 use std::env;
@@ -17,6 +18,12 @@ const QEMU_OLDEST: (u32, u32) = (11, 1);
 const QEMU: Packages = Packages {
     name: "qemu",
     names: &["qemu-system-arm"],
+    closure: true,
+    members: &[],
+};
+const QEMU_X86: Packages = Packages {
+    name: "qemu-x86",
+    names: &["qemu-system-x86"],
     closure: true,
     members: &[],
 };
@@ -167,39 +174,42 @@ impl Tool {
     }
 }
 
-/// QEMU for AArch64: `SLUICE_QEMU`, or the one on PATH if new enough, or Debian's.
-pub fn qemu() -> Result<Tool> {
-    if let Some(path) = env::var_os("SLUICE_QEMU") {
+/// QEMU for `arch`: the one that `SLUICE_QEMU` (`SLUICE_QEMU_X86`) names, or the one on PATH if new enough, or Debian's.
+pub fn qemu(arch: Arch) -> Result<Tool> {
+    let (variable, name, packages) = match arch {
+        Arch::Aarch64 => ("SLUICE_QEMU", "qemu-system-aarch64", &QEMU),
+        Arch::X86_64 => ("SLUICE_QEMU_X86", "qemu-system-x86_64", &QEMU_X86),
+    };
+    let (major, minor) = QEMU_OLDEST;
+    if let Some(path) = env::var_os(variable) {
         let tool = Tool::plain(PathBuf::from(path));
-        let found = tool.version().context("SLUICE_QEMU")?;
+        let found = tool.version().context(variable)?;
         ensure!(
             new_enough(&found),
-            "SLUICE_QEMU: {found} is too old: {}.{} is needed",
-            QEMU_OLDEST.0,
-            QEMU_OLDEST.1
+            "{variable}: {found} is too old: {major}.{minor} is needed"
         );
         return Ok(tool);
     }
-    let tool = Tool::plain("qemu-system-aarch64");
+    let tool = Tool::plain(name);
     let found = tool.version().ok();
     if found.as_deref().is_some_and(new_enough) {
         return Ok(tool);
     }
-    let root = fetch(&QEMU, || {
+    let root = fetch(packages, || {
         format!(
-            "QEMU {}.{} or newer is missing ({}): install qemu-system-aarch64, or name it in SLUICE_QEMU",
-            QEMU_OLDEST.0,
-            QEMU_OLDEST.1,
+            "QEMU {major}.{minor} or newer is missing ({}): install {name}, or name it in {variable}",
             found.as_deref().unwrap_or("there is none on PATH")
         )
     })?;
-    let mut tool = Tool::of_root(&root, "qemu-system-aarch64")?;
-    tool.args
-        .extend(["-L".into(), root.join("usr/share/qemu").into()]);
+    let mut tool = Tool::of_root(&root, name)?;
+    // Firmware of x86 is a package of its own.
+    for folder in ["usr/share/qemu", "usr/share/seabios"] {
+        tool.args.extend(["-L".into(), root.join(folder).into()]);
+    }
     let version = tool.version()?;
     ensure!(
         new_enough(&version),
-        "{version} of Debian's backports is too old; name a newer one in SLUICE_QEMU"
+        "{version} of Debian's backports is too old; name a newer one in {variable}"
     );
     Ok(tool)
 }

@@ -3,6 +3,7 @@
 
 use super::apt::{self, Apt};
 use super::debian_rust;
+use crate::arch::Arch;
 use crate::progress::Step;
 use crate::project;
 use anyhow::{Context, Result, bail, ensure};
@@ -13,13 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The target of the hypervisor and of its small guests.
-pub const TARGET: &str = "aarch64-unknown-none-softfloat";
-
-/// All bare-metal targets that set-up asks rustup for.
-const TARGETS: &[&str] = &[TARGET, "x86_64-unknown-none"];
-
-/// How to compile for [`TARGET`].
+/// How to compile for a bare machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bare {
     /// The toolchain has the target's `core` and `alloc`.
@@ -32,9 +27,9 @@ pub enum Bare {
 }
 
 /// Finds a way to compile for the bare machine, and makes one if there is none.
-pub fn bare() -> Result<Bare> {
+pub fn bare(arch: Arch) -> Result<Bare> {
     let sysroot = sysroot()?;
-    if let Some(bare) = present(&sysroot)? {
+    if let Some(bare) = present(&sysroot, arch)? {
         return Ok(bare);
     }
     let _lock = super::lock()?;
@@ -42,7 +37,7 @@ pub fn bare() -> Result<Bare> {
     let unreachable = project::cache()?.join(format!("rustup-unreachable-{version}"));
     if !recent(&unreachable) {
         match rustup_add() {
-            Ok(()) if has_target(&sysroot) => return Ok(Bare::Prebuilt),
+            Ok(()) if has_target(&sysroot, arch) => return Ok(Bare::Prebuilt),
             _ => fs::write(&unreachable, "")?,
         }
     }
@@ -51,7 +46,8 @@ pub fn bare() -> Result<Bare> {
     }
     ensure!(
         apt::available(),
-        "no `core` for {TARGET}: run `rustup target add {TARGET}` or `rustup component add rust-src`"
+        "no `core` for {0}: run `rustup target add {0}` or `rustup component add rust-src`",
+        arch.target()
     );
     let apt = Apt::open()?;
     if debian_rust::link_sources(&apt, "rust-src", &version, &sysroot)? {
@@ -62,8 +58,8 @@ pub fn bare() -> Result<Bare> {
 }
 
 /// What is here already. Sources that are no link are somebody else's: rustup is asked first.
-fn present(sysroot: &Path) -> Result<Option<Bare>> {
-    Ok(if has_target(sysroot) {
+fn present(sysroot: &Path, arch: Arch) -> Result<Option<Bare>> {
+    Ok(if has_target(sysroot, arch) {
         Some(Bare::Prebuilt)
     } else if debian_rust::has_linked_sources(sysroot) {
         Some(Bare::FromSource)
@@ -72,11 +68,11 @@ fn present(sysroot: &Path) -> Result<Option<Bare>> {
     })
 }
 
-/// `cargo SUBCOMMAND` for the bare machine. It has a target folder of its own: the switch for builds from source would
+/// `cargo SUBCOMMAND` for `arch`'s bare machine. It has a target folder of its own: the switch for builds from source would
 /// otherwise rebuild every build script of the host's crates.
-pub fn cargo(bare: Bare, subcommand: &str) -> Vec<OsString> {
+pub fn cargo(bare: Bare, arch: Arch, subcommand: &str) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec![subcommand.into()];
-    args.extend(["--target", TARGET, "--target-dir"].map(OsString::from));
+    args.extend(["--target", arch.target(), "--target-dir"].map(OsString::from));
     args.push(target_dir().into());
     if bare != Bare::Prebuilt {
         args.push("-Zbuild-std=core,alloc,compiler_builtins".into());
@@ -114,11 +110,11 @@ pub fn expression(bare: Bare, args: &[OsString]) -> Result<duct::Expression> {
 const SHIPPED: [&str; 2] = ["-Zlocation-detail=none", "-Zfmt-debug=none"];
 
 /// [`SHIPPED`], as arguments for [`expression`].
-pub fn shipped() -> [OsString; 2] {
+pub fn shipped(arch: Arch) -> [OsString; 2] {
     let flags = SHIPPED.map(|flag| format!("'{flag}'")).join(",");
     [
         "--config".into(),
-        format!("target.{TARGET}.rustflags=[{flags}]").into(),
+        format!("target.{}.rustflags=[{flags}]", arch.target()).into(),
     ]
 }
 
@@ -144,8 +140,9 @@ fn version() -> Result<String> {
     debian_rust::version(&text).map(str::to_owned)
 }
 
-fn has_target(sysroot: &Path) -> bool {
-    let lib = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+fn has_target(sysroot: &Path, arch: Arch) -> bool {
+    let lib = sysroot.join("lib/rustlib").join(arch.target());
+    let lib = lib.join("lib");
     fs::read_dir(lib).is_ok_and(|entries| {
         entries
             .flatten()
@@ -166,9 +163,10 @@ fn recent(path: &Path) -> bool {
 const RUSTUP_LIMIT: Duration = Duration::from_secs(90);
 
 fn rustup_add() -> Result<()> {
-    let step = Step::start(format!("rustup target add {}", TARGETS.join(" ")));
+    let targets = Arch::ALL.map(Arch::target);
+    let step = Step::start(format!("rustup target add {}", targets.join(" ")));
     let mut args = vec!["target", "add"];
-    args.extend(TARGETS);
+    args.extend(targets);
     let run = cmd("rustup", args)
         .dir(project::root())
         .env("RUSTUP_MAX_RETRIES", "1");

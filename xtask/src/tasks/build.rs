@@ -1,9 +1,10 @@
 //! `cargo xtask build`: the hypervisor and the small guests, for the bare machine.
 
 use super::Outcome;
+use crate::arch::Arch;
 use crate::progress::Step;
 use crate::project;
-use crate::setup::toolchain::{self, Bare};
+use crate::setup::toolchain;
 use anyhow::{Context, Result, ensure};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{LittleEndian, elf};
@@ -18,6 +19,9 @@ pub struct Build {
     /// Build without optimisation.
     #[arg(long)]
     debug: bool,
+    /// The machine.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 }
 
 /// How to compile.
@@ -49,8 +53,8 @@ impl Build {
         } else {
             Profile::Release
         };
-        let mut programs = vec![hypervisor(profile)?];
-        programs.append(&mut payloads(profile)?);
+        let mut programs = vec![hypervisor(self.arch, profile)?];
+        programs.append(&mut payloads(self.arch, profile)?);
         for program in programs {
             let len = fs::metadata(&program.flat)?.len();
             println!(
@@ -65,12 +69,12 @@ impl Build {
 }
 
 /// Builds the hypervisor.
-pub fn hypervisor(profile: Profile) -> Result<Program> {
+pub fn hypervisor(arch: Arch, profile: Profile) -> Result<Program> {
     let switches = match profile {
-        Profile::Release => toolchain::shipped().to_vec(),
+        Profile::Release => toolchain::shipped(arch).to_vec(),
         Profile::Debug => Vec::new(),
     };
-    let mut built = programs("boot", profile, switches)?;
+    let mut built = programs("boot", arch, profile, switches)?;
     ensure!(
         built.len() == 1,
         "package `boot` has {} binaries",
@@ -80,18 +84,30 @@ pub fn hypervisor(profile: Profile) -> Result<Program> {
 }
 
 /// Builds the small guests.
-pub fn payloads(profile: Profile) -> Result<Vec<Program>> {
-    programs("payloads", profile, Vec::new())
+pub fn payloads(arch: Arch, profile: Profile) -> Result<Vec<Program>> {
+    match arch {
+        Arch::Aarch64 => programs("payloads", arch, profile, Vec::new()),
+        Arch::X86_64 => Ok(Vec::new()),
+    }
 }
 
 /// Builds the programs for Linux guests.
 pub fn linux_payloads() -> Result<Vec<Program>> {
-    programs("linux-payloads", Profile::Release, Vec::new())
+    programs(
+        "linux-payloads",
+        Arch::Aarch64,
+        Profile::Release,
+        Vec::new(),
+    )
 }
 
-fn programs(package: &str, profile: Profile, switches: Vec<OsString>) -> Result<Vec<Program>> {
-    let bare = toolchain::bare()?;
-    executables(bare, package, profile, switches)?
+fn programs(
+    package: &str,
+    arch: Arch,
+    profile: Profile,
+    switches: Vec<OsString>,
+) -> Result<Vec<Program>> {
+    executables(arch, package, profile, switches)?
         .into_iter()
         .map(|(name, elf)| {
             let bytes = fs::read(&elf).with_context(|| format!("cannot read {}", elf.display()))?;
@@ -105,19 +121,20 @@ fn programs(package: &str, profile: Profile, switches: Vec<OsString>) -> Result<
 
 /// Builds the binaries of a package; cargo itself says what it made and where.
 fn executables(
-    bare: Bare,
+    arch: Arch,
     package: &str,
     profile: Profile,
     switches: Vec<OsString>,
 ) -> Result<Vec<(String, PathBuf)>> {
-    let mut args = toolchain::cargo(bare, "build");
+    let bare = toolchain::bare(arch)?;
+    let mut args = toolchain::cargo(bare, arch, "build");
     args.extend(switches);
     args.extend(["--quiet", "--bins", "--package", package].map(OsString::from));
     args.push("--message-format=json-render-diagnostics".into());
     if profile == Profile::Release {
         args.push("--release".into());
     }
-    let step = Step::start(format!("build {package} for {}", toolchain::TARGET));
+    let step = Step::start(format!("build {package} for {}", arch.target()));
     let out = toolchain::expression(bare, &args)?
         .stdout_capture()
         .unchecked()
@@ -127,7 +144,7 @@ fn executables(
     ensure!(
         out.status.success(),
         "package `{package}` does not build for {}",
-        toolchain::TARGET
+        arch.target()
     );
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let mut found = Vec::new();

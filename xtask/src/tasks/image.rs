@@ -1,9 +1,11 @@
-//! `cargo xtask image`: hypervisor, configuration and guests in one bootable file, an arm64 `Image` for QEMU, U-Boot or
-//! a board.
+//! `cargo xtask image`: hypervisor, configuration and guests in one bootable file: an arm64 `Image` for QEMU, U-Boot or
+//! a board; on x86_64 an ELF program.
 
 use super::Outcome;
 use super::build::{self, Profile, Program};
 use super::check::checked;
+use super::program;
+use crate::arch::Arch;
 use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL};
 use crate::config::{Checked, Made};
 use crate::initrd::{self, Init};
@@ -29,6 +31,9 @@ pub struct Image {
     /// Build without optimisation.
     #[arg(long)]
     debug: bool,
+    /// The machine.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 }
 
 impl Image {
@@ -38,7 +43,7 @@ impl Image {
             true => Profile::Debug,
             false => Profile::Release,
         };
-        let Some(packed) = pack(&self.config, self.output, profile)? else {
+        let Some(packed) = pack(&self.config, self.output, self.arch, profile)? else {
             return Ok(ExitCode::FAILURE);
         };
         println!(
@@ -67,23 +72,30 @@ pub struct Packed {
 
 /// Checks the configuration at `config`, builds what it needs and packs it into `output`. `None`: it has problems, and
 /// they were printed.
-pub fn pack(config: &Path, output: Option<PathBuf>, profile: Profile) -> Result<Option<Packed>> {
+pub fn pack(
+    config: &Path,
+    output: Option<PathBuf>,
+    arch: Arch,
+    profile: Profile,
+) -> Result<Option<Packed>> {
     let Some(first) = checked(config, &Made::new())? else {
         return Ok(None);
     };
-    let made = make(&first.machine, profile)?;
+    let made = make(&first.machine, arch, profile)?;
     // Now with what was made: whether it is bootable, and fits.
     let Some(checked) = checked(config, &made)? else {
         return Ok(None);
     };
-    let hypervisor = build::hypervisor(profile)?;
+    let hypervisor = build::hypervisor(arch, profile)?;
     let bundle = bundle(&checked, &made, &hypervisor)?;
-    let flat = fs::read(&hypervisor.flat)?;
     let start = build::symbol(&hypervisor.elf, "__bundle_start")?
         .checked_sub(build::symbol(&hypervisor.elf, "__image_start")?)
         .context("__bundle_start lies before __image_start")?;
     let hypervisor_len = usize::try_from(start)?;
-    let image = join(flat, hypervisor_len, &bundle)?;
+    let image = match arch {
+        Arch::Aarch64 => join(fs::read(&hypervisor.flat)?, hypervisor_len, &bundle)?,
+        Arch::X86_64 => program::join(fs::read(&hypervisor.elf)?, &bundle)?,
+    };
     let path = match output {
         Some(path) => path,
         None => {
@@ -103,7 +115,7 @@ pub fn pack(config: &Path, output: Option<PathBuf>, profile: Profile) -> Result<
 }
 
 /// Makes the files of ours that `machine` names.
-fn make(machine: &Machine, profile: Profile) -> Result<Made> {
+fn make(machine: &Machine, arch: Arch, profile: Profile) -> Result<Made> {
     let mut made = Made::new();
     let named: BTreeSet<&str> = machine.partitions.iter().flat_map(|p| p.files()).collect();
     let small_guests = machine
@@ -111,7 +123,7 @@ fn make(machine: &Machine, profile: Profile) -> Result<Made> {
         .iter()
         .any(|p| p.files().any(|file| files::is_payload_name(p, file)));
     if small_guests {
-        for program in build::payloads(profile)? {
+        for program in build::payloads(arch, profile)? {
             // Says here, with its reason, what the rules would only refuse.
             files::bytes(&program.elf)?;
             made.insert(program.name, program.elf);
@@ -161,12 +173,29 @@ fn bundle(checked: &Checked, made: &Made, hypervisor: &Program) -> Result<Vec<u8
         };
         builder.file(name, files::bytes(&path)?).map_err(failed)?;
     }
-    let symbols = symbols::functions(&hypervisor.elf)?;
-    let symbols: Vec<(u32, &str)> = symbols.iter().map(|(at, name)| (*at, &**name)).collect();
-    builder
-        .symbols(kernel::symbols::encode(&symbols))
-        .map_err(failed)?;
+    builder.symbols(own_symbols(hypervisor)?).map_err(failed)?;
     Ok(builder.finish())
+}
+
+/// The hypervisor's functions, by their distance from its first byte.
+fn own_symbols(hypervisor: &Program) -> Result<Vec<u8>> {
+    let base = u32::try_from(build::symbol(&hypervisor.elf, "__image_start")?)?;
+    let symbols = symbols::functions(&hypervisor.elf)?;
+    let symbols: Vec<(u32, &str)> = symbols
+        .iter()
+        .filter_map(|(at, name)| Some((at.checked_sub(base)?, &**name)))
+        .collect();
+    Ok(kernel::symbols::encode(&symbols))
+}
+
+/// The hypervisor for x86_64 with its symbols, and a configuration that nobody has checked.
+pub fn unchecked(machine: &Machine) -> Result<Vec<u8>> {
+    let hypervisor = build::hypervisor(Arch::X86_64, Profile::Release)?;
+    let failed = |error| anyhow!("cannot pack: {error:?}");
+    let mut builder = Builder::new();
+    builder.config(machine).map_err(failed)?;
+    builder.symbols(own_symbols(&hypervisor)?).map_err(failed)?;
+    program::join(fs::read(&hypervisor.elf)?, &builder.finish())
 }
 
 /// For every file that `machine` names, a short name of its own.

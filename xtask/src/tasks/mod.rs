@@ -6,6 +6,7 @@ pub mod check;
 pub mod coverage;
 pub mod image;
 pub mod mutants;
+mod program;
 pub mod run;
 pub mod setup;
 pub mod test;

@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::build::Profile;
 use super::image;
+use crate::arch::Arch;
 use crate::project;
 use crate::qemu::{Guest, Machine};
 use crate::setup::kit;
@@ -36,7 +37,7 @@ impl Run {
         } else {
             Profile::Release
         };
-        let Some(packed) = image::pack(&path, None, profile)? else {
+        let Some(packed) = image::pack(&path, None, Arch::Aarch64, profile)? else {
             return Ok(ExitCode::FAILURE);
         };
         let described = &packed.checked.machine;
@@ -55,7 +56,8 @@ impl Run {
             return interactive(&machine);
         }
         let limit = Duration::from_secs(self.limit);
-        let mut guest = Guest::start_with(&kit::qemu()?, &machine, &work, limit, true)?;
+        let mut guest =
+            Guest::start_with(&kit::qemu(Arch::Aarch64)?, &machine, &work, limit, true)?;
         guest.wait_off(limit)?;
         verdict(&guest.console(), described)?;
         Ok(ExitCode::SUCCESS)
@@ -90,7 +92,7 @@ fn known() -> String {
 
 /// The terminal is the console's.
 fn interactive(machine: &Machine) -> Outcome {
-    let mut command = kit::qemu()?.command();
+    let mut command = kit::qemu(Arch::Aarch64)?.command();
     command
         .args(machine.args("mon:stdio"))
         .stdin(Stdio::inherit());

@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: everything that runs and tests need, fetched once. `run` and `test` fetch the same by themselves.
 
 use super::Outcome;
+use crate::arch::Arch;
 use crate::setup::kit::{self, Pages};
 use crate::setup::toolchain;
 use std::process::ExitCode;
@@ -12,13 +13,15 @@ pub struct Setup {}
 impl Setup {
     /// Says each step; quick when there is nothing to do.
     pub fn run(self) -> Outcome {
-        let bare = match toolchain::bare()? {
-            toolchain::Bare::Prebuilt => "prebuilt core and alloc",
-            toolchain::Bare::FromSource => "core and alloc from source",
-            toolchain::Bare::Debian => "core and alloc from source, by Debian's rustc-web",
-        };
-        println!("{}: {bare}", toolchain::TARGET);
-        println!("qemu: {}", kit::qemu()?.version()?);
+        for arch in Arch::ALL {
+            let bare = match toolchain::bare(arch)? {
+                toolchain::Bare::Prebuilt => "prebuilt core and alloc",
+                toolchain::Bare::FromSource => "core and alloc from source",
+                toolchain::Bare::Debian => "core and alloc from source, by Debian's rustc-web",
+            };
+            println!("{}: {bare}", arch.target());
+            println!("qemu: {}", kit::qemu(arch)?.version()?);
+        }
         let linux = kit::linux()?;
         println!(
             "linux: {} ({} modules for the initrd)",

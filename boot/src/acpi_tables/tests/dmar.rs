@@ -2,7 +2,7 @@
 
 use super::made::Writer;
 use super::span;
-use crate::acpi_tables::{AcpiError, Table, dmar};
+use crate::acpi_tables::{AcpiError, Table, dmar, units};
 use kernel::boot_info::{Dmar, ScopeKind};
 
 /// Type, enumeration ID, start bus, path.
@@ -218,4 +218,27 @@ fn what_overlaps_or_cannot_be_is_refused() {
     );
     table[50] = 12;
     assert!(dmar::read(&table).is_err());
+}
+
+/// The first look sees the units that the second one does, in every table that the second one reads.
+#[test]
+fn the_first_look_finds_the_same_units() {
+    let table = whole().table();
+    let units = units::find(&table).unwrap();
+    assert_eq!(units.registers().len(), 2);
+    assert!(units.are(&dmar::read(&table).unwrap().vtds));
+    for at in 48..table.len() {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut broken = table.clone();
+            broken[at] = value;
+            let (first, second) = (units::find(&broken), dmar::read(&broken));
+            if let Ok(second) = second {
+                assert!(first.unwrap().are(&second.vtds), "byte {at} = {value}");
+            }
+        }
+    }
+    for len in 0..table.len() {
+        let found = units::find(&table[..len]).map_or(0, |units| units.registers().len());
+        assert!(found <= 2);
+    }
 }

@@ -61,6 +61,8 @@ impl Made {
             mcfg: Some(self.table(b"MCFG")),
             spcr: Some(self.table(b"SPCR")),
             iort: Some(self.table(b"IORT")),
+            dsdt: None,
+            dmar: None,
         }
     }
 }
@@ -71,7 +73,7 @@ fn what_is_written_for_a_guest_is_read_back() {
     let info = parse(&made.tables()).unwrap();
     assert_eq!(info.psci, Some(PsciConduit::Hvc));
     assert_eq!(info.cpus.len(), 17);
-    assert_eq!(info.cpus[15..], [Cpu { mpidr: 15 }, Cpu { mpidr: 0x100 }]);
+    assert_eq!(info.cpus[15..], [Cpu { id: 15 }, Cpu { id: 0x100 }]);
     let gic = info.gic.unwrap();
     assert_eq!(gic.distributor, span(0x800_0000, 0x1_0000));
     assert_eq!(gic.redistributors, [span(0x80a_0000, 17 * 0x2_0000)]);

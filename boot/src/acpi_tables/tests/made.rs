@@ -183,6 +183,8 @@ impl Made {
             mcfg: Some(&self.mcfg),
             spcr: Some(&self.spcr),
             iort: Some(&self.iort),
+            dsdt: None,
+            dmar: None,
         }
     }
 

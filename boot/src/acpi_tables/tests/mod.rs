@@ -19,7 +19,7 @@ fn every_part_of_the_machine_is_found() {
     let info = parse(&made.tables()).unwrap();
     assert_eq!(info.model, "SLUICE MACHINE (ACPI)");
     assert_eq!(info.psci, Some(PsciConduit::Smc));
-    assert_eq!(info.cpus, [Cpu { mpidr: 0 }, Cpu { mpidr: 0x100 }]);
+    assert_eq!(info.cpus, [Cpu { id: 0 }, Cpu { id: 0x100 }]);
     let gic = info.gic.unwrap();
     assert_eq!(gic.distributor, span(0x800_0000, 0x1_0000));
     assert_eq!(gic.redistributors, [span(0x80a_0000, 0xf6_0000)]);

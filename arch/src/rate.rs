@@ -3,16 +3,16 @@
 /// Nanoseconds in a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds in so many ticks, rounded down, at most what 64 bits hold; `hertz` is not 0.
-pub fn ns(ticks: u64, hertz: u32) -> u64 {
-    let hertz = u64::from(hertz);
+/// Nanoseconds in so many ticks, rounded down, at most what 64 bits hold; `hertz` is not 0, and less than 18 GHz.
+pub fn ns(ticks: u64, hertz: impl Into<u64>) -> u64 {
+    let hertz = hertz.into();
     let rest = ticks % hertz * SECOND / hertz;
     (ticks / hertz).saturating_mul(SECOND).saturating_add(rest)
 }
 
 /// Ticks in so many nanoseconds, rounded up, at most what 64 bits hold.
-pub fn ticks(ns: u64, hertz: u32) -> u64 {
-    let hertz = u64::from(hertz);
+pub fn ticks(ns: u64, hertz: impl Into<u64>) -> u64 {
+    let hertz = hertz.into();
     let rest = (ns % SECOND * hertz).div_ceil(SECOND);
     (ns / SECOND).saturating_mul(hertz).saturating_add(rest)
 }
@@ -33,7 +33,15 @@ mod tests {
             u64::MAX / 3,
             u64::MAX,
         ];
-        for hertz in [1, 32_768, 24_000_000, 62_500_000, 1_000_000_000, u32::MAX] {
+        let rates: [u64; 6] = [
+            1,
+            32_768,
+            24_000_000,
+            1_000_000_000,
+            6_000_000_000,
+            18_000_000_000,
+        ];
+        for hertz in rates {
             for number in numbers {
                 let (wide, rate) = (u128::from(number), u128::from(hertz));
                 let second = u128::from(SECOND);

@@ -1,0 +1,80 @@
+//! The CPU this runs on.
+
+use super::{apic, area};
+use core::arch::asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+
+pub use super::smp::{StartError, start};
+
+/// Number of this CPU: its index in the firmware's list.
+pub fn index() -> usize {
+    // SAFETY: the CPU's own record (`area`), which lives as long as the CPU.
+    unsafe { (*area::local()).index as usize }
+}
+
+/// Gives the boot CPU, which was number 0 until now, its number.
+pub fn set_index(index: usize) {
+    // SAFETY: as in `index`; the record is this CPU's own.
+    unsafe { (*area::local()).index = index as u64 };
+}
+
+/// Stops this CPU for good.
+pub fn halt() -> ! {
+    loop {
+        // SAFETY: interrupts are masked first, so nothing follows but waiting.
+        unsafe { asm!("cli", "hlt", options(nomem, nostack)) };
+    }
+}
+
+/// What firmware calls this CPU: its x2APIC ID (CPUID 0xb, EDX), or the APIC ID where there is none (CPUID 1, EBX[31:24]).
+pub fn id() -> u32 {
+    if __cpuid(0).eax >= 0xb {
+        let leaf = __cpuid_count(0xb, 0);
+        if leaf.ebx != 0 {
+            return leaf.edx;
+        }
+    }
+    __cpuid(1).ebx >> 24
+}
+
+/// An interrupt was taken: it stays in service until [`apic::end_of_interrupt`], after [`take_interrupt`].
+pub(super) fn note_interrupt(vector: u8) {
+    if vector == apic::SPURIOUS {
+        return;
+    }
+    let local = area::local();
+    // SAFETY: the CPU's own record (`area`). Interrupts are masked in a handler, and while the bits are read (`wait`,
+    // `take_interrupt`).
+    unsafe { (*local).interrupts[usize::from(vector >> 6)] |= 1 << (vector & 63) };
+}
+
+/// Takes the interrupts that are pending. Nothing else takes any: the hypervisor runs with interrupts masked.
+pub fn look_at_interrupts() {
+    // SAFETY: handlers only note what was taken. The instruction behind STI is still protected (SDM, "STI").
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) };
+}
+
+/// The vector of highest priority that was taken and not served yet. What served it says
+/// [`apic::end_of_interrupt`](super::apic::end_of_interrupt).
+pub fn take_interrupt() -> Option<u8> {
+    let local = area::local();
+    for word in (0..4).rev() {
+        // SAFETY: as in `note_interrupt`: interrupts are masked.
+        let bits = unsafe { &mut (*local).interrupts[word] };
+        if let Some(bit) = bits.checked_ilog2() {
+            *bits &= !(1 << bit);
+            return Some((word as u32 * 64 + bit) as u8);
+        }
+    }
+    None
+}
+
+/// Waits until an interrupt was taken, and returns at once if one was before.
+pub fn wait() {
+    let local = area::local();
+    // SAFETY: as in `note_interrupt`; handlers change it between two looks.
+    while unsafe { (&raw const (*local).interrupts).read_volatile() } == [0; 4] {
+        // SAFETY: as in `look_at_interrupts`; an interrupt between STI and HLT is taken after HLT has begun, and ends it.
+        unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
+    }
+}

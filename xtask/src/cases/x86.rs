@@ -1,0 +1,123 @@
+//! The hypervisor on x86_64.
+
+use super::{Case, Context, case};
+use crate::arch::Arch;
+use crate::qemu::{Boot, Guest, Machine};
+use crate::symbols;
+use crate::tasks::build::{self, Profile, Program};
+use crate::tasks::image;
+use anyhow::{Context as _, Result, ensure};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub const CASES: &[Case] = &[
+    case("x86::boots", boots),
+    case("x86::names_who_called_whom", names_who_called_whom),
+    case("x86::describes_a_full_stack", describes_a_full_stack),
+];
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn hypervisor() -> Result<Program> {
+    build::hypervisor(Arch::X86_64, Profile::Release)
+}
+
+fn by_pvh(image: PathBuf) -> Machine {
+    let mut machine = Machine::new(Boot::Kernel {
+        image,
+        initrd: None,
+        append: None,
+    });
+    machine.arch = Arch::X86_64;
+    machine
+}
+
+/// By its PVH note, on three CPUs behind VT-d. Without a bundle there is nothing to do, so it ends by itself.
+fn boots(context: &Context) -> Result<()> {
+    let mut machine = by_pvh(hypervisor()?.elf);
+    machine.cpus = 3;
+    machine.memory = 5 << 30;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    let line = |word: &str| {
+        let found = console.lines().find(|line| line.contains(word));
+        found.with_context(|| format!("no `{word}` in: {console}"))
+    };
+    line("on x86_64")?;
+    // All but the hole for the BIOS; some of it is above 4 GiB.
+    let found = line("3 CPUs, 5119 MiB of RAM, 1 I/O APICs")?;
+    context.note(found);
+    line("pcie: segment 0, buses 0-255 at 0xb0000000")?;
+    line("all dma is denied")?;
+    for cpu in 1..3 {
+        line(&format!("CPU {cpu} runs; its timer was "))?;
+    }
+    line("vt-d: segment 0, registers at 0xfed90000")?;
+    Ok(())
+}
+
+/// Behind `push rbp; mov rbp, rsp`, which make the frame record.
+const INTO: u64 = 4;
+
+/// A machine with a bundle, and so with names, that stands still, and where `function` is in it.
+fn halted(context: &Context, function: &str) -> Result<(Guest, u64)> {
+    let nothing = toml::from_str("[machine]\nname = 'nothing'\n")?;
+    let image = context.file("machine.img", &image::unchecked(&nothing)?)?;
+    let mut machine = by_pvh(image);
+    machine.halted = true;
+    let functions = symbols::functions(&hypervisor()?.elf)?;
+    let (address, _) = functions
+        .iter()
+        .find(|(_, name)| name == function)
+        .with_context(|| format!("there is no function {function}"))?;
+    Ok((context.start(&machine)?, u64::from(*address)))
+}
+
+/// An undefined instruction in the image as it is shipped: what happened, and who called whom, by name.
+fn names_who_called_whom(context: &Context) -> Result<()> {
+    const AT: &str = "boot::layout::take";
+    const CALLER: &str = "boot::x86_64::boot_main";
+    let (mut guest, address) = halted(context, AT)?;
+    let mut debugger = guest.debugger()?;
+    // UD2
+    debugger.write(address + INTO, &[0x0f, 0x0b])?;
+    debugger.go()?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    let (_, last) = console.split_once("panic on CPU 0").context("no panic")?;
+    ensure!(last.contains("invalid opcode (vector 6)"), "{last}");
+    ensure!(
+        last.contains(&format!("rip {:016x}", address + INTO)),
+        "{last}"
+    );
+    let chain: Vec<&str> = last
+        .lines()
+        .filter_map(|line| line.strip_prefix('#')?.split_once(' ')?.1.split_once(' '))
+        .map(|(_, name)| name)
+        .collect();
+    ensure!(
+        chain.first() == Some(&&*format!("{AT}+{INTO:#x}")),
+        "{chain:?}"
+    );
+    ensure!(
+        chain.iter().any(|name| name.starts_with(CALLER)),
+        "{CALLER} is not in {chain:?}"
+    );
+    context.note(&chain.join(" <- "));
+    Ok(())
+}
+
+/// One that pushes without end: the page below the stack is not there, and the exception has a stack of its own.
+fn describes_a_full_stack(context: &Context) -> Result<()> {
+    let (mut guest, address) = halted(context, "arch::x86_64::power::off")?;
+    let mut debugger = guest.debugger()?;
+    // push rax; jmp to it
+    debugger.write(address + INTO, &[0x50, 0xeb, 0xfd])?;
+    debugger.go()?;
+    // The machine is not switched off: the panic comes to the same place.
+    guest.wait_line("stack overflow", LIMIT)?;
+    guest.wait_line("page fault (vector 14)", LIMIT)?;
+    guest.wait_line("Sluice stopped.", LIMIT)?;
+    Ok(())
+}
