@@ -3,3 +3,4 @@
 mod arithmetic;
 mod effects;
 mod iced;
+mod walk;
