@@ -56,7 +56,7 @@ pub unsafe fn map_device(address: u64, level: u64) -> bool {
     let before = unsafe { entry.read_volatile() };
     if before == 0 {
         // SAFETY: as above; the caller says that registers are there. An invalid entry is not in the TLB, so a barrier
-        // is all that its first use needs (Arm ARM D8.13.1).
+        // is all that its first use needs (Arm ARM D8.16, D8.17.1).
         unsafe {
             entry.write_volatile(block);
             asm!("dsb ishst", "isb", options(nostack, preserves_flags));

@@ -358,7 +358,7 @@ pub fn uart_of(config: &config::Partition) -> Vuart {
     }
 }
 
-/// `VMPIDR_EL2` of a vCPU: its affinity, and bit 31, RES1 (DDI 0487, D24.2.192).
+/// `VMPIDR_EL2` of a vCPU: its affinity, and bit 31, RES1 (DDI 0487, D24.2).
 pub fn vmpidr(vcpu: usize) -> u64 {
     1 << 31 | vdev::affinity(vcpu)
 }

@@ -167,7 +167,7 @@ impl Stay<'_> {
                 self.partition.count_misuse();
                 self.vcpu.inject(Exception::for_abort(&info));
             }
-            // The program counter is past an HVC already, but still at an SMC (DDI 0487, D1.3.6).
+            // The program counter is past an HVC already, but still at an SMC (DDI 0487, D1.4.1).
             Exit::Hypercall { imm: 0 } => return self.call(),
             Exit::Smc { imm: 0 } => {
                 self.vcpu.skip_instruction();

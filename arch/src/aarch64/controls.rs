@@ -24,7 +24,7 @@ use super::features::Features;
 use super::sysreg::{read, write_guest};
 use super::vcpu::VcpuConfig;
 
-/// SCTLR_EL1 out of reset: MMU and caches off, little endian, RES1 bits set (D24.2.175).
+/// SCTLR_EL1 out of reset: MMU and caches off, little endian, RES1 bits set (D24.2).
 const SCTLR_RESET: u64 = 0x30d0_0800;
 
 /// `HCR_EL2`: EL1 is AArch64 behind stage 2; SMC, WFI if asked for, ID registers, ACTLR_EL1 and implementation-defined

@@ -28,7 +28,7 @@ pub fn set_index(index: usize) {
 /// An SError would end every later wait at once. With FEAT_RAS it cannot be a guest's, whose are taken at its exit, so
 /// it is let in, and ends the machine.
 pub fn wait() {
-    // SAFETY: waits; interrupts wake it even while they are masked (Arm ARM D1.7.1).
+    // SAFETY: waits; interrupts wake it even while they are masked (Arm ARM D1.7.2).
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) };
     if controls::has_ras(&features()) {
         // SAFETY: an exception from here is described, and nothing goes on (`exceptions`).

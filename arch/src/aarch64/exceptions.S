@@ -1,4 +1,4 @@
-// Exception vectors of EL2 (Arm ARM D1.3.1), and the way into a guest and back.
+// Exception vectors of EL2 (Arm ARM D1.4.1.6), and the way into a guest and back.
 //
 // An exception from EL2 itself is the end of the machine: it is described on a stack of its own, since the usual one
 // may be what overflowed. An exception from below is the return of sluice_enter_guest.

@@ -77,7 +77,7 @@ pub fn fatal_frame() -> Option<&'static ExceptionFrame> {
 #[unsafe(no_mangle)]
 extern "C" fn sluice_fatal_exception(frame: &'static ExceptionFrame) -> ! {
     let area = area::current();
-    // Data or instruction abort without a change of EL (Arm ARM D24.2.40: EC 0x25, 0x21): FAR is valid.
+    // Data or instruction abort without a change of EL (Arm ARM D24.2, ESR_EL2: EC 0x25, 0x21): FAR is valid.
     let abort = matches!(frame.esr >> 26 & 0x3f, 0x21 | 0x25);
     if abort
         && area::guards(area)

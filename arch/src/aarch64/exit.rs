@@ -1,4 +1,4 @@
-//! Why a guest stopped: the syndrome of an exception to EL2, decoded (Arm ARM D24.2.40, ESR_EL2).
+//! Why a guest stopped: the syndrome of an exception to EL2, decoded (Arm ARM D24.2, ESR_EL2).
 //!
 //! Pure: words in, [`Exit`] out.
 
@@ -172,7 +172,7 @@ pub fn is_hypercall(esr: u64) -> bool {
 }
 
 /// Whether it is that of a store that can be carried out but for its address: a permission fault of stage 2 sets no
-/// HPFAR_EL2 unless it is on a walk (Arm ARM D24.2.65).
+/// HPFAR_EL2 unless it is on a walk (Arm ARM D24.2).
 pub fn needs_address(esr: u64) -> bool {
     const CLASS: u64 = 0x3f << 26;
     const VALID: u64 = 1 << 24;
@@ -185,7 +185,7 @@ pub fn needs_address(esr: u64) -> bool {
     esr & (CLASS | VALID | MAINTENANCE | WALK | WRITE | STATUS) == WANTED
 }
 
-/// What PAR_EL1 says after AT, in the form of HPFAR_EL2 (D24.2.147): `None` for a fault.
+/// What PAR_EL1 says after AT, in the form of HPFAR_EL2 (D24.2): `None` for a fault.
 pub fn translated(par: u64) -> Option<u64> {
     (!bit(par, 0)).then_some((par & 0x000f_ffff_ffff_f000) >> 8)
 }

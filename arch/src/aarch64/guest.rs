@@ -77,7 +77,8 @@ impl Guest {
         let kind = unsafe { sluice_enter_guest(registers) };
         self.esr = read!("ESR_EL2");
         if let Some(error) = self.deferred_error() {
-            // It comes before the exit, which comes again; only HVC is over by then (D1.3.6).
+            // It comes before the exit, which comes again; only HVC is over by then (D1.4.1, "preferred exception return
+            // address").
             if kind == 0 && exit::is_hypercall(self.esr) {
                 registers.pc = registers.pc.wrapping_sub(4);
             }
@@ -139,7 +140,7 @@ impl Guest {
     }
 
     /// An SError that was pending at the last ESB, of which there is one at each exit (`exceptions.S`) and one here:
-    /// so whatever is found was caused since the one before (D1.3.7, ESB; `DISR_EL1`).
+    /// so whatever is found was caused since the one before (D20.5, ESB; `DISR_EL1`).
     fn deferred_error(&self) -> Option<Syndrome> {
         if !self.ras {
             return None;
@@ -189,7 +190,7 @@ impl Guest {
 
 /// What the guest's stage 1 makes of an address now, as PAR_EL1 has it; `None` where memory did not answer.
 ///
-/// A fault of either stage on the walk is in the result, but an external abort on it is taken by EL2 (Arm ARM, D8.16):
+/// A fault of either stage on the walk is in the result, but an external abort on it is taken by EL2 (Arm ARM, D8.15.2):
 /// `exceptions.S` lets it go on behind the instruction.
 fn look_up(far: u64, from_el0: bool) -> Option<u64> {
     let (par, answered): (u64, u64);

@@ -1,4 +1,4 @@
-//! Taking an exception to EL1 on behalf of a guest (Arm ARM, `AArch64.TakeException`, D1.3).
+//! Taking an exception to EL1 on behalf of a guest (Arm ARM, `AArch64.TakeException`, D1.4.2).
 //!
 //! Pure: what EL1 looks like before, what it looks like after.
 
@@ -52,7 +52,7 @@ impl Exception {
         }
     }
 
-    /// ESR_EL1 (D24.2.40), with IL set: all of these are reported for 32-bit instructions.
+    /// ESR_EL1 (D24.2), with IL set: all of these are reported for 32-bit instructions.
     fn esr(self, from_el0: bool) -> u64 {
         let status = |walk: Option<u8>| match walk {
             Some(level) => 0x14 | u64::from(level & 3),

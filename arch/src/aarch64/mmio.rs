@@ -1,7 +1,7 @@
 //! Register accesses on AArch64: one plain load or store each.
 //!
 //! They are inline assembly because a compiler may pick a write-back or pair form for a volatile access, and such a
-//! form has no valid syndrome (ESR_ELx.ISV = 0, Arm ARM D24.2.40) where a hypervisor below us emulates the device.
+//! form has no valid syndrome (ESR_ELx.ISV = 0, Arm ARM D24.2) where a hypervisor below us emulates the device.
 
 use super::mmu::{El2Map, MapError};
 use crate::mmio::MmioError;

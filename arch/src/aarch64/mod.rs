@@ -1,4 +1,7 @@
 //! AArch64 at EL2. What needs the CPU is there in the image only; the rest is compiled and tested on the host as well.
+//!
+//! Sections of the Arm ARM are those of DDI 0487 M.a.a. The registers of D24.2 and D24.10 have other numbers in each
+//! issue: they are found there by their names.
 
 mod sysreg;
 

@@ -20,7 +20,7 @@ pub struct Stage2Config {
 }
 
 impl Stage2Config {
-    /// `VTCR_EL2` (Arm ARM D24.2.207): walks are write-back and inner shareable.
+    /// `VTCR_EL2` (Arm ARM D24.2): walks are write-back and inner shareable.
     pub fn vtcr(&self, features: &Features) -> u64 {
         let t0sz = 64 - u64::from(self.input_bits);
         // SL0: the root is at level 2 for up to 30 bits, 1 for up to 39, 0 beyond.

@@ -1,4 +1,4 @@
-//! This CPU's EL2 physical timer, `CNTHP_*_EL2` (Arm ARM D12.2): one deadline, on the clock of `clock`.
+//! This CPU's EL2 physical timer, `CNTHP_*_EL2` (Arm ARM D12.2.4): one deadline, on the clock of `clock`.
 //!
 //! Its interrupt is a level, high from the deadline on, until [`off`] or a later deadline.
 
@@ -7,7 +7,7 @@ use super::sysreg::read;
 use crate::rate;
 use core::arch::asm;
 
-/// `CNTHP_CTL_EL2` (D24.10.5): ENABLE; IMASK stays 0.
+/// `CNTHP_CTL_EL2` (D24.10): ENABLE; IMASK stays 0.
 const ENABLE: u64 = 1;
 
 /// Raises the interrupt at `at_ns` on [`clock::now_ns`], in place of any other deadline.

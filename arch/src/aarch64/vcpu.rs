@@ -8,7 +8,7 @@ pub use super::inject::Exception;
 
 use crate::machine::guest::Guest;
 
-/// PSTATE at reset: EL1 with its own stack pointer, all exceptions masked (Arm ARM D1.4).
+/// PSTATE at reset: EL1 with its own stack pointer, all exceptions masked (Arm ARM C5.2, DAIF and SPSel).
 const PSTATE_RESET: u64 = 0x3c5;
 
 /// PSTATE.BTYPE and PSTATE.SS: gone once an instruction has been carried out.

@@ -138,7 +138,7 @@ struct Context<'a, P: Platform> {
 
 impl<P: Platform> Context<'_, P> {
     /// Hangs `child`, complete, below entry `index` of `parent`. Its descriptors are visible before the one that leads
-    /// to them (DDI 0487, B2.3.12: a walk is a read of memory).
+    /// to them (DDI 0487, B2.3: a walk is a read of memory).
     fn attach<F: Format>(
         &mut self,
         parent: &mut Node<P::Buffer>,

@@ -1,4 +1,4 @@
-//! Words put together by hand from the field tables of the Arm ARM (D24.2.40), not by the decoder's own shifts.
+//! Words put together by hand from the field tables of the Arm ARM (D24.2, ESR_EL2), not by the decoder's own shifts.
 
 use super::{
     AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess, class_name, decode, needs_address,

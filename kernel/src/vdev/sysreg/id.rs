@@ -2,7 +2,7 @@
 //! (the exceptions are listed for that reason).
 //!
 //! Layouts: DDI 0487, D24.2, under the name of each register; the principle that a lower value of an unsigned field is less:
-//! "Principles of the ID scheme" in D24.1. What a feature needs of EL2 before EL1 may use it is in its FEAT_ paragraph in A2.
+//! "Principles of the ID scheme" in D24.1.3. What a feature needs of EL2 before EL1 may use it is in its FEAT_ paragraph in A2.
 //!
 //! Pointer authentication is let through: it is on the condition that `HCR_EL2.API` and `APK` are set, which `arch` does.
 
