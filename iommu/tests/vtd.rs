@@ -29,6 +29,7 @@ fn setup(interrupts: Option<Destinations>) -> Setup {
     Setup {
         address_bits: 46,
         interrupts,
+        scalable: None,
     }
 }
 
@@ -262,11 +263,13 @@ fn a_start_without_memory_leaves_everything_closed() {
 
 #[test]
 fn no_memory_that_was_given_back_is_reached_over_a_life() {
-    for coherent in [true, false] {
-        for seed in 1..5 {
+    for (coherent, scalable) in [(true, false), (true, true), (false, false), (false, true)] {
+        for seed in 1..4 {
             let mut rig = Rig::with(
                 Config {
                     coherent,
+                    scalable,
+                    says_nesting: scalable,
                     ..Config::default()
                 },
                 Some(Destinations::Wide),
@@ -284,7 +287,9 @@ fn no_memory_that_was_given_back_is_reached_over_a_life() {
                 let stale = cut.invalidation(TAG);
                 rig.driver.invalidate(&[stale]).unwrap();
                 table.release(cut, Invalidated::complete());
-                assert_eq!(rig.vtd.translate(DEVICE, at, true), Err(Denied::Fault(5)));
+                let refused = if scalable { 0x79 } else { 5 };
+                let denied = rig.vtd.translate(DEVICE, at, true);
+                assert_eq!(denied, Err(Denied::Fault(refused)));
                 // It was on its way when it was unmapped, and has arrived.
                 assert_eq!(rig.memory.device_read(RAM + at, true), Ok(page));
                 rig.drain();
@@ -300,7 +305,9 @@ fn no_memory_that_was_given_back_is_reached_over_a_life() {
                 vtd,
             } = rig;
             drop(driver);
-            assert_eq!(vtd.translate(DEVICE, 0, true), Err(EVERYTHING));
+            let refused = if scalable { 0x39 } else { 1 };
+            let denied = vtd.translate(DEVICE, 0, true);
+            assert_eq!(denied, Err(Denied::Fault(refused)));
             // The root table and the interrupt table.
             assert_eq!(memory.live(), (2, 4096 + 16384));
         }
@@ -368,6 +375,102 @@ fn an_attach_and_an_unmap_cost_this_much() {
     assert_eq!(closed.descriptors - unmapped.descriptors, 2);
     assert_eq!(closed.waits - unmapped.waits, 1);
     assert_eq!(closed.table_bytes, 2 * 4096);
+}
+
+#[test]
+fn a_unit_that_nests_is_in_scalable_mode_from_the_denial_on() {
+    let config = Config {
+        scalable: true,
+        says_nesting: true,
+        ..Config::default()
+    };
+    let (memory, vtd) = parts(config);
+    deny_all(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+    let closed = Err(Denied::Fault(0x39));
+    assert_eq!(vtd.translate(DEVICE, RAM, true), closed);
+    let mut rig = Rig {
+        driver: start(&memory, &vtd, setup(None)).unwrap(),
+        memory,
+        vtd,
+    };
+    assert!(rig.driver.features().nested);
+    rig.driver
+        .attach(DeviceId(0x300), StreamConfig::Refuse)
+        .unwrap();
+    let before = rig.driver.counters();
+    let table = rig.open();
+    let opened = rig.driver.counters();
+    assert_eq!(opened.descriptors, before.descriptors, "nothing was cached");
+    assert_eq!(opened.table_bytes, 2 * 4096 + 8192);
+    assert_eq!(rig.vtd.translate(DEVICE, 0, true), Ok(RAM));
+    rig.driver
+        .attach(DeviceId(DEVICE.into()), StreamConfig::Refuse)
+        .unwrap();
+    let shut = rig.driver.counters();
+    assert_eq!(shut.descriptors - opened.descriptors, 3);
+    assert_eq!(shut.waits - opened.waits, 1);
+    // A record with and one without.
+    assert_eq!(rig.vtd.translate(DEVICE, 0, true), Err(Denied::Fault(0x41)));
+    let (faults, _) = rig.drain();
+    assert_eq!(faults[0].reason, FaultReason::BadDeviceEntry);
+    rig.driver
+        .attach(DeviceId(DEVICE.into()), StreamConfig::Abort)
+        .unwrap();
+    assert_eq!(rig.vtd.translate(DEVICE, 0, true), Err(Denied::Fault(0x41)));
+    assert!(rig.drain().0.is_empty());
+    // Devices of the other half of the bus have a table of their own.
+    rig.driver
+        .attach(DeviceId(0x3f8), stage_two(&table))
+        .unwrap();
+    assert_eq!(rig.vtd.translate(0x3f8, 0, true), Ok(RAM));
+    assert_eq!(rig.vtd.counters().bypassed, 0);
+}
+
+#[test]
+fn scalable_mode_is_refused_where_it_is_not() {
+    let (memory, vtd) = parts(Config::default());
+    let setup = Setup {
+        scalable: Some(true),
+        ..setup(None)
+    };
+    let error = start(&memory, &vtd, setup).err();
+    assert!(
+        matches!(error, Some(StartError::NoScalableMode(_))),
+        "{error:?}"
+    );
+}
+
+/// 7.1.3, by Linux's words for them (`dma_remap_sm_fault_reasons`).
+#[test]
+fn reasons_of_scalable_mode_are_decoded() {
+    use FaultReason as R;
+    use iommu::fault::Stage;
+    let cases = [
+        (0x38, R::FetchAbort, Stage::None),
+        (0x39, R::BadDeviceEntry, Stage::None),
+        (0x40, R::FetchAbort, Stage::None),
+        (0x42, R::BadDeviceEntry, Stage::None),
+        (0x51, R::BadContext, Stage::None),
+        (0x5b, R::BadContext, Stage::None),
+        (0x70, R::FetchAbort, Stage::One),
+        (0x71, R::Translation, Stage::One),
+        (0x78, R::FetchAbort, Stage::Two),
+        (0x79, R::Translation, Stage::Two),
+        (0x80, R::AddressSize, Stage::One),
+        (0x81, R::Permission, Stage::One),
+        (0x84, R::AddressSize, Stage::Two),
+        (0x85, R::Permission, Stage::One),
+        (0x86, R::Permission, Stage::One),
+        (0x87, R::Other(0x87), Stage::None),
+    ];
+    for (number, reason, stage) in cases {
+        // A read with PASID 0x12345 of 3:02.0.
+        let second = 1 << 63 | 1 << 62 | 0x1_2345 << 40 | number << 32 | 1 << 31 | 0x310;
+        let fault = event::decode(IommuIndex(2), [0x7000, second]);
+        assert_eq!((fault.reason, fault.stage), (reason, stage), "{number:#x}");
+        assert_eq!(fault.pasid, Some(0x1_2345));
+        assert_eq!((fault.device, fault.write), (DeviceId(0x310), false));
+    }
 }
 
 #[test]

@@ -43,6 +43,7 @@ impl Machine {
         let setup = Setup {
             address_bits: config.output_bits,
             interrupts: None,
+            scalable: None,
         };
         let index = IommuIndex(index);
         let platform = Arc::new(memory.clone());

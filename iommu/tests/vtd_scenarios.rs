@@ -1,4 +1,4 @@
-//! The scenarios that QEMU's intel-iommu goes through too, on the crate's model.
+//! The scenarios that QEMU's intel-iommu goes through too, on the crate's model: in legacy mode and in scalable mode.
 
 #[macro_use]
 mod vtd_bench;
@@ -10,18 +10,19 @@ use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, VtdModel};
 use vtd_bench::{Bench, WORD};
 
-struct Model {
+struct Model<const SCALABLE: bool> {
     memory: Memory,
     vtd: VtdModel,
 }
 
-impl Bench for Model {
+impl<const SCALABLE: bool> Bench for Model<SCALABLE> {
     type Platform = Memory;
     type Registers = VtdModel;
 
     const RAM: u64 = 0x2000_0000;
     const WRITER: u32 = 0x100;
     const READER: u32 = 0x50;
+    const SCALABLE: bool = SCALABLE;
 
     fn new() -> Self {
         let memory = Memory::coherent();
@@ -29,6 +30,8 @@ impl Bench for Model {
         let config = Config {
             output_bits: 39,
             late_writes: false,
+            scalable: SCALABLE,
+            says_nesting: SCALABLE,
             ..Config::default()
         };
         let vtd = VtdModel::new(config, &memory);
@@ -64,4 +67,12 @@ impl Bench for Model {
     }
 }
 
-scenarios!(Model, []);
+mod legacy {
+    use super::{Model, vtd_bench};
+    scenarios!(Model<false>, []);
+}
+
+mod scalable {
+    use super::{Model, vtd_bench};
+    scenarios!(Model<true>, []);
+}

@@ -3,7 +3,7 @@
 use super::probe::Features;
 use super::registers::invalidate;
 use super::spec::descriptor::{
-    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, WAIT0, WAIT1,
+    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, PASID_CACHE, WAIT0, WAIT1,
 };
 use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA, IVA_FIELDS};
 use crate::addr::{Hpa, Iova};
@@ -16,7 +16,7 @@ use crate::physical::IommuError;
 pub enum Contexts {
     /// All of it.
     All,
-    /// That of one device, under the domain that its entry had.
+    /// That of one device, under the domain that its entry had; 0 in scalable mode, where it has none.
     Device(DeviceId, CacheTag),
 }
 
@@ -47,6 +47,10 @@ pub enum Command {
     Contexts(Contexts),
     /// Translations.
     Translations(Translations),
+    /// Every PASID table entry, and what led there.
+    Pasids,
+    /// The entry of PASID 0 with this domain, of whatever source.
+    PasidOf(CacheTag),
     /// Every interrupt remapping entry.
     Interrupts,
     /// One of them.
@@ -88,6 +92,14 @@ impl Command {
                 let fields = granularity + drains + IOTLB0::DID.val(domain.0.into());
                 [DESCRIPTOR::TYPE::Iotlb.value | fields.value, second]
             }
+            Self::Pasids => [
+                DESCRIPTOR::TYPE::PasidCache.value | PASID_CACHE::G::Global.value,
+                0,
+            ],
+            Self::PasidOf(CacheTag(domain)) => {
+                let which = PASID_CACHE::G::Pasid + PASID_CACHE::DID.val(domain.into());
+                [DESCRIPTOR::TYPE::PasidCache.value | which.value, 0]
+            }
             Self::Interrupts => [DESCRIPTOR::TYPE::InterruptEntryCache.value, 0],
             Self::Interrupt(index) => {
                 let which =
@@ -100,7 +112,7 @@ impl Command {
     /// Does it by registers; complete on return. Only while there is no queue.
     ///
     /// # Errors
-    /// [`IommuError::Unsupported`] for interrupts, which need a queue; [`IommuError::Timeout`], [`IommuError::Gone`].
+    /// [`IommuError::Unsupported`] for what needs a queue; [`IommuError::Timeout`], [`IommuError::Gone`].
     pub(super) fn by_registers(
         &self,
         mmio: &impl Mmio,
@@ -143,7 +155,8 @@ impl Command {
                     + IOTLB_FIELDS::DID.val(domain.0.into());
                 invalidate(mmio, now_ns, at + IOTLB, fields.value)
             }
-            Self::Interrupts | Self::Interrupt(_) => Err(IommuError::Unsupported),
+            // Scalable mode and interrupt remapping have a queue.
+            _ => Err(IommuError::Unsupported),
         }
     }
 }

@@ -27,7 +27,7 @@ const LOW: u64 = 1 << 32;
 /// a context. They are in memory, not only in a cache, as the unit may not snoop. Where there is protected memory, all of
 /// it is protected meanwhile, so that nothing passes a unit that firmware left off. One that it left on goes from its old
 /// tables to refusing everything with nothing in between: the root table pointer is changed with translation on (11.4,
-/// GCMD.SRTP), in the mode that it has.
+/// GCMD.SRTP), in the mode that it has; another one gets the mode that [`Vtd::start`](super::Vtd::start) uses.
 ///
 /// A write to 0xFEEx_xxxx is no DMA but an interrupt: [`deny_interrupts`] is for those.
 ///
@@ -38,27 +38,53 @@ const LOW: u64 = 1 << 32;
 #[inline(never)]
 pub fn deny_all(mmio: &impl Mmio, zeros: Hpa, now_ns: impl Fn() -> u64) -> Result<(), StartError> {
     let (cap, ecap) = capabilities(mmio)?;
-    protect(mmio, cap, &now_ns)?;
+    deny_with(mmio, zeros, nests(ecap), (cap, ecap), &now_ns)
+}
+
+/// Whether the driver uses scalable mode of a unit by itself: it is there for first stages of guests.
+pub(super) fn nests(ecap: Ecap) -> bool {
+    let needed = [
+        ECAP_FIELDS::QI,
+        ECAP_FIELDS::SMTS,
+        ECAP_FIELDS::SSTS,
+        ECAP_FIELDS::FSTS,
+        ECAP_FIELDS::NEST,
+    ];
+    needed.into_iter().all(|field| ecap.is_set(field))
+}
+
+/// [`deny_all`] in the mode that the unit is to have later, unless it has another one and translates.
+pub(super) fn deny_with(
+    mmio: &impl Mmio,
+    zeros: Hpa,
+    scalable: bool,
+    (cap, ecap): (Cap, Ecap),
+    now_ns: &impl Fn() -> u64,
+) -> Result<(), StartError> {
+    protect(mmio, cap, now_ns)?;
     if cap.is_set(CAP_FIELDS::RWBF) {
-        command(mmio, &now_ns, GCMD_FIELDS::WBF::SET)?;
+        command(mmio, now_ns, GCMD_FIELDS::WBF::SET)?;
     }
     // Registers invalidate only while there is no queue (6.5.1).
-    switch(mmio, &now_ns, GCMD_FIELDS::QIE::SET, false)?;
+    switch(mmio, now_ns, GCMD_FIELDS::QIE::SET, false)?;
     let on = status(mmio)? & GCMD_FIELDS::TE::SET.value != 0;
     let old = LocalRegisterCopy::<u64, RTADDR_FIELDS::Register>::new(mmio.read64(RTADDR));
     // No bus has a context in either mode.
-    let scalable = on && old.matches_all(RTADDR_FIELDS::TTM::Scalable);
+    let scalable = match on {
+        true => old.matches_all(RTADDR_FIELDS::TTM::Scalable),
+        false => scalable,
+    };
     let mode = if scalable {
         RTADDR_FIELDS::TTM::Scalable
     } else {
         RTADDR_FIELDS::TTM::Legacy
     };
     mmio.write64(RTADDR, zeros.0 | mode.value);
-    command(mmio, &now_ns, GCMD_FIELDS::SRTP::SET)?;
+    command(mmio, now_ns, GCMD_FIELDS::SRTP::SET)?;
     if !cap.is_set(CAP_FIELDS::ESRTPS) {
-        forget(mmio, ecap, &now_ns)?;
+        forget(mmio, ecap, now_ns)?;
     }
-    switch(mmio, &now_ns, GCMD_FIELDS::TE::SET, true)?;
+    switch(mmio, now_ns, GCMD_FIELDS::TE::SET, true)?;
     Ok(())
 }
 
@@ -88,8 +114,8 @@ pub fn deny_interrupts(
     Ok(())
 }
 
-type Cap = LocalRegisterCopy<u64, CAP_FIELDS::Register>;
-type Ecap = LocalRegisterCopy<u64, ECAP_FIELDS::Register>;
+pub(super) type Cap = LocalRegisterCopy<u64, CAP_FIELDS::Register>;
+pub(super) type Ecap = LocalRegisterCopy<u64, ECAP_FIELDS::Register>;
 
 /// CAP and ECAP of a unit that is there.
 pub(super) fn capabilities(mmio: &impl Mmio) -> Result<(Cap, Ecap), StartError> {

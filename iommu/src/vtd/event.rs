@@ -23,6 +23,18 @@ fn meaning(number: u8) -> (FaultReason, Stage) {
         reason::WRITE | reason::READ => (R::Translation, Stage::Two),
         reason::TABLE_ACCESS => (R::FetchAbort, Stage::Two),
         reason::BLOCKED => (R::Unsupported, Stage::None),
+        reason::SCALABLE_ROOT | reason::SCALABLE_CONTEXT => (R::FetchAbort, Stage::None),
+        reason::SCALABLE_FIRST..reason::PASID => (R::BadDeviceEntry, Stage::None),
+        reason::PASID..=reason::PASID_LAST => (R::BadContext, Stage::None),
+        reason::FIRST_ACCESS => (R::FetchAbort, Stage::One),
+        reason::FIRST_NOT_PRESENT => (R::Translation, Stage::One),
+        reason::SECOND_ACCESS => (R::FetchAbort, Stage::Two),
+        reason::SECOND_PERMISSION => (R::Translation, Stage::Two),
+        reason::NOT_CANONICAL => (R::AddressSize, Stage::One),
+        reason::SCALABLE_BEYOND | reason::SECOND_BEYOND => (R::AddressSize, Stage::Two),
+        reason::SUPERVISOR_ONLY | reason::SCALABLE_WRITE | reason::SCALABLE_READ => {
+            (R::Permission, Stage::One)
+        }
         _ => (R::Other(number), Stage::None),
     }
 }

@@ -21,7 +21,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             && status.is_set(GCMD_FIELDS::SRTP)
             && (self.queue.is_none() || status.is_set(GCMD_FIELDS::QIE))
             && (self.interrupts.is_none() || status.is_set(GCMD_FIELDS::IRE))
-            && root == self.tables.root().base.0)
+            && root == self.root_register())
     }
 
     /// See [`PhysicalIommu::check`](crate::physical::PhysicalIommu::check).

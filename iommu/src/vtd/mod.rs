@@ -5,7 +5,8 @@
 //! which every source is refused. A source passes only between [`PhysicalIommu::attach`] with a second stage and the next
 //! one with `Refuse` or `Abort`. If the driver is dropped, or a step of the start fails, the unit refuses everything.
 //!
-//! Legacy mode only: a context entry leads to one second stage.
+//! In legacy mode a context entry leads to one second stage, in scalable mode to a directory of PASIDs, of which there is one:
+//! that of requests without. Which mode, follows from the unit ([`Setup::scalable`]).
 //!
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context entries; `command` says what can be forgotten, `program` chooses of it; `tables`, `invalidation_queue`, `fault_log`
@@ -21,13 +22,14 @@ use alloc::sync::Arc;
 use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
-use crate::id::{DeviceId, IommuIndex};
+use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
     Caps, Drained, HardwareErrors, Incomplete, Invalidation, IommuError, PhysicalIommu,
     StreamConfig,
 };
 use command::{Command, Contexts, Translations};
-use entry::ContextEntry;
+use deny::{Cap, Ecap, deny_with};
+use entry::{ContextEntry, PasidEntry};
 use fault_log::FaultLog;
 use interrupt_remap::{InterruptTable, is_present};
 use invalidation_queue::InvalidationQueue;
@@ -100,6 +102,7 @@ pub struct Vtd<P: Platform, M: Mmio> {
     /// CAP and ECAP.
     capabilities: (u64, u64),
     features: Features,
+    scalable: bool,
     tables: Tables<P>,
     queue: Option<InvalidationQueue<P>>,
     interrupts: Option<InterruptTable<P>>,
@@ -187,22 +190,54 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         result
     }
 
+    /// Forgets everything: what leads somewhere before what was made of it (6.5.3.3).
+    fn forget_all(&mut self) -> Result<(), IommuError> {
+        let all = [
+            Some(Command::Contexts(Contexts::All)),
+            self.scalable.then_some(Command::Pasids),
+            Some(Command::Translations(Translations::All)),
+            self.interrupts.is_some().then_some(Command::Interrupts),
+        ];
+        let sent = self.send(&mut all.into_iter().flatten());
+        sent.map_err(|incomplete| incomplete.error)?;
+        self.unsure = false;
+        Ok(())
+    }
+
     /// What failed to be forgotten before is forgotten now.
     fn be_sure(&mut self) -> Result<(), IommuError> {
         if self.stopped {
             return Err(IommuError::Stopped);
         }
         if self.unsure {
-            self.tell(&[
-                Command::Contexts(Contexts::All),
-                Command::Translations(Translations::All),
-            ])?;
-            if self.interrupts.is_some() {
-                self.tell(&[Command::Interrupts])?;
-            }
-            self.unsure = false;
+            self.forget_all()?;
         }
         Ok(())
+    }
+
+    /// The context entry for `config`, and what it leads to in scalable mode.
+    fn entries(
+        &mut self,
+        device: DeviceId,
+        config: StreamConfig,
+    ) -> Result<(ContextEntry, Option<PasidEntry>), IommuError> {
+        match config {
+            StreamConfig::StageTwo(stage) if self.scalable => {
+                let entry = PasidEntry::second_stage(&stage, &self.features)?;
+                let directory = self.tables.directory(&self.platform, device)?;
+                Ok((ContextEntry::of_directory(directory), Some(entry)))
+            }
+            _ => Ok((ContextEntry::new(config, &self.features)?, None)),
+        }
+    }
+
+    /// The domain of a source that can pass.
+    fn domain(&mut self, device: DeviceId, entry: &ContextEntry) -> Option<CacheTag> {
+        match self.scalable {
+            false => entry.domain(),
+            true if entry.is_present() => Some(self.tables.read_pasid(device)?.domain()),
+            true => None,
+        }
     }
 
     /// See [`PhysicalIommu::attach`].
@@ -210,9 +245,9 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         self.tables.prepare(&self.platform, device)?;
         let old = self.tables.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
-        let entry = ContextEntry::new(config, &self.features);
-        let wanted = entry.unwrap_or(ContextEntry::REFUSED);
-        if let Some(domain) = old.domain() {
+        let entries = self.entries(device, config);
+        let (wanted, pasid) = entries.unwrap_or((ContextEntry::REFUSED, None));
+        if let Some(domain) = self.domain(device, &old) {
             // 6.5.3.3: not present, then forgotten, the context first and then what was made of it.
             let shut = match wanted.is_present() {
                 true => ContextEntry::SILENT,
@@ -220,28 +255,44 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             };
             self.tables.store(&self.platform, device, shut);
             self.be_sure()?;
-            self.tell(&[
-                Command::Contexts(Contexts::Device(device, domain)),
-                Command::Translations(Translations::Domain(domain)),
-            ])?;
+            let translations = Command::Translations(Translations::Domain(domain));
+            if self.scalable {
+                let contexts = Contexts::Device(device, CacheTag(0));
+                let pasid = Command::PasidOf(domain);
+                self.tell(&[Command::Contexts(contexts), pasid, translations])?;
+            } else {
+                let contexts = Contexts::Device(device, domain);
+                self.tell(&[Command::Contexts(contexts), translations])?;
+            }
         } else if !wanted.is_present() {
             self.tables.store(&self.platform, device, wanted);
         }
         // Nothing opens before all that was closed is.
         self.be_sure()?;
         if wanted.is_present() {
+            if let Some(pasid) = &pasid {
+                self.tables.store_pasid(&self.platform, device, pasid);
+            }
             self.tables.store(&self.platform, device, wanted);
         }
-        entry.map(drop)
+        entries.map(drop)
     }
 
     /// All DMA refused, then as it was.
     fn restore(&mut self) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
         let root = self.tables.root().base;
-        deny_all(&self.registers, root, || platform.now_ns()).map_err(|error| match error {
-            StartError::Hardware(error) => error,
-            _ => IommuError::Gone,
+        let capabilities = (
+            Cap::new(self.capabilities.0),
+            Ecap::new(self.capabilities.1),
+        );
+        let now_ns = || platform.now_ns();
+        let registers = &self.registers;
+        deny_with(registers, root, self.scalable, capabilities, &now_ns).map_err(|error| {
+            match error {
+                StartError::Hardware(error) => error,
+                _ => IommuError::Gone,
+            }
         })?;
         self.enable()
     }

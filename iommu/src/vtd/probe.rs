@@ -15,7 +15,9 @@
 //! | ECAP | C | cleaning of what we write |
 //! | | QI, IRO | invalidation by queue, or by register |
 //! | | IR, EIM | interrupt remapping, and 32-bit destinations |
-//! | | SC, NEST, PASID, SMTS, SSTS, FSTS | told |
+//! | | SMTS, SSTS | scalable mode, where it is asked for |
+//! | | SMPWCS | PWSNP of PASID table entries |
+//! | | SC, NEST, PASID, FSTS | told |
 //!
 //! Not used: advanced fault logging (AFL), device TLBs (DT), pass-through (PT), memory types (MTS), abort-DMA mode (ADMS),
 //! performance counters.
@@ -43,6 +45,10 @@ pub struct Features {
     pub snoop_control: bool,
     /// Scalable mode.
     pub scalable: bool,
+    /// Second stages in scalable mode.
+    pub scalable_second_stage: bool,
+    /// Walks of scalable mode snoop where their entry says so.
+    pub walks_snoop_on_demand: bool,
     /// Bits of a PASID; 0 without.
     pub pasid_bits: u8,
     /// First stages of guests on second stages of ours.
@@ -116,6 +122,8 @@ impl Features {
             posted_interrupts: caps.is_set(CAP_FIELDS::PI),
             snoop_control: more.is_set(ECAP_FIELDS::SC),
             scalable,
+            scalable_second_stage: scalable && more.is_set(ECAP_FIELDS::SSTS),
+            walks_snoop_on_demand: more.is_set(ECAP_FIELDS::SMPWCS),
             pasid_bits: if pasids {
                 more.read(ECAP_FIELDS::PSS) as u8 + 1
             } else {

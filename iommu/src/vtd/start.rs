@@ -3,8 +3,8 @@
 use alloc::sync::Arc;
 
 use super::Vtd;
-use super::command::{Command, Contexts, Translations};
-use super::deny::{capabilities, deny_all, unprotect};
+use super::command::Command;
+use super::deny::{capabilities, deny_with, nests, unprotect};
 use super::fault_log::FaultLog;
 use super::interrupt_remap::{self, Destinations, InterruptTable};
 use super::invalidation_queue::InvalidationQueue;
@@ -33,6 +33,8 @@ pub enum StartError {
     BadSizes(u64),
     /// No interrupt remapping, or not with destinations this wide (ECAP.IR, QI, EIM).
     NoInterruptRemapping(u64),
+    /// No second stages in scalable mode, which was asked for (ECAP.SMTS, SSTS).
+    NoScalableMode(u64),
     /// No memory for the tables or the queue.
     OutOfMemory,
     /// A step failed.
@@ -47,6 +49,7 @@ impl core::fmt::Display for StartError {
             Self::NoSecondStage(cap) => ("no second stage: CAP", Some(cap)),
             Self::BadSizes(cap) => ("impossible sizes: CAP", Some(cap)),
             Self::NoInterruptRemapping(ecap) => ("no interrupt remapping: ECAP", Some(ecap)),
+            Self::NoScalableMode(ecap) => ("no scalable mode: ECAP", Some(ecap)),
             Self::OutOfMemory => ("out of memory", None),
             Self::Hardware(error) => return error.fmt(f),
         };
@@ -67,6 +70,8 @@ pub struct Setup {
     pub address_bits: u8,
     /// Remaps interrupts, with destinations so wide; without, they are left as they are.
     pub interrupts: Option<Destinations>,
+    /// Scalable mode or not; `None` for scalable mode where the unit nests.
+    pub scalable: Option<bool>,
 }
 
 impl<P: Platform, M: Mmio> Vtd<P, M> {
@@ -85,8 +90,13 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         let (cap, ecap) = capabilities(&registers)?;
         // ECAP.C says whether the root table has to be cleaned; all else comes after the denial.
         let coherent = ecap.is_set(ECAP_FIELDS::C);
-        let mut tables = Tables::new(&*platform, coherent).ok_or(StartError::OutOfMemory)?;
-        let denied = deny_all(&registers, tables.root().base, || platform.now_ns());
+        let scalable = setup.scalable.unwrap_or(nests(ecap));
+        let tables = Tables::new(&*platform, scalable, coherent);
+        let mut tables = tables.ok_or(StartError::OutOfMemory)?;
+        let root = tables.root().base;
+        let denied = deny_with(&registers, root, scalable, (cap, ecap), &|| {
+            platform.now_ns()
+        });
         // The unit reads the root table from here on: should anything fail, it is lost and refuses.
         let features = denied.and_then(|()| {
             let features = Features::of(cap.get(), ecap.get(), setup.address_bits)?;
@@ -96,12 +106,15 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             if lacks {
                 return Err(StartError::NoInterruptRemapping(ecap.get()));
             }
+            if scalable && !features.scalable_second_stage {
+                return Err(StartError::NoScalableMode(ecap.get()));
+            }
             Ok(features)
         });
         let parts = features.and_then(|features| {
             let queue = match features.queue {
                 true => Some(
-                    InvalidationQueue::new(&*platform, false, coherent)
+                    InvalidationQueue::new(&*platform, scalable, coherent)
                         .ok_or(StartError::OutOfMemory)?,
                 ),
                 false => None,
@@ -128,6 +141,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             registers,
             capabilities: (cap.get(), ecap.get()),
             features,
+            scalable,
             tables,
             queue,
             interrupts,
@@ -149,22 +163,18 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         registers.write32(FECTL, FECTL_FIELDS::IM::SET.value);
         registers.write32(IECTL, FECTL_FIELDS::IM::SET.value);
         self.faults.clear(registers);
-        let root = self.tables.root().base.0;
+        let root = self.root_register();
         if registers.read64(RTADDR) != root {
-            // Left on in scalable mode, which is not changed while translation is on (11.4, RTADDR).
+            // Left on in another mode, which is not changed while translation is on (11.4, RTADDR).
             switch(registers, &now_ns, GCMD_FIELDS::TE::SET, false)?;
-            registers.write64(RTADDR, root | RTADDR_FIELDS::TTM::Legacy.value);
+            registers.write64(RTADDR, root);
             command(registers, &now_ns, GCMD_FIELDS::SRTP::SET)?;
             switch(registers, &now_ns, GCMD_FIELDS::TE::SET, true)?;
         }
         if let Some(queue) = &mut self.queue {
             queue.start(&platform, registers)?;
         }
-        self.tell(&[
-            Command::Contexts(Contexts::All),
-            Command::Translations(Translations::All),
-        ])?;
-        self.unsure = false;
+        self.forget_all()?;
         if self.interrupts.is_some() {
             self.enable_interrupts()?;
         }
@@ -173,6 +183,15 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             Err(StartError::Hardware(error)) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// RTADDR.
+    pub(super) fn root_register(&self) -> u64 {
+        let mode = match self.scalable {
+            true => RTADDR_FIELDS::TTM::Scalable,
+            false => RTADDR_FIELDS::TTM::Legacy,
+        };
+        self.tables.root().base.0 | mode.value
     }
 
     /// Interrupts go through our table, and those in the compatibility format are blocked.
@@ -200,16 +219,11 @@ impl<P: Platform, M: Mmio> Drop for Vtd<P, M> {
     fn drop(&mut self) {
         let platform = Arc::clone(&self.platform);
         self.tables.close(&platform);
-        let mut forget = alloc::vec![
-            Command::Contexts(Contexts::All),
-            Command::Translations(Translations::All),
-        ];
         if let Some(table) = &mut self.interrupts {
             table.close(&platform);
             table.lose();
-            forget.push(Command::Interrupts);
         }
-        let forgotten = self.tell(&forget);
+        let forgotten = self.forget_all();
         let now_ns = || platform.now_ns();
         self.tables.lose(forgotten.is_err());
         if let Some(queue) = &mut self.queue {

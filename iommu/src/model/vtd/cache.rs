@@ -20,6 +20,8 @@ type Partial = (u64, u64, bool, bool);
 pub(super) struct Cache {
     /// Context entries by source.
     pub contexts: BTreeMap<u16, [u64; 2]>,
+    /// PASID table entries by source and PASID.
+    pub pasids: BTreeMap<(u16, u32), [u64; 8]>,
     /// Translations by domain and first address.
     pub translations: BTreeMap<(u16, u64), Translation>,
     /// Tables on the way by domain, height of the entry that leads there and first address.
@@ -39,6 +41,14 @@ pub(super) enum Scope {
         source: u16,
         mask: u16,
         domain: u16,
+    },
+    AllPasids,
+    /// Those of a domain.
+    PasidsOf(u16),
+    /// Those of a domain with one PASID.
+    Pasid {
+        domain: u16,
+        pasid: u32,
     },
     Everything,
     Domain(u16),
@@ -66,6 +76,19 @@ impl Scope {
                 mask: [0, 0b100, 0b110, 0b111][mask as usize & 3],
                 domain: domain as u16,
             },
+            _ => return None,
+        })
+    }
+
+    /// From granularity, domain and PASID (6.5.2.2).
+    pub fn pasids(granularity: u64, domain: u64, pasid: u64) -> Option<Self> {
+        Some(match granularity {
+            0 => Self::PasidsOf(domain as u16),
+            1 => Self::Pasid {
+                domain: domain as u16,
+                pasid: pasid as u32 & 0xf_ffff,
+            },
+            3 => Self::AllPasids,
             _ => return None,
         })
     }
@@ -149,6 +172,7 @@ impl State {
     /// Forgets what `scope` says.
     pub(super) fn forget(&mut self, scope: &Scope) {
         let domain_of = |entry: &[u64; 2]| (entry[1] >> 8) as u16;
+        let scalable = self.is_scalable();
         match *scope {
             Scope::AllContexts => self.cache.contexts.clear(),
             Scope::ContextsOf(domain) => {
@@ -160,10 +184,19 @@ impl State {
                 source,
                 mask,
                 domain,
-            } => self
-                .cache
-                .contexts
-                .retain(|of, entry| (of ^ source) & !mask != 0 || domain_of(entry) != domain),
+            } => self.cache.contexts.retain(|of, entry| {
+                // In scalable mode the entry has none.
+                (of ^ source) & !mask != 0 || !scalable && domain_of(entry) != domain
+            }),
+            Scope::AllPasids => self.cache.pasids.clear(),
+            Scope::PasidsOf(domain) => {
+                let pasids = &mut self.cache.pasids;
+                pasids.retain(|_, entry| entry[1] as u16 != domain);
+            }
+            Scope::Pasid { domain, pasid } => {
+                let pasids = &mut self.cache.pasids;
+                pasids.retain(|(_, of), entry| *of != pasid || entry[1] as u16 != domain);
+            }
             Scope::AllInterrupts => self.cache.interrupts.clear(),
             Scope::Interrupts { first, last } => {
                 let interrupts = &mut self.cache.interrupts;

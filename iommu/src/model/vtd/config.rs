@@ -50,6 +50,12 @@ pub struct Config {
     pub snoop_control: bool,
     /// ECAP.PT.
     pub pass_through: bool,
+    /// ECAP.SMTS and SSTS: scalable mode with second stages.
+    pub scalable: bool,
+    /// ECAP.FSTS and NEST, which the unit says but does not do.
+    pub says_nesting: bool,
+    /// ECAP.SMPWCS.
+    pub walk_snoop: bool,
     /// Faults of a source are dropped while a record of it is there (7.2.1 allows it).
     pub collapse: bool,
     /// When invalidations take effect.
@@ -84,6 +90,9 @@ impl Default for Config {
             wide_destinations: true,
             snoop_control: false,
             pass_through: true,
+            scalable: false,
+            says_nesting: false,
+            walk_snoop: true,
             collapse: false,
             completion: Completion::AtWait,
             update_reads: 2,
@@ -124,6 +133,11 @@ impl Config {
             | flag(self.wide_destinations, 4)
             | flag(self.pass_through, 6)
             | flag(self.snoop_control, 7)
+            | flag(self.says_nesting, 26)
+            | flag(self.scalable, 43)
+            | flag(self.scalable, 46)
+            | flag(self.says_nesting, 47)
+            | flag(self.walk_snoop, 48)
             | (self.iotlb_registers as u64 / 16) << 8
             | 15 << 20
     }

@@ -76,6 +76,7 @@ impl State {
         self.registers.root_in_force = new;
         if self.config.pointer_forgets {
             self.cache.contexts.clear();
+            self.cache.pasids.clear();
             self.cache.forget_translations(&Scope::Everything);
         }
     }

@@ -1,4 +1,4 @@
-//! A VT-d unit in software (Intel VT-d, sections of revision 4.1), in legacy mode.
+//! A VT-d unit in software (Intel VT-d, sections of revision 4.1), in legacy mode, and in scalable mode with second stages.
 //!
 //! Where the document allows hardware to be late or forgetful, it is: what is invalidated stays in use until the wait
 //! descriptor behind it, entries stay in every cache until the one invalidation that must remove them, a change of state
@@ -13,7 +13,7 @@
 //! invalidation queue; `cache` contexts, translations and interrupt entries that are held; `translate` the tables; `interrupt`
 //! interrupt remapping; `fault` the records; `device` and `inject` the verbs.
 //!
-//! Not there: scalable mode, device TLBs, page requests, advanced fault logging, posted interrupts.
+//! Not there: first stages and nesting, requests with PASID, device TLBs, page requests, advanced fault logging, posted interrupts.
 
 use alloc::string::String;
 use alloc::sync::Arc;

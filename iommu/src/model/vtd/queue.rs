@@ -55,6 +55,13 @@ impl State {
         {
             let at = (self.registers.iqa & !0xfff) + self.registers.iqh;
             let words = self.read(at).zip(self.read(at + 8));
+            let rest = match step {
+                32 => self.read(at + 16).zip(self.read(at + 24)),
+                _ => Some((0, 0)),
+            };
+            if self.is_scalable() && step == 16 {
+                self.violation("6.5.2", "128-bit descriptors in scalable mode".into());
+            }
             let decoded = match words {
                 None => Err(error::UNREADABLE),
                 Some((first, second)) => {
@@ -63,6 +70,8 @@ impl State {
                     {
                         self.faults.refuse = None;
                         Err(code)
+                    } else if rest != Some((0, 0)) {
+                        Err(error::RESERVED)
                     } else {
                         self.decode([first, second])
                     }
@@ -163,6 +172,11 @@ impl State {
                         }
                     }
                 })
+            }
+            7 if self.config.scalable => {
+                within(first, 0x000f_ffff_ffff_003f)?;
+                within(second, 0)?;
+                Scope::pasids(granularity, first >> 16, first >> 32)
             }
             5 => {
                 within(first, 0xffff_ffff_0000_007f)?;

@@ -74,4 +74,32 @@ pub mod reason {
     pub const INTERRUPT_LAST: u8 = 0x2f;
     /// First of the reasons of scalable mode.
     pub const SCALABLE_FIRST: u8 = 0x30;
+    /// First of those of the root entry: it could not be read, is not present, has reserved bits.
+    pub const SCALABLE_ROOT: u8 = 0x38;
+    /// First of those of the context entry, likewise.
+    pub const SCALABLE_CONTEXT: u8 = 0x40;
+    /// First of those of the PASID directory and table, likewise.
+    pub const PASID: u8 = 0x50;
+    /// Last of them.
+    pub const PASID_LAST: u8 = 0x5f;
+    /// A first-stage entry could not be read.
+    pub const FIRST_ACCESS: u8 = 0x70;
+    /// A first-stage entry is not present.
+    pub const FIRST_NOT_PRESENT: u8 = 0x71;
+    /// A second-stage entry could not be read, in scalable mode.
+    pub const SECOND_ACCESS: u8 = 0x78;
+    /// A second-stage entry does not allow it, in scalable mode.
+    pub const SECOND_PERMISSION: u8 = 0x79;
+    /// The address is not canonical in a first stage.
+    pub const NOT_CANONICAL: u8 = 0x80;
+    /// The first stage does not allow user requests.
+    pub const SUPERVISOR_ONLY: u8 = 0x81;
+    /// The input address is past what the unit has, in scalable mode.
+    pub const SCALABLE_BEYOND: u8 = 0x83;
+    /// The input address is past what the second stage has, in scalable mode.
+    pub const SECOND_BEYOND: u8 = 0x84;
+    /// A write without permission, in scalable mode.
+    pub const SCALABLE_WRITE: u8 = 0x85;
+    /// A read without permission, in scalable mode.
+    pub const SCALABLE_READ: u8 = 0x86;
 }
