@@ -37,6 +37,8 @@ mod panic;
 mod root_pointer;
 #[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
 mod start_info;
+#[cfg(all(target_os = "none", target_arch = "x86_64", feature = "trial"))]
+mod trial;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod x86_64;
 

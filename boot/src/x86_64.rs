@@ -147,6 +147,8 @@ unsafe extern "C" fn boot_main(start: u64) -> ! {
     console::drain();
     // SAFETY: a serial port, or nothing.
     let uart = unsafe { Uart16550::new(COM1) };
+    #[cfg(feature = "trial")]
+    crate::trial::run(&FRAMES);
     kernel::start(Start {
         boot_info,
         boot_cpu,

@@ -14,6 +14,7 @@ pub const CASES: &[Case] = &[
     case("x86::boots", boots),
     case("x86::names_who_called_whom", names_who_called_whom),
     case("x86::describes_a_full_stack", describes_a_full_stack),
+    case("x86::enters_a_guest", enters_a_guest),
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -119,5 +120,35 @@ fn describes_a_full_stack(context: &Context) -> Result<()> {
     guest.wait_line("stack overflow", LIMIT)?;
     guest.wait_line("page fault (vector 14)", LIMIT)?;
     guest.wait_line("Sluice stopped.", LIMIT)?;
+    Ok(())
+}
+
+/// A guest under SVM and nested paging, by the hypervisor's own CPU code. What it says through its port: CPUID's answer (S),
+/// #GP with its error code for a register that is denied (G), #UD for VMRUN (U), a register of its own (K), floating point as
+/// after reset (F), a load (L) and an IN (i) that the hypervisor answers, three interrupts (I), an NMI (N), and that a timer
+/// interrupt took the CPU from it (T).
+fn enters_a_guest(context: &Context) -> Result<()> {
+    let mut machine = by_pvh(build::trial()?.elf);
+    machine.cpus = 1;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    let mut rest = console.as_str();
+    for line in [
+        "trial: store to 0x40000123, walk false, present false",
+        "trial: load from 0x40000124, walk false, present false",
+        "trial: it takes interrupts",
+        // The delivery is interrupted at the first word that it pushes, and done once the page is there.
+        "trial: its stack is missed at 0xaff8",
+        "trial: end of its NMI handler, not ready for another",
+        "trial: the timer's interrupt comes first",
+        "guest: hello from a guest: SGUKFLiIIINT",
+        "trial: it has shut itself down",
+    ] {
+        let at = rest.find(line);
+        let at = at.with_context(|| format!("no `{line}` in its turn in: {console}"))?;
+        rest = &rest[at + line.len()..];
+    }
+    ensure!(!rest.contains("trial:"), "more than that in: {console}");
     Ok(())
 }

@@ -83,6 +83,14 @@ pub fn hypervisor(arch: Arch, profile: Profile) -> Result<Program> {
     Ok(built.remove(0))
 }
 
+/// Builds the hypervisor for x86_64 with a guest in itself, for tests of SVM.
+pub fn trial() -> Result<Program> {
+    let mut switches = toolchain::shipped(Arch::X86_64).to_vec();
+    switches.extend(["--features", "trial"].map(OsString::from));
+    let mut built = programs("boot", Arch::X86_64, Profile::Release, switches)?;
+    built.pop().context("package `boot` has no binary")
+}
+
 /// Builds the small guests.
 pub fn payloads(arch: Arch, profile: Profile) -> Result<Vec<Program>> {
     match arch {

@@ -1,0 +1,439 @@
+//! A guest that the image has in itself, for the test `x86::enters_a_guest`: what SVM does is seen on a machine. Only with the
+//! feature `trial`, which nothing that is shipped has.
+//!
+//! The guest runs in 64-bit mode on 64 KiB of memory from 0 on, and says what it sees through the port of a serial line.
+
+use crate::console;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use arch::memory::{FramePool, Frames};
+use arch::x86_64::vcpu::{
+    DescriptorTable, Exception, Exit, RAX, RFLAGS_IF, Registers, State, Tables, Vcpu,
+};
+use arch::x86_64::{apic, clock, cpu, svm, timer};
+use core::arch::global_asm;
+use iommu::addr::{Gpa, Hpa, Span};
+use iommu::hal::{DmaBuffer, Platform};
+use iommu::table::{Attributes, Invalidated, Npt, PageTable, Replace, Shape};
+
+/// Guest memory, and what is where in it.
+const MEMORY: u64 = 0x1_0000;
+const TABLES: u64 = 0x1000;
+const CODE: u64 = 0x3000;
+const IDT: u64 = 0x4000;
+const GDT: u64 = 0x5000;
+/// A stack of its own, one page, for the delivery that is interrupted.
+const STACK: u64 = 0xa000;
+
+/// The serial port's data register.
+const PORT: u16 = 0x3f8;
+
+/// Exits, at most: the guest makes some 200.
+const EXITS: usize = 1000;
+
+unsafe extern "C" {
+    static sluice_trial: u8;
+    static sluice_trial_end: u8;
+    static sluice_trial_flag: u8;
+    static sluice_trial_nmi: u8;
+    static sluice_trial_undefined: u8;
+    static sluice_trial_protection: u8;
+    static sluice_trial_interrupt: u8;
+}
+
+global_asm!(
+    ".pushsection .rodata.sluice_trial, \"a\"",
+    ".global sluice_trial, sluice_trial_end, sluice_trial_nmi, sluice_trial_undefined",
+    ".global sluice_trial_protection, sluice_trial_interrupt",
+    "sluice_trial:",
+    "mov esp, 0x8000",
+    "mov dx, 0x3f8",
+    "lea rsi, [rip + 90f]",
+    "1: lodsb",
+    "test al, al",
+    "jz 2f",
+    "out dx, al",
+    "jmp 1b",
+    // What CPUID says is what the hypervisor says.
+    "2: mov eax, 0x40000000",
+    "cpuid",
+    "mov eax, ebx",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    // A register that is denied, and an instruction that it does not have.
+    "mov ecx, 0xc0010117",
+    "rdmsr",
+    "xor eax, eax",
+    "vmrun rax",
+    // A register of its own: KernelGSBase.
+    "mov ecx, 0xc0000102",
+    "mov eax, 0x33445566",
+    "mov edx, 0x1122",
+    "wrmsr",
+    "xor eax, eax",
+    "xor edx, edx",
+    "rdmsr",
+    "cmp eax, 0x33445566",
+    "jne 3f",
+    "cmp edx, 0x1122",
+    "jne 3f",
+    "mov al, 'K'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    // Floating point is as after reset.
+    "3: mov rax, cr4",
+    "or rax, 0x200",
+    "mov cr4, rax",
+    "movq rax, xmm7",
+    "test rax, rax",
+    "jnz 4f",
+    "mov al, 'F'",
+    "out dx, al",
+    // Nothing is there: a store, a load of what the hypervisor answers, and a byte read into AL.
+    "4: mov ebx, 0x40000123",
+    "mov byte ptr [rbx], 0x5a",
+    "mov al, [rbx + 1]",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "in al, dx",
+    "out dx, al",
+    // An interrupt that is taken at once, one that waits for STI, one whose stack is not there yet, and an NMI.
+    "sti",
+    "hlt",
+    "cli",
+    "hlt",
+    "nop",
+    "sti",
+    "nop",
+    "nop",
+    "mov esp, 0xb000",
+    "hlt",
+    "hlt",
+    // A loop that only a physical interrupt takes the CPU from.
+    "hlt",
+    "5: cmp byte ptr [rip + 92f], 0",
+    "je 5b",
+    "mov al, 'T'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "mov al, 10",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    // No IDT: a triple fault.
+    "lea rax, [rip + 91f]",
+    "lidt [rax]",
+    "ud2",
+    "sluice_trial_undefined:",
+    "mov al, 'U'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "add qword ptr [rsp], 3",
+    "iretq",
+    "sluice_trial_protection:",
+    "pop rax",
+    "add al, 'G'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "add qword ptr [rsp], 2",
+    "iretq",
+    "sluice_trial_nmi:",
+    "mov al, 'N'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "iretq",
+    "sluice_trial_interrupt:",
+    "mov al, 'I'",
+    "mov dx, 0x3f8",
+    "out dx, al",
+    "iretq",
+    "90: .asciz \"hello from a guest: \"",
+    "91: .quad 0, 0",
+    ".global sluice_trial_flag",
+    "sluice_trial_flag:",
+    "92: .byte 0",
+    "sluice_trial_end:",
+    ".popsection",
+);
+
+/// Memory of the nested tables.
+struct Buffer(Frames);
+
+impl DmaBuffer for Buffer {
+    fn hpa(&self) -> Hpa {
+        Hpa(self.0.base())
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        self.0.read64(offset)
+    }
+
+    fn write64(&mut self, offset: usize, value: u64) {
+        self.0.write64(offset, value);
+    }
+
+    fn swap64(&mut self, offset: usize, value: u64) -> u64 {
+        self.0.swap64(offset, value)
+    }
+
+    fn clean(&self, offset: usize, len: usize) {
+        self.0.clean(offset, len);
+    }
+}
+
+struct Host(&'static FramePool);
+
+impl Platform for Host {
+    type Buffer = Buffer;
+
+    fn allocate(&self, len: usize) -> Option<Buffer> {
+        self.0.allocate(len as u64, len as u64).map(Buffer)
+    }
+
+    fn write_barrier(&self) {
+        arch::barrier::dma_write();
+    }
+
+    fn read_barrier(&self) {
+        arch::barrier::dma_read();
+    }
+
+    fn now_ns(&self) -> u64 {
+        arch::clock::now_ns()
+    }
+}
+
+/// Says what goes wrong, and what does not; returns when the guest has ended.
+pub fn run(frames: &'static FramePool) {
+    let features = match svm::features() {
+        Ok(features) => features,
+        Err(error) => return console::line(format_args!("trial: {error}")),
+    };
+    console::line(format_args!(
+        "trial: SVM with nested paging; next RIP {}, flush by ASID {}",
+        features.next_rip, features.flush_by_asid
+    ));
+    let Some(mut trial) = Trial::new(frames, features) else {
+        return console::line(format_args!("trial: no memory"));
+    };
+    for _ in 0..EXITS {
+        let exit = trial.vcpu.run();
+        if !trial.handle(exit) {
+            return;
+        }
+    }
+    console::line(format_args!("trial: {EXITS} exits"));
+}
+
+struct Trial {
+    vcpu: Vcpu,
+    memory: Frames,
+    nested: PageTable<Host, Npt>,
+    tables: Arc<Tables>,
+    said: String,
+    halts: usize,
+}
+
+fn span(base: u64, len: u64) -> Span<Gpa> {
+    Span {
+        base: Gpa(base),
+        len,
+    }
+}
+
+/// Where `symbol` is in the guest.
+fn guest_address(symbol: *const u8) -> u64 {
+    CODE + (symbol.addr() - (&raw const sluice_trial).addr()) as u64
+}
+
+impl Trial {
+    fn new(frames: &'static FramePool, features: svm::Features) -> Option<Self> {
+        let memory = frames.allocate(MEMORY, MEMORY)?;
+        let first = &raw const sluice_trial;
+        let len = (&raw const sluice_trial_end).addr() - first.addr();
+        // SAFETY: the bytes between two labels of the image's constants.
+        let code = unsafe { core::slice::from_raw_parts(first, len) };
+        memory.write_bytes(CODE as usize, code);
+        // Its own tables: what is below 4 GiB is where it is, by leaves of 1 GiB (P, R/W, PS).
+        memory.write64(TABLES as usize, (TABLES + 0x1000) | 3);
+        for n in 0..4 {
+            memory.write64(TABLES as usize + 0x1000 + n * 8, (n as u64) << 30 | 0x83);
+        }
+        // Null, null, code and data, for selectors 0x10 and 0x18.
+        for (n, descriptor) in [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff]
+            .into_iter()
+            .enumerate()
+        {
+            memory.write64(GDT as usize + n * 8, descriptor);
+        }
+        let handlers = [
+            (2, &raw const sluice_trial_nmi),
+            (6, &raw const sluice_trial_undefined),
+            (13, &raw const sluice_trial_protection),
+            (0x41, &raw const sluice_trial_interrupt),
+        ];
+        for (vector, handler) in handlers {
+            let at = guest_address(handler);
+            let gate = (at & 0xffff) | 0x10 << 16 | 0x8e << 40 | (at >> 16 & 0xffff) << 48;
+            memory.write64(IDT as usize + vector * 16, gate);
+        }
+        let shape = Shape {
+            replace: Replace::InPlace,
+            ..Shape::new(48)
+        };
+        let mut nested = PageTable::<_, Npt>::with_shape(Arc::new(Host(frames)), shape).ok()?;
+        nested
+            .map(span(0, MEMORY), Hpa(memory.base()), Attributes::RAM)
+            .ok()?;
+        let tables = Arc::new(Tables::new(nested.root().0, 4, 1));
+        let maps = Arc::new(svm::Maps::new());
+        let guest = svm::Guest::new(features, maps, tables.root(), svm::Cpu::default());
+        let mut vcpu = Vcpu::new(Arc::clone(&tables), 0, Box::new(guest))?;
+        let gdt = DescriptorTable {
+            base: GDT,
+            limit: 31,
+        };
+        let state = State {
+            idtr: DescriptorTable {
+                base: IDT,
+                limit: 0xfff,
+            },
+            ..State::long(CODE, TABLES, gdt)
+        };
+        vcpu.reset(&state, Registers::default());
+        Some(Self {
+            vcpu,
+            memory,
+            nested,
+            tables,
+            said: String::new(),
+            halts: 0,
+        })
+    }
+
+    /// Whether the guest goes on.
+    fn handle(&mut self, exit: Exit) -> bool {
+        match exit {
+            Exit::Io(access) if access.port == PORT && access.size == 1 => {
+                if access.write {
+                    self.say(self.vcpu.registers().general[RAX] as u8);
+                    self.vcpu.skip_instruction();
+                } else {
+                    self.vcpu.complete_in(&access, u32::from(b'i'));
+                }
+            }
+            Exit::Cpuid => self.vcpu.complete_cpuid([0, u32::from(b'S'), 0, 0]),
+            Exit::Msr { .. } => return self.inject(Exception::GENERAL_PROTECTION),
+            Exit::Undefined => return self.inject(Exception::UNDEFINED),
+            Exit::NestedFault(fault) if (STACK..STACK + 0x1000).contains(&fault.gpa) => {
+                console::line(format_args!(
+                    "trial: its stack is missed at {:#x}",
+                    fault.gpa
+                ));
+                let at = Hpa(self.memory.base() + STACK);
+                let mapped = self.nested.map(span(STACK, 0x1000), at, Attributes::RAM);
+                return mapped.is_ok();
+            }
+            Exit::NestedFault(fault) => {
+                let what = match (fault.write, fault.fetch) {
+                    (true, _) => "store to",
+                    (_, true) => "fetch from",
+                    _ => "load from",
+                };
+                console::line(format_args!(
+                    "trial: {what} {:#x}, walk {}, present {}",
+                    fault.gpa, fault.walk, fault.present
+                ));
+                if fault.write {
+                    self.vcpu.skip_bytes(3);
+                } else {
+                    let rax = self.vcpu.registers().general[RAX];
+                    self.vcpu.registers_mut().general[RAX] = rax & !0xff | u64::from(b'L');
+                    self.vcpu.skip_bytes(3);
+                }
+            }
+            Exit::Halt => self.halt(),
+            Exit::InterruptWindow => {
+                console::line(format_args!("trial: it takes interrupts"));
+                self.vcpu.want_window(None);
+                self.interrupt();
+            }
+            Exit::NmiWindow => console::line(format_args!(
+                "trial: end of its NMI handler, {} for another",
+                if self.vcpu.can_nmi() {
+                    "ready"
+                } else {
+                    "not ready"
+                }
+            )),
+            Exit::Interrupt => {
+                cpu::look_at_interrupts();
+                if cpu::take_interrupt() == Some(timer::VECTOR) {
+                    apic::end_of_interrupt();
+                    console::line(format_args!("trial: the timer's interrupt comes first"));
+                    let flag = guest_address(&raw const sluice_trial_flag);
+                    self.memory.write_bytes(flag as usize, &[1]);
+                }
+            }
+            Exit::Retry => {}
+            Exit::Shutdown => {
+                console::line(format_args!("trial: it has shut itself down"));
+                return false;
+            }
+            other => {
+                let code = match other {
+                    Exit::Unknown(code) => code,
+                    _ => 0,
+                };
+                let rip = self.vcpu.registers().rip;
+                console::line(format_args!("trial: exit {code:#x} at {rip:#x}"));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn halt(&mut self) {
+        self.halts += 1;
+        self.vcpu.skip_instruction();
+        match self.halts {
+            1 => self.interrupt(),
+            2 if self.vcpu.registers().rflags & RFLAGS_IF == 0 => self.vcpu.want_window(Some(4)),
+            3 => {
+                let cut = self.nested.unmap(span(STACK, 0x1000));
+                let change = self.tables.changed();
+                if self.tables.is_forgotten(change) {
+                    self.nested.release(cut, Invalidated::complete());
+                }
+                self.interrupt();
+            }
+            4 => self.vcpu.nmi(),
+            _ => timer::set(clock::now_ns() + 1_000_000),
+        }
+    }
+
+    fn interrupt(&mut self) {
+        if self.vcpu.can_interrupt() {
+            self.vcpu.interrupt(0x41);
+        } else {
+            console::line(format_args!("trial: it takes no interrupt"));
+        }
+    }
+
+    fn inject(&mut self, exception: Exception) -> bool {
+        self.vcpu.inject(exception).is_ok()
+    }
+
+    fn say(&mut self, byte: u8) {
+        if byte == b'\n' {
+            console::line(format_args!("guest: {}", self.said));
+            self.said.clear();
+        } else {
+            self.said.push(char::from(byte));
+        }
+    }
+}
