@@ -1,21 +1,21 @@
-//! A guest that the image has in itself, for the test `x86::enters_a_guest`: what SVM does is seen on a machine. Only with the
+//! A guest that the image has in itself, for the test `x86::enters_a_guest`: what SVM, or VMX, does is seen on a machine. Only with the
 //! feature `trial`, which nothing that is shipped has.
 //!
 //! The guest runs in 64-bit mode on 64 KiB of memory from 0 on, and says what it sees through the port of a serial line.
 
 use crate::console;
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use arch::memory::{FramePool, Frames};
+use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{
     DescriptorTable, Exception, Exit, RAX, RFLAGS_IF, Registers, State, Tables, Vcpu,
 };
-use arch::x86_64::{apic, clock, cpu, svm, timer};
+use arch::x86_64::{apic, clock, cpu, timer};
 use core::arch::global_asm;
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::hal::{DmaBuffer, Platform};
-use iommu::table::{Attributes, Invalidated, Npt, PageTable, Replace, Shape};
+use iommu::table::{Attributes, Ept, Format, Invalidated, Npt, PageTable, Replace, Shape};
 
 /// Guest memory, and what is where in it.
 const MEMORY: u64 = 0x1_0000;
@@ -209,15 +209,21 @@ impl Platform for Host {
 
 /// Says what goes wrong, and what does not; returns when the guest has ended.
 pub fn run(frames: &'static FramePool) {
-    let features = match svm::features() {
-        Ok(features) => features,
-        Err(error) => return console::line(format_args!("trial: {error}")),
-    };
-    console::line(format_args!(
-        "trial: SVM with nested paging; next RIP {}, flush by ASID {}",
-        features.next_rip, features.flush_by_asid
-    ));
-    let Some(mut trial) = Trial::new(frames, features) else {
+    match Technology::detect() {
+        Ok(technology @ Technology::Svm { .. }) => {
+            console::line(format_args!("trial: SVM"));
+            run_as::<Npt>(frames, &technology);
+        }
+        Ok(technology @ Technology::Vmx { .. }) => {
+            console::line(format_args!("trial: VMX"));
+            run_as::<Ept>(frames, &technology);
+        }
+        Err(error) => console::line(format_args!("trial: {error}")),
+    }
+}
+
+fn run_as<F: Format<Attributes = Attributes>>(frames: &'static FramePool, technology: &Technology) {
+    let Some(mut trial) = Trial::<F>::new(frames, technology) else {
         return console::line(format_args!("trial: no memory"));
     };
     for _ in 0..EXITS {
@@ -229,10 +235,10 @@ pub fn run(frames: &'static FramePool) {
     console::line(format_args!("trial: {EXITS} exits"));
 }
 
-struct Trial {
+struct Trial<F: Format> {
     vcpu: Vcpu,
     memory: Frames,
-    nested: PageTable<Host, Npt>,
+    nested: PageTable<Host, F>,
     tables: Arc<Tables>,
     said: String,
     halts: usize,
@@ -250,8 +256,8 @@ fn guest_address(symbol: *const u8) -> u64 {
     CODE + (symbol.addr() - (&raw const sluice_trial).addr()) as u64
 }
 
-impl Trial {
-    fn new(frames: &'static FramePool, features: svm::Features) -> Option<Self> {
+impl<F: Format<Attributes = Attributes>> Trial<F> {
+    fn new(frames: &'static FramePool, technology: &Technology) -> Option<Self> {
         let memory = frames.allocate(MEMORY, MEMORY)?;
         let first = &raw const sluice_trial;
         let len = (&raw const sluice_trial_end).addr() - first.addr();
@@ -285,14 +291,12 @@ impl Trial {
             replace: Replace::InPlace,
             ..Shape::new(48)
         };
-        let mut nested = PageTable::<_, Npt>::with_shape(Arc::new(Host(frames)), shape).ok()?;
+        let mut nested = PageTable::<_, F>::with_shape(Arc::new(Host(frames)), shape).ok()?;
         nested
             .map(span(0, MEMORY), Hpa(memory.base()), Attributes::RAM)
             .ok()?;
         let tables = Arc::new(Tables::new(nested.root().0, 4, 1));
-        let maps = Arc::new(svm::Maps::new());
-        let guest = svm::Guest::new(features, maps, tables.root(), svm::Cpu::default());
-        let mut vcpu = Vcpu::new(Arc::clone(&tables), 0, Box::new(guest))?;
+        let mut vcpu = technology.vcpu(&tables, 0)?;
         let gdt = DescriptorTable {
             base: GDT,
             limit: 31,

@@ -15,6 +15,8 @@ pub mod descriptors;
 pub mod exceptions;
 pub mod ioapic;
 #[cfg(target_os = "none")]
+mod kept;
+#[cfg(target_os = "none")]
 pub mod memory;
 #[cfg(target_os = "none")]
 pub mod mmio;
@@ -32,7 +34,10 @@ pub mod power;
 pub mod smp;
 pub mod svm;
 #[cfg(target_os = "none")]
+pub mod technology;
+#[cfg(target_os = "none")]
 pub mod timer;
 #[cfg(target_os = "none")]
 pub mod uart16550;
 pub mod vcpu;
+pub mod vmx;

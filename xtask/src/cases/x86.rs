@@ -135,6 +135,7 @@ fn enters_a_guest(context: &Context) -> Result<()> {
     let console = guest.console();
     let mut rest = console.as_str();
     for line in [
+        "trial: SVM",
         "trial: store to 0x40000123, walk false, present false",
         "trial: load from 0x40000124, walk false, present false",
         "trial: it takes interrupts",

@@ -1,9 +1,8 @@
-//! What the words of an exit mean (15.7, 15.10.2, 15.25.6), and how an event is put into words (15.20).
+//! What the words of an exit mean (15.7, 15.10.2, 15.25.6).
 
-use super::spec::event::{ERROR_SHIFT, EXCEPTION, HAS_ERROR, INTERRUPT, NMI, TYPE_SHIFT, VALID};
 use super::spec::exit;
 use super::spec::vmcb::Control;
-use crate::x86_64::vcpu::{Event, Exception, Exit, IoAccess, NestedFault};
+use crate::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault};
 
 /// An exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,40 +95,5 @@ fn nested_fault(info: u64, gpa: u64) -> NestedFault {
         walk: info & exit::NPF_WALK != 0,
         present: info & exit::NPF_PRESENT != 0,
         reserved: info & exit::NPF_RESERVED != 0,
-    }
-}
-
-/// The event whose delivery an exit interrupted. Those of instructions (INTn, INT3, INTO) come again with them: the guest
-/// is still there.
-pub(super) fn interrupted(word: u64) -> Option<Event> {
-    if word & VALID == 0 {
-        return None;
-    }
-    let vector = word as u8;
-    match word >> TYPE_SHIFT & 7 {
-        INTERRUPT => Some(Event::Interrupt(vector)),
-        NMI => Some(Event::Nmi),
-        EXCEPTION if !matches!(vector, 3 | 4) && vector < 32 => {
-            let error = word & HAS_ERROR != 0;
-            Some(Event::Exception(Exception {
-                vector,
-                error: error.then_some((word >> ERROR_SHIFT) as u32),
-            }))
-        }
-        // EXCEPTION of those, SOFTWARE, and what is reserved.
-        _ => None,
-    }
-}
-
-/// The word that makes a guest take `event`.
-pub(super) fn injected(event: Event) -> u64 {
-    let word = |kind: u64, vector: u8| VALID | kind << TYPE_SHIFT | u64::from(vector);
-    match event {
-        Event::Interrupt(vector) => word(INTERRUPT, vector),
-        Event::Nmi => word(NMI, 2),
-        Event::Exception(Exception { vector, error }) => {
-            let error = error.map_or(0, |error| HAS_ERROR | u64::from(error) << ERROR_SHIFT);
-            word(EXCEPTION, vector) | error
-        }
     }
 }

@@ -4,10 +4,10 @@ use super::features::{Features, Unsupported, Words};
 use super::guest::Processor;
 use super::spec::feature;
 use super::spec::vmcb::{EFER_SVME, Vmcb};
-use crate::x86_64::msr;
 use crate::x86_64::vcpu::Registers;
+use crate::x86_64::{kept, msr};
 use alloc::boxed::Box;
-use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::arch::x86_64::__cpuid;
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
@@ -142,21 +142,12 @@ impl Processor for Cpu {
         // SAFETY: 1. `features` found SVM, and that it can be turned on; EFER keeps its other bits.
         //         2. Both pages are this CPU's from here on, memory is where its physical address says, and VMSAVE stores
         //            inside of its page what is in force.
-        //         3. No breakpoint is armed: DR7 is as after reset.
         unsafe {
             msr::write(msr::EFER, msr::read(msr::EFER) | EFER_SVME);
             msr::write(feature::VM_HSAVE_PA, save);
             asm!("vmsave rax", in("rax") host, options(nostack, preserves_flags));
-            asm!(
-                "mov dr0, {zero}",
-                "mov dr1, {zero}",
-                "mov dr2, {zero}",
-                "mov dr3, {zero}",
-                zero = in(reg) 0u64,
-                options(nomem, nostack, preserves_flags)
-            );
         }
-        reset_floating_point();
+        kept::reset();
     }
 
     fn enter(&mut self, vmcb: &mut Vmcb, registers: &mut Registers) {
@@ -167,45 +158,5 @@ impl Processor for Cpu {
         //         2. The block is a page that is ours alone, and so is `host`, which `prepare` filled.
         //         3. Interrupts are masked before and after, and the stack and the callee-saved registers are as they were.
         unsafe { sluice_svm_enter(registers, block, host) };
-    }
-}
-
-/// The area that XRSTOR and FXRSTOR read: all zeros but for MXCSR, and so for XSTATE_BV: everything as at its start.
-#[repr(C, align(64))]
-struct Initial([u32; 144]);
-
-static INITIAL: Initial = {
-    let mut words = [0; 144];
-    words[6] = 0x1f80;
-    Initial(words)
-};
-
-/// x87, SSE and whatever else XCR0 can enable as after reset, and XCR0 too: the hypervisor itself uses none of it, and a
-/// guest's stays in the hardware, as nobody else runs on its CPU.
-fn reset_floating_point() {
-    const OSFXSR: u64 = 1 << 9;
-    const OSXSAVE: u64 = 1 << 18;
-    let has_xsave = __cpuid(1).ecx >> 26 & 1 != 0;
-    let area = &raw const INITIAL;
-    // SAFETY: 1. These registers hold nothing of the hypervisor's, which is built without floating point; CR4 is put back.
-    //         2. XCR0 gets what CPUID 0xd says that it can hold; the area has 512 bytes and a header of 64.
-    unsafe {
-        let cr4: u64;
-        asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags));
-        let with = cr4 | OSFXSR | if has_xsave { OSXSAVE } else { 0 };
-        asm!("mov cr4, {}", in(reg) with, options(nomem, nostack, preserves_flags));
-        asm!("fninit", options(nomem, nostack, preserves_flags));
-        if has_xsave {
-            let all = __cpuid_count(0xd, 0);
-            asm!("xsetbv", in("eax") all.eax, in("edx") all.edx, in("ecx") 0,
-                options(nomem, nostack, preserves_flags));
-            asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
-                options(readonly, nostack, preserves_flags));
-            asm!("xsetbv", in("eax") 1, in("edx") 0, in("ecx") 0,
-                options(nomem, nostack, preserves_flags));
-        } else {
-            asm!("fxrstor64 [{}]", in(reg) area, options(readonly, nostack, preserves_flags));
-        }
-        asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags));
     }
 }

@@ -111,7 +111,7 @@ impl<P: Processor> Guest<P> {
             self.nmi.delivered();
         }
         let control = &mut self.vmcb.control;
-        control.event_inj = entry.event.map_or(0, decode::injected);
+        control.event_inj = entry.event.map_or(0, Event::word);
         control.intercept = INTERCEPTS;
         if self.nmi.traps_iret() {
             control.intercept[0] |= intercept::IRET;
@@ -163,7 +163,7 @@ impl<P: Processor> Guest<P> {
             exit,
             interrupted: match exit {
                 Exit::Invalid => None,
-                _ => decode::interrupted(control.exit_int_info),
+                _ => Event::of_word(control.exit_int_info),
             },
             reflected,
             next,

@@ -72,6 +72,19 @@ pub enum Event {
     Exception(Exception),
 }
 
+impl Event {
+    /// As a guest in protected mode, or one that is not, takes it: in real mode nothing pushes an error code.
+    pub(super) fn in_mode(self, protected: bool) -> Self {
+        match self {
+            Self::Exception(exception) if !protected => Self::Exception(Exception {
+                error: None,
+                ..exception
+            }),
+            other => other,
+        }
+    }
+}
+
 /// The guest cannot go on: a fault while a double fault was being delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TripleFault;

@@ -9,6 +9,7 @@ mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod word;
 
 pub use event::{Event, Exception, TripleFault};
 pub use exit::{Exit, IoAccess, NestedFault};
@@ -22,6 +23,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt::Debug;
 use event::Events;
+use state::CR0_PE;
 
 /// Registers that guests read and write themselves: the CPU loads and stores them with the guest.
 ///
@@ -146,7 +148,9 @@ impl Vcpu {
     pub fn run(&mut self) -> Exit {
         let interrupts = self.takes_interrupts();
         let nmis = self.takes_nmis();
+        let protected = self.context().cr0 & CR0_PE != 0;
         let event = self.events.take(interrupts, nmis);
+        let event = event.map(|event| event.in_mode(protected));
         let window = match self.events.kept() {
             // It was taken already, whatever its class is.
             Some(Event::Interrupt(_)) => Some(u8::MAX),

@@ -34,8 +34,10 @@ pub const RFLAGS_IF: u64 = 1 << 9;
 pub const RFLAGS_RF: u64 = 1 << 16;
 /// CR0.PG.
 pub const CR0_PG: u64 = 1 << 31;
+/// CR0.PE.
+pub const CR0_PE: u64 = 1;
 /// CR0.PE, ET and NE.
-const CR0_PROTECTED: u64 = 1 | 1 << 4 | 1 << 5;
+const CR0_PROTECTED: u64 = CR0_PE | 1 << 4 | 1 << 5;
 /// CR0.WP.
 const CR0_WP: u64 = 1 << 16;
 /// CR4.PAE.

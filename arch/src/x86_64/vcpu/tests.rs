@@ -137,6 +137,7 @@ fn interrupts_wait_for_the_guest() {
 #[test]
 fn a_delivery_that_was_interrupted_starts_again_and_an_exception_goes_before() {
     let (script, mut vcpu) = vcpu();
+    vcpu.reset(&State::protected(0), Registers::default());
     vcpu.registers_mut().rflags |= 0x200;
     vcpu.interrupt(0x41);
     let interrupt = Some(Event::Interrupt(0x41));
@@ -217,4 +218,19 @@ fn efer_is_what_a_guest_may_have() {
     assert_eq!(vcpu.context().efer, 0x901);
     assert!(!vcpu.write_efer(0x1901));
     assert_eq!(vcpu.context().efer, 0x901);
+}
+
+#[test]
+fn real_mode_has_no_error_codes() {
+    let (script, mut vcpu) = vcpu();
+    let gp = |error| Some(Event::Exception(Exception { vector: 13, error }));
+    for (state, error) in [(State::RESET, None), (State::protected(0), Some(0))] {
+        vcpu.reset(&state, Registers::default());
+        assert_eq!(vcpu.inject(Exception::GENERAL_PROTECTION), Ok(()));
+        vcpu.run();
+        assert_eq!(
+            script.script().entries.last().map(|entry| entry.event),
+            Some(gp(error))
+        );
+    }
 }

@@ -1,0 +1,84 @@
+//! Which way this machine's CPUs run guests.
+
+use super::vcpu::{Tables, Vcpu};
+use super::{svm, vmx};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+
+/// A way to run guests, and what all of its vCPUs share.
+#[derive(Clone, Debug)]
+pub enum Technology {
+    /// AMD's. Its nested tables are NPT.
+    Svm {
+        /// What the CPU has.
+        features: svm::Features,
+        /// What exits.
+        maps: Arc<svm::Maps>,
+    },
+    /// Intel's. Its nested tables are EPT.
+    Vmx {
+        /// What the CPU has.
+        features: vmx::Features,
+        /// What exits.
+        bitmap: Arc<vmx::Bitmap>,
+    },
+}
+
+/// Why this CPU runs no guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unsupported {
+    /// Why not with SVM.
+    pub svm: svm::Unsupported,
+    /// Why not with VMX.
+    pub vmx: vmx::Unsupported,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.svm.fmt(f)?;
+        f.write_str("; ")?;
+        self.vmx.fmt(f)
+    }
+}
+
+impl Technology {
+    /// That of this CPU. All CPUs of a machine are taken to be alike.
+    ///
+    /// # Errors
+    /// [`Unsupported`].
+    pub fn detect() -> Result<Self, Unsupported> {
+        let svm = match svm::features() {
+            Ok(features) => {
+                let maps = Arc::new(svm::Maps::new());
+                return Ok(Self::Svm { features, maps });
+            }
+            Err(svm) => svm,
+        };
+        match vmx::features() {
+            Ok(features) => {
+                let bitmap = Arc::new(vmx::Bitmap::new());
+                Ok(Self::Vmx { features, bitmap })
+            }
+            Err(vmx) => Err(Unsupported { svm, vmx }),
+        }
+    }
+
+    /// vCPU number `index` of those that use `tables`, which are of this way's format; `None` if there are not so many.
+    pub fn vcpu(&self, tables: &Arc<Tables>, index: usize) -> Option<Vcpu> {
+        let (root, levels) = (tables.root(), tables.levels());
+        let tables = Arc::clone(tables);
+        match self {
+            Self::Svm { features, maps } => {
+                let (maps, cpu) = (Arc::clone(maps), svm::Cpu::default());
+                let guest = svm::Guest::new(*features, maps, root, cpu);
+                Vcpu::new(tables, index, Box::new(guest))
+            }
+            Self::Vmx { features, bitmap } => {
+                let (bitmap, cpu) = (Arc::clone(bitmap), vmx::Cpu::default());
+                let guest = vmx::Guest::new(*features, bitmap, root, levels, cpu);
+                Vcpu::new(tables, index, Box::new(guest))
+            }
+        }
+    }
+}

@@ -1,0 +1,657 @@
+//! VMCSs by the encodings and bits of the SDM, as Linux's `asm/vmx.h` has them, over a CPU that does what the test says.
+
+use super::spec::field::Field;
+use super::{Bitmap, Features, Guest, Processor, Unsupported, Words};
+use crate::x86_64::vcpu::{
+    DescriptorTable, Entry, Event, Exception, Exit, IoAccess, Left, NestedFault, Registers, State,
+    Virtualization,
+};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
+
+/// Fields that an exit leaves, by encoding.
+type Fields = Vec<(u32, u64)>;
+
+#[derive(Debug, Default)]
+struct Fake {
+    fields: BTreeMap<u32, u64>,
+    exits: VecDeque<Fields>,
+    refuses: bool,
+    /// The VMCS at each entry, and how often everything was forgotten until then.
+    seen: Vec<(BTreeMap<u32, u64>, usize)>,
+    prepared: usize,
+    flushes: usize,
+    nmis: usize,
+    xcr0: u64,
+    task_priority: u8,
+}
+
+impl Processor for Fake {
+    fn prepare(&mut self, _features: &Features) {
+        self.prepared += 1;
+        self.fields.clear();
+    }
+
+    fn read(&self, field: Field) -> u64 {
+        self.fields.get(&field.0).copied().unwrap_or(0)
+    }
+
+    fn write(&mut self, field: Field, value: u64) {
+        // Bits 14:13 are the width, 0 for 16 bits and 2 for 32.
+        let bits = match field.0 >> 13 & 3 {
+            0 => 16,
+            2 => 32,
+            _ => 64,
+        };
+        assert!(bits == 64 || value >> bits == 0, "{:#x}", field.0);
+        // Bits 11:10: 1 is what nobody writes.
+        assert_ne!(field.0 >> 10 & 3, 1, "{:#x}", field.0);
+        self.fields.insert(field.0, value);
+    }
+
+    fn enter(&mut self, registers: &mut Registers) -> Result<(), u64> {
+        self.seen.push((self.fields.clone(), self.flushes));
+        if self.refuses {
+            return Err(7);
+        }
+        registers.general[3] += 1;
+        let exit = self.exits.pop_front().expect("an exit");
+        for field in [0x4402, 0x4404, 0x4406, 0x4408, 0x440a, 0x440c, 0x6400] {
+            self.fields.insert(field, 0);
+        }
+        self.fields.extend(exit);
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.flushes += 1;
+    }
+
+    fn virtual_apic(&self) -> u64 {
+        0x9000
+    }
+
+    fn task_priority(&self) -> u8 {
+        self.task_priority
+    }
+
+    fn set_task_priority(&mut self, value: u8) {
+        self.task_priority = value;
+    }
+
+    fn xcr0_supported(&self) -> u64 {
+        7
+    }
+
+    fn set_xcr0(&mut self, value: u64) {
+        self.xcr0 = value;
+    }
+
+    fn take_nmi(&mut self) {
+        self.nmis += 1;
+    }
+}
+
+/// What every CPU with unrestricted guests has, by the numbers of the SDM: bits 63:32 can be on, bits 31:0 cannot be off.
+fn words() -> Words {
+    let both = |on: u32, fixed: u32| u64::from(on | fixed) << 32 | u64::from(fixed);
+    Words {
+        cpuid: 1 << 5,
+        control: 5,
+        basic: 1 << 55 | 0x12,
+        pin: both(0x7f, 0x16),
+        primary: both(0xfff9_fffe, 0x0400_6172 & !(1 << 15 | 1 << 16)),
+        secondary: both(0x0297_7fff, 0),
+        exit: both(0x01ff_ffff, 0x0003_6dfb),
+        entry: both(0x0003_ffff, 0x0000_11fb),
+        ept_vpid: 0x0f01_0633_4141,
+    }
+}
+
+fn guest() -> Guest<Fake> {
+    let features = Features::new(&words()).expect("VMX");
+    Guest::new(
+        features,
+        Arc::new(Bitmap::new()),
+        0x1234_5000,
+        4,
+        Fake::default(),
+    )
+}
+
+fn run_with(
+    guest: &mut Guest<Fake>,
+    registers: &mut Registers,
+    entry: &Entry,
+    exit: &[(u32, u64)],
+) -> (Left, BTreeMap<u32, u64>) {
+    guest.cpu().exits.push_back(exit.to_vec());
+    let left = guest.run(registers, entry);
+    (left, guest.cpu().seen.last().expect("entered").0.clone())
+}
+
+fn run(guest: &mut Guest<Fake>, entry: &Entry, exit: &[(u32, u64)]) -> (Left, BTreeMap<u32, u64>) {
+    run_with(guest, &mut Registers::default(), entry, exit)
+}
+
+/// Runs to an exit with this reason and qualification, at 0x1000, of an instruction of 3 bytes.
+fn exit(reason: u64, qualification: u64, more: &[(u32, u64)]) -> Left {
+    let mut fields = vec![
+        (0x4402, reason),
+        (0x6400, qualification),
+        (0x681e, 0x1000),
+        (0x440c, 3),
+    ];
+    fields.extend(more);
+    run(&mut guest(), &Entry::default(), &fields).0
+}
+
+#[test]
+fn a_vmcs_says_all_that_an_entry_needs() {
+    let mut guest = guest();
+    let gdt = DescriptorTable {
+        base: 0x5000,
+        limit: 31,
+    };
+    guest.reset(&State::long(0x100_0200, 0x2000, gdt));
+    let mut registers = Registers {
+        general: core::array::from_fn(|n| 0x1000 + n as u64),
+        rip: 0x100_0200,
+        rflags: 2,
+    };
+    let (_, vmcs) = run_with(
+        &mut guest,
+        &mut registers,
+        &Entry::default(),
+        &[(0x4402, 12)],
+    );
+    let word = |field| vmcs[&field];
+    // PIN_BASED_EXT_INTR_MASK, NMI_EXITING, VIRTUAL_NMIS, and 0x16.
+    assert_eq!(word(0x4000), 0x3f);
+    // TSC_OFFSETTING 3, HLT 7, MWAIT 10, RDPMC 11, TPR_SHADOW 21, UNCOND_IO 24, MSR_BITMAPS 28, MONITOR 29, SECONDARY 31.
+    let primary: u64 = [3, 7, 10, 11, 21, 24, 28, 29, 31]
+        .iter()
+        .map(|bit| 1 << bit)
+        .sum();
+    assert_eq!(word(0x4002), primary | 0x0400_6172);
+    // ENABLE_EPT 1, RDTSCP 3, VPID 5, WBINVD_EXITING 6, UNRESTRICTED_GUEST 7, INVPCID 12.
+    assert_eq!(word(0x401e), 0x10ea);
+    // SAVE_DEBUG 2, HOST_ADDR_SPACE 9, SAVE_PAT 18, LOAD_PAT 19, SAVE_EFER 20, LOAD_EFER 21; no ACK_INTR 15.
+    assert_eq!(word(0x400c), 0x003f_6fff);
+    // LOAD_DEBUG 2, IA32E_MODE 9, LOAD_PAT 14, LOAD_EFER 15.
+    assert_eq!(word(0x4012), 0xd3ff);
+    assert_eq!(word(0x4004), 1 << 1 | 1 << 17 | 1 << 18);
+    // EPTP: 4 levels, write-back. VPID 1. No shadow VMCS.
+    assert_eq!(
+        (word(0x201a), word(0), word(0x2800)),
+        (0x1234_501e, 1, u64::MAX)
+    );
+    assert_eq!((word(0x2012), word(0x2004) % 4096), (0x9000, 0));
+    // CR0 and CR4 with NE and VMXE, which are ours.
+    assert_eq!(
+        (word(0x6800), word(0x6000), word(0x6004)),
+        (0x8001_0031, 0x20, 0x8001_0031)
+    );
+    assert_eq!(
+        (word(0x6804), word(0x6002), word(0x6006)),
+        (0x2020, 0x2000, 0)
+    );
+    assert_eq!(
+        (word(0x6802), word(0x2806), word(0x2804)),
+        (0x2000, 0xd00, 0x0007_0406_0007_0406)
+    );
+    assert_eq!(
+        (word(0x681a), word(0x6820), word(0x681e)),
+        (0x400, 2, 0x100_0200)
+    );
+    assert_eq!(word(0x681c), 0x1004);
+    // Selector, limit, rights and base of ES, CS, SS, DS, FS, GS, LDTR, TR.
+    let rights: Vec<u64> = (0..8).map(|n| word(0x4814 + 2 * n)).collect();
+    let data = 0xc093;
+    assert_eq!(rights, [data, 0xa09b, data, data, data, data, 0x82, 0x8b]);
+    assert_eq!((word(0x0802), word(0x0800), word(0x080e)), (0x10, 0x18, 0));
+    assert_eq!(
+        (word(0x4802), word(0x480e), word(0x6808)),
+        (0xffff_ffff, 0x67, 0)
+    );
+    assert_eq!(
+        (word(0x6816), word(0x4810), word(0x4812)),
+        (0x5000, 31, 0xffff)
+    );
+    assert_eq!(registers.general[3], 0x1004, "what the entry code keeps");
+    assert_eq!((guest.cpu().prepared, guest.cpu().seen[0].1), (1, 1));
+}
+
+#[test]
+fn an_exit_brings_back_what_the_guest_is() {
+    let mut guest = guest();
+    guest.reset(&State::RESET);
+    let mut registers = Registers::default();
+    let words = [
+        (0x4402, 1),
+        (0x681e, 0x2000),
+        (0x6820, 0x246),
+        (0x681c, 0x3000),
+        (0x6800, 0x8005_0033),
+        (0x6004, 0x10),
+        (0x6804, 0x2020),
+        (0x6802, 0x7000),
+        (0x2806, 0x500),
+        (0x4816, 0xa0fb),
+        (0x4818, 0xc0f3),
+    ];
+    let (left, vmcs) = run_with(&mut guest, &mut registers, &Entry::default(), &words);
+    // Real mode, as after reset, but for NE.
+    assert_eq!(
+        (vmcs[&0x6800], vmcs[&0x4816], vmcs[&0x4012] >> 9 & 1),
+        (0x6000_0030, 0x9b, 0)
+    );
+    assert_eq!(left.exit, Exit::Interrupt);
+    assert_eq!(
+        (registers.rip, registers.rflags, registers.general[4]),
+        (0x2000, 0x246, 0x3000)
+    );
+    let context = guest.context();
+    // NE as the guest wrote it, no VMXE.
+    assert_eq!(
+        (context.cr0, context.cr4, context.cr3),
+        (0x8005_0013, 0x20, 0x7000)
+    );
+    assert_eq!(
+        (context.code_bits(), context.cpl, context.cs.attributes),
+        (64, 3, 0xafb)
+    );
+    guest.set_efer(0xd01);
+    guest.set_tsc_offset(u64::MAX);
+    let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+    assert_eq!(
+        (vmcs[&0x2806], vmcs[&0x2010], vmcs[&0x4012] >> 9 & 1),
+        (0xd01, u64::MAX, 1)
+    );
+    assert_eq!(guest.cpu().prepared, 1);
+}
+
+/// Reasons of appendix C.
+#[test]
+fn each_exit_means_what_the_manual_says() {
+    for (reason, expected, length) in [
+        (1, Exit::Interrupt, 0),
+        (2, Exit::Shutdown, 0),
+        (3, Exit::Init, 0),
+        (7, Exit::InterruptWindow, 0),
+        (8, Exit::NmiWindow, 0),
+        (10, Exit::Cpuid, 3),
+        (12, Exit::Halt, 3),
+        (13, Exit::Cache, 3),
+        (15, Exit::Forbidden, 0),
+        (18, Exit::Hypercall, 3),
+        (31, Exit::Msr { write: false }, 3),
+        (32, Exit::Msr { write: true }, 3),
+        (43, Exit::InterruptWindow, 0),
+        (54, Exit::Cache, 3),
+        (1 << 31 | 33, Exit::Invalid, 0),
+        (1 << 31 | 41, Exit::MachineCheck, 0),
+        (9, Exit::Unknown(9), 0),
+        (55 + 1, Exit::Unknown(56), 0),
+    ] {
+        let left = exit(reason, 0, &[]);
+        assert_eq!((left.exit, left.reflected), (expected, None), "{reason}");
+        assert_eq!(left.next, 0x1000 + length, "{reason}");
+    }
+    for reason in [11, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 36, 39, 50, 53] {
+        assert_eq!(exit(reason, 0, &[]).exit, Exit::Undefined, "{reason}");
+    }
+}
+
+#[test]
+fn exceptions_that_are_intercepted_are_told_apart() {
+    // Valid 1<<31, hardware exception 3<<8, error code 1<<11.
+    let left = exit(0, 0, &[(0x4404, 0x8000_0301)]);
+    let debug = Exception {
+        vector: 1,
+        error: None,
+    };
+    assert_eq!((left.exit, left.reflected), (Exit::Retry, Some(debug)));
+    let left = exit(0, 0, &[(0x4404, 0x8000_0b11), (0x4406, 0)]);
+    assert_eq!(
+        left.reflected.map(|e| (e.vector, e.error)),
+        Some((17, Some(0)))
+    );
+    assert_eq!(
+        exit(0, 0, &[(0x4404, 0x8000_0312)]).exit,
+        Exit::MachineCheck
+    );
+    let other = exit(0, 0, &[(0x4404, 0x8000_0b0e)]).exit;
+    assert_eq!(other, Exit::Unknown(0x8000_0b0e));
+    let mut guest = guest();
+    let (left, _) = run(
+        &mut guest,
+        &Entry::default(),
+        &[(0x4402, 0), (0x4404, 0x8000_0202)],
+    );
+    assert_eq!((left.exit, guest.cpu().nmis), (Exit::Nmi, 1));
+}
+
+#[test]
+fn an_access_to_a_port_is_in_the_qualification() {
+    let access = |port, size, write, string, repeat| {
+        Exit::Io(IoAccess {
+            port,
+            size,
+            write,
+            string,
+            repeat,
+        })
+    };
+    assert_eq!(
+        exit(30, 0x03f8_0000, &[]).exit,
+        access(0x3f8, 1, true, false, false)
+    );
+    let left = exit(30, 0x0cfc_000b, &[]);
+    assert_eq!(
+        (left.exit, left.next),
+        (access(0xcfc, 4, false, false, false), 0x1003)
+    );
+    assert_eq!(
+        exit(30, 0xffff_0039, &[]).exit,
+        access(0xffff, 2, false, true, true)
+    );
+}
+
+#[test]
+fn an_ept_violation_is_a_nested_fault() {
+    let fault = |qualification| match exit(48, qualification, &[(0x2400, 0xfee0_0123)]).exit {
+        Exit::NestedFault(fault) => fault,
+        other => panic!("{other:?}"),
+    };
+    let none = NestedFault {
+        gpa: 0xfee0_0123,
+        write: false,
+        fetch: false,
+        walk: false,
+        present: false,
+        reserved: false,
+    };
+    // Bit 7: with a linear address; bit 8: of its final translation.
+    assert_eq!(fault(0x181), none);
+    assert_eq!(
+        fault(0x182),
+        NestedFault {
+            write: true,
+            ..none
+        }
+    );
+    assert_eq!(
+        fault(0x184),
+        NestedFault {
+            fetch: true,
+            ..none
+        }
+    );
+    assert_eq!(
+        fault(0x18a),
+        NestedFault {
+            write: true,
+            present: true,
+            ..none
+        }
+    );
+    assert_eq!(fault(0x081), NestedFault { walk: true, ..none });
+    assert_eq!(fault(0x001), none);
+    let misconfigured = exit(49, 0, &[(0x2400, 0xfee0_0123)]).exit;
+    let reserved = NestedFault {
+        present: true,
+        reserved: true,
+        ..none
+    };
+    assert_eq!(misconfigured, Exit::NestedFault(reserved));
+}
+
+#[test]
+fn a_guest_has_its_own_ne_and_no_vmxe() {
+    let mut guest = guest();
+    let mut registers = Registers::default();
+    registers.general[9] = 0x8005_0033;
+    // MOV to CR0 from R9: it is done again, and does not exit then.
+    let fields = [(0x4402, 28), (0x6400, 0x900), (0x681e, 0x1000), (0x440c, 3)];
+    let (left, _) = run_with(&mut guest, &mut registers, &Entry::default(), &fields);
+    assert_eq!(
+        (left.exit, left.next, registers.rip),
+        (Exit::Retry, 0x1000, 0x1000)
+    );
+    let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+    assert_eq!(vmcs[&0x6004] & 0x20, 0x20);
+    // MOV to CR4: only VMXE exits.
+    let left = exit(28, 0x904, &[]);
+    assert_eq!(left.reflected, Some(Exception::GENERAL_PROTECTION));
+    // MOV from CR3, MOV to CR8: never.
+    assert_eq!(exit(28, 0x913, &[]).exit, Exit::Unknown(28));
+    assert_eq!(exit(28, 0x908, &[]).exit, Exit::Unknown(28));
+}
+
+#[test]
+fn xsetbv_is_carried_out_where_it_is_allowed() {
+    let xsetbv = |number, low, high| {
+        let mut guest = guest();
+        let mut registers = Registers::default();
+        (
+            registers.general[1],
+            registers.general[0],
+            registers.general[2],
+        ) = (number, low, high);
+        let fields = [(0x4402, 55), (0x681e, 0x1000), (0x440c, 3), (0x4824, 1)];
+        let (left, _) = run_with(&mut guest, &mut registers, &Entry::default(), &fields);
+        assert_eq!(left.exit, Exit::Retry);
+        let shadowed = guest.is_shadowed();
+        (left.reflected, registers.rip, guest.cpu().xcr0, shadowed)
+    };
+    assert_eq!(xsetbv(0, 7 | 5 << 32, 1 << 32), (None, 0x1003, 7, false));
+    let refused = (Some(Exception::GENERAL_PROTECTION), 0x1000, 0, true);
+    assert_eq!(xsetbv(1, 7, 0), refused);
+    assert_eq!(xsetbv(0, 7, 1), refused);
+    assert_eq!(xsetbv(0, 4, 0), refused);
+}
+
+#[test]
+fn events_have_one_layout_in_both_directions() {
+    let fault = |vector, error| Event::Exception(Exception { vector, error });
+    for (event, word, error) in [
+        (Event::Interrupt(0x41), 0x8000_0041, 0),
+        (Event::Nmi, 0x8000_0202, 0),
+        (fault(6, None), 0x8000_0306, 0),
+        (fault(14, Some(0x1_0002)), 0x8000_0b0e, 0x1_0002),
+    ] {
+        let entry = Entry {
+            event: Some(event),
+            ..Entry::default()
+        };
+        let fields = [(0x4402, 48), (0x4408, word), (0x440a, error)];
+        let (left, vmcs) = run(&mut guest(), &entry, &fields);
+        assert_eq!((vmcs[&0x4016], vmcs[&0x4018]), (word, error));
+        assert_eq!(left.interrupted, Some(event));
+    }
+    // INTn, INT1, INT3 come again by themselves; a refused entry has delivered nothing.
+    for word in [0x41, 0x8000_0480, 0x8000_0501, 0x8000_0603] {
+        let (left, _) = run(
+            &mut guest(),
+            &Entry::default(),
+            &[(0x4402, 48), (0x4408, word)],
+        );
+        assert_eq!(left.interrupted, None, "{word:#x}");
+    }
+    let fields = [(0x4402, 1 << 31 | 33), (0x4408, 0x8000_0041)];
+    assert_eq!(
+        run(&mut guest(), &Entry::default(), &fields).0.interrupted,
+        None
+    );
+}
+
+#[test]
+fn a_window_waits_for_cr8_and_then_for_the_guest() {
+    let mut guest = guest();
+    guest.set_task_priority(5);
+    assert_eq!(
+        (guest.task_priority(), guest.cpu().task_priority),
+        (5, 0x50)
+    );
+    for (window, interrupt_window, threshold) in [
+        (Some(4), 0, 4),
+        (Some(5), 0, 5),
+        (Some(6), 1, 0),
+        (Some(u8::MAX), 1, 0),
+        (None, 0, 0),
+    ] {
+        let entry = Entry {
+            window,
+            ..Entry::default()
+        };
+        let (_, vmcs) = run(&mut guest, &entry, &[(0x4402, 43)]);
+        assert_eq!(
+            (vmcs[&0x4002] >> 2 & 1, vmcs[&0x401c]),
+            (interrupt_window, threshold)
+        );
+    }
+    guest.reset(&State::RESET);
+    assert_eq!(guest.task_priority(), 0);
+}
+
+#[test]
+fn an_nmi_blocks_the_next_until_its_iret() {
+    let mut guest = guest();
+    let window = |vmcs: &BTreeMap<u32, u64>| vmcs[&0x4002] >> 22 & 1;
+    let entry = Entry {
+        event: Some(Event::Nmi),
+        ..Entry::default()
+    };
+    let registers = Registers::default();
+    assert!(!guest.is_nmi_masked(&registers));
+    let (_, vmcs) = run(&mut guest, &entry, &[(0x4402, 12), (0x4824, 8)]);
+    assert_eq!(window(&vmcs), 1);
+    assert!(guest.is_nmi_masked(&registers));
+    // An IRET that faults has ended the blocking: it is put back.
+    let fields = [(0x4402, 48), (0x6400, 0x1181), (0x4824, 0)];
+    run(&mut guest, &Entry::default(), &fields);
+    assert!(guest.is_nmi_masked(&registers));
+    let (left, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 8), (0x4824, 0)]);
+    assert_eq!(
+        (left.exit, window(&vmcs), vmcs[&0x4824]),
+        (Exit::NmiWindow, 1, 8)
+    );
+    assert!(!guest.is_nmi_masked(&registers));
+    let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+    assert_eq!(window(&vmcs), 0);
+    // One whose delivery is interrupted blocks nothing.
+    let fields = [(0x4402, 48), (0x4408, 0x8000_0202), (0x4824, 8)];
+    let (left, _) = run(&mut guest, &entry, &fields);
+    assert_eq!(left.interrupted, Some(Event::Nmi));
+    assert!(!guest.is_nmi_masked(&registers));
+}
+
+#[test]
+fn what_is_cached_goes_when_it_has_to() {
+    let mut guest = guest();
+    let flushes = |guest: &mut Guest<Fake>, flush| {
+        let entry = Entry {
+            flush,
+            ..Entry::default()
+        };
+        let before = guest.cpu().flushes;
+        run(guest, &entry, &[(0x4402, 12)]);
+        guest.cpu().seen.last().expect("entered").1 - before
+    };
+    assert_eq!(flushes(&mut guest, false), 1, "a new life");
+    assert_eq!(flushes(&mut guest, false), 0);
+    assert_eq!(flushes(&mut guest, true), 1);
+    guest.reset(&State::RESET);
+    assert_eq!(flushes(&mut guest, false), 1, "a new life");
+    assert_eq!(guest.cpu().prepared, 2);
+}
+
+#[test]
+fn an_entry_that_is_refused_is_no_exit() {
+    let mut guest = guest();
+    guest.cpu().refuses = true;
+    let left = guest.run(&mut Registers::default(), &Entry::default());
+    assert_eq!((left.exit, left.interrupted), (Exit::Invalid, None));
+}
+
+#[test]
+fn vmx_is_there_or_says_why_not() {
+    let all = words();
+    let features = Features::new(&all).expect("VMX");
+    assert_eq!(features.revision, 0x12);
+    assert!(features.leaves_2m && features.leaves_1g && !features.five_levels);
+    let unlocked = Words { control: 0, ..all };
+    assert!(Features::new(&unlocked).is_ok(), "we lock it");
+    let without = |word: u64, bit: u32| word & !(1 << (32 + bit));
+    let refused = |words| Features::new(&words).expect_err("no VMX");
+    assert_eq!(
+        refused(Words {
+            cpuid: !(1 << 5),
+            ..all
+        }),
+        Unsupported::NoVmx
+    );
+    assert_eq!(refused(Words { control: 1, ..all }), Unsupported::Disabled);
+    assert_eq!(
+        refused(Words { basic: 0x12, ..all }),
+        Unsupported::NoTrueControls
+    );
+    let pin = Words {
+        pin: without(all.pin, 5),
+        ..all
+    };
+    assert_eq!(refused(pin), Unsupported::Pin(1 << 5));
+    // The windows come and go: they have to be possible, and possibly off.
+    for bit in [2, 22] {
+        let never = Words {
+            primary: without(all.primary, bit),
+            ..all
+        };
+        assert_eq!(refused(never), Unsupported::Primary(1 << bit));
+        let always = Words {
+            primary: all.primary | 1 << bit,
+            ..all
+        };
+        assert_eq!(refused(always), Unsupported::Primary(1 << bit));
+    }
+    let cr3 = Words {
+        primary: all.primary | 1 << 15,
+        ..all
+    };
+    assert_eq!(refused(cr3), Unsupported::Primary(1 << 15));
+    let unrestricted = Words {
+        secondary: without(all.secondary, 7),
+        ..all
+    };
+    assert_eq!(refused(unrestricted), Unsupported::Secondary(1 << 7));
+    let without_rdtscp = Words {
+        secondary: without(all.secondary, 3),
+        ..all
+    };
+    assert_eq!(
+        Features::new(&without_rdtscp).expect("VMX").secondary,
+        0x10e2
+    );
+    assert_eq!(
+        refused(Words {
+            exit: without(all.exit, 21),
+            ..all
+        }),
+        Unsupported::Exit(1 << 21)
+    );
+    assert_eq!(
+        refused(Words {
+            entry: all.entry | 1 << 9,
+            ..all
+        }),
+        Unsupported::Entry(1 << 9)
+    );
+    for bit in [6, 14, 20, 26] {
+        let ept_vpid = all.ept_vpid & !(1 << bit);
+        assert_eq!(
+            refused(Words { ept_vpid, ..all }),
+            Unsupported::Ept(ept_vpid)
+        );
+    }
+}
