@@ -30,6 +30,7 @@ pub mod guest_acpi;
 pub mod guest_map;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
+pub mod host;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod input;
 #[cfg(any(target_arch = "x86_64", test))]

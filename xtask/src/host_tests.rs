@@ -73,11 +73,12 @@ const CHECKS: &[Check] = &[
 
 /// What is compiled for which bare machine. The small guests by themselves: together they would share features, and an
 /// allocator that they do not have.
-const BARE_PACKAGES: [(Arch, &[&str]); 4] = [
+const BARE_PACKAGES: [(Arch, &[&str]); 5] = [
     (Arch::Aarch64, HYPERVISOR),
     (Arch::Aarch64, &["-p", "payloads"]),
     (Arch::Aarch64, &["-p", "linux-payloads"]),
     (Arch::X86_64, HYPERVISOR),
+    (Arch::X86_64, &["-p", "payloads-x86_64"]),
 ];
 const HYPERVISOR: &[&str] = &["-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot"];
 

@@ -26,6 +26,37 @@ pub fn halt() -> ! {
     }
 }
 
+/// What CPUID says: EAX, EBX, ECX and EDX.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    let words = __cpuid_count(leaf, subleaf);
+    [words.eax, words.ebx, words.ecx, words.edx]
+}
+
+/// Width of physical addresses in bits: CPUID 0x8000_0008, EAX[7:0].
+pub fn address_bits() -> u8 {
+    match __cpuid(0x8000_0000).eax >= 0x8000_0008 {
+        true => __cpuid(0x8000_0008).eax as u8,
+        false => 36,
+    }
+}
+
+/// XCR0 of the guest that this CPU runs, which has it for itself; 1, as after reset, where there is no XSAVE.
+pub fn xcr0() -> u64 {
+    if __cpuid(1).ecx >> 26 & 1 == 0 {
+        return 1;
+    }
+    let (low, high): (u32, u32);
+    let cr4: u64;
+    // SAFETY: CR4.OSXSAVE, which lets XGETBV be executed, is on for that alone; XCR0 is there, by CPUID.
+    unsafe {
+        asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags));
+        asm!("mov cr4, {}", in(reg) cr4 | 1 << 18, options(nomem, nostack, preserves_flags));
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack));
+        asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags));
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
 /// What firmware calls this CPU: its x2APIC ID (CPUID 0xb, EDX), or the APIC ID where there is none (CPUID 1, EBX[31:24]).
 pub fn id() -> u32 {
     if __cpuid(0).eax >= 0xb {

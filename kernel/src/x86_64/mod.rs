@@ -1,12 +1,19 @@
 //! The start on x86_64: from what firmware says to every CPU in its loop.
 
+mod devices;
+mod partition;
+mod run;
+
 use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
 use crate::{say, terminal};
+use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use arch::x86_64::{apic, timer};
 use core::sync::atomic::{AtomicUsize, Ordering};
+use partition::Partition;
+use spin::Once;
 
 /// What the kernel starts from: the machine, and all of it that is not in use.
 #[derive(Debug)]
@@ -35,26 +42,96 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// CPUs that run.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
+/// All partitions, once the other CPUs may run theirs.
+static PARTITIONS: Once<Vec<Partition>> = Once::new();
+
+/// Partitions that have not ended.
+static LEFT: AtomicUsize = AtomicUsize::new(0);
+
 /// Takes the machine over. What cannot be done is said, and the machine stops.
 pub fn start(start: Start) -> ! {
-    terminal::open(start.uart);
-    match start.denied_ns {
+    let Start {
+        boot_info,
+        boot_cpu,
+        frames,
+        mmio: _,
+        uart,
+        heap_in_use,
+        denied_ns,
+        bundle,
+    } = start;
+    terminal::open(uart);
+    match denied_ns {
         Some(denied_ns) => say!("all dma is denied, {denied_ns} ns after the counter started"),
         None => say!("no VT-d unit: devices do DMA where they like"),
     }
-    report(&start.boot_info);
-    start_cpus(&start.boot_info, start.boot_cpu);
+    report(&boot_info);
+    start_cpus(&boot_info, boot_cpu);
+    let partitions = partitions(bundle, frames, boot_info.cpus.len());
     say!(
         "{} MiB of RAM free, {} KiB of heap in use",
-        start.frames.free_bytes() >> 20,
-        (start.heap_in_use)() >> 10
+        frames.free_bytes() >> 20,
+        heap_in_use() >> 10
     );
-    match Bundle::parse(start.bundle).map(|bundle| bundle.config()) {
-        Ok(Ok(machine)) => say!("configuration `{}`", machine.machine.name),
-        _ if start.bundle.is_empty() => say!("no configuration: nothing to do"),
-        Ok(Err(error)) => say!("cannot start: {error}"),
-        Err(error) => say!("cannot start: {error}"),
+    LEFT.store(partitions.len(), Ordering::Release);
+    if partitions.is_empty() {
+        off();
     }
+    PARTITIONS.call_once(|| partitions);
+    run_partition(boot_cpu)
+}
+
+/// Those of the configuration that can be had. Of the others it is said why they cannot.
+fn partitions(bundle: &'static [u8], frames: &'static FramePool, cpus: usize) -> Vec<Partition> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    if bundle.is_empty() {
+        say!("no configuration: nothing to do");
+        return partitions;
+    }
+    let parsed = Bundle::parse(bundle).and_then(|bundle| Ok((bundle, bundle.config()?)));
+    let (bundle, machine) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            say!("cannot start: {error}");
+            return partitions;
+        }
+    };
+    terminal::name_partitions(machine.partitions.iter().map(|p| &*p.name));
+    for (index, config) in machine.partitions.into_iter().enumerate() {
+        if !config.autostart {
+            say!("{}: is not started by itself", config.name);
+            continue;
+        }
+        let free = |cpu| cpu < cpus && partitions.iter().all(|other| other.cpu != cpu);
+        let name = config.name.clone();
+        match Partition::new(index, config, &bundle, frames, free) {
+            Ok(partition) => {
+                say!(
+                    "partition {name}: {} MiB, CPU {}",
+                    partition.config.memory.0 >> 20,
+                    partition.cpu
+                );
+                partitions.push(partition);
+            }
+            Err(error) => say!("{name}: cannot start: {error}"),
+        }
+    }
+    partitions
+}
+
+/// Runs the partition of CPU `cpu`, if there is one, and switches the machine off if it was the last.
+fn run_partition(cpu: usize) -> ! {
+    let partitions = PARTITIONS.wait();
+    if let Some(partition) = partitions.iter().find(|partition| partition.cpu == cpu) {
+        run::run(partition);
+        if LEFT.fetch_sub(1, Ordering::AcqRel) == 1 {
+            off();
+        }
+    }
+    arch::cpu::halt()
+}
+
+fn off() -> ! {
     terminal::flush();
     arch::power::off()
 }
@@ -115,5 +192,5 @@ fn enter(cpu: usize) -> ! {
         _ => say!("CPU {cpu} runs; something else than its timer woke it"),
     }
     RUNNING.fetch_add(1, Ordering::Release);
-    arch::cpu::halt()
+    run_partition(cpu)
 }

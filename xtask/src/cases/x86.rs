@@ -5,7 +5,7 @@ use crate::arch::Arch;
 use crate::qemu::{Boot, Guest, Machine};
 use crate::symbols;
 use crate::tasks::build::{self, Profile, Program};
-use crate::tasks::image;
+use crate::tasks::{image, run};
 use anyhow::{Context as _, Result, ensure};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     case("x86::names_who_called_whom", names_who_called_whom),
     case("x86::describes_a_full_stack", describes_a_full_stack),
     case("x86::enters_a_guest", enters_a_guest),
+    case("x86::runs_two_partitions", runs_two_partitions),
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -31,6 +32,15 @@ fn by_pvh(image: PathBuf) -> Machine {
     });
     machine.arch = Arch::X86_64;
     machine
+}
+
+/// A machine that boots the configuration `text`.
+fn packed(context: &Context, text: &str) -> Result<Machine> {
+    let config = context.file("machine.toml", text.as_bytes())?;
+    let image = config.with_extension("img");
+    image::pack(&config, Some(image.clone()), Arch::X86_64, Profile::Release)?
+        .context("the configuration has problems, see above")?;
+    Ok(by_pvh(image))
 }
 
 /// By its PVH note, on three CPUs behind VT-d. Without a bundle there is nothing to do, so it ends by itself.
@@ -63,9 +73,7 @@ const INTO: u64 = 4;
 
 /// A machine with a bundle, and so with names, that stands still, and where `function` is in it.
 fn halted(context: &Context, function: &str) -> Result<(Guest, u64)> {
-    let nothing = toml::from_str("[machine]\nname = 'nothing'\n")?;
-    let image = context.file("machine.img", &image::unchecked(&nothing)?)?;
-    let mut machine = by_pvh(image);
+    let mut machine = packed(context, "[machine]\nname = 'nothing'\n")?;
     machine.halted = true;
     let functions = symbols::functions(&hypervisor()?.elf)?;
     let (address, _) = functions
@@ -151,5 +159,30 @@ fn enters_a_guest(context: &Context) -> Result<()> {
         rest = &rest[at + line.len()..];
     }
     ensure!(!rest.contains("trial:"), "more than that in: {console}");
+    Ok(())
+}
+
+/// Two partitions, each with a CPU of its own, from a configuration: small guests that look at their CPU, their interrupt
+/// controllers, their timer and their serial port, and switch themselves off; the machine follows.
+fn runs_two_partitions(context: &Context) -> Result<()> {
+    let text = "[machine]\nname = 'two'\n\
+        [[partition]]\nname = 'left'\nmemory = '64M'\ncpus = [0]\npayload = 'hello'\n\
+        [[partition]]\nname = 'right'\nmemory = '32M'\ncpus = [2]\npayload = 'hello'\n";
+    let described = toml::from_str(text)?;
+    let mut machine = packed(context, text)?;
+    machine.cpus = 3;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    run::verdict(&console, &described)?;
+    for name in ["left", "right"] {
+        for line in [
+            format!("[{name}] hello from a guest on x86_64"),
+            format!("[{name}] check ok: ten deadlines are ten interrupts"),
+            format!("[sluice] {name}: stopped: it has switched itself off"),
+        ] {
+            ensure!(console.contains(&line), "no `{line}` in: {console}");
+        }
+    }
     Ok(())
 }

@@ -31,6 +31,27 @@ pub struct Checked {
     pub folder: PathBuf,
 }
 
+/// Reads the configuration at `path`, with every error of form and no other rule.
+pub fn read(path: &Path) -> Result<Result<Checked, Report>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut parsed = parse::parse(&text);
+    let findings = std::mem::take(&mut parsed.findings);
+    let machine = parsed.machine.take().filter(|_| findings.is_empty());
+    drop(parsed);
+    Ok(match machine {
+        Some(machine) => Ok(Checked {
+            machine,
+            folder: path.parent().unwrap_or(Path::new("")).to_owned(),
+        }),
+        None => Err(Report {
+            path: path.display().to_string(),
+            text,
+            findings,
+        }),
+    })
+}
+
 /// Reads and checks the configuration at `path`. Files in `made` are looked into; others of ours only have to have a
 /// known name.
 pub fn check(path: &Path, made: &Made) -> Result<Result<Checked, Report>> {

@@ -95,7 +95,7 @@ pub fn trial() -> Result<Program> {
 pub fn payloads(arch: Arch, profile: Profile) -> Result<Vec<Program>> {
     match arch {
         Arch::Aarch64 => programs("payloads", arch, profile, Vec::new()),
-        Arch::X86_64 => Ok(Vec::new()),
+        Arch::X86_64 => programs("payloads-x86_64", arch, profile, Vec::new()),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::Outcome;
 use super::build::{self, Profile, Program};
-use super::check::checked;
+use super::check::{checked, well_formed};
 use super::program;
 use crate::arch::Arch;
 use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL};
@@ -78,16 +78,21 @@ pub fn pack(
     arch: Arch,
     profile: Profile,
 ) -> Result<Option<Packed>> {
-    let Some(first) = checked(config, &Made::new())? else {
+    let rules = |made: &Made| match arch {
+        Arch::Aarch64 => checked(config, made),
+        // What cannot be is refused at boot, by name.
+        Arch::X86_64 => well_formed(config),
+    };
+    let Some(first) = rules(&Made::new())? else {
         return Ok(None);
     };
     let made = make(&first.machine, arch, profile)?;
     // Now with what was made: whether it is bootable, and fits.
-    let Some(checked) = checked(config, &made)? else {
+    let Some(checked) = rules(&made)? else {
         return Ok(None);
     };
     let hypervisor = build::hypervisor(arch, profile)?;
-    let bundle = bundle(&checked, &made, &hypervisor)?;
+    let bundle = bundle(&checked, &made, arch, &hypervisor)?;
     let start = build::symbol(&hypervisor.elf, "__bundle_start")?
         .checked_sub(build::symbol(&hypervisor.elf, "__image_start")?)
         .context("__bundle_start lies before __image_start")?;
@@ -118,6 +123,11 @@ pub fn pack(
 fn make(machine: &Machine, arch: Arch, profile: Profile) -> Result<Made> {
     let mut made = Made::new();
     let named: BTreeSet<&str> = machine.partitions.iter().flat_map(|p| p.files()).collect();
+    if arch == Arch::X86_64 {
+        let programs = build::payloads(arch, profile)?.into_iter();
+        made.extend(programs.map(|program| (program.name, program.elf)));
+        return Ok(made);
+    }
     let small_guests = machine
         .partitions
         .iter()
@@ -148,7 +158,7 @@ fn make(machine: &Machine, arch: Arch, profile: Profile) -> Result<Made> {
 }
 
 /// The bundle: every file once, under the name that the packed configuration gives it.
-fn bundle(checked: &Checked, made: &Made, hypervisor: &Program) -> Result<Vec<u8>> {
+fn bundle(checked: &Checked, made: &Made, arch: Arch, hypervisor: &Program) -> Result<Vec<u8>> {
     let mut builder = Builder::new();
     let mut machine = checked.machine.clone();
     let names = bundle_names(&machine);
@@ -171,7 +181,14 @@ fn bundle(checked: &Checked, made: &Made, hypervisor: &Program) -> Result<Vec<u8
             Some(path) => path.clone(),
             None => files::on_disk(&checked.folder, file),
         };
-        builder.file(name, files::bytes(&path)?).map_err(failed)?;
+        let bytes = match arch {
+            Arch::Aarch64 => files::bytes(&path)?,
+            // The hypervisor reads ELF programs itself.
+            Arch::X86_64 => {
+                fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+        };
+        builder.file(name, bytes).map_err(failed)?;
     }
     builder.symbols(own_symbols(hypervisor)?).map_err(failed)?;
     Ok(builder.finish())
@@ -186,16 +203,6 @@ fn own_symbols(hypervisor: &Program) -> Result<Vec<u8>> {
         .filter_map(|(at, name)| Some((at.checked_sub(base)?, &**name)))
         .collect();
     Ok(kernel::symbols::encode(&symbols))
-}
-
-/// The hypervisor for x86_64 with its symbols, and a configuration that nobody has checked.
-pub fn unchecked(machine: &Machine) -> Result<Vec<u8>> {
-    let hypervisor = build::hypervisor(Arch::X86_64, Profile::Release)?;
-    let failed = |error| anyhow!("cannot pack: {error:?}");
-    let mut builder = Builder::new();
-    builder.config(machine).map_err(failed)?;
-    builder.symbols(own_symbols(&hypervisor)?).map_err(failed)?;
-    program::join(fs::read(&hypervisor.elf)?, &builder.finish())
 }
 
 /// For every file that `machine` names, a short name of its own.

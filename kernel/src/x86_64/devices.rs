@@ -1,0 +1,217 @@
+//! What a partition sees beside memory: ports, its local APIC and its I/O APIC, MSRs, CPUID. What an access means outside
+//! comes back as a value.
+
+use super::partition::ADDRESS_BITS;
+use crate::guest_map::x86_64::{IO_APIC, LOCAL_APIC, UART_GSI, UART_PORT};
+use crate::vdev::cpuid::{self, Rates};
+use crate::vdev::interrupts::{Interrupts, MsrOutcome};
+use crate::vdev::msr::Access;
+use crate::vdev::v16550::V16550;
+use crate::vdev::vpower;
+use arch::clock;
+use iommu::addr::{Gpa, Span};
+
+/// The only vCPU.
+const VCPU: usize = 0;
+/// The UART's registers.
+const UART_PORTS: u16 = 8;
+/// `IA32_TIME_STAMP_COUNTER` and `IA32_TSC_AUX`.
+const TSC: u32 = 0x10;
+const TSC_AUX: u32 = 0xc000_0103;
+
+/// See the module's description.
+pub struct Devices {
+    /// Its interrupt controllers.
+    pub interrupts: Interrupts,
+    uart: V16550,
+    tsc_aux: u64,
+    /// The counter of the machine at its start: its own starts at 0.
+    start: u64,
+    /// Accesses that mean nothing.
+    pub misuse: u64,
+}
+
+/// What an access to a port comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortEffect {
+    /// No more than that.
+    None,
+    /// A character for the console.
+    Output(u8),
+    /// It is switched off.
+    Off,
+    /// It resets itself.
+    Reset,
+}
+
+/// What an access to an MSR comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MsrEffect {
+    /// RDMSR gives this.
+    Value(u64),
+    /// WRMSR has been carried out.
+    Written,
+    /// EFER, which is the vCPU's.
+    Efer,
+    /// #GP(0).
+    GeneralProtection,
+}
+
+impl Devices {
+    /// As after reset.
+    pub fn new() -> Self {
+        let rates = rates();
+        Self {
+            interrupts: Interrupts::new(1, rates).expect("one vCPU is not too many"),
+            uart: V16550::new(),
+            tsc_aux: 0,
+            start: clock::now(),
+            misuse: 0,
+        }
+    }
+
+    /// The partition starts now.
+    pub fn start(&mut self) {
+        self.start = clock::now();
+    }
+
+    /// What is added to the machine's counter for it.
+    pub fn tsc_offset(&self) -> u64 {
+        self.start.wrapping_neg()
+    }
+
+    /// Its own counter.
+    pub fn now(&self) -> u64 {
+        clock::now().wrapping_sub(self.start)
+    }
+
+    /// When its own counter is `tsc`, in nanoseconds of the machine's clock.
+    pub fn ns(&self, tsc: u64) -> u64 {
+        clock::ns(tsc.saturating_add(self.start))
+    }
+
+    /// IN.
+    pub fn read_port(&mut self, port: u16, size: u8) -> u32 {
+        if let Some(offset) = uart_offset(port) {
+            let value = self.uart.read(offset, size) as u32;
+            let line = self.uart.line();
+            self.set_uart_line(line);
+            return value;
+        }
+        let since_start = clock::ns(self.now());
+        vpower::read(port, size, since_start).unwrap_or_else(|| {
+            self.misuse = self.misuse.saturating_add(1);
+            u32::MAX
+        })
+    }
+
+    /// OUT.
+    pub fn write_port(&mut self, port: u16, size: u8, value: u32) -> PortEffect {
+        if let Some(offset) = uart_offset(port) {
+            let effect = self.uart.write(offset, size, value.into());
+            self.set_uart_line(effect.line);
+            return effect.output.map_or(PortEffect::None, PortEffect::Output);
+        }
+        match vpower::write(port, size, value) {
+            Some(vpower::Effect::None) => PortEffect::None,
+            Some(vpower::Effect::Off) => PortEffect::Off,
+            Some(vpower::Effect::Reset) => PortEffect::Reset,
+            None => {
+                self.misuse = self.misuse.saturating_add(1);
+                PortEffect::None
+            }
+        }
+    }
+
+    fn set_uart_line(&mut self, high: bool) {
+        // Whoever it is for is the vCPU that runs here, and looks before it goes on.
+        let _ = self.interrupts.set_line(UART_GSI as usize, high);
+    }
+
+    /// RDMSR and WRMSR.
+    pub fn msr(&mut self, msr: u32, access: Access) -> MsrEffect {
+        match (msr, access) {
+            (TSC, Access::Read) => return MsrEffect::Value(self.now()),
+            (TSC_AUX, Access::Read) => return MsrEffect::Value(self.tsc_aux),
+            (TSC_AUX, Access::Write(value)) if value >> 32 == 0 => {
+                self.tsc_aux = value;
+                return MsrEffect::Written;
+            }
+            _ => {}
+        }
+        let now = self.now();
+        match self.interrupts.msr(VCPU, msr, access, now) {
+            MsrOutcome::Value(value) => MsrEffect::Value(value),
+            // The effects are on the vCPU that runs here.
+            MsrOutcome::Written(_) => MsrEffect::Written,
+            MsrOutcome::Efer => MsrEffect::Efer,
+            // Those that need no exit, of which this one may not be.
+            MsrOutcome::Own | MsrOutcome::GeneralProtection => {
+                self.misuse = self.misuse.saturating_add(1);
+                MsrEffect::GeneralProtection
+            }
+        }
+    }
+
+    /// A load from `at`; all ones where nothing is.
+    pub fn read(&mut self, at: Gpa, size: u8) -> u64 {
+        let now = self.now();
+        if let Some(offset) = inside(&LOCAL_APIC, at) {
+            return self.interrupts.read_local(VCPU, offset, size, now);
+        }
+        if let Some(offset) = inside(&IO_APIC, at) {
+            return self.interrupts.read_io(offset, size);
+        }
+        self.misuse = self.misuse.saturating_add(1);
+        u64::MAX
+    }
+
+    /// A store to `at`.
+    pub fn write(&mut self, at: Gpa, size: u8, value: u64) {
+        let now = self.now();
+        // The effects are on the vCPU that runs here.
+        if let Some(offset) = inside(&LOCAL_APIC, at) {
+            let _ = self.interrupts.write_local(VCPU, offset, size, value, now);
+        } else if let Some(offset) = inside(&IO_APIC, at) {
+            let _ = self.interrupts.write_io(offset, size, value);
+        } else {
+            self.misuse = self.misuse.saturating_add(1);
+        }
+    }
+
+    /// CPUID: EAX, EBX, ECX and EDX. `cr4` and `xcr0` are the vCPU's.
+    pub fn cpuid(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> [u32; 4] {
+        const CR4_OSXSAVE: u64 = 1 << 18;
+        const APIC_ON: u64 = 1 << 11;
+        let guest = cpuid::Guest {
+            vcpu: VCPU as u32,
+            vcpus: 1,
+            rates: rates(),
+            invariant_tsc: clock::is_steady(),
+            address_bits: ADDRESS_BITS.min(arch::cpu::address_bits()),
+            xcr0,
+            osxsave: cr4 & CR4_OSXSAVE != 0,
+            apic: self.interrupts.local.base(VCPU) & APIC_ON != 0,
+        };
+        let sees = guest.cpuid(leaf, subleaf, &|leaf, subleaf| {
+            let [eax, ebx, ecx, edx] = arch::cpu::cpuid(leaf, subleaf);
+            cpuid::Registers { eax, ebx, ecx, edx }
+        });
+        [sees.eax, sees.ebx, sees.ecx, sees.edx]
+    }
+}
+
+/// Of its clocks: its counter has the machine's rate.
+fn rates() -> Rates {
+    Rates::new(clock::frequency())
+}
+
+fn uart_offset(port: u16) -> Option<u64> {
+    let offset = port.checked_sub(UART_PORT)?;
+    (offset < UART_PORTS).then_some(offset.into())
+}
+
+fn inside(span: &Span<Gpa>, at: Gpa) -> Option<u64> {
+    let offset = at.0.checked_sub(span.base.0)?;
+    (offset < span.len).then_some(offset)
+}
