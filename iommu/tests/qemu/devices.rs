@@ -5,9 +5,13 @@
 
 use crate::qtest::{Qtest, number};
 
-/// `virt`'s memory map: configuration space, and the window for 32-bit BARs.
-const ECAM: u64 = 0x40_1000_0000;
-const WINDOW: u64 = 0x1000_0000;
+/// A machine's memory map: configuration space, and the window for 32-bit BARs.
+#[derive(Clone, Copy)]
+pub struct Places {
+    pub ecam: u64,
+    pub window: u64,
+}
+
 /// Each device has so much of it: the register file of `edu`, and the granule of a bridge's window.
 const SHARE: u64 = 1 << 20;
 
@@ -50,8 +54,9 @@ pub fn args() -> Vec<String> {
 }
 
 /// Numbers the buses, places the BARs, and lets all be masters.
-pub fn bring_up(qtest: &mut Qtest) -> (Vec<Writer>, Vec<Reader>) {
-    let config = |(bus, slot): (u64, u64)| ECAM + (bus << 20) + (slot << 15);
+pub fn bring_up(qtest: &mut Qtest, places: Places) -> (Vec<Writer>, Vec<Reader>) {
+    let Places { ecam, window } = places;
+    let config = |(bus, slot): (u64, u64)| ecam + (bus << 20) + (slot << 15);
     for (index, slot) in PORTS.into_iter().enumerate() {
         let (bus, port) = (index as u64 + 1, config((0, slot)));
         // Primary, secondary and subordinate bus; memory base and limit; command.
@@ -60,13 +65,13 @@ pub fn bring_up(qtest: &mut Qtest) -> (Vec<Writer>, Vec<Reader>) {
             port + 0x18,
             bus << 16 | bus << 8
         ));
-        let share = WINDOW + bus * SHARE;
-        let window = share >> 16 | (share >> 16) << 16;
-        qtest.tell(&format!("writel {:#x} {window:#x}", port + 0x20));
+        let share = window + bus * SHARE;
+        let both = share >> 16 | (share >> 16) << 16;
+        qtest.tell(&format!("writel {:#x} {both:#x}", port + 0x20));
         qtest.tell(&format!("writew {:#x} 6", port + 4));
     }
     // The first shares are those of the buses behind the ports.
-    let mut own = WINDOW + (PORTS.len() as u64 + 1) * SHARE;
+    let mut own = window + (PORTS.len() as u64 + 1) * SHARE;
     let mut place = |qtest: &mut Qtest, place: (u64, u64), id: u64| {
         let at = config(place);
         let found = qtest.number(&format!("readl {at:#x}"));
@@ -75,7 +80,7 @@ pub fn bring_up(qtest: &mut Qtest) -> (Vec<Writer>, Vec<Reader>) {
             own += SHARE;
             own
         } else {
-            WINDOW + place.0 * SHARE
+            window + place.0 * SHARE
         };
         qtest.tell(&format!("writel {:#x} {bar:#x}", at + 0x10));
         qtest.tell(&format!("writew {:#x} 6", at + 4));

@@ -6,13 +6,19 @@ use std::time::Instant;
 use iommu::addr::Hpa;
 use iommu::hal::{DmaBuffer, Mmio, Platform};
 
-use crate::devices::{self, Reader, Writer, Written};
+use crate::devices::{self, Places, Reader, Writer, Written};
 use crate::qtest::Qtest;
 
 /// `virt`'s memory map: registers of the SMMU, and RAM.
 const SMMU: u64 = 0x0905_0000;
 pub const RAM: u64 = 0x4000_0000;
 pub const RAM_BYTES: u64 = 1 << 30;
+
+/// The same: configuration space, and the window for BARs.
+const PLACES: Places = Places {
+    ecam: 0x40_1000_0000,
+    window: 0x1000_0000,
+};
 
 /// Where memory is handed out from. What is below and above is the tests' own.
 const POOL: u64 = RAM + 0x1000_0000;
@@ -58,7 +64,7 @@ impl Machine {
         let mut args: Vec<_> = fixed.map(String::from).into();
         args.extend(devices::args());
         let mut qtest = Qtest::start(&args);
-        let (writers, readers) = devices::bring_up(&mut qtest);
+        let (writers, readers) = devices::bring_up(&mut qtest, PLACES);
         let state = State {
             qtest,
             next: POOL,

@@ -56,6 +56,8 @@ pub struct Config {
     pub says_nesting: bool,
     /// ECAP.SMPWCS.
     pub walk_snoop: bool,
+    /// ECAP.RPS: RID_PASID is looked at; requests without PASID are those of PASID 0 otherwise.
+    pub rid_pasid: bool,
     /// Faults of a source are dropped while a record of it is there (7.2.1 allows it).
     pub collapse: bool,
     /// When invalidations take effect.
@@ -93,6 +95,7 @@ impl Default for Config {
             scalable: false,
             says_nesting: false,
             walk_snoop: true,
+            rid_pasid: true,
             collapse: false,
             completion: Completion::AtWait,
             update_reads: 2,
@@ -138,6 +141,7 @@ impl Config {
             | flag(self.scalable, 46)
             | flag(self.says_nesting, 47)
             | flag(self.walk_snoop, 48)
+            | flag(self.rid_pasid, 49)
             | (self.iotlb_registers as u64 / 16) << 8
             | 15 << 20
     }

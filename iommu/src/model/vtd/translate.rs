@@ -206,7 +206,10 @@ impl State {
         let [first, second] = entry;
         let mut silent = first >> 1 & 1 != 0;
         self.cache.contexts.insert(source, entry);
-        let pasid = second as u32 & 0xf_ffff;
+        let pasid = match self.config.rid_pasid {
+            true => second as u32 & 0xf_ffff,
+            false => 0,
+        };
         if let Some(entry) = self.cache.pasids.get(&(source, pasid)) {
             return Ok((Space::of_pasid(entry), silent || entry[0] >> 1 & 1 != 0));
         }
@@ -217,7 +220,8 @@ impl State {
             return Err(refused(0x46, silent));
         }
         let directory = self.read((first & !0xfff) + index * 8);
-        let directory = directory.ok_or(refused(0x50, silent))?;
+        // What could not be read is told whatever FPD says, as with the tables before (7.1.3).
+        let directory = directory.ok_or(refused(0x50, false))?;
         silent |= directory >> 1 & 1 != 0;
         if directory & 1 == 0 {
             return Err(refused(0x51, silent));
@@ -228,15 +232,15 @@ impl State {
         let at = (directory & !0xfff) + u64::from(pasid & 63) * 64;
         let mut words = [0; 8];
         for (word, at) in words.iter_mut().zip((at..).step_by(8)) {
-            *word = self.read(at).ok_or(refused(0x58, silent))?;
+            *word = self.read(at).ok_or(refused(0x58, false))?;
         }
         silent |= words[0] >> 1 & 1 != 0;
         if words[0] & 1 == 0 {
             return Err(refused(0x59, silent));
         }
-        // Bits 11:10, and 22:16 of the next word; PWSNP where the unit does not have it.
+        // SSADE, which the unit does not have, bits 11:10, and 22:16 of the next word; PWSNP where the unit does not have it.
         let snoop = u64::from(!self.config.walk_snoop) << 23;
-        if words[0] & (0xc00 | beyond) != 0 || words[1] & (0x7f_0000 | snoop) != 0 {
+        if words[0] & (0xe00 | beyond) != 0 || words[1] & (0x7f_0000 | snoop) != 0 {
             return Err(refused(0x5a, silent));
         }
         let kind = words[0] >> 6 & 7;
@@ -246,6 +250,8 @@ impl State {
             return Err(refused(0x5b, silent));
         }
         self.check_domain(&space);
+        // With FPD of what led there.
+        words[0] |= u64::from(silent) << 1;
         self.cache.pasids.insert((source, pasid), words);
         Ok((space, silent))
     }

@@ -1,0 +1,176 @@
+//! QEMU's intel-iommu beside the crate's VT-d driver and model, over QEMU's test protocol, without guest code. `cargo xtask
+//! test vtd` runs these tests with the QEMU that it set up; by themselves they are ignored.
+
+mod answer;
+mod causes;
+#[path = "../qemu/devices.rs"]
+mod devices;
+#[path = "../qemu/image/dice.rs"]
+mod dice;
+mod differential;
+mod image;
+mod machine;
+mod predict;
+#[path = "../qemu/qtest.rs"]
+mod qtest;
+#[macro_use]
+#[path = "../vtd_bench/mod.rs"]
+mod vtd_bench;
+
+use std::sync::Arc;
+use std::{env, thread};
+
+use devices::{READING, WRITING, WRITTEN};
+use iommu::fault::FaultReason;
+use iommu::id::IommuIndex;
+use iommu::physical::PhysicalIommu;
+use iommu::vtd::interrupt_remap::{Destinations, Message, Route, Source};
+use iommu::vtd::{Setup, Vtd, event};
+use machine::Machine;
+use vtd_bench::{Bench, WORD};
+
+const _: () = assert!(WORD == WRITTEN);
+
+/// A machine of one scenario. Tables that a walker was shown are never freed, and hold it: it is ended here.
+struct Qemu<const SCALABLE: bool>(Machine);
+
+impl<const SCALABLE: bool> Drop for Qemu<SCALABLE> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl<const SCALABLE: bool> Bench for Qemu<SCALABLE> {
+    type Platform = Machine;
+    type Registers = Machine;
+
+    const RAM: u64 = 0x3000_0000;
+    // Both behind root ports.
+    const WRITER: u32 = WRITING[2];
+    const READER: u32 = READING[2];
+    const SCALABLE: bool = SCALABLE;
+
+    fn new() -> Self {
+        let scalable = if SCALABLE { ",scalable-mode=on" } else { "" };
+        Self(Machine::start(&format!(",intremap=on,eim=on{scalable}")))
+    }
+
+    fn platform(&self) -> Arc<Machine> {
+        Arc::new(self.0.clone())
+    }
+
+    fn registers(&self) -> Machine {
+        self.0.clone()
+    }
+
+    fn load(&self, at: u64) -> u64 {
+        self.0.load(at)
+    }
+
+    fn store(&self, at: u64, value: u64) {
+        self.0.store(at, value);
+    }
+
+    fn write(&self, iova: u64) {
+        self.0.dma_write(Self::WRITER, iova, 0, &[]);
+    }
+
+    fn read(&self, iova: u64) -> u32 {
+        self.0.dma_read(Self::READER, iova, 0, &[]);
+        self.0.slots(Self::READER, 1)[0]
+    }
+}
+
+mod legacy {
+    use super::{Qemu, vtd_bench};
+    scenarios!(Qemu<false>, [ignore = "needs QEMU: cargo xtask test vtd"]);
+}
+
+mod scalable {
+    use super::{Qemu, vtd_bench};
+    scenarios!(Qemu<true>, [ignore = "needs QEMU: cargo xtask test vtd"]);
+}
+
+/// QEMU does not say where an interrupt arrived, but it records those that it refuses.
+#[test]
+#[ignore = "needs QEMU: cargo xtask test vtd"]
+fn interrupts_without_an_entry_or_of_another_source_are_refused_and_recorded() {
+    let qemu = Qemu::<false>::new();
+    let setup = Setup {
+        interrupts: Some(Destinations::Wide),
+        ..vtd_bench::setup::<Qemu<false>>()
+    };
+    let driver = Vtd::start(IommuIndex(0), qemu.registers(), qemu.platform(), setup);
+    let mut driver = driver.expect("it starts");
+    let index = driver.take_interrupts(1).expect("there are some");
+    let message = Message::new(index);
+    let refused = |driver: &mut Vtd<Machine, Machine>| {
+        qemu.0
+            .message(Qemu::<false>::READER, message.address, message.data);
+        let mut faults = [event::decode(IommuIndex(0), [0; 2])];
+        assert_eq!(driver.drain_faults(&mut faults).count, 1);
+        assert_eq!(faults[0].device.0, Qemu::<false>::READER);
+        (faults[0].reason, event::interrupt_index(faults[0].raw))
+    };
+    let route = |id: u32| Route {
+        destination: 0,
+        vector: 0x41,
+        level: false,
+        source: Source::Requester {
+            id: id as u16,
+            phantom: 0,
+        },
+    };
+    let expected = |number| (FaultReason::Other(number), Some(index));
+    assert_eq!(refused(&mut driver), expected(0x22), "no entry");
+    driver
+        .route_interrupt(index, &route(Qemu::<false>::WRITER))
+        .expect("routed");
+    assert_eq!(refused(&mut driver), expected(0x26), "of another source");
+}
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// 10,000 of them, half in each mode; `SLUICE_IMAGES` is another count, `SLUICE_SEED` another start.
+#[test]
+#[ignore = "needs QEMU: cargo xtask test vtd"]
+fn random_images_translate_alike() {
+    let count = number("SLUICE_IMAGES", 10_000);
+    let seed = number("SLUICE_SEED", 1);
+    let half = count / 2;
+    let other = thread::spawn(move || differential::compare(seed, half, true));
+    let legacy = differential::compare(seed, count - half, false);
+    let mut tally = other.join().expect("no panic");
+    for (mode, tally) in [("legacy", &legacy), ("scalable", &tally)] {
+        for line in tally.report() {
+            println!("report: {mode}: {line}");
+        }
+    }
+    tally.add(legacy);
+    println!("report: seeds from {seed}");
+    for row in causes::TABLE {
+        let count = tally.causes.get(&row.cause).copied().unwrap_or(0);
+        println!(
+            "{count:6} {:?}: {}; QEMU's {}",
+            row.cause, row.rule, row.qemu
+        );
+    }
+    let told: Vec<_> = tally.open.iter().take(3).collect();
+    assert!(
+        told.is_empty(),
+        "{}",
+        told.into_iter().cloned().collect::<String>()
+    );
+    assert_eq!(u64::from(tally.equal + tally.explained), count);
+    // What no image needs any more is not listed.
+    let needed = |row: &&causes::Row| !tally.causes.contains_key(&row.cause);
+    let idle: Vec<_> = causes::TABLE
+        .iter()
+        .filter(needed)
+        .map(|row| row.cause)
+        .collect();
+    assert!(count < 10_000 || idle.is_empty(), "{idle:?}: not seen");
+}
