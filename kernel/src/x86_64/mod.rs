@@ -10,6 +10,7 @@ use crate::{say, terminal};
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
+use arch::x86_64::technology::Technology;
 use arch::x86_64::{apic, timer};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use partition::Partition;
@@ -43,7 +44,7 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// All partitions, once the other CPUs may run theirs.
-static PARTITIONS: Once<Vec<Partition>> = Once::new();
+static PARTITIONS: Once<(Technology, Vec<Partition>)> = Once::new();
 
 /// Partitions that have not ended.
 static LEFT: AtomicUsize = AtomicUsize::new(0);
@@ -67,7 +68,14 @@ pub fn start(start: Start) -> ! {
     }
     report(&boot_info);
     start_cpus(&boot_info, boot_cpu);
-    let partitions = partitions(bundle, frames, boot_info.cpus.len());
+    let technology = match Technology::detect() {
+        Ok(technology) => technology,
+        Err(error) => {
+            say!("cannot start: {error}");
+            off()
+        }
+    };
+    let partitions = partitions(bundle, &technology, frames, boot_info.cpus.len());
     say!(
         "{} MiB of RAM free, {} KiB of heap in use",
         frames.free_bytes() >> 20,
@@ -77,12 +85,17 @@ pub fn start(start: Start) -> ! {
     if partitions.is_empty() {
         off();
     }
-    PARTITIONS.call_once(|| partitions);
+    PARTITIONS.call_once(|| (technology, partitions));
     run_partition(boot_cpu)
 }
 
 /// Those of the configuration that can be had. Of the others it is said why they cannot.
-fn partitions(bundle: &'static [u8], frames: &'static FramePool, cpus: usize) -> Vec<Partition> {
+fn partitions(
+    bundle: &'static [u8],
+    technology: &Technology,
+    frames: &'static FramePool,
+    cpus: usize,
+) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = Vec::new();
     if bundle.is_empty() {
         say!("no configuration: nothing to do");
@@ -104,7 +117,7 @@ fn partitions(bundle: &'static [u8], frames: &'static FramePool, cpus: usize) ->
         }
         let free = |cpu| cpu < cpus && partitions.iter().all(|other| other.cpu != cpu);
         let name = config.name.clone();
-        match Partition::new(index, config, &bundle, frames, free) {
+        match Partition::new(index, config, &bundle, technology, frames, free) {
             Ok(partition) => {
                 say!(
                     "partition {name}: {} MiB, CPU {}",
@@ -121,9 +134,9 @@ fn partitions(bundle: &'static [u8], frames: &'static FramePool, cpus: usize) ->
 
 /// Runs the partition of CPU `cpu`, if there is one, and switches the machine off if it was the last.
 fn run_partition(cpu: usize) -> ! {
-    let partitions = PARTITIONS.wait();
+    let (technology, partitions) = PARTITIONS.wait();
     if let Some(partition) = partitions.iter().find(|partition| partition.cpu == cpu) {
-        run::run(partition);
+        run::run(partition, technology);
         if LEFT.fetch_sub(1, Ordering::AcqRel) == 1 {
             off();
         }

@@ -7,16 +7,15 @@ use crate::guest_map::x86_64::{HIGH_RAM, LOW_RAM_END};
 use crate::host::Host;
 use crate::lock::Mutex;
 use crate::pc_boot::{self, Refused, Start};
-use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::{FramePool, Frames};
-use arch::x86_64::svm;
+use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt;
 use iommu::addr::{Gpa, Hpa, Span};
-use iommu::table::{Attributes, MapError, Npt, PageTable, Replace, Shape};
+use iommu::table::{Attributes, Ept, Format, MapError, Npt, PageTable, Replace, Shape};
 
 /// Width of guest physical addresses: four levels of nested tables.
 pub const ADDRESS_BITS: u8 = 48;
@@ -35,11 +34,56 @@ pub struct Partition {
     pub devices: Mutex<Devices>,
     memory: Frames,
     spans: Vec<Span<Gpa>>,
-    /// Whoever runs it has them as long as it runs.
-    _nested: PageTable<Host, Npt>,
+    /// As long as it runs.
+    _nested: Nested,
     tables: Arc<Tables>,
     kernel: &'static [u8],
     initrd: &'static [u8],
+}
+
+/// Nested tables, as the CPU walks them.
+enum Nested {
+    Npt(PageTable<Host, Npt>),
+    Ept(PageTable<Host, Ept>),
+}
+
+impl Nested {
+    /// With `spans`, one after the other, from `host` on.
+    fn new(
+        technology: &Technology,
+        frames: &'static FramePool,
+        spans: &[Span<Gpa>],
+        host: Hpa,
+    ) -> Result<Self, MapError> {
+        Ok(match technology {
+            Technology::Svm { .. } => Self::Npt(nested(frames, spans, host)?),
+            Technology::Vmx { .. } => Self::Ept(nested(frames, spans, host)?),
+        })
+    }
+
+    fn root(&self) -> u64 {
+        match self {
+            Self::Npt(table) => table.root().0,
+            Self::Ept(table) => table.root().0,
+        }
+    }
+}
+
+fn nested<F: Format<Attributes = Attributes>>(
+    frames: &'static FramePool,
+    spans: &[Span<Gpa>],
+    mut host: Hpa,
+) -> Result<PageTable<Host, F>, MapError> {
+    let shape = Shape {
+        replace: Replace::InPlace,
+        ..Shape::new(ADDRESS_BITS)
+    };
+    let mut table = PageTable::with_shape(Arc::new(Host(frames)), shape)?;
+    for span in spans {
+        table.map(*span, host, Attributes::RAM)?;
+        host.0 += span.len;
+    }
+    Ok(table)
 }
 
 /// Why there is no such partition.
@@ -78,6 +122,7 @@ impl Partition {
         index: usize,
         config: config::Partition,
         bundle: &Bundle<'static>,
+        technology: &Technology,
         frames: &'static FramePool,
         free: impl Fn(usize) -> bool,
     ) -> Result<Self, Error> {
@@ -105,20 +150,9 @@ impl Partition {
                 spans.push(Span { base, len });
             }
         }
-        let shape = Shape {
-            replace: Replace::InPlace,
-            ..Shape::new(ADDRESS_BITS)
-        };
-        let mut nested =
-            PageTable::with_shape(Arc::new(Host(frames)), shape).map_err(Error::Tables)?;
-        let mut host = Hpa(memory.base());
-        for span in &spans {
-            nested
-                .map(*span, host, Attributes::RAM)
-                .map_err(Error::Tables)?;
-            host.0 += span.len;
-        }
-        let tables = Arc::new(Tables::new(nested.root().0, 4, 1));
+        let nested = Nested::new(technology, frames, &spans, Hpa(memory.base()));
+        let nested = nested.map_err(Error::Tables)?;
+        let tables = Arc::new(Tables::new(nested.root(), 4, 1));
         Ok(Self {
             index,
             cpu: usize::from(cpu),
@@ -139,7 +173,7 @@ impl Partition {
     }
 
     /// Puts its files into its memory, and makes its vCPU, as they say that it starts. On the CPU that runs it.
-    pub fn load(&self, features: svm::Features) -> Result<Vcpu, Refused> {
+    pub fn load(&self, technology: &Technology) -> Result<Vcpu, Refused> {
         let plan = pc_boot::plan(
             self.kernel,
             &pc_boot::Guest {
@@ -172,9 +206,7 @@ impl Partition {
                 }
             }
         };
-        let maps = Arc::new(svm::Maps::new());
-        let backend = svm::Guest::new(features, maps, self.tables.root(), svm::Cpu::default());
-        let vcpu = Vcpu::new(Arc::clone(&self.tables), 0, Box::new(backend));
+        let vcpu = technology.vcpu(&self.tables, 0);
         // The tables were made for one vCPU.
         let mut vcpu = vcpu.ok_or(Refused::Memory)?;
         vcpu.reset(&state, registers);

@@ -6,8 +6,9 @@ use crate::instruction::walk::{self, Paging};
 use crate::instruction::{self, LONGEST, Mode};
 use crate::vdev::msr::Access;
 use crate::{say, terminal};
+use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, RFLAGS_IF, Vcpu};
-use arch::x86_64::{apic, svm, timer};
+use arch::x86_64::{apic, timer};
 use core::fmt;
 use iommu::addr::Gpa;
 
@@ -53,12 +54,8 @@ impl fmt::Display for End {
 }
 
 /// Runs `partition` on this CPU from its start to its end.
-pub fn run(partition: &Partition) {
-    let features = match svm::features() {
-        Ok(features) => features,
-        Err(error) => return say!("{}: cannot start: {error}", partition.name()),
-    };
-    let mut vcpu = match partition.load(features) {
+pub fn run(partition: &Partition, technology: &Technology) {
+    let mut vcpu = match partition.load(technology) {
         Ok(vcpu) => vcpu,
         Err(error) => return say!("{}: cannot start: {error}", partition.name()),
     };
