@@ -6,6 +6,7 @@ mod guest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use guest::vm::{BYTES, GUEST, LEAF, PAGE, RAM, Space, Vm, entry};
 use guest::{Guest, STREAM, VA, refused};
@@ -211,7 +212,11 @@ fn tables_that_another_cpu_changes_give_what_was_there_at_some_time() {
     });
     let table = ForeignTable::<StageOne<Granule4K>>::new(0, &shape).expect("a width");
     let mut seen = [0u32; 4];
-    for _ in 0..200_000 {
+    // The writer may stand still for long on a busy machine: on until both pages have been met, with a deadline.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while seen.iter().sum::<u32>() < 200_000
+        || (seen[0] == 0 || seen[1] == 0) && Instant::now() < deadline
+    {
         let mut reads = 0;
         let result = walk_foreign(&table, 0x123, |at| {
             reads += 1;
@@ -237,6 +242,5 @@ fn tables_that_another_cpu_changes_give_what_was_there_at_some_time() {
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().expect("it ends");
-    assert_eq!(seen.iter().sum::<u32>(), 200_000);
-    assert!(seen[0] + seen[1] > 0);
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
 }

@@ -1,4 +1,4 @@
-//! The start on AArch64: from what firmware says to every CPU in [`vcpu`](crate::vcpu).
+//! The start on AArch64: from what firmware says to every CPU in [`crate::vcpu`].
 
 use crate::boot_info::{BootInfo, Devices};
 use crate::system::System;

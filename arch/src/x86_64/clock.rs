@@ -36,7 +36,7 @@ pub fn ns(ticks: u64) -> u64 {
     rate::ns(ticks, frequency())
 }
 
-/// Invariant TSC: CPUID 0x8000_0007, EDX[8].
+/// Invariant TSC: CPUID 0x8000_0007, `EDX[8]`.
 pub fn is_steady() -> bool {
     __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx >> 8 & 1 != 0
 }

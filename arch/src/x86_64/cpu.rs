@@ -32,7 +32,7 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     [words.eax, words.ebx, words.ecx, words.edx]
 }
 
-/// Width of physical addresses in bits: CPUID 0x8000_0008, EAX[7:0].
+/// Width of physical addresses in bits: CPUID 0x8000_0008, `EAX[7:0]`.
 pub fn address_bits() -> u8 {
     match __cpuid(0x8000_0000).eax >= 0x8000_0008 {
         true => __cpuid(0x8000_0008).eax as u8,
@@ -57,7 +57,7 @@ pub fn xcr0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// What firmware calls this CPU: its x2APIC ID (CPUID 0xb, EDX), or the APIC ID where there is none (CPUID 1, EBX[31:24]).
+/// What firmware calls this CPU: its x2APIC ID (CPUID 0xb, EDX), or the APIC ID where there is none (CPUID 1, `EBX[31:24]`).
 pub fn id() -> u32 {
     if __cpuid(0).eax >= 0xb {
         let leaf = __cpuid_count(0xb, 0);
@@ -86,7 +86,7 @@ pub fn look_at_interrupts() {
 }
 
 /// The vector of highest priority that was taken and not served yet. What served it says
-/// [`apic::end_of_interrupt`](super::apic::end_of_interrupt).
+/// [`end_of_interrupt`](super::apic::end_of_interrupt).
 pub fn take_interrupt() -> Option<u8> {
     let local = area::local();
     for word in (0..4).rev() {

@@ -47,7 +47,7 @@ impl Window {
     }
 }
 
-/// Bytes that CLFLUSH writes back: CPUID 1, EBX[15:8], in units of 8.
+/// Bytes that CLFLUSH writes back: CPUID 1, `EBX[15:8]`, in units of 8.
 fn line() -> usize {
     match (__cpuid(1).ebx >> 8 & 0xff) as usize * 8 {
         0 => 64,

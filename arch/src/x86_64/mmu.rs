@@ -217,7 +217,7 @@ unsafe impl FrameAllocator<Size4KiB> for Spare {
     }
 }
 
-/// CPUID 0x8000_0008, EAX[7:0], where it is there; 52 at most, as an entry holds no more.
+/// CPUID 0x8000_0008, `EAX[7:0]`, where it is there; 52 at most, as an entry holds no more.
 fn physical_bits() -> u32 {
     match __cpuid(0x8000_0000).eax >= 0x8000_0008 {
         true => (__cpuid(0x8000_0008).eax & 0xff).clamp(32, 47),
@@ -225,7 +225,7 @@ fn physical_bits() -> u32 {
     }
 }
 
-/// CPUID 0x8000_0001, EDX[26]: leaves of 1 GiB.
+/// CPUID 0x8000_0001, `EDX[26]`: leaves of 1 GiB.
 fn has_huge_pages() -> bool {
     __cpuid(0x8000_0001).edx >> 26 & 1 != 0
 }

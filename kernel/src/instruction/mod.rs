@@ -1,7 +1,7 @@
 //! Instructions of an x86 guest that touch a virtual device's registers: the CPU says where and whether it was a write, and
 //! this what was to be read or written.
 //!
-//! [`decode`] makes an [`Instruction`] of what was fetched, once, from where the guest stands ([`walk`] finds it); the
+//! [`decode()`] makes an [`Instruction`] of what was fetched, once, from where the guest stands ([`walk`] finds it); the
 //! address that it touches comes from the exit and is not worked out again. Then: if it [`loads`](Instruction::loads), read
 //! the device; hand the value to [`Instruction::complete`], which changes the registers and the flags as the CPU would; write
 //! what comes back in [`Completion::store`]. One access of each kind at most, so that a `rep` is one step at a time.

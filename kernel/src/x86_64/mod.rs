@@ -1,4 +1,5 @@
 //! The start on x86_64: from what firmware says to every CPU in its loop.
+#![warn(rustdoc::broken_intra_doc_links)]
 
 mod devices;
 mod partition;

@@ -100,7 +100,7 @@ mod scenario {
         let look = loads(smmu.consumer(), LOOKS);
         let start = runtime::ticks();
         for index in 0..maps {
-            stage.map(index % 512 << 12, 0x4000_0000);
+            stage.map((index % 512) << 12, 0x4000_0000);
         }
         let map = runtime::ticks() - start;
         // The longest of them, and the first of each: what is cold is not.
