@@ -32,7 +32,6 @@ pub mod dma;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod gate;
 pub mod gather;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_acpi;
 pub mod guest_map;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]

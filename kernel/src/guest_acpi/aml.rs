@@ -133,6 +133,7 @@ pub fn memory(to: &mut Fields, span: Span<Gpa>) {
 }
 
 /// An interrupt that is active while it is high, and nobody else's (§6.4.3.6).
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub fn interrupt(to: &mut Fields, intid: u32) {
     const CONSUMER: u8 = 1;
     to.bytes(INTERRUPT).u8(CONSUMER).u8(1).u32(intid);

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 /// Length of the header.
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub const HEADER: usize = 36;
 const LENGTH: usize = 4;
 const CHECKSUM: usize = 9;

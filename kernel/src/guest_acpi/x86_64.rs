@@ -3,9 +3,9 @@
 //! [`vpower`].
 
 use super::aml::{self, Aml};
-use super::dsdt::{self, Host};
+use super::parts::{Host, host, mcfg, processors};
 use super::table::Fields;
-use super::{Tables, fixed};
+use super::tables::Tables;
 use crate::guest_map::x86_64 as map;
 use crate::vdev::{vpci, vpower};
 use alloc::vec::Vec;
@@ -47,7 +47,7 @@ pub fn build(guest: &Guest<'_>) -> Vec<u8> {
     all.list(&fadt(dsdt));
     all.list(&madt(guest.vcpus));
     if guest.pcie {
-        all.list(&fixed::mcfg(map::ECAM.base));
+        all.list(&mcfg(map::ECAM));
     }
     if let Some(vtd) = &guest.vtd {
         all.list(&dmar(vtd));
@@ -158,16 +158,16 @@ fn dsdt(guest: &Guest<'_>) -> Vec<u8> {
     }
     aml.end(off);
     let bus = aml.system_bus();
-    dsdt::processors(&mut aml, guest.vcpus);
+    processors(&mut aml, guest.vcpus);
     uart(&mut aml);
     if guest.pcie {
-        let host = Host {
+        let is = Host {
             ports: Some(vpci::ports::ADDRESS),
             window: map::PCI_WINDOW,
             ecam: map::ECAM,
             intx: map::INTX_GSI,
         };
-        dsdt::host(&mut aml, &host, true);
+        host(&mut aml, &is, true);
     }
     aml.end(bus);
     aml.0.finish()

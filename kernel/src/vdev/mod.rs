@@ -2,7 +2,8 @@
 //! outside comes back as a value, so none of them calls up.
 //!
 //! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic`
-//! and `vioapic` with `msi` between them (together: `interrupts`), `v16550`, `vpower`, and what `cpuid` and `msr` let through. Both see `vpci`.
+//! and `vioapic` with `msi` between them (together: `interrupts`), `v16550`, `vpower`, and what `cpuid` and `msr` let
+//! through. Both see `vpci`.
 
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod cpuid;

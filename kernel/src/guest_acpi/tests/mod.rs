@@ -5,7 +5,9 @@ mod aml;
 mod golden;
 mod x86_64;
 
-use super::{Built, PART, Places, build, checksum};
+use super::aarch64::PART;
+use super::table::checksum;
+use super::{Built, Places, build};
 use crate::guest_map;
 use crate::guest_tree::{GuestTree, Pcie};
 use dtoolkit::fdt::Fdt;

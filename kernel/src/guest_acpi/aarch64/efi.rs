@@ -2,7 +2,7 @@
 //! §4.6, §7.2). There are no services left, neither of boot nor at run time, and a table says so.
 
 use super::Places;
-use super::table::Fields;
+use crate::guest_acpi::table::Fields;
 use crate::guest_tree::node::Node;
 use crate::guest_tree::{GuestTree, cells};
 use alloc::vec::Vec;

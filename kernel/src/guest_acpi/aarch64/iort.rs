@@ -1,7 +1,7 @@
 //! Whose DMA and messages go through what (DEN0049, revision E.e): functions by their requester IDs, which are their
 //! StreamIDs and DeviceIDs too.
 
-use super::table::{Fields, HEADER};
+use crate::guest_acpi::table::{Fields, HEADER};
 use crate::guest_map::{MAX_SMMUS, SMMU, SMMU_INTIDS, SMMU_STRIDE};
 use crate::guest_tree::Pcie;
 use alloc::vec::Vec;

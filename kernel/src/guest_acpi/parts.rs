@@ -1,9 +1,7 @@
-//! What is no table of its own: CPUs, the UART, the PCIe host.
+//! What partitions of both machines have: processors and the PCIe host, in the DSDT and in the MCFG.
 
 use super::aml::{self, Aml};
 use super::table::Fields;
-use crate::guest_map;
-use crate::guest_tree::{GuestTree, Pcie};
 use crate::vdev::vpci::swizzle;
 use alloc::vec::Vec;
 use iommu::addr::{Gpa, Span};
@@ -42,17 +40,9 @@ const PCI_HOST: u32 = aml::eisa_id(b"PNP0A03");
 /// Registers that no device claims.
 const RESERVED: u32 = aml::eisa_id(b"PNP0C02");
 
-/// The table.
-pub fn table(guest: &GuestTree<'_>) -> Vec<u8> {
-    let mut aml = Aml(Fields::table(b"DSDT", 2));
-    let bus = aml.system_bus();
-    processors(&mut aml, guest.vcpus());
-    uart(&mut aml);
-    if let Some(Pcie { dma_coherent, .. }) = guest.pcie {
-        host(&mut aml, &HOST, dma_coherent);
-    }
-    aml.end(bus);
-    aml.0.finish()
+/// The last bus that a configuration space has: a MiB for each.
+const fn last_bus(ecam: Span<Gpa>) -> u8 {
+    (ecam.len / (1 << 20) - 1) as u8
 }
 
 /// One device for each vCPU, by whose `_UID` the MADT names it.
@@ -64,18 +54,6 @@ pub(super) fn processors(aml: &mut Aml, vcpus: usize) {
         aml.name(b"_UID").number(vcpu);
         aml.end(cpu);
     }
-}
-
-/// The console as the guest finds it set up: the part of a PL011 that SBSA has.
-fn uart(aml: &mut Aml) {
-    let mut resources = Fields::default();
-    aml::memory(&mut resources, guest_map::UART);
-    aml::interrupt(&mut resources, guest_map::UART_INTID);
-    let uart = aml.device(b"COM0");
-    aml.name(b"_HID").text(b"ARMH0011");
-    aml.name(b"_UID").number(0);
-    aml.resources(&resources);
-    aml.end(uart);
 }
 
 /// Where the parts of a PCIe host are.
@@ -90,17 +68,10 @@ pub(super) struct Host {
     pub intx: u32,
 }
 
-const HOST: Host = Host {
-    ports: None,
-    window: guest_map::PCI_WINDOW,
-    ecam: guest_map::ECAM,
-    intx: guest_map::INTX_INTID,
-};
-
 /// Segment 0, bus 0 upwards, and the configuration space that it takes.
 pub(super) fn host(aml: &mut Aml, is: &Host, dma_coherent: bool) {
     let mut resources = Fields::default();
-    aml::buses(&mut resources, super::LAST_BUS.into());
+    aml::buses(&mut resources, last_bus(is.ecam).into());
     if let Some(first) = is.ports {
         aml::ports(&mut resources, first, 8);
     }
@@ -146,4 +117,12 @@ fn routes(aml: &mut Aml, intx: u32) {
         aml.end(route);
     }
     aml.end(all);
+}
+
+/// Configuration space of segment 0 (PCI Firmware Specification 3.3, §4.1.2).
+pub fn mcfg(ecam: Span<Gpa>) -> Vec<u8> {
+    let mut table = Fields::table(b"MCFG", 1);
+    table.zeros(8).u64(ecam.base.0).u16(0);
+    table.u8(0).u8(last_bus(ecam)).zeros(4);
+    table.finish()
 }

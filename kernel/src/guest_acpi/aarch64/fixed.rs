@@ -1,6 +1,6 @@
-//! Tables of one form: FADT, MADT, GTDT, MCFG, SPCR.
+//! Tables of one form: FADT, MADT, GTDT, SPCR.
 
-use super::table::Fields;
+use crate::guest_acpi::table::Fields;
 use crate::guest_map;
 use crate::vdev::affinity;
 use alloc::vec::Vec;
@@ -65,14 +65,6 @@ pub fn gtdt() -> Vec<u8> {
         table.u32(intid).u32(ALWAYS_ON);
     }
     table.u64(NONE).zeros(104 - 88);
-    table.finish()
-}
-
-/// Configuration space of segment 0 (PCI Firmware Specification 3.3, §4.1.2).
-pub fn mcfg(ecam: Gpa) -> Vec<u8> {
-    let mut table = Fields::table(b"MCFG", 1);
-    table.zeros(8).u64(ecam.0).u16(0);
-    table.u8(0).u8(super::LAST_BUS).zeros(4);
     table.finish()
 }
 
