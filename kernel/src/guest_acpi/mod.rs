@@ -1,6 +1,6 @@
 //! The ACPI tables of partitions: on AArch64 in place of a device tree, on x86_64 all that a partition is told.
 //!
-//! [`aarch64`] and [`x86_64`] are what each gets, [`parts`] what both have; [`tables`] puts tables together, [`table`] and
+//! `aarch64` and `x86_64` are what each gets, [`parts`] what both have; [`tables`] puts tables together, [`table`] and
 //! [`aml`] write them.
 //!
 //! The writers are our own: acpi_tables 0.2.1 has neither GTDT, IORT nor DMAR and costs 22 KiB at EL2 for the others.
