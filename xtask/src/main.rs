@@ -7,6 +7,7 @@
 //! [`progress`] how a step is shown.
 
 mod arch;
+mod bochs;
 mod cases;
 mod config;
 mod figures;

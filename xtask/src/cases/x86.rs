@@ -2,6 +2,7 @@
 
 use super::{Case, Context, case};
 use crate::arch::Arch;
+use crate::bochs;
 use crate::qemu::{Boot, Guest, Machine};
 use crate::symbols;
 use crate::tasks::build::{self, Profile, Program};
@@ -16,6 +17,11 @@ pub const CASES: &[Case] = &[
     case("x86::describes_a_full_stack", describes_a_full_stack),
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
+    Case {
+        name: "x86::enters_a_guest_by_vmx",
+        long: true,
+        run: enters_a_guest_by_vmx,
+    },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -131,25 +137,36 @@ fn describes_a_full_stack(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// A guest under SVM and nested paging, by the hypervisor's own CPU code. What it says through its port: CPUID's answer (S),
-/// #GP with its error code for a register that is denied (G), #UD for VMRUN (U), a register of its own (K), floating point as
-/// after reset (F), a load (L) and an IN (i) that the hypervisor answers, three interrupts (I), an NMI (N), and that a timer
-/// interrupt took the CPU from it (T).
+/// A guest under SVM and nested paging, by the hypervisor's own CPU code.
 fn enters_a_guest(context: &Context) -> Result<()> {
     let mut machine = by_pvh(build::trial()?.elf);
     machine.cpus = 1;
     let mut guest = context.start(&machine)?;
     guest.wait_off(LIMIT)?;
-    let console = guest.console();
-    let mut rest = console.as_str();
+    // SVM exits at the IRET, VMX behind it.
+    said_all(&guest.console(), "SVM", "not ready")
+}
+
+/// The same guest under VMX and EPT, in Bochs.
+fn enters_a_guest_by_vmx(context: &Context) -> Result<()> {
+    let trial = build::trial()?;
+    let console = bochs::run(&trial, "corei7_icelake_u", &context.folder, LIMIT)?;
+    said_all(&console, "VMX", "ready")
+}
+
+/// What the guest says through its port: CPUID's answer (S), #GP with its error code for a register that is denied (G), #UD for
+/// VMRUN (U), a register of its own (K), floating point as after reset (F), a load (L) and an IN (i) that the hypervisor answers,
+/// three interrupts (I), an NMI (N), and that a timer interrupt took the CPU from it (T).
+fn said_all(console: &str, way: &str, at_iret: &str) -> Result<()> {
+    let mut rest = console;
     for line in [
-        "trial: SVM",
+        &format!("trial: {way}"),
         "trial: store to 0x40000123, walk false, present false",
         "trial: load from 0x40000124, walk false, present false",
         "trial: it takes interrupts",
         // The delivery is interrupted at the first word that it pushes, and done once the page is there.
         "trial: its stack is missed at 0xaff8",
-        "trial: end of its NMI handler, not ready for another",
+        &format!("trial: end of its NMI handler, {at_iret} for another"),
         "trial: the timer's interrupt comes first",
         "guest: hello from a guest: SGUKFLiIIINT",
         "trial: it has shut itself down",

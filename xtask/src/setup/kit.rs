@@ -27,6 +27,12 @@ const QEMU_X86: Packages = Packages {
     closure: true,
     members: &[],
 };
+const BOCHS: Packages = Packages {
+    name: "bochs",
+    names: &["bochs", "bochsbios", "vgabios"],
+    closure: true,
+    members: &[],
+};
 const KERNEL: Packages = Packages {
     name: "linux-arm64-igbvf",
     names: &["linux-image-arm64:arm64"],
@@ -212,6 +218,17 @@ pub fn qemu(arch: Arch) -> Result<Tool> {
         "{version} of Debian's backports is too old; name a newer one in {variable}"
     );
     Ok(tool)
+}
+
+/// Bochs, Debian's, and the folder with its BIOS.
+pub fn bochs() -> Result<(Tool, PathBuf)> {
+    let root = fetch(&BOCHS, || "Bochs is missing".to_owned())?;
+    let share = root.join("usr/share");
+    let mut tool = Tool::of_root(&root, "bochs-bin")?;
+    let plugins = root.join("usr/lib/x86_64-linux-gnu/bochs/plugins");
+    tool.env.push(("LTDL_LIBRARY_PATH", plugins.into()));
+    tool.env.push(("BXSHARE", share.join("bochs").into()));
+    Ok((tool, share))
 }
 
 fn new_enough(version: &str) -> bool {
