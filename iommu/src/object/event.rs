@@ -98,9 +98,9 @@ impl Inner {
         if fault.stalled {
             return self.stalled(device, fault);
         }
-        if fault.stage != Stage::Two
-            && let Some(veventq) = self.give_guest(device, fault)
-        {
+        // A second stage of a shadow is the guest's own.
+        let guests = fault.stage != Stage::Two || self.shadows(device).is_some();
+        if guests && let Some(veventq) = self.give_guest(device, fault) {
             return Delivery::Event(veventq);
         }
         self.records.push(Record::Fault(*fault));
@@ -128,7 +128,8 @@ impl Inner {
         let (viommu, virt_id) = (name.viommu, name.virt_id);
         // Only while the guest's own stage 1 is in force is the fault the guest's.
         let hwpt = self.attached(device, 0)?;
-        if self.ids.nested(hwpt).ok()?.parent != Parent::Viommu(viommu) {
+        let nested = self.ids.nested(hwpt).map(|nested| nested.parent);
+        if nested != Ok(Parent::Viommu(viommu)) && self.shadows(device) != Some(viommu) {
             return None;
         }
         let slice = self.ids.viommu(viommu).ok()?;
@@ -136,6 +137,12 @@ impl Inner {
         let (_, veventq) = *slice.events.iter().find(|(known, _)| *known == kind)?;
         self.push_event(veventq, event);
         Some(veventq)
+    }
+
+    /// The slice whose shadow a device goes through.
+    fn shadows(&self, device: u32) -> Option<u32> {
+        let hwpt = self.attached(device, 0)?;
+        self.ids.paging(hwpt).ok()?.shadow
     }
 
     fn push_event(&mut self, veventq: u32, event: super::veventq::Event) {

@@ -29,8 +29,8 @@ pub(super) struct Tagged {
 #[derive(Debug)]
 pub(super) struct Paging {
     pub ioas: u32,
-    table: Box<dyn PageTable>,
-    format: Format,
+    pub table: Box<dyn PageTable>,
+    pub format: Format,
     pub flags: HwptFlags,
     pub fault: Option<u32>,
     /// Every tag under which it is cached anywhere.
@@ -38,6 +38,8 @@ pub(super) struct Paging {
     pub dirty: bool,
     /// An IOMMU would not forget it: its memory is lost when it goes.
     pub lost: bool,
+    /// The slice that fills it, instead of the address space.
+    pub shadow: Option<u32>,
 }
 
 impl Paging {
@@ -66,6 +68,13 @@ impl Paging {
             .unmap(range, &mut |stale| flush(tags, format, stale));
         self.lost |= result.is_err();
         result
+    }
+
+    /// Removes everything from the table and from all caches of it.
+    pub(super) fn unmap_all(&mut self) -> Result<(), IommuError> {
+        let len = 1u64 << self.root().input_bits.min(63);
+        let base = Iova(0);
+        self.unmap(Span { base, len })
     }
 
     /// Makes all IOMMUs forget `stale`.
@@ -213,6 +222,7 @@ impl Inner {
                 tags: Vec::new(),
                 dirty: false,
                 lost: false,
+                shadow: None,
             }))
         })?;
         self.ids.grab(ioas);
@@ -280,6 +290,9 @@ impl Inner {
         self.put(hwpt.ioas);
         if let Some(fault) = hwpt.fault {
             self.put(fault);
+        }
+        if let Some(viommu) = hwpt.shadow {
+            self.put(viommu);
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) type FirstTable<P> = PageTable<P, StageOne<Granule4K>>;
 pub(super) trait Kind: table::Format {
     const FORMAT: Format;
     fn of(access: Access) -> Self::Attributes;
+    /// Reads and writes that leaves with these attributes allow.
+    fn rights(attributes: Self::Attributes) -> (bool, bool);
 }
 
 impl Kind for StageTwo<Granule4K> {
@@ -35,6 +37,10 @@ impl Kind for StageTwo<Granule4K> {
                 Memory::Normal
             },
         }
+    }
+
+    fn rights(attributes: Attributes) -> (bool, bool) {
+        (attributes.read, attributes.write)
     }
 }
 
@@ -53,6 +59,10 @@ impl Kind for StageOne<Granule4K> {
             ..kind
         }
     }
+
+    fn rights(attributes: StageOneAttributes) -> (bool, bool) {
+        (true, attributes.write)
+    }
 }
 
 /// Registers and RAM are the same to it: memory types of second stages are the device's own.
@@ -65,6 +75,10 @@ impl Kind for SecondStage {
             write: access.contains(Access::WRITE),
             ..SecondStageAttributes::DMA
         }
+    }
+
+    fn rights(attributes: SecondStageAttributes) -> (bool, bool) {
+        (attributes.read, attributes.write)
     }
 }
 
@@ -147,6 +161,27 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
 
     fn walk(&self, iova: Iova) -> Option<Hpa> {
         Some(self.get().walk(iova)?.output)
+    }
+
+    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
+        let leaf = self.get().walk(iova)?;
+        let base = iova.align_down(leaf.size);
+        let (read, write) = F::rights(leaf.attributes);
+        let mut access = Access::empty();
+        access.set(Access::READ, read);
+        access.set(Access::WRITE, write);
+        Some((
+            Span {
+                base,
+                len: leaf.size,
+            },
+            leaf.output,
+            access,
+        ))
+    }
+
+    fn next(&self, from: Iova) -> Option<Iova> {
+        self.get().next(from)
     }
 
     fn retire(&mut self) {

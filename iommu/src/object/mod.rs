@@ -1,8 +1,8 @@
 //! IOMMUFD's objects, with the same rules and the same errors, and typed owners in place of file descriptors.
 //!
 //! ```text
-//! Ioas <- HwptPaging <- Viommu <- { HwptNested, Vdevice, Veventq, HwQueue }     Device <- Vdevice
-//! HwptPaging, HwptNested <- attached Device / PASID      FaultQueue <- Hwpt*     HwQueue <- later HwQueue
+//! Ioas <- HwptPaging <- Viommu <- { HwptNested, HwptShadow, Vdevice, Veventq, HwQueue }     Device <- Vdevice
+//! HwptPaging, HwptNested, HwptShadow <- attached Device / PASID      FaultQueue <- Hwpt*     HwQueue <- later HwQueue
 //! ```
 //!
 //! A [`Context`] is one VM's: one ID space, one lock, and the end of all of it. Callers hold typed handles ([`Ioas`],
@@ -51,6 +51,7 @@ mod mirror;
 mod one;
 mod ring;
 pub(crate) mod room;
+mod shadow;
 mod switch;
 pub mod unit;
 mod vdevice;
@@ -66,8 +67,8 @@ pub use error::{Errno, Error};
 pub use event::{Delivery, Record};
 pub use fault_queue::PageRequest;
 pub use handle::{
-    AccessPins, Attachable, Device, FaultQueue, HwQueue, HwptNested, HwptPaging, Ioas, Vdevice,
-    Veventq, Viommu,
+    AccessPins, Attachable, Device, FaultQueue, HwQueue, HwptNested, HwptPaging, HwptShadow, Ioas,
+    Vdevice, Veventq, Viommu,
 };
 pub use ring::{Item, MAX_DEPTH, MAX_SEQUENCE, Ring};
 pub use veventq::Event;

@@ -26,6 +26,12 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn walk(&self, iova: Iova) -> Option<Hpa> {
         self[0].walk(iova)
     }
+    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
+        self[0].leaf(iova)
+    }
+    fn next(&self, from: Iova) -> Option<Iova> {
+        self[0].next(from)
+    }
     fn set_dirty_tracking(&mut self, on: bool) -> Result<(), Error> {
         self[0].set_dirty_tracking(on)
     }

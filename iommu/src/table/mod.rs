@@ -31,6 +31,7 @@ mod foreign;
 mod format;
 mod hot;
 mod map;
+mod next;
 mod node;
 mod npt;
 mod protect;

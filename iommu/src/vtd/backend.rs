@@ -1,10 +1,14 @@
 //! What IOMMUFD's objects want of a unit beyond second stages.
 
+use alloc::boxed::Box;
+
 use super::Vtd;
+use super::slice::Slice;
 use crate::hal::{Mmio, Platform};
-use crate::object::Error;
-use crate::object::driver::HwInfo;
+use crate::id::CacheTag;
+use crate::object::driver::{HwInfo, UserData, ViommuDriver};
 use crate::object::unit::Backend;
+use crate::object::{Error, room};
 
 /// IOMMU_HW_INFO_TYPE_INTEL_VTD (Linux, include/uapi/linux/iommufd.h).
 pub const HW_INFO: u32 = 1;
@@ -24,5 +28,14 @@ impl<P: Platform + 'static, M: Mmio + 'static> Backend for Vtd<P, M> {
             }),
             _ => Err(Error::Unsupported(kind)),
         }
+    }
+
+    fn slice(
+        &self,
+        kind: u32,
+        _tag: CacheTag,
+        data: UserData<'_>,
+    ) -> Result<Box<dyn ViommuDriver>, Error> {
+        Ok(room::boxed(Slice::new(kind, data)?)?)
     }
 }

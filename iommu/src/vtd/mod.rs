@@ -10,7 +10,7 @@
 //!
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context entries; `command` says what can be forgotten, `program` chooses of it; `tables`, `invalidation_queue`, `fault_log`
-//! and `interrupt_remap` are the one writer or reader of each; `event` is pure; `backend` is what the objects want of the
+//! and `interrupt_remap` are the one writer or reader of each; `event` is pure; `backend` and `slice` are what the objects want of the
 //! driver; `quirks` says where the emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
@@ -50,6 +50,7 @@ mod probe;
 mod program;
 mod quirks;
 mod registers;
+pub mod slice;
 pub mod spec;
 mod start;
 mod tables;

@@ -125,6 +125,10 @@ pub trait PageTable: Send + Debug {
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError>;
     /// Where `iova` goes.
     fn walk(&self, iova: Iova) -> Option<Hpa>;
+    /// The page or block that `iova` is in, where `iova` itself goes, and the rights ([`Access::DEVICE`] is not told).
+    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)>;
+    /// The first address from `from` on that is mapped.
+    fn next(&self, from: Iova) -> Option<Iova>;
     /// Starts (with every bit clear) or stops noting writes.
     ///
     /// # Errors

@@ -107,6 +107,8 @@ handles! {
     HwptPaging;
     /// A guest's stage 1 on a nest parent. A changed one is a new one.
     HwptNested;
+    /// A guest's translation and its memory in one table, filled by the IOMMU that the guest sees.
+    HwptShadow;
     /// A slice: one physical IOMMU for one VM, with a cache tag of its own.
     Viommu;
     /// A device's name in a slice. Dropped, or with its device, it is gone.
@@ -128,7 +130,7 @@ mod sealed {
 }
 
 /// What a device can be attached to: an [`Ioas`] (through a table that comes and goes with its attachments), a
-/// [`HwptPaging`] or a [`HwptNested`].
+/// [`HwptPaging`], a [`HwptNested`] or a [`HwptShadow`].
 pub trait Attachable: sealed::Sealed {}
 
 macro_rules! attachable {
@@ -144,7 +146,7 @@ macro_rules! attachable {
     };
 }
 
-attachable!(Ioas HwptPaging HwptNested);
+attachable!(Ioas HwptPaging HwptNested HwptShadow);
 
 impl Ioas {
     /// Maps `len` bytes of `memory` from `offset` on at `iova`. In each table of the space the largest blocks are used.

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::super::driver::{Answer, Entry, HwptFlags, StageOne, UserData};
+use super::super::driver::{Access, Answer, Entry, HwptFlags, StageOne, UserData};
 use super::super::fault_queue::PageRequest;
 use super::super::hwpt::{Parent, StageOneSource};
 use super::super::inner::Inner;
@@ -11,8 +11,8 @@ use super::super::ring::Item;
 use super::super::viommu::{Entries, Progress};
 use super::super::{Error, Event, Record};
 use super::{
-    AccessPins, Device, FaultQueue, HwQueue, HwptNested, Vdevice, Veventq, Viommu, peer_of,
-    with_fault,
+    AccessPins, Device, FaultQueue, HwQueue, HwptNested, HwptShadow, Vdevice, Veventq, Viommu,
+    peer_of, with_fault,
 };
 use crate::addr::{Gpa, Hpa, Iova, Span};
 
@@ -53,6 +53,14 @@ impl Viommu {
             inner.nested_alloc(Parent::Viommu(id), &driver, flags, source, fault)
         };
         self.0.child(make).map(HwptNested)
+    }
+
+    /// An empty shadow table.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the IOMMU has no such tables; [`Error::NoSpace`], [`Error::OutOfMemory`].
+    pub fn shadow(&self) -> Result<HwptShadow, Error> {
+        self.0.child(Inner::shadow_alloc).map(HwptShadow)
     }
 
     /// Names a device of the same IOMMU.
@@ -108,6 +116,31 @@ impl Viommu {
         self.0
             .child(|inner, id| inner.hw_queue_alloc(id, kind, index, base, len))
             .map(HwQueue)
+    }
+}
+
+impl HwptShadow {
+    /// Makes `range` lead to what the partition has from the address on, with the rights that both allow, or nowhere. What is
+    /// so already is not stored again; what was otherwise is in no cache when this returns. Where the partition has nothing,
+    /// nothing is mapped.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Invalid`], [`Error::Misaligned`]: the range is mapped in part. [`Error::Hardware`]:
+    /// what was there may still be cached, and its tables are lost.
+    pub fn set(&self, range: Span<Iova>, to: Option<(Gpa, Access)>) -> Result<(), Error> {
+        self.0.with(|inner, id| inner.shadow_set(id, range, to))
+    }
+
+    /// The first address from `from` on for which there is a mapping.
+    pub fn next(&self, from: Iova) -> Option<Iova> {
+        let next = self.0.with(|inner, id| inner.shadow_next(id, from));
+        next.ok().flatten()
+    }
+
+    /// Where the table sends `iova`.
+    pub fn walk(&self, iova: Iova) -> Option<Hpa> {
+        self.0
+            .with(|inner, id| inner.ids.paging(id).ok()?.walk(iova))
     }
 }
 

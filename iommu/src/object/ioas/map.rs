@@ -223,12 +223,13 @@ impl Inner {
             }
             result = result.and(one);
         }
+        let result = result.map_err(Error::from).and(self.empty_shadows(ioas));
         let space = self.ids.ioas_mut(ioas)?;
         if let Err(error) = result {
             for area in &mut space.areas[run] {
                 area.stale = true;
             }
-            return Err(error.into());
+            return Err(error);
         }
         for area in space.areas.drain(run) {
             area.memory.unpin(area.offset, area.len);

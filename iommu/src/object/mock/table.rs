@@ -98,6 +98,20 @@ impl PageTable for MockTable {
         (iova.0 - at < *len).then(|| *to + (iova.0 - at))
     }
 
+    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
+        let (at, (len, to, access)) = self.pages.range(..=iova.0).next_back()?;
+        let inside = (iova.0 - at < *len).then(|| *to + (iova.0 - at))?;
+        let base = Iova(*at);
+        Some((Span { base, len: *len }, inside, *access))
+    }
+
+    fn next(&self, from: Iova) -> Option<Iova> {
+        if self.walk(from).is_some() {
+            return Some(from);
+        }
+        self.pages.range(from.0..).next().map(|(at, _)| Iova(*at))
+    }
+
     fn set_dirty_tracking(&mut self, on: bool) -> Result<(), Error> {
         step()?;
         if !self.flags.contains(HwptFlags::DIRTY_TRACKING) {
