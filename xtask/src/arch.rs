@@ -15,6 +15,14 @@ impl Arch {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Aarch64, Self::X86_64];
 
+    /// Debian's name for it.
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::Aarch64 => "arm64",
+            Self::X86_64 => "amd64",
+        }
+    }
+
     /// rustc's name for its bare machine.
     pub fn target(self) -> &'static str {
         match self {

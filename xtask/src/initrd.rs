@@ -1,7 +1,7 @@
 //! Initial RAM disks for Linux guests: a cpio archive ("newc", Linux `Documentation/driver-api/early-userspace/buffer-format.rst`)
 //! of busybox, modules, programs, and an init script.
 
-use crate::setup::kit::Linux;
+use crate::setup::linux::Linux;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};

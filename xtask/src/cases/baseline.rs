@@ -1,9 +1,10 @@
 //! QEMU and Linux without us: when one of these fails, no other machine test can tell anything.
 
 use super::{Case, Context, case, sha256};
+use crate::arch::Arch;
 use crate::initrd::{self, Init};
 use crate::qemu::{Boot, Machine};
-use crate::setup::kit;
+use crate::setup::{kit, linux};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub const CASES: &[Case] = &[
 
 /// Linux as Debian ships it, at EL2, an NVMe disk behind QEMU's SMMU: its modules load and the data is the host's.
 fn linux_alone_reads_a_disk(context: &Context) -> Result<()> {
-    let linux = kit::linux()?;
+    let linux = linux::linux(Arch::Aarch64)?;
     let words: Vec<u8> = (0..1_u32 << 18)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .collect();

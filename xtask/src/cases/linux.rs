@@ -2,9 +2,11 @@
 
 use super::lines::{self, answer, answers};
 use super::{Case, Context, case, random, sha256};
+use crate::arch::Arch;
 use crate::initrd::{self, DRAIN, Init};
 use crate::qemu::Boot;
-use crate::setup::kit::{self, Linux};
+use crate::setup::kit;
+use crate::setup::linux::{self, Linux};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::Path;
@@ -207,7 +209,13 @@ fn boots_through_uboot(context: &Context) -> Result<()> {
 
 /// The initial RAM disk that the configurations name.
 pub fn initial_disk(context: &Context, script: &str) -> Result<()> {
-    initial_disk_of(context, "initrd.cpio", &kit::linux()?, &[], script)
+    initial_disk_of(
+        context,
+        "initrd.cpio",
+        &linux::linux(Arch::Aarch64)?,
+        &[],
+        script,
+    )
 }
 
 /// The same in the file `name`, for one kernel; with programs by their names in `/bin`, which have VFIO.
@@ -231,7 +239,7 @@ pub fn initial_disk_of(
 
 /// The initial RAM disk of guests that have a virtual function of an `igb`, and no disk.
 pub fn network_disk(context: &Context, script: &str) -> Result<()> {
-    let linux = kit::linux()?;
+    let linux = linux::linux(Arch::Aarch64)?;
     let script = format!("{TOOLS}{script}");
     let archive = initrd::build_with(&linux, &[], &linux.igbvf, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;

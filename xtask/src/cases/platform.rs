@@ -4,9 +4,10 @@
 use super::lines::{self, answer, answers};
 use super::stream_table::{self, Config};
 use super::{Case, Context, case};
+use crate::arch::Arch;
 use crate::config::tree;
 use crate::initrd::{self, DRAIN, Init};
-use crate::setup::kit;
+use crate::setup::linux;
 use anyhow::{Context as _, Result, ensure};
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeProperty};
@@ -88,7 +89,7 @@ grep uart-pl011 /proc/interrupts | while read line; do key interrupt \"$line\"; 
 if [ \"$line\" = again ]; then drain; reboot -f; fi
 ";
     let script = format!("drain() {{ {DRAIN}; }}\n{SCRIPT}");
-    let archive = initrd::build(&kit::linux()?, Init::Script(&script))?;
+    let archive = initrd::build(&linux::linux(Arch::Aarch64)?, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;
     let mut machine = context.pack(UART)?;
     let sockets = tempfile::tempdir()?;

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Debian's kernel for arm64, as `kernel =` names it.
+/// Debian's kernel for the machine, as `kernel =` names it.
 pub const DEBIAN_KERNEL: &str = "debian:kernel";
-/// The same with pages of 16 KiB.
+/// The same with pages of 16 KiB, of arm64 only.
 pub const DEBIAN_KERNEL_16K: &str = "debian:kernel-16k";
 /// An initial RAM disk with busybox, the modules of an NVMe disk, and a shell, as `initrd =` names it.
 pub const DEBIAN_SHELL: &str = "debian:shell";

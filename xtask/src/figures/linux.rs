@@ -12,11 +12,12 @@
 //! one map and one unmap of a page, and with `iommu.passthrough=1` none: the difference is what a pair takes.
 
 use super::{Figure, Source};
+use crate::arch::Arch;
 use crate::cases::{Context, lines};
 use crate::initrd::{self, Init};
 use crate::project;
 use crate::qemu::{Boot, Guest, Machine};
-use crate::setup::kit;
+use crate::setup::linux;
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -205,7 +206,7 @@ fn folder() -> PathBuf {
 fn run(on: On, mode: Mode) -> Result<Cost> {
     let name = format!("disk-cost-{on:?}-{mode:?}").to_lowercase();
     let context = Context::new(folder().join(name));
-    let linux = kit::linux()?;
+    let linux = linux::linux(Arch::Aarch64)?;
     let initrd = context.file("initrd.cpio", &initrd::build(&linux, Init::Script(SCRIPT))?)?;
     let (option, domain) = match mode {
         Mode::Strict => ("iommu.strict=1", "domain=DMA;"),

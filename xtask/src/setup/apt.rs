@@ -263,7 +263,7 @@ fn configuration(dir: &Path) -> Result<String> {
          Dir::Etc::sourcelist \"{dir}/sources.list\";\nDir::Etc::sourceparts \"{dir}/parts\";\n\
          Dir::Etc::parts \"{dir}/parts\";\nDir::Etc::main \"{dir}/parts/none\";\n\
          Dir::Etc::preferences \"{dir}/parts/none\";\nDir::Etc::preferencesparts \"{dir}/parts\";\n\
-         APT::Architecture \"{native}\";\nAPT::Architectures {{ \"{native}\"; \"arm64\"; }};\n\
+         APT::Architecture \"{native}\";\nAPT::Architectures {{ \"{native}\"; \"arm64\"; \"amd64\"; }};\n\
          APT::Install-Recommends \"false\";\nAPT::Sandbox::User \"root\";\nAcquire::Languages \"none\";\n\
          Acquire::Retries \"3\";\nAcquire::GzipIndexes \"true\";\n"
     );

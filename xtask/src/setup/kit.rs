@@ -1,4 +1,4 @@
-//! The tools and images that runs and tests use: QEMU, Debian's arm64 kernel and busybox, U-Boot and EDK2, valgrind, iasl.
+//! The tools and firmware that runs and tests use: QEMU, U-Boot and EDK2, valgrind, iasl.
 //! Each is taken from an environment variable, from the machine where it has a good one, or from Debian's packages.
 
 use super::apt::{self, Apt, Packages};
@@ -31,30 +31,6 @@ const BOCHS: Packages = Packages {
     name: "bochs",
     names: &["bochs", "bochsbios", "vgabios"],
     closure: true,
-    members: &[],
-};
-const KERNEL: Packages = Packages {
-    name: "linux-arm64-igbvf",
-    names: &["linux-image-arm64:arm64"],
-    closure: false,
-    members: KERNEL_MEMBERS,
-};
-const KERNEL_16K: Packages = Packages {
-    name: "linux-arm64-16k",
-    names: &["linux-image-arm64-16k:arm64"],
-    closure: false,
-    members: KERNEL_MEMBERS,
-};
-const KERNEL_MEMBERS: &[&str] = &[
-    "./boot/vmlinuz-*",
-    "./usr/lib/modules/*/kernel/drivers/nvme/*",
-    "./usr/lib/modules/*/kernel/drivers/vfio/*",
-    "./usr/lib/modules/*/kernel/drivers/net/ethernet/intel/igbvf/*",
-];
-const BUSYBOX: Packages = Packages {
-    name: "busybox-arm64",
-    names: &["busybox-static:arm64"],
-    closure: false,
     members: &[],
 };
 const FIRMWARE: Packages = Packages {
@@ -242,104 +218,6 @@ fn new_enough(version: &str) -> bool {
     (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= QEMU_OLDEST
 }
 
-/// What a Linux guest is made of.
-#[derive(Clone, Debug)]
-pub struct Linux {
-    /// arm64 `Image`.
-    pub image: PathBuf,
-    /// Static busybox for arm64.
-    pub busybox: PathBuf,
-    /// Modules for an NVMe disk, in the order of loading.
-    pub modules: Vec<PathBuf>,
-    /// Modules for VFIO with PCI functions, likewise.
-    pub vfio: Vec<PathBuf>,
-    /// The driver of Intel's virtual functions.
-    pub igbvf: Vec<PathBuf>,
-}
-
-/// The size of a kernel's pages, which is the granule of its tables for the SMMU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pages {
-    /// 4 KiB.
-    Four,
-    /// 16 KiB. Debian has no kernel with 64 KiB.
-    Sixteen,
-}
-
-impl Pages {
-    /// The variables that name an image and its modules, and Debian's package.
-    fn source(self) -> (&'static str, &'static str, &'static Packages) {
-        match self {
-            Self::Four => ("SLUICE_LINUX_IMAGE", "SLUICE_MODULES", &KERNEL),
-            Self::Sixteen => ("SLUICE_LINUX_16K_IMAGE", "SLUICE_16K_MODULES", &KERNEL_16K),
-        }
-    }
-}
-
-/// Debian's kernel for arm64 with its modules, and busybox. `SLUICE_LINUX_IMAGE`, `SLUICE_BUSYBOX` and `SLUICE_MODULES` (a
-/// folder with folders `nvme`, `vfio` and `net`; what is not there has to be built in) name others.
-pub fn linux() -> Result<Linux> {
-    linux_of(Pages::Four)
-}
-
-/// The same with pages of that size; `SLUICE_LINUX_16K_IMAGE` and `SLUICE_16K_MODULES` name others.
-pub fn linux_of(pages: Pages) -> Result<Linux> {
-    let missing =
-        |what: &str, variable: &str| format!("{what} for arm64 is missing: name one in {variable}");
-    let (image_variable, modules_variable, packages) = pages.source();
-    let from_env = env::var_os(image_variable).map(PathBuf::from);
-    let (image, modules) = match from_env {
-        Some(image) => (image, env::var_os(modules_variable).map(PathBuf::from)),
-        None => {
-            let root = fetch(packages, || missing("a Linux kernel", image_variable))?;
-            let image = only_entry(&root.join("boot"), "vmlinuz-")?;
-            let modules = only_entry(&root.join("usr/lib/modules"), "")?;
-            (image, Some(modules.join("kernel/drivers")))
-        }
-    };
-    ensure!(
-        image.exists(),
-        "{image_variable}: {} does not exist",
-        image.display()
-    );
-    let busybox = match env::var_os("SLUICE_BUSYBOX").map(PathBuf::from) {
-        Some(path) => path,
-        None => fetch(&BUSYBOX, || missing("a static busybox", "SLUICE_BUSYBOX"))?
-            .join("usr/bin/busybox"),
-    };
-    ensure!(
-        busybox.exists(),
-        "busybox: {} does not exist",
-        busybox.display()
-    );
-    let present = |names: &[&str]| -> Vec<PathBuf> {
-        let files = names.iter().filter_map(|name| {
-            let dir = modules.as_ref()?;
-            let ends =
-                ["ko", "ko.xz", "ko.zst", "ko.gz"].map(|end| dir.join(format!("{name}.{end}")));
-            ends.into_iter().find(|path| path.exists())
-        });
-        files.collect()
-    };
-    Ok(Linux {
-        image,
-        busybox,
-        modules: present(&[
-            "nvme/common/nvme-keyring",
-            "nvme/common/nvme-auth",
-            "nvme/host/nvme-core",
-            "nvme/host/nvme",
-        ]),
-        vfio: present(&[
-            "vfio/vfio",
-            "vfio/vfio_iommu_type1",
-            "vfio/pci/vfio-pci-core",
-            "vfio/pci/vfio-pci",
-        ]),
-        igbvf: present(&["net/ethernet/intel/igbvf/igbvf"]),
-    })
-}
-
 /// Boot firmware for QEMU's `virt`.
 #[derive(Clone, Debug)]
 pub struct Firmware {
@@ -413,19 +291,8 @@ pub fn llvm() -> Result<[PathBuf; 2]> {
     Ok([script("llvm-cov")?, script("llvm-profdata")?])
 }
 
-fn only_entry(dir: &Path, prefix: &str) -> Result<PathBuf> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut found = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-    let entry = found
-        .next()
-        .with_context(|| format!("nothing named {prefix}* in {}", dir.display()))?;
-    Ok(entry.path())
-}
-
 /// The packages unpacked, or on a machine that is not Debian the line that says what is missing.
-fn fetch(packages: &Packages, missing: impl FnOnce() -> String) -> Result<PathBuf> {
+pub fn fetch(packages: &Packages, missing: impl FnOnce() -> String) -> Result<PathBuf> {
     if let Some(root) = apt::unpacked(packages)? {
         return Ok(root);
     }

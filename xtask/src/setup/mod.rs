@@ -1,12 +1,14 @@
 //! What the work needs from outside the checkout, each fetched once, when it is first needed.
 //!
-//! [`toolchain`] compiles for the bare machine, at times with [`debian_rust`]; [`kit`] holds QEMU, a kernel, firmware.
+//! [`toolchain`] compiles for the bare machine, at times with [`debian_rust`]; [`kit`] holds QEMU and firmware, [`linux`] what Linux
+//! guests are made of.
 //! They ask [`apt`] for what the machine lacks, and [`sources`] tells where apt may get it.
 
 pub mod apt;
 mod cargo_tool;
 mod debian_rust;
 pub mod kit;
+pub mod linux;
 mod sources;
 pub mod toolchain;
 

@@ -10,7 +10,7 @@ use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL}
 use crate::config::{Checked, Made};
 use crate::initrd::{self, Init};
 use crate::project;
-use crate::setup::kit::{self, Pages};
+use crate::setup::linux::{self, Pages};
 use crate::symbols;
 use anyhow::{Context, Result, anyhow, ensure};
 use kernel::bundle::{Builder, FILE_ALIGN, MAX_NAME};
@@ -123,32 +123,29 @@ pub fn pack(
 fn make(machine: &Machine, arch: Arch, profile: Profile) -> Result<Made> {
     let mut made = Made::new();
     let named: BTreeSet<&str> = machine.partitions.iter().flat_map(|p| p.files()).collect();
-    if arch == Arch::X86_64 {
-        let programs = build::payloads(arch, profile)?.into_iter();
-        made.extend(programs.map(|program| (program.name, program.elf)));
-        return Ok(made);
-    }
     let small_guests = machine
         .partitions
         .iter()
         .any(|p| p.files().any(|file| files::is_payload_name(p, file)));
     if small_guests {
         for program in build::payloads(arch, profile)? {
-            // Says here, with its reason, what the rules would only refuse.
-            files::bytes(&program.elf)?;
+            if arch == Arch::Aarch64 {
+                // Says here, with its reason, what the rules would only refuse.
+                files::bytes(&program.elf)?;
+            }
             made.insert(program.name, program.elf);
         }
     }
-    if named.contains(DEBIAN_KERNEL_16K) {
-        let image = kit::linux_of(Pages::Sixteen)?.image;
+    if arch == Arch::Aarch64 && named.contains(DEBIAN_KERNEL_16K) {
+        let image = linux::linux_of(Pages::Sixteen)?.image;
         made.insert(DEBIAN_KERNEL_16K.to_owned(), image);
     }
     if named.contains(DEBIAN_KERNEL) || named.contains(DEBIAN_SHELL) {
-        let linux = kit::linux()?;
+        let linux = linux::linux(arch)?;
         if named.contains(DEBIAN_SHELL) {
             let dir = project::target().join("images");
             fs::create_dir_all(&dir)?;
-            let path = dir.join("shell.cpio");
+            let path = dir.join(format!("shell-{}.cpio", arch.debian()));
             project::write(&path, &initrd::build(&linux, Init::Shell)?)?;
             made.insert(DEBIAN_SHELL.to_owned(), path);
         }

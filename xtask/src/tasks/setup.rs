@@ -2,7 +2,8 @@
 
 use super::Outcome;
 use crate::arch::Arch;
-use crate::setup::kit::{self, Pages};
+use crate::setup::kit;
+use crate::setup::linux::{self, Pages};
 use crate::setup::toolchain;
 use std::process::ExitCode;
 
@@ -22,15 +23,17 @@ impl Setup {
             println!("{}: {bare}", arch.target());
             println!("qemu: {}", kit::qemu(arch)?.version()?);
         }
-        let linux = kit::linux()?;
-        println!(
-            "linux: {} ({} modules for the initrd)",
-            linux.image.display(),
-            linux.modules.len() + linux.vfio.len()
-        );
-        let linux_16k = kit::linux_of(Pages::Sixteen)?;
+        for arch in Arch::ALL {
+            let linux = linux::linux(arch)?;
+            println!(
+                "linux: {} ({} modules for the initrd)",
+                linux.image.display(),
+                linux.modules.len() + linux.vfio.len()
+            );
+            println!("busybox: {}", linux.busybox.display());
+        }
+        let linux_16k = linux::linux_of(Pages::Sixteen)?;
         println!("linux with 16 KiB pages: {}", linux_16k.image.display());
-        println!("busybox: {}", linux.busybox.display());
         let firmware = kit::firmware()?;
         println!("u-boot: {}", firmware.u_boot.display());
         println!("edk2: {}", firmware.edk2.display());

@@ -11,7 +11,7 @@ use super::{
     Context, EDU, Layout, Linux, MIB, RUN_LIMIT, Result, answer, disk, ensure, lines, random,
 };
 use crate::cases::linux::{initial_disk, initial_disk_of};
-use crate::setup::kit::{self, Pages};
+use crate::setup::linux::{self, Pages};
 use std::collections::BTreeSet;
 
 const PAGES: &str =
@@ -24,7 +24,7 @@ pub fn page_sizes_of_guests_may_differ(context: &Context) -> Result<()> {
     disk(context, "other.img", &other, 96 * MIB)?;
     let script = format!("{DOMAIN}{PAGES}{SOME}");
     initial_disk(context, &script)?;
-    let sixteen = kit::linux_of(Pages::Sixteen)?;
+    let sixteen = linux::linux_of(Pages::Sixteen)?;
     initial_disk_of(context, "sixteen.cpio", &sixteen, &[], &script)?;
     let small = Linux {
         name: "small",

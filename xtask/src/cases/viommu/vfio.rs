@@ -7,7 +7,7 @@ use super::{
     random, sha256,
 };
 use crate::cases::linux::initial_disk_of;
-use crate::setup::kit::{self, Pages};
+use crate::setup::linux::{self, Pages};
 use crate::tasks::build;
 use anyhow::Context as _;
 
@@ -42,7 +42,7 @@ fn drives(context: &Context, pages: Pages, kernel: &str) -> Result<()> {
     let programs = build::linux_payloads()?;
     let program = programs.iter().find(|program| program.name == "vfio_edu");
     let program = program.context("no program `vfio_edu`")?;
-    let linux = kit::linux_of(pages)?;
+    let linux = linux::linux_of(pages)?;
     ensure!(!linux.vfio.is_empty(), "the kernel has no modules of VFIO");
     let programs = [("vfio_edu", program.elf.as_path())];
     initial_disk_of(context, "initrd.cpio", &linux, &programs, SCRIPT)?;
