@@ -34,8 +34,8 @@ const INTERRUPTS: u32 = 0b101;
 /// EVENTQ_PROD.OVFLG, EVENTQ_CONS.OVACKFLG.
 const OVERFLOW: u32 = 1 << 31;
 
-/// CMD_SYNC without a signal (4.7.3).
-pub const SYNC: [u64; 2] = [0x46, 0];
+/// CMD_SYNC with a signal by event (4.7.3), which is what Linux posts, whether there are such (IDR0.SEV) or not.
+pub const SYNC: [u64; 2] = [0x46 | 2 << 12, 0];
 /// CMD_CFGI_ALL (4.3.6).
 pub const CFGI_ALL: [u64; 2] = [0x04, 31];
 /// CMD_TLBI_NSNH_ALL (4.4.4).

@@ -148,9 +148,12 @@ impl Decoder {
         const FIRST: u8 = CMD0::OPCODE::Value::TlbiNhAll as u8;
         const BY_ADDRESS: u8 = CMD0::OPCODE::Value::TlbiNhVa as u8;
         const SYNC: u8 = CMD0::OPCODE::Value::Sync as u8;
+        const SEV: u64 = CMD0::CS::Sev.value;
         let opcode = w0 as u8;
         let Some(fields) = self.stage_one.get(usize::from(opcode.wrapping_sub(FIRST))) else {
-            let silent = w0 & mask0(CMD0::CS) == 0;
+            // Without SEV (IDR0.SEV) the signal by event, which Linux asks for, is none (§4.7.3).
+            let signal = w0 & mask0(CMD0::CS);
+            let silent = signal == 0 || signal == SEV && !self.wake;
             return (opcode == SYNC && silent).then_some(Plain::Sync);
         };
         let (head, tail) = (w0 & fields[0], w1 & fields[1]);

@@ -38,6 +38,22 @@ fn a_batch_is_one_submission_and_keeps_what_the_guest_said() {
 }
 
 #[test]
+fn an_unmap_as_linux_posts_it_is_one_call_of_a_small_budget() {
+    // CS = SIG_SEV (4.7.3), though IDR0.SEV says that there are none.
+    const BY_EVENT: [u64; 2] = [0x46 | 2 << 12, 0];
+    let mut guest = Guest::new(Setup {
+        wake: false,
+        ..plain_setup()
+    });
+    guest.up(8, 4);
+    guest.smmu.budget = 6;
+    let effect = guest.say(&[va(1, 0x1000), BY_EVENT]);
+    assert_eq!(effect, Effect::default());
+    assert_eq!((guest.consumed(), guest.batches()), (2, vec![1]));
+    assert_eq!(guest.smmu.counters().syncs, 1);
+}
+
+#[test]
 fn without_a_sync_what_was_rung_for_is_complete_too() {
     let mut guest = Guest::plain();
     guest.up(8, 4);
