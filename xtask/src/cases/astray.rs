@@ -1,6 +1,7 @@
 //! A guest whose own stage 1 leads its device to addresses that it does not have: the fault is the hypervisor's, and each
 //! policy on it does what it says. What its stage 1 does not know is the guest's own, and no policy's.
 
+use super::layout::{Layout, Small};
 use super::{Case, Context, case, lines};
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
@@ -26,31 +27,9 @@ const REPORTED: &str = " translation failed for iova=";
 /// Selects the second partition for input, then types a byte: a silent canary looks at its memory and ends.
 const WAKE_CANARY: &str = "\x1d1.";
 
-const ASTRAY: &str = "
-[machine]
-name = 'astray'
-[machine.qemu]
-memory = '256M'
-cpus = 2
-devices = ['edu,addr=02.0,dma_mask=0xffffffffffffffff']
-[[partition]]
-name = 'astray'
-memory = '32M'
-cpus = [0]
-payload = 'edu_astray'
-cmdline = 'buffer=0x41600000 times=TIMES'
-viommu = true
-on_fault = { action = 'ACTION', threshold = THRESHOLD }
-[[partition.device]]
-address = '00:02.0'
-reset = 'best-effort'
-[[partition]]
-name = 'canary'
-memory = '16M'
-cpus = [1]
-payload = 'canary'
-cmdline = 'silent seconds=200'
-";
+const EDU: &str = "edu,addr=02.0,dma_mask=0xffffffffffffffff";
+/// The guest.
+const ASTRAY: &str = "edu_astray";
 
 /// What the machine wrote, and QEMU of it.
 struct Run {
@@ -60,13 +39,24 @@ struct Run {
 
 /// Runs it under a policy until the guest is over.
 fn run(context: &Context, action: &str) -> Result<Run> {
-    let text = ASTRAY.replace("ACTION", action);
-    let text = text.replace("THRESHOLD", &THRESHOLD.to_string());
-    let text = text.replace("TIMES", &TIMES.to_string());
-    let mut machine = context.pack(&text)?;
+    let layout = Layout::of_small(&[EDU])
+        .small(&Small {
+            payload: ASTRAY,
+            memory: "32M",
+            cmdline: &format!("buffer=0x41600000 times={TIMES}"),
+            function: Some("00:02.0"),
+            on_fault: Some((action, THRESHOLD)),
+            ..Small::default()
+        })
+        .small(&Small {
+            cpu: 1,
+            cmdline: "silent seconds=200",
+            ..Small::default()
+        });
+    let mut machine = context.pack(&layout.text())?;
     machine.trace.push("smmuv3_translate_abort".into());
     let mut guest = context.start(&machine)?;
-    guest.wait_line("[sluice] astray: stopped", LIMIT)?;
+    guest.wait_line(&format!("[sluice] {ASTRAY}: stopped"), LIMIT)?;
     guest.send(WAKE_CANARY)?;
     guest.wait_off(LIMIT)?;
     let run = Run {
@@ -78,7 +68,7 @@ fn run(context: &Context, action: &str) -> Result<Run> {
     ensure!(lines::summary(&run.console, "canary")?.0 == 0);
     ensure!(lines::summary(&run.console, "nobody")?.0 == 0);
     ensure!(run.console.contains("records lost 0 times"));
-    if let Some(line) = lines::of(&run.console, "astray").find(|line| line.contains("FAILED")) {
+    if let Some(line) = lines::of(&run.console, ASTRAY).find(|line| line.contains("FAILED")) {
         anyhow::bail!("{line}");
     }
     Ok(run)
@@ -87,8 +77,8 @@ fn run(context: &Context, action: &str) -> Result<Run> {
 impl Run {
     /// Faults on the guest's account, its own events, and interrupts of its SMMU; and what QEMU reported is the first two.
     fn counts(&self, lives: u64) -> Result<(u64, u64, u64)> {
-        let (faults, _) = lines::summary(&self.console, "astray")?;
-        let line = lines::hypervisor(&self.console, "astray: its smmu0: ")?;
+        let (faults, _) = lines::summary(&self.console, ASTRAY)?;
+        let line = lines::hypervisor(&self.console, &format!("{ASTRAY}: its smmu0: "))?;
         let count = |what: &str| {
             let mut parts = line.split([',', ';', ':']);
             let part = parts.find_map(|part| part.trim().strip_suffix(what));
@@ -112,18 +102,18 @@ impl Run {
 
     /// How far the guest got in sending its device astray.
     fn got_to(&self) -> usize {
-        lines::answers(&self.console, "astray", "astray").len()
+        lines::answers(&self.console, ASTRAY, "astray").len()
     }
 
     fn after(&self) -> Result<&str> {
-        lines::answer(&self.console, "astray", "after")
+        lines::answer(&self.console, ASTRAY, "after")
     }
 }
 
 /// Faults are counted and told, and everything goes on.
 fn log(context: &Context) -> Result<()> {
     let run = run(context, "log")?;
-    lines::passed(&run.console, "astray")?;
+    lines::passed(&run.console, ASTRAY)?;
     ensure!(run.got_to() == TIMES as usize && run.after()? == "arrives");
     let (faults, ..) = run.counts(1)?;
     ensure!(faults == TIMES * EACH, "{faults} faults");
@@ -139,7 +129,7 @@ fn log(context: &Context) -> Result<()> {
 /// From the threshold on, the device reaches nothing, without a record; the guest itself goes on.
 fn abort_stream(context: &Context) -> Result<()> {
     let run = run(context, "abort-stream")?;
-    lines::passed(&run.console, "astray")?;
+    lines::passed(&run.console, ASTRAY)?;
     ensure!(run.got_to() == TIMES as usize && run.after()? == "refused");
     let (faults, ..) = run.counts(1)?;
     ensure!(
@@ -148,7 +138,7 @@ fn abort_stream(context: &Context) -> Result<()> {
     );
     lines::hypervisor(
         &run.console,
-        "astray: 0000:00:02.0 is cut off after 40 faults",
+        &format!("{ASTRAY}: 0000:00:02.0 is cut off after 40 faults"),
     )
     .map(drop)
 }
@@ -159,7 +149,7 @@ fn stop(context: &Context) -> Result<()> {
     ensure!(run.got_to() <= 3 && run.after().is_err());
     let (faults, ..) = run.counts(1)?;
     ensure!((THRESHOLD..=3 * EACH).contains(&faults), "{faults} faults");
-    lines::hypervisor(&run.console, "astray: stops after 40 faults").map(drop)
+    lines::hypervisor(&run.console, &format!("{ASTRAY}: stops after 40 faults")).map(drop)
 }
 
 /// At the threshold the guest starts again, with counts of its own, a few times; then it stops.
@@ -167,10 +157,13 @@ fn restart(context: &Context) -> Result<()> {
     let run = run(context, "restart")?;
     ensure!(run.after().is_err());
     let restarts = lines::of(&run.console, "sluice")
-        .filter(|line| line.starts_with("astray: restarts after 40 faults"))
+        .filter(|line| line.starts_with(&format!("{ASTRAY}: restarts after 40 faults")))
         .count() as u64;
     ensure!(restarts > 0, "it was not started again");
-    lines::hypervisor(&run.console, "astray: stops: faults have restarted it")?;
+    lines::hypervisor(
+        &run.console,
+        &format!("{ASTRAY}: stops: faults have restarted it"),
+    )?;
     let (faults, ..) = run.counts(restarts + 1)?;
     let lives = restarts + 1;
     ensure!(

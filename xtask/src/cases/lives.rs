@@ -1,6 +1,7 @@
 //! Partitions that start again and again with DMA on its way: each life finds its memory as it has to be, and leaves nothing
 //! behind.
 
+use super::layout::{Layout, Small};
 use super::{Case, Context, case, lines};
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -14,25 +15,9 @@ pub const CASES: &[Case] = &[
     },
 ];
 
-/// `edu` cannot be reset: its DMA of a life that is over is still on its way in the next one. LIVES is replaced.
-const AGAIN: &str = "
-[machine]
-name = 'again'
-[machine.qemu]
-memory = '256M'
-cpus = 2
-devices = ['edu,addr=02.0,dma_mask=0xffffffffffffffff']
-[[partition]]
-name = 'again'
-memory = '32M'
-cpus = [0]
-payload = 'edu_again'
-cmdline = 'buffer=0x41ff0000 lives=LIVES'
-viommu = VIOMMU
-[[partition.device]]
-address = '00:02.0'
-reset = 'best-effort'
-";
+/// `edu` cannot be reset: its DMA of a life that is over is still on its way in the next one.
+const EDU: &str = "edu,addr=02.0,dma_mask=0xffffffffffffffff";
+const GUEST: &str = "edu_again";
 
 fn a_hundred(context: &Context) -> Result<()> {
     lives(context, 100, true)?;
@@ -45,20 +30,26 @@ fn a_thousand(context: &Context) -> Result<()> {
 }
 
 fn lives(context: &Context, lives: usize, viommu: bool) -> Result<()> {
-    let text = AGAIN.replace("LIVES", &lives.to_string());
-    let text = text.replace("VIOMMU", &viommu.to_string());
-    let mut guest = context.start(&context.pack(&text)?)?;
+    let layout = Layout::of_small(&[EDU]).small(&Small {
+        payload: GUEST,
+        memory: "32M",
+        cmdline: &format!("buffer=0x41ff0000 lives={lives}"),
+        function: Some("00:02.0"),
+        without_viommu: !viommu,
+        ..Small::default()
+    });
+    let mut guest = context.start(&context.pack(&layout.text())?)?;
     // A DMA takes a tenth of a second.
     guest.wait_off(Duration::from_secs(30 + lives as u64 / 4))?;
     let console = guest.console();
-    lines::passed(&console, "again")?;
-    let numbers = lines::answers(&console, "again", "life");
+    lines::passed(&console, GUEST)?;
+    let numbers = lines::answers(&console, GUEST, "life");
     let expected: Vec<String> = (1..=lives).map(|life| life.to_string()).collect();
     ensure!(numbers == expected, "the lives {numbers:?}");
-    ensure!(lines::summary(&console, "again")?.0 == 0);
+    ensure!(lines::summary(&console, GUEST)?.0 == 0);
     ensure!(lines::summary(&console, "nobody")?.0 == 0);
     // One restart fewer than there are lives.
-    let left = lines::left(&console, "again", lives - 1)?;
+    let left = lines::left(&console, GUEST, lives - 1)?;
     context.note(&format!("after each of {lives} lives: {left}"));
     Ok(())
 }

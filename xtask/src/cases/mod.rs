@@ -6,6 +6,7 @@ mod boot;
 mod demo;
 mod edu;
 mod figures;
+mod layout;
 pub mod lines;
 mod linux;
 mod lives;

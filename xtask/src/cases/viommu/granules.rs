@@ -8,7 +8,7 @@
 use super::disk::{DISK, DOMAIN, OTHER, SOME, right};
 use super::trace::{self, Counts, Trace};
 use super::{
-    Context, EDU, Layout, Linux, MIB, RUN_LIMIT, Result, answer, disk, ensure, lines, random,
+    Context, EDU, Layout, Linux, MIB, RUN_LIMIT, Result, Small, answer, disk, ensure, lines, random,
 };
 use crate::cases::linux::{initial_disk, initial_disk_of};
 use crate::setup::linux::{self, Pages};
@@ -59,7 +59,11 @@ pub fn page_sizes_of_guests_may_differ(context: &Context) -> Result<()> {
 /// What its DMA may not do is in its own event queue, in Sluice's counts and in QEMU's trace.
 pub fn every_granule_translates(context: &Context) -> Result<()> {
     const GUEST: &str = "smmu_granules";
-    let layout = Layout::new(&[EDU]).small(GUEST, 0, Some("00:03.0"));
+    let layout = Layout::new(&[EDU]).small(&Small {
+        payload: GUEST,
+        function: Some("00:03.0"),
+        ..Small::default()
+    });
     let mut machine = context.pack(&layout.text())?;
     machine.trace = trace::EVENTS.map(str::to_owned).to_vec();
     machine.trace.push("smmuv3_decode_cd_tt".into());

@@ -6,16 +6,15 @@ mod disk;
 mod faults;
 mod flood;
 mod granules;
-mod layout;
 mod slices;
 pub mod trace;
 mod vfio;
 
+use super::layout::{Layout, Linux, Small};
 use super::lines::{self, answer, answers};
 use super::stream_table;
 use super::{Case, Context, case, random, sha256};
 use anyhow::{Result, ensure};
-use layout::{Layout, Linux};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;

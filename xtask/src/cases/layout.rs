@@ -1,4 +1,4 @@
-//! The machines of these cases: two CPUs and 2 GiB, a few functions, and guests with SMMUs of their own.
+//! The machines of cases that differ in little: two CPUs, a few functions, and guests with SMMUs of their own.
 
 use std::fmt::Write;
 
@@ -44,20 +44,58 @@ impl Default for Linux<'_> {
     }
 }
 
+/// A small guest of ours.
+#[derive(Clone, Copy)]
+pub struct Small<'a> {
+    /// What it runs, and the partition.
+    pub payload: &'a str,
+    /// Its CPU.
+    pub cpu: u16,
+    /// Its memory.
+    pub memory: &'a str,
+    /// What it is told.
+    pub cmdline: &'a str,
+    /// What it owns, which nothing can reset: behind an SMMU of its own.
+    pub function: Option<&'a str>,
+    /// That function is behind our stage 2 alone.
+    pub without_viommu: bool,
+    /// What becomes of it after so many faults.
+    pub on_fault: Option<(&'a str, u64)>,
+}
+
+impl Default for Small<'_> {
+    fn default() -> Self {
+        Self {
+            payload: "canary",
+            cpu: 0,
+            memory: "64M",
+            cmdline: "",
+            function: None,
+            without_viommu: false,
+            on_fault: None,
+        }
+    }
+}
+
 impl Layout {
-    /// A machine with one SMMU and these `-device`s; `drive=ID` in one of them is the image `ID.img`.
+    /// A machine with one SMMU, 2 GiB and these `-device`s; `drive=ID` in one of them is the image `ID.img`.
     pub fn new(devices: &[&str]) -> Self {
-        Self::of("smmu = true", devices)
+        Self::of("2G", true, devices)
     }
 
-    /// The same without an SMMU but those among `devices`.
+    /// The same for small guests.
+    pub fn of_small(devices: &[&str]) -> Self {
+        Self::of("768M", true, devices)
+    }
+
+    /// The same as [`Layout::new`] without an SMMU but those among `devices`.
     pub fn with_own_smmus(devices: &[&str]) -> Self {
-        Self::of("smmu = false", devices)
+        Self::of("2G", false, devices)
     }
 
-    fn of(smmu: &str, devices: &[&str]) -> Self {
+    fn of(memory: &str, smmu: bool, devices: &[&str]) -> Self {
         let mut machine = format!(
-            "[machine]\nname = 'viommu'\n[machine.qemu]\nmemory = '2G'\ncpus = 2\n{smmu}\ndevices = {devices:?}\n"
+            "[machine]\nname = 'case'\n[machine.qemu]\nmemory = '{memory}'\ncpus = 2\nsmmu = {smmu}\ndevices = {devices:?}\n"
         );
         for device in devices {
             let mut properties = device.split(',');
@@ -104,20 +142,42 @@ impl Layout {
 
     /// Adds the guest that looks after its own memory only, on `cpu`.
     pub fn canary(self, cpu: u16) -> Self {
-        self.small("canary", cpu, None)
+        self.small(&Small {
+            cpu,
+            ..Small::default()
+        })
     }
 
-    /// Adds a small guest of ours on `cpu`; behind an SMMU of its own if it gets a function, which nothing can reset.
-    pub fn small(mut self, payload: &str, cpu: u16, function: Option<&str>) -> Self {
+    /// Adds a small guest.
+    pub fn small(mut self, small: &Small<'_>) -> Self {
+        let Small {
+            payload,
+            cpu,
+            memory,
+            cmdline,
+            function,
+            without_viommu,
+            on_fault,
+        } = *small;
         let text = &mut self.partitions;
         let _ = writeln!(
             text,
-            "[[partition]]\nname = '{payload}'\nmemory = '64M'\ncpus = [{cpu}]\npayload = '{payload}'"
+            "[[partition]]\nname = '{payload}'\nmemory = '{memory}'\ncpus = [{cpu}]\npayload = '{payload}'"
         );
+        if !cmdline.is_empty() {
+            let _ = writeln!(text, "cmdline = '{cmdline}'");
+        }
+        if let Some((action, threshold)) = on_fault {
+            let _ = writeln!(
+                text,
+                "on_fault = {{ action = '{action}', threshold = {threshold} }}"
+            );
+        }
         if let Some(function) = function {
             let _ = writeln!(
                 text,
-                "viommu = true\n[[partition.device]]\naddress = '{function}'\nreset = 'best-effort'"
+                "viommu = {}\n[[partition.device]]\naddress = '{function}'\nreset = 'best-effort'",
+                !without_viommu
             );
         }
         self
@@ -131,7 +191,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::{Layout, Linux};
+    use super::{Layout, Linux, Small};
     use kernel::config::Machine;
 
     #[test]
@@ -145,10 +205,18 @@ mod tests {
         };
         let layout = Layout::new(&["nvme,addr=02.0,drive=a", "edu,addr=03.0"])
             .linux(&linux)
-            .canary(1);
+            .canary(1)
+            .small(&Small {
+                payload: "edu_again",
+                memory: "32M",
+                cmdline: "lives=1",
+                function: Some("00:04.0"),
+                on_fault: Some(("stop", 7)),
+                ..Small::default()
+            });
         let expected = r#"
             [machine]
-            name = "viommu"
+            name = "case"
             [machine.qemu]
             memory = "2G"
             cpus = 2
@@ -175,6 +243,17 @@ mod tests {
             memory = "64M"
             cpus = [1]
             payload = "canary"
+            [[partition]]
+            name = "edu_again"
+            memory = "32M"
+            cpus = [0]
+            payload = "edu_again"
+            cmdline = "lives=1"
+            viommu = true
+            on_fault = { action = "stop", threshold = 7 }
+            [[partition.device]]
+            address = "00:04.0"
+            reset = "best-effort"
         "#;
         let machine = |text: &str| toml::from_str::<Machine>(text).unwrap();
         assert_eq!(machine(&layout.text()), machine(expected));
