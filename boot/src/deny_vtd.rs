@@ -1,4 +1,4 @@
-//! The first thing that happens: every VT-d unit refuses all DMA.
+//! The first thing that happens: every VT-d unit refuses all DMA, and all interrupts of devices.
 
 use arch::x86_64::clock;
 use boot::acpi_tables::AcpiError;
@@ -58,8 +58,14 @@ pub fn all_dma(dmar: Option<&[u8]>) -> Result<Denied, DenyError> {
         if base == 0 || base >= MAPPED || !base.is_multiple_of(4096) {
             return Err(DenyError::Registers(base));
         }
-        vtd::deny_all(&Registers(base), Hpa(zeros as u64), clock::now_ns)
-            .map_err(|error| DenyError::Unit(base, error))?;
+        let (unit, zeros) = (Registers(base), Hpa(zeros as u64));
+        let refused = |error| DenyError::Unit(base, error);
+        vtd::deny_all(&unit, zeros, clock::now_ns).map_err(refused)?;
+        match vtd::deny_interrupts(&unit, zeros, clock::now_ns) {
+            // Then devices can interrupt as they like, and the kernel gives none away.
+            Ok(()) | Err(StartError::NoInterruptRemapping(_)) => {}
+            Err(error) => return Err(refused(error)),
+        }
     }
     Ok(Denied {
         units,

@@ -5,10 +5,8 @@ use crate::config::ResetPolicy;
 use crate::dma::Dma;
 use crate::gate::Gate;
 use crate::gather::Gather;
-use crate::intx::Link;
 use crate::irq;
 use crate::lock::Mutex;
-use crate::machine::GuestRam;
 use crate::messages::{Mapped, Source};
 use crate::monitor::Sender;
 use crate::pci;
@@ -46,11 +44,9 @@ pub struct Devices {
     pub bus: Mutex<VirtualPci>,
     /// Their messages, of those that can send some.
     pub sources: Vec<Source>,
-    /// Their INTx lines.
-    pub links: Vec<Link>,
     /// What they reach.
     pub dma: Dma,
-    /// Their tables at the ITS.
+    /// What stands for them where they arrive.
     _mapped: Vec<Mapped>,
     /// By slot, of the functions first, then of the other devices: silenced by [`Devices::cut_off`] since it was last
     /// opened or closed.
@@ -68,7 +64,6 @@ impl Devices {
         bus: VirtualPci,
         dma: Dma,
         (sources, mapped): (Vec<Source>, Vec<Mapped>),
-        links: Vec<Link>,
     ) -> Self {
         Self {
             cut: (0..dma.len()).map(|_| AtomicBool::new(false)).gather(),
@@ -76,7 +71,6 @@ impl Devices {
             resetting: Mutex::new(()),
             owned,
             sources,
-            links,
             bus: Mutex::new(bus),
             dma,
             _mapped: mapped,
@@ -84,7 +78,7 @@ impl Devices {
     }
 
     /// Resets every function and hands it over; one that cannot be handed over stays silent, and refused DMA.
-    pub fn open(&self, system: &System, partition: &str, ram: &GuestRam) {
+    pub fn open(&self, system: &System, partition: &str) {
         for slot in 0..self.owned.len() {
             self.open_one(system, partition, slot);
         }
@@ -92,7 +86,6 @@ impl Devices {
         for slot in self.owned.len()..self.cut.len() {
             self.let_through(partition, slot);
         }
-        self.dma.start(ram);
     }
 
     /// Whether the DMA of `slot` goes through.
@@ -133,7 +126,6 @@ impl Devices {
     /// Takes every function back: its DMA stopped and out of the IOMMUs' caches, silent, reset where it can be: but for
     /// one whose virtual functions may be in use, which is reset when it is opened. BARs to unmap are left in the bus.
     pub fn close(&self, gate: &Gate, partition: &str) {
-        self.dma.stop();
         for (slot, cut) in self.cut.iter().enumerate() {
             self.dma.close(slot);
             cut.store(false, Ordering::Relaxed);
@@ -157,21 +149,6 @@ impl Devices {
         true
     }
 
-    /// Messages that they can send, each an LPI.
-    pub fn messages(&self) -> u32 {
-        self.sources.iter().map(|source| source.count).sum()
-    }
-
-    /// Messages that the physical ITS has mapped for them.
-    pub fn mapped_messages(&self, gate: &Gate) -> usize {
-        let Some(its) = &gate.its else { return 0 };
-        let mapped = |source: &Source| {
-            let is_mapped = |event: &u32| its.lookup(source.device, *event).is_some();
-            (0..source.count).filter(is_mapped).count()
-        };
-        self.sources.iter().map(mapped).sum()
-    }
-
     /// The guest resets the function of `slot`, which is detached.
     pub fn reset_by_guest(&self, system: &System, partition: &str, slot: usize) {
         let _alone = self.resetting.lock_meanwhile(irq::serve_meanwhile);
@@ -193,7 +170,7 @@ impl Devices {
         match pci::turn_on_vfs(&mut &gate.buses, clock, &gate.topology, index) {
             Ok(()) => {
                 for other in &system.partitions {
-                    other.devices.resume_virtuals(gate, index);
+                    other.assigned().resume_virtuals(gate, index);
                 }
             }
             Err(fault) => say!(

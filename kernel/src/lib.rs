@@ -25,15 +25,15 @@ pub mod bundle;
 mod composition;
 pub mod config;
 pub mod console;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod devices;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod dma;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+pub mod functions;
 pub mod gate;
 pub mod gather;
 pub mod guest_acpi;
 pub mod guest_map;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+pub mod guest_ram;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
 pub mod host;
@@ -50,13 +50,11 @@ pub mod life;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod load;
 pub mod lock;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod machine;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod messages;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod mmio;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod monitor;
 pub mod output;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
@@ -84,6 +82,8 @@ pub mod vdev;
 pub mod viommu;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod x86_64;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+use x86_64::{irq, messages, partition, system};
 
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub use start::{Start, last_events, start};

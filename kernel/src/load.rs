@@ -3,9 +3,9 @@
 use crate::bundle::Bundle;
 use crate::config::{self, ImageError, ImageHeader, NoRoom, Tables};
 use crate::guest_acpi::{self, Places};
+use crate::guest_ram::GuestRam;
 use crate::guest_tree::{GuestTree, Pcie};
 use crate::life::Entry;
-use crate::machine::GuestRam;
 use crate::platform::Assigned;
 use alloc::string::String;
 use alloc::vec::Vec;

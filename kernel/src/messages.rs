@@ -3,6 +3,9 @@
 //!
 //! Each function has a range of LPIs of its own from the start, one an event, so nothing is handed out while guests run.
 
+use crate::devices::Devices;
+use crate::gate::Gate;
+use crate::guest_map;
 use crate::partition::Partition;
 use crate::say;
 use crate::system::System;
@@ -14,7 +17,44 @@ use arch::gic::{DEFAULT_PRIORITY, Intid};
 use arch::ich::{self, ListRegister};
 use arch::its::{Its, ItsError};
 use core::sync::atomic::Ordering;
-use iommu::id::VirtDeviceId;
+use iommu::addr::{Hpa, Iova, PAGE_SIZE};
+use iommu::id::{IommuIndex, VirtDeviceId};
+use iommu::object::driver::ReservedRegion;
+use iommu::object::{self, Ioas};
+
+/// What the messages of all functions share.
+pub struct Shared {
+    /// The ITS that they go to.
+    pub its: Option<Arc<Its>>,
+    /// Its phandle in the device tree, which identities name.
+    pub its_phandle: u32,
+    /// How many LPIs are given away.
+    pub lpis: u32,
+}
+
+/// What no address space may use: the ITS is where the guest is told that it is.
+pub const RESERVED: &[ReservedRegion] = &[];
+
+/// Lets messages out of `space`.
+///
+/// # Errors
+/// Those of the objects.
+pub fn let_through(gate: &Gate, space: &Ioas) -> Result<(), object::Error> {
+    let Some(its) = &gate.messages.its else {
+        return Ok(());
+    };
+    // The page with GITS_TRANSLATER and nothing else (IHI 0069, 12.18): the control frame is no device's.
+    let page = Iova(guest_map::ITS_TRANSLATION.base.0);
+    space.set_message_window(page, page + (PAGE_SIZE - 1))?;
+    space.doorbell(Hpa(its.translater()))?;
+    Ok(())
+}
+
+/// Whether a device cannot send another's messages: the ITS tells senders apart by their DeviceID, and without one there is
+/// no doorbell.
+pub const fn are_isolated(_: &Gate, _: IommuIndex) -> bool {
+    true
+}
 
 /// One function's events at the physical ITS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +98,25 @@ impl Drop for Mapped {
     }
 }
 
+impl Devices {
+    /// Messages that they can send, each an LPI.
+    pub fn messages(&self) -> u32 {
+        self.sources.iter().map(|source| source.count).sum()
+    }
+
+    /// Messages that the physical ITS has mapped for them.
+    pub fn mapped_messages(&self, gate: &Gate) -> usize {
+        let Some(its) = &gate.messages.its else {
+            return 0;
+        };
+        let mapped = |source: &Source| {
+            let is_mapped = |event: &u32| its.lookup(source.device, *event).is_some();
+            (0..source.count).filter(is_mapped).count()
+        };
+        self.sources.iter().map(mapped).sum()
+    }
+}
+
 /// The physical ITS for one partition.
 pub struct Backend<'a> {
     system: &'a System,
@@ -80,7 +139,11 @@ impl<'a> Backend<'a> {
             .iter()
             .find(|source| source.virt == device)?;
         let lpi = Intid(source.first + event);
-        (event < source.count).then_some((self.system.gate.its.as_ref()?, source.device, lpi))
+        (event < source.count).then_some((
+            self.system.gate.messages.its.as_ref()?,
+            source.device,
+            lpi,
+        ))
     }
 
     /// Runs `action`; a message that the ITS does not take back stays with its function, which can reach nobody else.

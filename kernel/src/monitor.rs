@@ -2,6 +2,7 @@
 //! console. Bounded in memory and in lines, whatever a device does.
 
 use crate::config::Name;
+use crate::machine::{IOMMU, STREAM};
 use crate::pci::Function;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -186,7 +187,7 @@ impl fmt::Display for Attributed {
         let fault = &self.fault;
         write!(
             f,
-            "dma fault: smmu{} stream {}",
+            "dma fault: {IOMMU}{} {STREAM} {}",
             fault.iommu.0, fault.device
         )?;
         match self.sender {

@@ -3,11 +3,14 @@
 use crate::budget::{self, Budget};
 use crate::config::{self, FaultAction, OnFault, Tables};
 use crate::devices::Devices;
+use crate::dma::Dma;
 use crate::guest_map;
+use crate::guest_ram::GuestRam;
+use crate::intx::Link;
 use crate::life::{Change, Entry, Life};
 use crate::load::Files;
 use crate::lock::Mutex;
-use crate::machine::{GuestRam, Host};
+use crate::machine::Host;
 use crate::monitor::Sender;
 use crate::platform::Platform;
 use crate::system::System;
@@ -44,6 +47,8 @@ pub struct Partition {
     pub vmid: CacheTag,
     /// Its functions and their DMA.
     pub devices: Devices,
+    /// Their INTx lines, and those of the other ones.
+    pub links: Vec<Link>,
     /// Its devices that are no functions.
     pub platform: Platform,
     /// Its interrupt controller.
@@ -83,6 +88,16 @@ impl Partition {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// What the DMA of its devices goes through.
+    pub fn dma(&self) -> &Dma {
+        &self.devices.dma
+    }
+
+    /// Its functions.
+    pub fn assigned(&self) -> &Devices {
+        &self.devices
     }
 
     /// What the CPUs translate through while one of its vCPUs is on them.
@@ -207,7 +222,7 @@ impl Partition {
 
     /// How physical interrupt `intid`, which is one of the guest's, signals.
     pub fn trigger(&self, intid: u32) -> Trigger {
-        let mut links = self.devices.links.iter();
+        let mut links = self.links.iter();
         match links.find(|link| link.physical == intid) {
             Some(link) if link.edge => Trigger::Edge,
             // The timer and INTx.
@@ -217,7 +232,7 @@ impl Partition {
 
     /// Physical SPI `intid`, which stays active until the guest deactivates it; whether it is one of its functions'.
     pub fn take_spi(&self, system: &'static System, intid: Intid) -> bool {
-        let mut links = self.devices.links.iter();
+        let mut links = self.links.iter();
         let Some(link) = links.find(|link| link.physical == intid.0) else {
             return false;
         };
@@ -259,7 +274,8 @@ impl Partition {
     pub fn start(&self, system: &'static System) {
         match self.files.load(&self.ram, &self.platform.devices) {
             Ok(entry) => {
-                self.devices.open(system, self.name(), &self.ram);
+                self.devices.open(system, self.name());
+                self.devices.dma.start(&self.ram);
                 // What its devices tried while nobody owned them is no fault of this life.
                 self.settle_faults(system);
                 self.faults.store(0, Ordering::Relaxed);
@@ -315,6 +331,7 @@ impl Partition {
     pub fn carry(&self, system: &'static System, change: Change) {
         // First of all its devices stop, then nothing of it is left to change. What they did before that counts
         // against the life that ends, not the next one.
+        self.devices.dma.stop();
         self.devices.close(&system.gate, self.name());
         self.settle_faults(system);
         self.remap_bars();

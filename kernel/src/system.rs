@@ -3,7 +3,7 @@
 use crate::gate::Gate;
 use crate::irq::KICK;
 use crate::partition::Partition;
-use crate::trace::Trace;
+use crate::trace::{Event, Trace};
 use crate::vdev::CpuSet;
 use crate::vdev::vgic::{Action, Effects, Physical};
 use crate::{input, terminal, tick};
@@ -12,6 +12,7 @@ use arch::gic::{Gic, GicError, Intid, Trigger};
 use arch::memory::FramePool;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
+use iommu::fault::Fault;
 use iommu::id::IommuIndex;
 
 /// A vCPU.
@@ -182,6 +183,11 @@ impl System {
         self.partitions
             .iter()
             .any(|partition| partition.take_spi(self, intid))
+    }
+
+    /// A fault was read from an IOMMU.
+    pub fn note_fault(&self, fault: &Fault) {
+        self.trace.here().record(Event::Fault(fault.device.0));
     }
 
     /// What is left of the machine's memory.

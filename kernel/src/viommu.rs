@@ -11,9 +11,10 @@
 //! ([`crate::vdev::vits`]).
 
 use crate::guest_map::{self, CONTEXTS_STRIDE, SMMU_INTIDS, SMMU_STRIDE};
+use crate::guest_ram::GuestRam;
 use crate::irq::KICK;
 use crate::lock::Mutex;
-use crate::machine::{Buffer, GuestRam, Host, Iommu};
+use crate::machine::{Buffer, Host, Iommu};
 use crate::partition::Partition;
 use crate::say;
 use crate::system::System;
@@ -176,7 +177,7 @@ impl Partition {
     }
 
     /// There are events of `iommu` for the guest.
-    pub fn notify_smmu(&self, system: &System, iommu: IommuIndex) {
+    pub fn notify_viommus(&self, system: &System, iommu: IommuIndex) {
         let units = self.devices.dma.viommus().iter().enumerate();
         for (index, unit) in units.filter(|(_, unit)| unit.iommu == iommu) {
             let mut smmu = unit.smmu.lock();

@@ -75,6 +75,11 @@ pub fn init() {
     }
 }
 
+/// Whether destinations have 32 bits: CPUs are in x2APIC mode.
+pub fn is_wide() -> bool {
+    WIDE.load(Ordering::Relaxed)
+}
+
 /// The interrupt of the highest priority has been served.
 pub fn end_of_interrupt() {
     write(EOI, 0);

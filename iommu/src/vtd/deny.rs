@@ -38,18 +38,13 @@ const LOW: u64 = 1 << 32;
 #[inline(never)]
 pub fn deny_all(mmio: &impl Mmio, zeros: Hpa, now_ns: impl Fn() -> u64) -> Result<(), StartError> {
     let (cap, ecap) = capabilities(mmio)?;
-    deny_with(mmio, zeros, nests(ecap), (cap, ecap), &now_ns)
+    deny_with(mmio, zeros, scales(ecap), (cap, ecap), &now_ns)
 }
 
-/// Whether the driver uses scalable mode of a unit by itself: it is there for first stages of guests.
-pub(super) fn nests(ecap: Ecap) -> bool {
-    let needed = [
-        ECAP_FIELDS::QI,
-        ECAP_FIELDS::SMTS,
-        ECAP_FIELDS::SSTS,
-        ECAP_FIELDS::FSTS,
-        ECAP_FIELDS::NEST,
-    ];
+/// Whether the driver uses scalable mode of a unit by itself: wherever second stages can be had in it, as PASIDs and first
+/// stages of guests need it.
+pub(super) fn scales(ecap: Ecap) -> bool {
+    let needed = [ECAP_FIELDS::QI, ECAP_FIELDS::SMTS, ECAP_FIELDS::SSTS];
     needed.into_iter().all(|field| ecap.is_set(field))
 }
 

@@ -125,6 +125,11 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         self.capabilities
     }
 
+    /// Whether it is in scalable mode.
+    pub fn is_scalable(&self) -> bool {
+        self.scalable
+    }
+
     /// Where its memory is.
     pub fn layout(&self) -> Layout {
         Layout {

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use super::Vtd;
 use super::command::Command;
-use super::deny::{capabilities, deny_with, nests, unprotect};
+use super::deny::{capabilities, deny_with, scales, unprotect};
 use super::fault_log::FaultLog;
 use super::interrupt_remap::{self, Destinations, InterruptTable};
 use super::invalidation_queue::InvalidationQueue;
@@ -70,7 +70,7 @@ pub struct Setup {
     pub address_bits: u8,
     /// Remaps interrupts, with destinations so wide; without, they are left as they are.
     pub interrupts: Option<Destinations>,
-    /// Scalable mode or not; `None` for scalable mode where the unit nests.
+    /// Scalable mode or not; `None` for scalable mode where the unit has second stages in it.
     pub scalable: Option<bool>,
 }
 
@@ -90,7 +90,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         let (cap, ecap) = capabilities(&registers)?;
         // ECAP.C says whether the root table has to be cleaned; all else comes after the denial.
         let coherent = ecap.is_set(ECAP_FIELDS::C);
-        let scalable = setup.scalable.unwrap_or(nests(ecap));
+        let scalable = setup.scalable.unwrap_or(scales(ecap));
         let tables = Tables::new(&*platform, scalable, coherent);
         let mut tables = tables.ok_or(StartError::OutOfMemory)?;
         let root = tables.root().base;

@@ -5,7 +5,8 @@ use super::capability::{Capabilities, ChainFault};
 use super::reset::Clock;
 use super::sriov::{self, Sriov, SriovFault, Wanted};
 use super::{Bdf, ConfigSpace, Function, assign, enumerate, isolation};
-use crate::boot_info::{IdMap, Irq, PcieHost};
+use crate::boot_info::{Dmar, IdMap, Irq, PcieHost};
+use crate::gather::Gather;
 use alloc::vec::Vec;
 use core::fmt;
 use iommu::id::DeviceId;
@@ -137,6 +138,39 @@ impl Topology {
             isolation::describe(space, host, first, &mut topology);
         }
         topology
+    }
+
+    /// Fills in who translates whose DMA where that is in ACPI's DMAR table: for each requester ID the unit, by its place in
+    /// the table, and the ID itself. One that no unit translates has no identity.
+    pub fn name_sources(&mut self, dmar: &Dmar) {
+        for index in 0..self.functions.len() {
+            let info = &self.functions[index];
+            let segment = info.address.segment;
+            let buses = |bridge: u16| {
+                let buses = self.buses_of(segment, bridge)?;
+                Some((buses.secondary, buses.subordinate))
+            };
+            // A virtual function is where its physical one is (VT-d, 8.3).
+            let place = match info.physical {
+                Some(physical) => self.functions[physical].address.bdf.requester_id(),
+                None => info.address.bdf.requester_id(),
+            };
+            let unit = dmar.unit_of(segment, place, buses);
+            let streams = unit.iter().flat_map(|unit| {
+                let identity = |id: &u16| Identity {
+                    target: *unit as u32,
+                    id: DeviceId((*id).into()),
+                };
+                info.requester_ids.iter().map(identity)
+            });
+            self.functions[index].streams = streams.gather();
+        }
+    }
+
+    /// The bus numbers behind the open bridge with this requester ID.
+    pub fn buses_of(&self, segment: u16, requester: u16) -> Option<Buses> {
+        let bdf = Bdf::from_requester_id(requester);
+        self.find(Function { segment, bdf })?.buses()
     }
 
     /// The record of `function`.

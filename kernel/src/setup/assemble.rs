@@ -4,22 +4,24 @@ use super::SetupError;
 use crate::boot_info::{BootInfo, PlatformDevice};
 use crate::budget::Budget;
 use crate::bundle::Bundle;
-use crate::config::{self, DeviceAddress, Machine, Name};
+use crate::config::{self, Machine, Name};
 use crate::devices::{Devices, Owned};
 use crate::dma::{Dma, Master};
+use crate::functions;
 use crate::gate::{Gate, Stream};
 use crate::gather::{Gather, Grow};
 use crate::guest_map;
+use crate::guest_ram::GuestRam;
 use crate::guest_tree::Pcie;
 use crate::intx::{self, Link, Pin};
 use crate::life::Life;
 use crate::load::Files;
 use crate::lock::Mutex;
-use crate::machine::{GuestRam, Host};
+use crate::machine::Host;
 use crate::messages::{Mapped, Source};
 use crate::monitor::Sender;
 use crate::partition::{self, Partition};
-use crate::pci::{Bdf, Function, FunctionInfo, Topology};
+use crate::pci::{Bdf, FunctionInfo, Topology};
 use crate::platform::{self, Platform};
 use crate::say;
 use crate::system::Owner;
@@ -33,7 +35,7 @@ use alloc::vec::Vec;
 use arch::memory::Frames;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Gpa, PAGE_SIZE, Span};
-use iommu::id::{CacheTag, DeviceId, IommuIndex, VirtDeviceId};
+use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::table::{Attributes, MapError, StageTwoTable};
 
 /// The first LPI (IHI 0069, §2.2.1).
@@ -77,7 +79,7 @@ pub fn partition(
 ) -> Result<Partition, SetupError> {
     let refused = || SetupError::Partition(index);
     let ram = GuestRam::new(ram);
-    let (devices, platform) = devices(index, config, &ram, gate, materials)?;
+    let (devices, platform, links) = devices(index, config, &ram, gate, materials)?;
     let stage_two = stage_two(&ram, &devices, &platform, materials.host);
     let stage_two = stage_two.map_err(SetupError::Table)?;
     let snoops = |owned: &Owned| {
@@ -86,7 +88,7 @@ pub fn partition(
     };
     let pcie = (!devices.owned.is_empty()).then_some(Pcie {
         dma_coherent: devices.owned.iter().all(snoops),
-        msi: gate.its.is_some(),
+        msi: gate.messages.its.is_some(),
     });
     let affinities: Vec<u32> = (0..config.cpus.len())
         .map(|vcpu| vdev::affinity(vcpu) as u32)
@@ -97,7 +99,7 @@ pub fn partition(
         .map(|source| (source.virt, source.count))
         .gather();
     let vits = Vits::new(&messages, affinities.len()).map_err(|_| refused())?;
-    let slots = if gate.its.is_some() {
+    let slots = if gate.messages.its.is_some() {
         vits.lpi_slots()
     } else {
         0
@@ -107,7 +109,7 @@ pub fn partition(
         vgic.link_ppi(vcpu, guest_map::VIRTUAL_TIMER_INTID, materials.timer)
             .map_err(|_| refused())?;
     }
-    for link in &devices.links {
+    for link in &links {
         vgic.link_spi(link.guest, link.physical)
             .map_err(|_| refused())?;
     }
@@ -122,6 +124,7 @@ pub fn partition(
         stage_two: Mutex::new(stage_two),
         vmid: tag(index),
         devices,
+        links,
         platform,
         vgic: Mutex::new(vgic),
         vits: Mutex::new(vits),
@@ -175,27 +178,16 @@ fn devices(
     ram: &GuestRam,
     gate: &Gate,
     materials: &Materials<'_>,
-) -> Result<(Devices, Platform), SetupError> {
+) -> Result<(Devices, Platform, Vec<Link>), SetupError> {
     let refused = || SetupError::Partition(index);
     let mut owned = Vec::new();
     let (mut sources, mut mapped) = (Vec::new(), Vec::new());
-    let mut lpi = FIRST_LPI + gate.lpis;
+    let mut lpi = FIRST_LPI + gate.messages.lpis;
     let mut links = Vec::new();
     let mut placements = Vec::new();
-    let places = config::guest_addresses(&config.devices);
-    let is_function = |device: &&config::Device| matches!(device.address, DeviceAddress::Pci(_));
-    let functions = config.devices.iter().zip(places);
-    for (device, guest) in functions.filter(|(device, _)| is_function(device)) {
-        let info = find(&gate.topology, device).ok_or_else(refused)?;
-        let guest = guest.and_then(|guest| Bdf::new(guest.bus, guest.device, guest.function));
-        let guest = guest.ok_or_else(refused)?;
-        let record = &gate.topology.functions[info];
-        let mut streams = Vec::new();
-        for identity in &record.streams {
-            let iommu = gate.iommu(identity.target).ok_or_else(refused)?;
-            streams.push((iommu, identity.id));
-        }
-        let virt = VirtDeviceId(guest.requester_id().into());
+    for (function, guest) in functions::owned(config, gate).ok_or_else(refused)? {
+        let record = &gate.topology.functions[function.info];
+        let virt = function.virt;
         if let Some((device, count, table)) = messages(record, gate)? {
             sources.push(Source {
                 virt,
@@ -211,12 +203,7 @@ fn devices(
             info: record,
             intx: route_pin(index, &config.name, record, guest, &mut links, materials),
         });
-        owned.push(Owned {
-            info,
-            virt,
-            reset: device.reset,
-            streams,
-        });
+        owned.push(function);
     }
     let bus = VirtualPci::new(guest_map::PCI_WINDOW, &placements).map_err(|_| refused())?;
     let others = |intid| materials.is_used_by_others(intid, index);
@@ -224,11 +211,16 @@ fn devices(
     let platform = platform.ok_or_else(refused)?;
     let windows = dma_windows(config, ram);
     let masters = masters(&owned, &platform, gate, materials);
-    let viommu = config.viommu.then_some(materials.host);
-    let dma = Dma::new(gate, ram, &windows, &masters, viommu)
-        .map_err(|error| SetupError::Objects(index, error))?;
+    let refuse = |error| SetupError::Objects(index, error);
+    let windows = windows.iter().map(|it| (*it, it.base - ram.guest().base));
+    let (memory, windows) = (ram.memory(), windows.gather());
+    let mut dma = Dma::new(gate, &memory, &windows, &masters, config.viommu).map_err(refuse)?;
+    if config.viommu {
+        dma.add_viommus(gate, materials.host, ram, &masters)
+            .map_err(refuse)?;
+    }
     let messages = (sources, mapped);
-    Ok((Devices::new(owned, bus, dma, messages, links), platform))
+    Ok((Devices::new(owned, bus, dma, messages), platform, links))
 }
 
 /// For each SMMU that the guest sees, the requester IDs that are behind it.
@@ -250,16 +242,7 @@ fn masters(
     gate: &Gate,
     materials: &Materials<'_>,
 ) -> Vec<Master> {
-    let mut masters: Vec<Master> = Vec::new();
-    for owned in owned {
-        let record = &gate.topology.functions[owned.info];
-        masters.push(Master {
-            sender: Sender::Function(record.address),
-            virt: Some(owned.virt),
-            group: record.group as u32,
-            streams: owned.streams.clone(),
-        });
-    }
+    let mut masters = functions::masters(owned, gate);
     for assigned in &platform.devices {
         let place = materials.devices.iter();
         let place = place.take_while(|device| device.path != assigned.device.path);
@@ -293,24 +276,13 @@ pub fn dma_windows(config: &config::Partition, ram: &GuestRam) -> Vec<Span<Gpa>>
         .gather()
 }
 
-/// The record of a configured device.
-fn find(topology: &Topology, device: &config::Device) -> Option<usize> {
-    let DeviceAddress::Pci(at) = &device.address else {
-        return None;
-    };
-    let function = Function {
-        segment: at.segment,
-        bdf: Bdf::from_requester_id(at.requester_id()),
-    };
-    let mut functions = topology.functions.iter();
-    functions.position(|info| info.address == function)
-}
-
 /// The DeviceID, number and table of its messages, if it can send some to our ITS.
 fn messages(record: &FunctionInfo, gate: &Gate) -> Result<Option<(u32, u32, Mapped)>, SetupError> {
     let vectors = u32::from(record.capabilities.vectors());
-    let identity = record.msi.filter(|msi| msi.target == gate.its_phandle);
-    let (Some(its), Some(identity), true) = (&gate.its, identity, vectors != 0) else {
+    let identity = record
+        .msi
+        .filter(|msi| msi.target == gate.messages.its_phandle);
+    let (Some(its), Some(identity), true) = (&gate.messages.its, identity, vectors != 0) else {
         return Ok(None);
     };
     let mapped = Mapped::new(its, identity.id.0, vectors).map_err(SetupError::Its)?;
@@ -357,7 +329,7 @@ pub fn lines(
         let functions = partition
             .devices
             .iter()
-            .filter_map(|device| find(topology, device));
+            .filter_map(|device| functions::find(topology, device));
         let pins = functions.filter_map(|info| topology.functions[info].intx);
         let nodes = platform::named(partition, devices);
         let wires = nodes.flat_map(|device| device.irqs.iter().copied().flatten());
@@ -369,26 +341,14 @@ pub fn lines(
 /// Who owns which stream, for the record of faults: every function of the machine and every one of the other `devices`,
 /// owned or not. Of two that have one stream the owned one comes first, and of those the one that was let through with it.
 pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]) -> Vec<Stream> {
-    let (mut owned, mut nobodys) = (Vec::new(), Vec::new());
-    for (index, info) in gate.topology.functions.iter().enumerate() {
+    let owner = |info: usize| {
         let owns = |partition: &Partition| {
             let mut owned = partition.devices.owned.iter();
-            owned.any(|owned| owned.info == index)
+            owned.any(|owned| owned.info == info)
         };
-        let partition = partitions.iter().position(owns);
-        let list = match partition {
-            Some(_) => &mut owned,
-            None => &mut nobodys,
-        };
-        list.add_all(info.streams.iter().filter_map(|identity| {
-            Some(Stream {
-                iommu: gate.iommu(identity.target)?,
-                id: identity.id,
-                sender: Sender::Function(info.address),
-                partition,
-            })
-        }));
-    }
+        partitions.iter().position(owns)
+    };
+    let (mut owned, mut nobodys) = functions::streams(gate, owner);
     for (index, partition) in partitions.iter().enumerate() {
         for assigned in &partition.platform.devices {
             owned.add_all(assigned.streams.iter().map(|&(iommu, id)| Stream {

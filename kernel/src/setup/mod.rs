@@ -111,7 +111,7 @@ pub fn build(
     let mut partitions = Vec::new();
     for (index, (config, ram)) in machine.partitions.iter().zip(ram).enumerate() {
         let partition = assemble::partition(index, config, ram, &gate, &materials)?;
-        gate.lpis += partition.devices.messages();
+        gate.messages.lpis += partition.devices.messages();
         report::partition(&partition, &gate);
         partitions.push(partition);
     }

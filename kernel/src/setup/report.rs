@@ -116,7 +116,7 @@ pub fn partition(partition: &Partition, gate: &Gate) {
         let host = iommu::addr::Hpa(partition.ram.host().0 + offset);
         say!("{name}: dma at {} reaches {host}", Place(window));
     }
-    if let Some(its) = &gate.its {
+    if let Some(its) = &gate.messages.its {
         say!(
             "{name}: dma at {}+0x1000 reaches the ITS at {:#x}",
             guest_map::ITS_TRANSLATION.base,

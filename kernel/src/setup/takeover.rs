@@ -10,6 +10,7 @@ use crate::gather::Gather;
 use crate::guest_map;
 use crate::lock::Mutex;
 use crate::machine::{Clock, Ecam, Host, Iommu, Registers};
+use crate::messages;
 use crate::monitor::Monitor;
 use crate::pci::{Topology, Wanted};
 use alloc::sync::Arc;
@@ -158,9 +159,11 @@ pub fn gate(
     let its_phandle = its.as_ref().map_or(0, |(_, phandle)| *phandle);
     Ok(Gate {
         units,
-        its: its.map(|(its, _)| Arc::new(its)),
-        its_phandle,
-        lpis: 0,
+        messages: messages::Shared {
+            its: its.map(|(its, _)| Arc::new(its)),
+            its_phandle,
+            lpis: 0,
+        },
         topology,
         buses,
         streams: Vec::new(),

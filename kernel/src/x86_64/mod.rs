@@ -2,20 +2,36 @@
 #![warn(rustdoc::broken_intra_doc_links)]
 
 mod devices;
-mod partition;
+mod functions;
+pub(crate) mod irq;
+pub(crate) mod messages;
+pub(crate) mod partition;
 mod run;
+pub(crate) mod system;
+mod units;
 
 use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
+use crate::config::Machine;
+use crate::functions::streams;
+use crate::gate::Gate;
+use crate::gather::{Gather, Grow};
+use crate::host::Host;
+use crate::lock::Mutex;
+use crate::machine::{Clock, Ecam};
+use crate::monitor::Monitor;
+use crate::pci::Topology;
 use crate::{say, terminal};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::{apic, timer};
-use core::sync::atomic::{AtomicUsize, Ordering};
-use partition::Partition;
-use spin::Once;
+use core::fmt::Display;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use partition::{Materials, Partition};
+use system::{SYSTEM, System};
 
 /// What the kernel starts from: the machine, and all of it that is not in use.
 #[derive(Debug)]
@@ -44,19 +60,13 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// CPUs that run.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
-/// All partitions, once the other CPUs may run theirs.
-static PARTITIONS: Once<(Technology, Vec<Partition>)> = Once::new();
-
-/// Partitions that have not ended.
-static LEFT: AtomicUsize = AtomicUsize::new(0);
-
 /// Takes the machine over. What cannot be done is said, and the machine stops.
 pub fn start(start: Start) -> ! {
     let Start {
         boot_info,
         boot_cpu,
         frames,
-        mmio: _,
+        mut mmio,
         uart,
         heap_in_use,
         denied_ns,
@@ -69,47 +79,103 @@ pub fn start(start: Start) -> ! {
     }
     report(&boot_info);
     start_cpus(&boot_info, boot_cpu);
-    let technology = match Technology::detect() {
-        Ok(technology) => technology,
-        Err(error) => {
-            say!("cannot start: {error}");
-            off()
+    let technology = Technology::detect().unwrap_or_else(|error| cannot_start(&error));
+    let configured = configuration(bundle);
+    let machine = configured.as_ref().map(|(_, machine)| machine);
+    let mut gate = gate(&boot_info, boot_cpu, frames, &mut mmio, machine);
+    let partitions = match configured {
+        Some((bundle, machine)) => {
+            let materials = Materials {
+                info: &boot_info,
+                bundle: &bundle,
+                technology: &technology,
+                frames,
+                gate: &gate,
+            };
+            partitions(&materials, machine)
         }
+        None => Vec::new(),
     };
-    let partitions = partitions(bundle, &technology, frames, boot_info.cpus.len());
+    let (mut owned, nobodys) = streams(&gate, |info| {
+        let owns = |partition: &Partition| partition.owns(info);
+        partitions.iter().position(owns)
+    });
+    owned.add_all(nobodys);
+    gate.streams = owned;
     say!(
         "{} MiB of RAM free, {} KiB of heap in use",
         frames.free_bytes() >> 20,
         heap_in_use() >> 10
     );
-    LEFT.store(partitions.len(), Ordering::Release);
-    if partitions.is_empty() {
-        off();
+    let idle = partitions.is_empty();
+    let system = SYSTEM.call_once(|| System {
+        technology,
+        gate,
+        left: AtomicUsize::new(partitions.len()),
+        partitions,
+    });
+    if idle {
+        system.end();
     }
-    PARTITIONS.call_once(|| (technology, partitions));
     run_partition(boot_cpu)
 }
 
-/// Those of the configuration that can be had. Of the others it is said why they cannot.
-fn partitions(
-    bundle: &'static [u8],
-    technology: &Technology,
-    frames: &'static FramePool,
-    cpus: usize,
-) -> Vec<Partition> {
-    let mut partitions: Vec<Partition> = Vec::new();
+/// What was packed behind the image, if it is a configuration.
+fn configuration(bundle: &'static [u8]) -> Option<(Bundle<'static>, Machine)> {
     if bundle.is_empty() {
         say!("no configuration: nothing to do");
-        return partitions;
+        return None;
     }
     let parsed = Bundle::parse(bundle).and_then(|bundle| Ok((bundle, bundle.config()?)));
-    let (bundle, machine) = match parsed {
-        Ok(parsed) => parsed,
-        Err(error) => {
-            say!("cannot start: {error}");
-            return partitions;
-        }
-    };
+    Some(parsed.unwrap_or_else(|error| cannot_start(&error)))
+}
+
+/// The gate: every IOMMU on, with every source refused; every function silent.
+fn gate(
+    info: &BootInfo,
+    boot_cpu: usize,
+    frames: &'static FramePool,
+    mmio: &mut MmioPool,
+    machine: Option<&Machine>,
+) -> Gate {
+    let cpus: Vec<u32> = info.cpus.iter().map(|cpu| cpu.id as u32).gather();
+    let host = Arc::new(Host(frames));
+    let units = units::start(info, mmio, &host, cpus[boot_cpu]);
+    let units = units.unwrap_or_else(|error| cannot_start(&error));
+    let mut buses = Ecam::default();
+    for host in &info.pcie {
+        let window = mmio.take(host.ecam.base.0, host.ecam.len);
+        let window = window.unwrap_or_else(|error| cannot_start(&error));
+        buses.add(host.segment, host.buses.0, window);
+    }
+    let wanted = machine.map(Machine::vfs).unwrap_or_default();
+    let mut topology = Topology::enumerate(&mut &buses, &mut Clock, &info.pcie, &wanted);
+    topology.name_sources(&info.dmar);
+    for problem in &topology.problems {
+        say!("pci: {problem}");
+    }
+    Gate {
+        units,
+        messages: messages::Shared { cpus },
+        topology,
+        buses,
+        streams: Vec::new(),
+        monitor: Mutex::new(Monitor::new(
+            machine.map_or(0, |machine| machine.partitions.len()),
+        )),
+        next_watch_ns: AtomicU64::new(0),
+    }
+}
+
+fn cannot_start(why: &dyn Display) -> ! {
+    say!("cannot start: {why}");
+    off()
+}
+
+/// Those of the configuration that can be had. Of the others it is said why they cannot.
+fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    let cpus = materials.info.cpus.len();
     terminal::name_partitions(machine.partitions.iter().map(|p| &*p.name));
     for (index, config) in machine.partitions.into_iter().enumerate() {
         if !config.autostart {
@@ -118,7 +184,7 @@ fn partitions(
         }
         let free = |cpu| cpu < cpus && partitions.iter().all(|other| other.cpu != cpu);
         let name = config.name.clone();
-        match Partition::new(index, config, &bundle, technology, frames, free) {
+        match Partition::new(index, config, materials, free) {
             Ok(partition) => {
                 say!(
                     "partition {name}: {} MiB, CPU {}",
@@ -133,16 +199,14 @@ fn partitions(
     partitions
 }
 
-/// Runs the partition of CPU `cpu`, if there is one, and switches the machine off if it was the last.
+/// Runs the partition of CPU `cpu`, if there is one; then there are still interrupts to serve.
 fn run_partition(cpu: usize) -> ! {
-    let (technology, partitions) = PARTITIONS.wait();
-    if let Some(partition) = partitions.iter().find(|partition| partition.cpu == cpu) {
-        run::run(partition, technology);
-        if LEFT.fetch_sub(1, Ordering::AcqRel) == 1 {
-            off();
-        }
+    let system = SYSTEM.wait();
+    if let Some(partition) = system.partitions.iter().find(|it| it.cpu == cpu) {
+        run::run(system, partition);
+        system.end_one();
     }
-    arch::cpu::halt()
+    irq::idle()
 }
 
 fn off() -> ! {

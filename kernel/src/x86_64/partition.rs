@@ -1,21 +1,28 @@
 //! A partition: its memory, what is in it at the start, and its end.
 
 use super::devices::Devices;
+use super::functions::{self, Functions};
+use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
-use crate::config;
+use crate::config::{self, DeviceAddress};
+use crate::gate::Gate;
 use crate::guest_map::x86_64::{HIGH_RAM, LOW_RAM_END};
 use crate::host::Host;
 use crate::lock::Mutex;
+use crate::machine::Ram;
 use crate::pc_boot::{self, Refused, Start};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::memory::{FramePool, Frames};
+use arch::memory::FramePool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt;
+use core::sync::atomic::AtomicU64;
 use iommu::addr::{Gpa, Hpa, Span};
-use iommu::table::{Attributes, Ept, Format, MapError, Npt, PageTable, Replace, Shape};
+use iommu::table::{
+    Attributes, Ept, Format, Invalidated, MapError, Npt, PageTable, Replace, Shape,
+};
 
 /// Width of guest physical addresses: four levels of nested tables.
 pub const ADDRESS_BITS: u8 = 48;
@@ -30,19 +37,40 @@ pub struct Partition {
     pub config: config::Partition,
     /// The CPU that its vCPU runs on.
     pub cpu: usize,
+    /// The local APIC ID of that.
+    pub(super) apic_id: u32,
     /// What it sees beside memory.
     pub devices: Mutex<Devices>,
-    memory: Frames,
+    /// Its functions and their DMA.
+    pub functions: Functions,
+    /// DMA faults since it was started.
+    pub faults: AtomicU64,
+    memory: Arc<Ram>,
     spans: Vec<Span<Gpa>>,
-    /// As long as it runs.
-    _nested: Nested,
-    tables: Arc<Tables>,
+    /// What its CPUs reach.
+    pub(super) nested: Mutex<Nested>,
+    /// Who has what of that.
+    pub(super) tables: Arc<Tables>,
     kernel: &'static [u8],
     initrd: &'static [u8],
 }
 
+/// What partitions are made from.
+pub struct Materials<'a> {
+    /// The machine.
+    pub info: &'a BootInfo,
+    /// Files of the guests.
+    pub bundle: &'a Bundle<'static>,
+    /// How its CPUs run guests.
+    pub technology: &'a Technology,
+    /// Free RAM.
+    pub frames: &'static FramePool,
+    /// The IOMMUs and the buses.
+    pub gate: &'a Gate,
+}
+
 /// Nested tables, as the CPU walks them.
-enum Nested {
+pub(super) enum Nested {
     Npt(PageTable<Host, Npt>),
     Ept(PageTable<Host, Ept>),
 }
@@ -67,6 +95,22 @@ impl Nested {
             Self::Ept(table) => table.root().0,
         }
     }
+
+    /// Maps registers of a device.
+    pub fn map(&mut self, span: Span<Gpa>, host: Hpa) -> Result<(), MapError> {
+        match self {
+            Self::Npt(table) => table.map(span, host, Attributes::DEVICE),
+            Self::Ept(table) => table.map(span, host, Attributes::DEVICE),
+        }
+    }
+
+    /// Takes `span` away. `forgotten` returns once no CPU has anything of it.
+    pub fn unmap(&mut self, span: Span<Gpa>, forgotten: impl FnOnce()) {
+        match self {
+            Self::Npt(table) => unmap(table, span, forgotten),
+            Self::Ept(table) => unmap(table, span, forgotten),
+        }
+    }
 }
 
 fn nested<F: Format<Attributes = Attributes>>(
@@ -86,6 +130,16 @@ fn nested<F: Format<Attributes = Attributes>>(
     Ok(table)
 }
 
+fn unmap<F: Format<Attributes = Attributes>>(
+    table: &mut PageTable<Host, F>,
+    span: Span<Gpa>,
+    forgotten: impl FnOnce(),
+) {
+    let cut = table.unmap(span);
+    forgotten();
+    table.release(cut, Invalidated::complete());
+}
+
 /// Why there is no such partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
@@ -95,8 +149,10 @@ pub enum Error {
     Vcpus(usize),
     /// It wants a CPU that the machine does not have, or that another one has.
     Cpu(u16),
-    /// It has devices or a VT-d unit of its own.
+    /// It has a VT-d unit of its own, or devices that are no functions.
     Devices,
+    /// Its functions cannot be had.
+    Functions(functions::Error),
     /// There is no such piece of RAM.
     Memory(u64),
     /// Its nested tables cannot be made.
@@ -109,7 +165,10 @@ impl fmt::Display for Error {
             Self::File => f.write_str("a file is missing"),
             Self::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs; one is all there is on x86_64 so far"),
             Self::Cpu(cpu) => write!(f, "CPU {cpu} is not there, or another partition's"),
-            Self::Devices => f.write_str("devices cannot be assigned on x86_64 yet"),
+            Self::Devices => f.write_str(
+                "a VT-d unit of its own, or devices without a PCI address, are not there on x86_64 yet",
+            ),
+            Self::Functions(error) => error.fmt(f),
             Self::Memory(len) => write!(f, "no {} MiB of RAM in one piece", len >> 20),
             Self::Tables(error) => write!(f, "nested tables: {error}"),
         }
@@ -121,18 +180,23 @@ impl Partition {
     pub fn new(
         index: usize,
         config: config::Partition,
-        bundle: &Bundle<'static>,
-        technology: &Technology,
-        frames: &'static FramePool,
+        materials: &Materials<'_>,
         free: impl Fn(usize) -> bool,
     ) -> Result<Self, Error> {
+        let &Materials {
+            bundle,
+            technology,
+            frames,
+            ..
+        } = materials;
         let [cpu] = config.cpus[..] else {
             return Err(Error::Vcpus(config.cpus.len()));
         };
         if !free(usize::from(cpu)) {
             return Err(Error::Cpu(cpu));
         }
-        if config.viommu || !config.devices.is_empty() {
+        let is_function = |device: &config::Device| matches!(device.address, DeviceAddress::Pci(_));
+        if config.viommu || !config.devices.iter().all(is_function) {
             return Err(Error::Devices);
         }
         let file = |name: Option<&String>| match name {
@@ -153,14 +217,20 @@ impl Partition {
         let nested = Nested::new(technology, frames, &spans, Hpa(memory.base()));
         let nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, 1));
+        let memory = Arc::new(Ram(memory));
+        let functions = Functions::new(&config, materials, &memory, &spans);
+        let functions = functions.map_err(Error::Functions)?;
         Ok(Self {
             index,
             cpu: usize::from(cpu),
+            apic_id: materials.gate.messages.cpus[usize::from(cpu)],
             config,
             devices: Mutex::new(Devices::new()),
+            functions,
+            faults: AtomicU64::new(0),
             memory,
             spans,
-            _nested: nested,
+            nested: Mutex::new(nested),
             tables,
             kernel,
             initrd,
@@ -216,13 +286,13 @@ impl Partition {
     /// Copies `bytes` out of its RAM, if all of it is in one piece of that.
     pub fn read(&self, at: Gpa, bytes: &mut [u8]) -> Option<()> {
         let offset = self.offset(at, bytes.len())?;
-        self.memory.read_bytes(offset, bytes);
+        self.memory.0.read_bytes(offset, bytes);
         Some(())
     }
 
     fn write(&self, at: Gpa, bytes: &[u8]) -> Option<()> {
         let offset = self.offset(at, bytes.len())?;
-        self.memory.write_bytes(offset, bytes);
+        self.memory.0.write_bytes(offset, bytes);
         Some(())
     }
 

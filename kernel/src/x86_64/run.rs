@@ -1,14 +1,15 @@
 //! A vCPU on its CPU: what it exits for, until it ends.
 
 use super::devices::{MsrEffect, PortEffect};
+use super::irq;
 use super::partition::Partition;
+use super::system::System;
 use crate::instruction::walk::{self, Paging};
 use crate::instruction::{self, LONGEST, Mode};
 use crate::vdev::msr::Access;
 use crate::{say, terminal};
-use arch::x86_64::technology::Technology;
+use arch::x86_64::timer;
 use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, RFLAGS_IF, Vcpu};
-use arch::x86_64::{apic, timer};
 use core::fmt;
 use iommu::addr::Gpa;
 
@@ -54,11 +55,12 @@ impl fmt::Display for End {
 }
 
 /// Runs `partition` on this CPU from its start to its end.
-pub fn run(partition: &Partition, technology: &Technology) {
-    let mut vcpu = match partition.load(technology) {
+pub fn run(system: &'static System, partition: &Partition) {
+    let mut vcpu = match partition.load(&system.technology) {
         Ok(vcpu) => vcpu,
         Err(error) => return say!("{}: cannot start: {error}", partition.name()),
     };
+    partition.open(system);
     {
         let mut devices = partition.devices.lock();
         devices.start();
@@ -74,16 +76,14 @@ pub fn run(partition: &Partition, technology: &Technology) {
             .interrupts
             .local
             .set_cr8(VCPU, class);
-        if let Err(end) = handle(partition, &mut vcpu, exit) {
+        if let Err(end) = handle(system, partition, &mut vcpu, exit) {
             break end;
         }
     };
     timer::off();
+    partition.close(system);
     terminal::end_line(partition.index);
-    let misuse = {
-        let devices = partition.devices.lock();
-        devices.misuse + devices.interrupts.misuse()
-    };
+    let misuse = partition.misuse();
     say!("{}: stopped: {end}", partition.name());
     if misuse != 0 {
         say!("{}: {misuse} accesses that mean nothing", partition.name());
@@ -113,11 +113,11 @@ fn prepare(partition: &Partition, vcpu: &mut Vcpu) {
     }
 }
 
-fn handle(partition: &Partition, vcpu: &mut Vcpu, exit: Exit) -> Result<(), End> {
+fn handle(system: &System, partition: &Partition, vcpu: &mut Vcpu, exit: Exit) -> Result<(), End> {
     match exit {
-        Exit::Interrupt => serve_interrupts(),
+        Exit::Interrupt => irq::serve(),
         Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow | Exit::Retry => {}
-        Exit::Io(access) => return io(partition, vcpu, &access),
+        Exit::Io(access) => return io(system, partition, vcpu, &access),
         Exit::Msr { write } => return msr(partition, vcpu, write),
         Exit::Cpuid => {
             let [leaf, subleaf] = [RAX, RCX].map(|n| vcpu.registers().general[n] as u32);
@@ -131,7 +131,7 @@ fn handle(partition: &Partition, vcpu: &mut Vcpu, exit: Exit) -> Result<(), End>
         }
         Exit::Halt => return halt(partition, vcpu),
         Exit::Cache => vcpu.skip_instruction(),
-        Exit::NestedFault(fault) => return memory(partition, vcpu, &fault),
+        Exit::NestedFault(fault) => return memory(system, partition, vcpu, &fault),
         Exit::Hypercall | Exit::Undefined => return inject(vcpu, Exception::UNDEFINED),
         Exit::Forbidden => return inject(vcpu, Exception::GENERAL_PROTECTION),
         Exit::Shutdown => return Err(End::Shutdown),
@@ -145,29 +145,31 @@ fn inject(vcpu: &mut Vcpu, exception: Exception) -> Result<(), End> {
     vcpu.inject(exception).map_err(|_| End::Shutdown)
 }
 
-/// Takes the physical interrupts that are pending: the timer's only makes the vCPU leave the guest, for [`prepare`].
-fn serve_interrupts() {
-    arch::cpu::look_at_interrupts();
-    while arch::cpu::take_interrupt().is_some() {
-        apic::end_of_interrupt();
-    }
-}
-
-fn io(partition: &Partition, vcpu: &mut Vcpu, access: &IoAccess) -> Result<(), End> {
+fn io(
+    system: &System,
+    partition: &Partition,
+    vcpu: &mut Vcpu,
+    access: &IoAccess,
+) -> Result<(), End> {
     if access.string {
         // What kernels use on ports that exist here are single accesses.
         return inject(vcpu, Exception::GENERAL_PROTECTION);
     }
     if !access.write {
-        let value = partition.devices.lock().read_port(access.port, access.size);
+        let value = partition.read_config_port(system, access.port, access.size);
+        let value =
+            value.unwrap_or_else(|| partition.devices.lock().read_port(access.port, access.size));
         vcpu.complete_in(access, value);
         return Ok(());
     }
     let value = vcpu.registers().general[RAX] as u32;
+    vcpu.skip_instruction();
+    if partition.write_config_port(system, access.port, access.size, value) {
+        return Ok(());
+    }
     let mut devices = partition.devices.lock();
     let effect = devices.write_port(access.port, access.size, value);
     drop(devices);
-    vcpu.skip_instruction();
     match effect {
         PortEffect::None => Ok(()),
         PortEffect::Output(byte) => {
@@ -223,12 +225,17 @@ fn halt(partition: &Partition, vcpu: &mut Vcpu) -> Result<(), End> {
             return Ok(());
         }
         arch::cpu::wait();
-        serve_interrupts();
+        irq::serve();
     }
 }
 
 /// An access where no memory is: to a device, or to nothing.
-fn memory(partition: &Partition, vcpu: &mut Vcpu, fault: &NestedFault) -> Result<(), End> {
+fn memory(
+    system: &System,
+    partition: &Partition,
+    vcpu: &mut Vcpu,
+    fault: &NestedFault,
+) -> Result<(), End> {
     let rip = vcpu.registers().rip;
     let cannot = End::Access(fault.gpa, rip);
     if fault.fetch || fault.walk || fault.reserved {
@@ -256,18 +263,20 @@ fn memory(partition: &Partition, vcpu: &mut Vcpu, fault: &NestedFault) -> Result
         return Err(cannot);
     }
     let (at, size) = (Gpa(fault.gpa), instruction.size);
-    let mut devices = partition.devices.lock();
     let loaded = match instruction.loads() {
-        true => devices.read(at, size),
+        true => partition
+            .read_function(system, at, size)
+            .unwrap_or_else(|| partition.devices.lock().read(at, size)),
         false => 0,
     };
     let registers = vcpu.registers_mut();
     let (general, rflags) = (&mut registers.general, &mut registers.rflags);
     let completion = instruction.complete(general, rflags, loaded);
-    if let Some(value) = completion.store {
-        devices.write(at, size, value);
+    if let Some(value) = completion.store
+        && !partition.write_function(system, at, size, value)
+    {
+        partition.devices.lock().write(at, size, value);
     }
-    drop(devices);
     if completion.done {
         vcpu.skip_bytes(instruction.len);
     }

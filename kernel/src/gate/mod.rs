@@ -1,18 +1,19 @@
-//! Everything about DMA that partitions share: the IOMMUs, the ITS, the buses, and the record of faults.
+//! Everything about DMA that partitions share: the IOMMUs, the way of messages, the buses, and the record of faults.
+
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+mod smmu;
 
 use crate::lock::Mutex;
-use crate::machine::{Ecam, Iommu};
+use crate::machine::{Ecam, IOMMU, Iommu};
+use crate::messages;
 use crate::monitor::{Attributed, Monitor, Report, Sender};
 use crate::partition::Partition;
 use crate::pci::Topology;
 use crate::system::System;
-use crate::trace::Event;
-use crate::viommu::PATIENCE_NS;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 use arch::gic::{Intid, Trigger};
-use arch::its::Its;
-use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use iommu::addr::Iova;
 use iommu::fault::{Fault, FaultReason, Stage};
@@ -60,7 +61,7 @@ const NO_REQUEST: PriRequest = PriRequest {
 
 /// One physical IOMMU.
 pub struct Unit {
-    /// phandle in the device tree, which identities name.
+    /// phandle in the device tree, or the place in ACPI's table, which identities name.
     pub phandle: u32,
     /// What partitions' objects drive.
     pub iommu: Arc<Iommu>,
@@ -70,29 +71,16 @@ pub struct Unit {
     /// It is beyond help, which was said.
     pub failed: AtomicBool,
     /// Event and error interrupts, and how they signal.
+    #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
     pub irqs: Vec<(Intid, Trigger)>,
-}
-
-/// What an SMMU was told, as ` OPCODE=COUNT` each.
-struct Sent<'a>(&'a [u64]);
-
-impl fmt::Display for Sent<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut sent = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
-        sent.try_for_each(|(opcode, count)| write!(f, " {opcode:#x}={count}"))
-    }
 }
 
 /// See the module's description.
 pub struct Gate {
-    /// In the order of `BootInfo::smmus`.
+    /// In the order in which firmware describes them.
     pub units: Vec<Unit>,
-    /// The ITS that devices' messages go to.
-    pub its: Option<Arc<Its>>,
-    /// Its phandle in the device tree, which identities name.
-    pub its_phandle: u32,
-    /// How many LPIs are given away.
-    pub lpis: u32,
+    /// Where devices' messages go.
+    pub messages: messages::Shared,
     /// Every function of the machine.
     pub topology: Topology,
     /// Configuration space.
@@ -104,6 +92,7 @@ pub struct Gate {
     /// When the IOMMUs are looked at again.
     pub next_watch_ns: AtomicU64,
     /// When what waits for an answer of a guest has become older.
+    #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
     pub next_age_ns: AtomicU64,
 }
 
@@ -142,24 +131,7 @@ impl Gate {
                 partition.name(),
                 partition.misuse()
             );
-            for viommu in partition.devices.dma.viommus() {
-                let (counts, waiting) = viommu.counters();
-                crate::say!(
-                    "{}: its smmu{}: {} commands, {} syncs, {} batches, {} streams set, {} errors; {} events: {} delivered, {} pending, {} dropped, {} interrupts",
-                    partition.name(),
-                    viommu.iommu.0,
-                    counts.commands,
-                    counts.syncs,
-                    counts.batches,
-                    counts.streams,
-                    counts.errors,
-                    counts.events.recorded + waiting,
-                    counts.events.delivered,
-                    waiting,
-                    counts.events.dropped(),
-                    counts.interrupts
-                );
-            }
+            partition.summarize_viommus();
         }
         crate::say!(
             "nobody: {} dma faults recorded; records lost {} times",
@@ -168,46 +140,8 @@ impl Gate {
         );
         drop(monitor);
         for (index, unit) in self.units.iter().enumerate() {
-            let (counts, sent) = {
-                let physical = unit.iommu.physical().lock();
-                (physical.counters(), physical.sent())
-            };
-            crate::say!(
-                "sent to smmu{index}: {} commands, {} syncs; {} events read; by opcode:{}",
-                counts.commands,
-                counts.syncs,
-                counts.events,
-                Sent(&sent)
-            );
+            unit.summarize(index);
         }
-    }
-
-    /// Whether `intid` is an IOMMU's; if so, its faults are served.
-    pub fn interrupt(&self, system: &'static System, intid: Intid) -> bool {
-        let Some(index) = self
-            .units
-            .iter()
-            .position(|unit| unit.irqs.iter().any(|(irq, _)| *irq == intid))
-        else {
-            return false;
-        };
-        let iommu = IommuIndex(index as u8);
-        let errors = self.units[index].iommu.physical().lock().serve_errors();
-        match errors {
-            Ok(errors) if errors.command || errors.stopped => {
-                crate::say!("smmu{index}: errors {:#x}", errors.raw);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                crate::say!("smmu{index}: {error}");
-                self.check(iommu);
-            }
-        }
-        if self.serve_faults(system, iommu) {
-            // The interrupt is an edge, and all of its records may be there already: nothing but this brings us back.
-            let _ = system.gic.set_pending(intid, arch::cpu::index(), true);
-        }
-        true
     }
 
     /// Looks at every IOMMU, if it is time to; when to do so again, for whoever did.
@@ -229,39 +163,21 @@ impl Gate {
         Some(next)
     }
 
-    /// What has waited too long for a guest ends: a transaction that stalls, a group of page requests. After each
-    /// [`watch`](Self::watch), by whoever did it.
-    pub fn expire(&self, system: &'static System) {
-        let now = arch::clock::now_ns();
-        let older = self.next_age_ns.load(Ordering::Relaxed) <= now;
-        if older {
-            let next = now + PATIENCE_NS;
-            self.next_age_ns.store(next, Ordering::Relaxed);
-        }
-        for partition in &system.partitions {
-            partition.expire_smmus(system);
-            if older {
-                partition.devices.dma.age_requests();
-                self.take_records(system, partition);
-            }
-        }
-    }
-
     /// Whether an IOMMU still has what it was told; one that lost it gets it again.
-    fn check(&self, IommuIndex(iommu): IommuIndex) {
+    pub(crate) fn check(&self, IommuIndex(iommu): IommuIndex) {
         let unit = self.unit(IommuIndex(iommu));
         let checked = unit.iommu.physical().lock().check();
         let failed = unit.failed.swap(checked.is_err(), Ordering::Relaxed);
         match checked {
             Ok(false) => {}
             Ok(true) => {
-                crate::say!("smmu{iommu}: had lost its state; whatever came before is not known")
+                crate::say!("{IOMMU}{iommu}: had lost its state; whatever came before is not known")
             }
             Err(IommuError::Stopped | IommuError::Gone) if failed => {}
-            Err(IommuError::Stopped) => crate::say!("smmu{iommu}: is lost, and refuses all dma"),
-            Err(IommuError::Gone) => crate::say!("smmu{iommu}: is gone"),
+            Err(IommuError::Stopped) => crate::say!("{IOMMU}{iommu}: is lost, and refuses all dma"),
+            Err(IommuError::Gone) => crate::say!("{IOMMU}{iommu}: is gone"),
             // DMA may go anywhere from here on.
-            Err(error) => panic!("smmu{iommu} cannot be made to refuse dma: {error}"),
+            Err(error) => panic!("{IOMMU}{iommu} cannot be made to refuse dma: {error}"),
         }
     }
 
@@ -310,7 +226,7 @@ impl Gate {
                 .drain_requests(&mut requests);
             if drained.lost {
                 for partition in &system.partitions {
-                    partition.devices.dma.requests_lost(iommu);
+                    partition.dma().requests_lost(iommu);
                     self.take_records(system, partition);
                 }
             }
@@ -329,11 +245,11 @@ impl Gate {
         let mut streams = self.streams.iter();
         let stream = streams.find(|it| it.iommu == request.iommu && it.id == request.device);
         let owner = stream.and_then(|stream| system.partitions.get(stream.partition?));
-        let delivery = owner.map(|it| (it, it.devices.dma.deliver_request(request)));
+        let delivery = owner.map(|it| (it, it.dma().deliver_request(request)));
         match delivery {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
             Some((partition, Delivery::Event(_) | Delivery::PageRequest(_))) => {
-                partition.notify_smmu(system, request.iommu);
+                partition.notify_viommus(system, request.iommu);
             }
             Some((_, Delivery::Ignored)) => {}
             Some((_, Delivery::NotMine)) | None => {
@@ -353,10 +269,10 @@ impl Gate {
     /// The hardware has dropped records, of whomever: everyone behind it is told.
     fn faults_lost(&self, system: &'static System, iommu: IommuIndex) {
         if self.monitor.lock().record_lost(arch::clock::now_ns()) {
-            crate::say!("smmu{}: fault records were lost", iommu.0);
+            crate::say!("{IOMMU}{}: fault records were lost", iommu.0);
         }
         for partition in &system.partitions {
-            let dma = &partition.devices.dma;
+            let dma = &partition.dma();
             if dma.slices.iter().any(|slice| slice.iommu == iommu) {
                 dma.faults_lost(iommu);
                 self.take_records(system, partition);
@@ -366,18 +282,19 @@ impl Gate {
 
     /// One fault: the guest's own goes to it, any other is recorded and meets the policies. A storm of either is ended.
     fn serve_fault(&self, system: &'static System, fault: &Fault) {
-        system.trace.here().record(Event::Fault(fault.device.0));
+        #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+        system.note_fault(fault);
         let stream = self.stream(fault);
         let owner = stream.and_then(|stream| {
             let partition = system.partitions.get(stream.partition?)?;
             Some((partition, stream.sender))
         });
-        match owner.map(|(partition, _)| (partition, partition.devices.dma.deliver(fault))) {
+        match owner.map(|(partition, _)| (partition, partition.dma().deliver(fault))) {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
             Some((_, Delivery::NotMine)) | None => self.record(system, fault),
-            // An object has it: the guest's SMMU takes it from there.
+            // An object has it: the guest's IOMMU takes it from there.
             Some((partition, Delivery::Event(_) | Delivery::PageRequest(_))) => {
-                partition.notify_smmu(system, fault.iommu);
+                partition.notify_viommus(system, fault.iommu);
             }
             Some((_, Delivery::Ignored)) => {}
         }
@@ -407,7 +324,7 @@ impl Gate {
 
     /// Takes what a partition's objects have for us.
     pub fn take_records(&self, system: &'static System, partition: &Partition) {
-        while let Some(item) = partition.devices.dma.record() {
+        while let Some(item) = partition.dma().record() {
             let what = match item {
                 Item::Record { record, .. } => match record {
                     Record::Fault(fault) => {

@@ -1,28 +1,37 @@
 //! What the DMA of one partition goes through, as objects of [`iommu::object`]: an address space with its RAM and the
 //! doorbell of its messages, one table of that which every IOMMU in front of its devices walks, a slice at each of
-//! these, and the devices themselves. Where the guest has SMMUs of its own, these say what is put on the table.
+//! these, and the devices themselves. Where the guest has IOMMUs of its own, these say what is put on the table.
+
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+mod viommus;
 
 use crate::gate::Gate;
 use crate::gather::Gather;
-use crate::guest_map;
-use crate::machine::{GuestRam, Host, Iommu};
+use crate::machine::Iommu;
+use crate::messages;
 use crate::monitor::Sender;
-use crate::viommu::{self, VirtSmmu};
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+use crate::viommu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use iommu::addr::{Gpa, Hpa, Iova, PAGE_SIZE, Span};
+#[cfg(test)]
+use iommu::addr::Hpa;
+use iommu::addr::{Gpa, Iova, Span};
 use iommu::fault::Fault;
-use iommu::guest::vsmmu::{Behind, ObjectSlice};
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
-use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
+use iommu::object::driver::{Access, DeviceInfo, Driver, Memory, UserData};
 use iommu::object::{
     Context, Delivery, Device, Error, HwptPaging, Ioas, Item, Record, Vdevice, Viommu,
 };
 use iommu::physical::PriRequest;
-use iommu::smmuv3::slice;
 
 /// Objects of one partition at most.
 const OBJECTS: u32 = 1024;
+/// What a slice is called where there are some beside those of guests' own IOMMUs.
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+const SLICE: Option<u32> = Some(iommu::smmuv3::slice::VIOMMU);
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+const SLICE: Option<u32> = None;
 /// Records that wait for us at most; they are taken whenever there may be some.
 const RECORDS: u32 = 64;
 
@@ -48,9 +57,13 @@ pub struct Master {
 
 /// One device at one IOMMU.
 struct Bound {
+    #[cfg_attr(
+        all(target_os = "none", target_arch = "x86_64"),
+        expect(dead_code, reason = "guests see no IOMMU there yet")
+    )]
     iommu: IommuIndex,
     device: Arc<Device>,
-    /// A guest's SMMU says what it goes through.
+    /// A guest's IOMMU says what it goes through.
     behind_guests: bool,
     /// What its guest calls it in its slice, if it has one.
     _name: Option<Vdevice>,
@@ -63,48 +76,47 @@ pub struct Dma {
     /// By slot.
     senders: Vec<Sender>,
     /// What the guest sees of the slices, if it sees any; each has its slice to itself.
+    #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
     viommus: Vec<viommu::Viommu>,
     /// By IOMMU.
     pub slices: Vec<Slice>,
     /// There where a device is.
     table: Option<HwptPaging>,
-    _space: Ioas,
+    #[cfg_attr(
+        all(target_os = "none", target_arch = "x86_64"),
+        expect(dead_code, reason = "guests see no IOMMU there yet")
+    )]
+    space: Ioas,
     context: Context,
 }
 
 impl Dma {
-    /// Takes `masters`, by slot, all of them refused; the guest sees SMMUs before those that it has a name for if there is
-    /// memory for a `viommu`. They will reach `windows` of `ram` and the page that messages are
-    /// written to. What a failure has left is undone.
+    /// Takes `masters`, by slot, all of them refused. They will reach `windows` of `memory`, each from an offset of it on, and
+    /// what messages are written to. With `behind_guests`, what those go through that the guest has a name for is said by
+    /// IOMMUs that it sees. What a failure has left is undone.
     ///
     /// # Errors
     /// Those of the objects.
     pub fn new(
         gate: &Gate,
-        ram: &GuestRam,
-        windows: &[Span<Gpa>],
+        memory: &Arc<dyn Memory>,
+        windows: &[(Span<Gpa>, u64)],
         masters: &[Master],
-        viommu: Option<&Arc<Host>>,
+        behind_guests: bool,
     ) -> Result<Self, Error> {
         let context = Context::new(OBJECTS, RECORDS)?;
         let space = context.ioas()?;
-        for window in windows {
-            let offset = window.base - ram.guest().base;
+        for (window, offset) in windows {
             let access = Access::READ | Access::WRITE;
             space.map(
                 Iova(window.base.0),
-                ram.memory(),
-                offset,
+                Arc::clone(memory),
+                *offset,
                 window.len,
                 access,
             )?;
         }
-        if let Some(its) = &gate.its {
-            // The page with GITS_TRANSLATER and nothing else (IHI 0069, 12.18): the control frame is no device's.
-            let page = Iova(guest_map::ITS_TRANSLATION.base.0);
-            space.set_message_window(page, page + (PAGE_SIZE - 1))?;
-            space.doorbell(Hpa(its.translater()))?;
-        }
+        messages::let_through(gate, &space)?;
         let iommus = iommus(masters);
         // One whose walks do not snoop has its tables cleaned, which does for the others.
         let unit = |iommu: &IommuIndex| &gate.unit(*iommu).iommu;
@@ -118,14 +130,14 @@ impl Dma {
         let mut slices = Vec::new();
         if let Some(table) = &table {
             for iommu in &iommus {
-                // A guest's SMMU has a slice of its own.
-                let made = match viommu {
-                    Some(_) => None,
-                    None => unless_unsupported(table.viommu(
+                // A guest's IOMMU has a slice of its own.
+                let made = match (behind_guests, SLICE) {
+                    (false, Some(kind)) => unless_unsupported(table.viommu(
                         &driver(unit(iommu)),
-                        slice::VIOMMU,
+                        kind,
                         UserData::default(),
                     ))?,
+                    _ => None,
                 };
                 slices.push(Slice {
                     iommu: *iommu,
@@ -135,44 +147,15 @@ impl Dma {
         }
         let bound = masters
             .iter()
-            .map(|master| bind(&context, gate, &slices, master, viommu.is_some()));
-        let bound: Vec<Vec<Bound>> = bound.try_gather()?;
-        let mut viommus = Vec::new();
-        if let (Some(host), Some(table)) = (viommu, &table) {
-            for iommu in &iommus {
-                let offer = viommu::offer(unit(iommu));
-                let requests = viommu::requests(&offer);
-                let driver = driver(unit(iommu));
-                let mut slice =
-                    ObjectSlice::new(&context, table, &driver, viommu::EVENTS, requests)?;
-                let mut behind = Vec::new();
-                for (master, bounds) in masters.iter().zip(&bound) {
-                    let bounds = bounds.iter().filter(|bound| bound.iommu == *iommu);
-                    for (bound, virt) in bounds.zip(master.virt) {
-                        slice.add(Arc::clone(&bound.device), virt.0)?;
-                        behind.push(Behind {
-                            stream: virt,
-                            ats: false,
-                        });
-                    }
-                }
-                if !behind.is_empty() {
-                    let size = ram.guest().len;
-                    let setup =
-                        viommu::setup(&space, host, unit(iommu), viommus.len(), offer, size)?;
-                    let smmu = VirtSmmu::new(Arc::clone(host), setup, slice, &behind);
-                    let smmu = smmu.map_err(viommu::refused)?;
-                    viommus.push(viommu::Viommu::new(*iommu, smmu, requests > 0));
-                }
-            }
-        }
+            .map(|master| bind(&context, gate, &slices, master, behind_guests));
         Ok(Self {
-            masters: bound,
-            viommus,
+            masters: bound.try_gather()?,
+            #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+            viommus: Vec::new(),
             senders: masters.iter().map(|master| master.sender).gather(),
             slices,
             table,
-            _space: space,
+            space,
             context,
         })
     }
@@ -221,7 +204,7 @@ impl Dma {
             // It may have been silenced since it was closed.
             bound.device.detach(0)?;
             if bound.behind_guests {
-                // `start` is when the guest's SMMUs let it through.
+                // `start` is when the guest's IOMMUs let it through.
                 return Ok(());
             }
             bound.device.attach(0, table).map(drop)
@@ -235,29 +218,6 @@ impl Dma {
     /// How many objects there are.
     pub fn objects(&self) -> usize {
         self.context.objects()
-    }
-
-    /// The SMMUs that the guest sees.
-    pub fn viommus(&self) -> &[viommu::Viommu] {
-        &self.viommus
-    }
-
-    /// How many events wait for the guest's SMMUs.
-    pub fn waiting_events(&self) -> u64 {
-        self.viommus.iter().map(|viommu| viommu.counters().1).sum()
-    }
-
-    /// With all devices open: the guest's SMMUs are out of reset.
-    pub fn start(&self, ram: &GuestRam) {
-        self.viommus.iter().for_each(|viommu| viommu.start(ram));
-    }
-
-    /// The guest's SMMUs stop. All devices are closed next.
-    ///
-    /// # Panics
-    /// DMA cannot be stopped.
-    pub fn stop(&self) {
-        self.viommus.iter().for_each(viommu::Viommu::stop);
     }
 
     /// Refuses the DMA of the device of `slot`, and records what it tries. With the last device nothing of the
@@ -354,11 +314,10 @@ fn bind(
             group: master.group,
             pasid_bits: 0,
             ats: false,
-            reserved: &[],
+            reserved: messages::RESERVED,
             // Or its guest knows that it does not, from its device tree.
             coherent: true,
-            // The ITS tells senders apart by their DeviceID; without one there is no doorbell.
-            isolated_messages: true,
+            isolated_messages: messages::are_isolated(gate, iommu),
             shares_page_requests: false,
         })?;
         let slice = slices.iter().find(|slice| slice.iommu == iommu);

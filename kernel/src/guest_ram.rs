@@ -1,0 +1,117 @@
+//! The RAM of a partition, as its files are put there and its queues are read.
+
+use crate::guest_map;
+use crate::irq;
+use crate::machine::Ram;
+use alloc::sync::Arc;
+use arch::memory::Frames;
+use core::sync::atomic::{AtomicBool, Ordering};
+use iommu::addr::{Gpa, Hpa, Span};
+use iommu::hal::{GuestMemory, GuestMemoryError};
+use iommu::object::driver::Memory;
+
+/// Bytes of memory that are cleared or copied in one go, in far less than a millisecond.
+const PIECE: usize = 256 << 10;
+
+/// A partition's RAM: one piece of host memory at [`guest_map::RAM`]. Clearing and filling all of it takes long: interrupts
+/// are served meanwhile, and no lock may be held.
+#[derive(Debug)]
+pub struct GuestRam {
+    /// Whatever lets devices at it holds it too.
+    memory: Arc<Ram>,
+    /// Neither we nor a guest has written to it yet, and frames are handed out zeroed.
+    untouched: AtomicBool,
+}
+
+impl GuestRam {
+    /// All of `frames` as RAM. Nobody has written to them.
+    pub fn new(frames: Frames) -> Self {
+        Self {
+            memory: Arc::new(Ram(frames)),
+            untouched: AtomicBool::new(true),
+        }
+    }
+
+    /// Where the guest sees it.
+    pub fn guest(&self) -> Span<Gpa> {
+        Span {
+            base: guest_map::RAM,
+            len: self.memory.0.len(),
+        }
+    }
+
+    /// Where it is.
+    pub fn host(&self) -> Hpa {
+        Hpa(self.memory.0.base())
+    }
+
+    /// What devices are let at: free only when none can reach it any more.
+    pub fn memory(&self) -> Arc<dyn Memory> {
+        Arc::clone(&self.memory) as Arc<dyn Memory>
+    }
+
+    /// Zeroes all of it, unless it still is.
+    pub fn clear(&self) {
+        if !self.untouched.swap(false, Ordering::AcqRel) {
+            self.in_pieces(|at, len| self.memory.0.zero(at, len));
+        }
+    }
+
+    /// All of it may be code, and may be read with caches off: makes it visible to both.
+    pub fn publish(&self) {
+        self.in_pieces(|at, len| self.memory.0.clean_invalidate(at, len));
+        // What is clean already; once, as it is for all instruction caches.
+        self.memory.0.sync_icache(0, 1);
+    }
+
+    fn in_pieces(&self, action: impl Fn(usize, usize)) {
+        let end = self.memory.0.len() as usize;
+        for at in (0..end).step_by(PIECE) {
+            action(at, PIECE.min(end - at));
+            irq::serve_meanwhile();
+        }
+    }
+
+    /// Copies a file in.
+    pub fn fill(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let mut to = at.0;
+        for piece in bytes.chunks(PIECE) {
+            self.write(Gpa(to), piece)?;
+            to += piece.len() as u64;
+            irq::serve_meanwhile();
+        }
+        Ok(())
+    }
+
+    fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
+        let inside = at.0.checked_sub(guest_map::RAM.0).filter(|&offset| {
+            offset
+                .checked_add(len as u64)
+                .is_some_and(|end| end <= self.memory.0.len())
+        });
+        inside
+            .map(|offset| offset as usize)
+            .ok_or(GuestMemoryError(at))
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, bytes.len())?;
+        self.memory.0.read_bytes(offset, bytes);
+        Ok(())
+    }
+
+    fn read_words(&self, at: Gpa, words: &mut [u64]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, size_of_val(words))?;
+        self.memory.0.read_words(offset, words);
+        Ok(())
+    }
+
+    fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
+        let offset = self.offset(at, bytes.len())?;
+        self.untouched.store(false, Ordering::Relaxed);
+        self.memory.0.write_bytes(offset, bytes);
+        Ok(())
+    }
+}

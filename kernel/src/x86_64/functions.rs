@@ -1,0 +1,294 @@
+//! The functions of a partition: how they come to it, where its guest finds them, and what becomes of their faults.
+
+use super::irq::{self, KICK};
+use super::partition::{Materials, Partition};
+use super::system::System;
+use crate::boot_info::Dmar;
+use crate::config::{self, FaultAction, OnFault};
+use crate::devices::Devices;
+use crate::dma::Dma;
+use crate::functions;
+use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
+use crate::lock::Mutex;
+use crate::machine::Ram;
+use crate::monitor::Sender;
+use crate::pci::{Function, FunctionInfo, Topology};
+use crate::say;
+use crate::vdev::vpci::ports::{ConfigPorts, Target};
+use crate::vdev::vpci::{Effect, MapBar, Placement, PlacementError, VirtualPci};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arch::x86_64::apic;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use iommu::addr::{Gpa, Span};
+use iommu::id::IommuIndex;
+use iommu::object;
+use iommu::object::driver::Memory;
+
+/// See the module's description.
+pub struct Functions {
+    /// What is the same on every machine.
+    pub devices: Devices,
+    /// The ports that lead to their configuration space.
+    ports: Mutex<ConfigPorts>,
+}
+
+/// Why a partition cannot have its functions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// One of them is not there, or its guest has no place for it.
+    Absent,
+    /// No unit translates its DMA.
+    NoUnit(Function),
+    /// Firmware goes on using memory by it (RMRR), where the guest has its own.
+    ReservedMemory(Function),
+    /// They make no bus.
+    Bus(PlacementError),
+    /// What their DMA goes through cannot be made.
+    Objects(object::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("a function is not there, or has no place in the guest"),
+            Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
+            Self::ReservedMemory(function) => write!(
+                f,
+                "{function}: firmware has it use memory (RMRR) at addresses that are the guest's"
+            ),
+            Self::Bus(error) => error.fmt(f),
+            Self::Objects(error) => write!(f, "dma: {error}"),
+        }
+    }
+}
+
+impl Functions {
+    /// Those that `config` names, whose DMA is to reach `memory`, which the guest has at `spans`, one after the other. All
+    /// are silent, and refused DMA.
+    ///
+    /// # Errors
+    /// See [`Error`]. What a failure has left is undone.
+    pub fn new(
+        config: &config::Partition,
+        materials: &Materials<'_>,
+        memory: &Arc<Ram>,
+        spans: &[Span<Gpa>],
+    ) -> Result<Self, Error> {
+        let gate = materials.gate;
+        let functions = functions::owned(config, gate).ok_or(Error::Absent)?;
+        let mut placements = Vec::new();
+        let mut owned = Vec::new();
+        for (function, guest) in functions {
+            let info = &gate.topology.functions[function.info];
+            if !info.is_behind_smmu() {
+                return Err(Error::NoUnit(info.address));
+            }
+            if is_used_by_firmware(&materials.info.dmar, &gate.topology, info) {
+                return Err(Error::ReservedMemory(info.address));
+            }
+            placements.push(Placement {
+                guest,
+                info,
+                // Where pins arrive is in AML, which is not read.
+                intx: false,
+            });
+            owned.push(function);
+        }
+        let bus = VirtualPci::new(PCI_WINDOW, &placements).map_err(Error::Bus)?;
+        let masters = functions::masters(&owned, gate);
+        let memory = Arc::clone(memory) as Arc<dyn Memory>;
+        let windows = windows(config, spans);
+        let dma = Dma::new(gate, &memory, &windows, &masters, false).map_err(Error::Objects)?;
+        Ok(Self {
+            devices: Devices::new(owned, bus, dma, (Vec::new(), Vec::new())),
+            ports: Mutex::new(ConfigPorts::default()),
+        })
+    }
+}
+
+/// What of its RAM the partition's functions reach, and where that is in its memory.
+fn windows(config: &config::Partition, spans: &[Span<Gpa>]) -> Vec<(Span<Gpa>, u64)> {
+    let mut all = Vec::new();
+    let mut offset = 0;
+    for span in spans {
+        if config.dma_windows.is_empty() {
+            all.push((*span, offset));
+        }
+        for window in &config.dma_windows {
+            let window = Span {
+                base: Gpa(window.base.get()),
+                len: window.size.get(),
+            };
+            if span.covers(&window) {
+                all.push((window, offset + (window.base - span.base)));
+            }
+        }
+        offset += span.len;
+    }
+    all
+}
+
+/// Whether an RMRR (VT-d, 8.4) names the function.
+fn is_used_by_firmware(dmar: &Dmar, topology: &Topology, info: &FunctionInfo) -> bool {
+    let requester = info.address.bdf.requester_id();
+    let mut reserved = dmar.reserved.iter();
+    reserved.any(|region| {
+        region.segment == info.address.segment
+            && region.scopes.iter().any(|scope| {
+                scope.requester(|bridge| Some(topology.buses_of(region.segment, bridge)?.secondary))
+                    == Some(requester)
+            })
+    })
+}
+
+impl Partition {
+    /// What the DMA of its functions goes through.
+    pub fn dma(&self) -> &Dma {
+        &self.functions.devices.dma
+    }
+
+    /// Its functions.
+    pub fn assigned(&self) -> &Devices {
+        &self.functions.devices
+    }
+
+    /// Whether it has the function with this record.
+    pub fn owns(&self, info: usize) -> bool {
+        self.assigned().owned.iter().any(|owned| owned.info == info)
+    }
+
+    /// Accesses so far that mean nothing.
+    pub fn misuse(&self) -> u64 {
+        let devices = self.devices.lock();
+        devices.misuse + devices.interrupts.misuse()
+    }
+
+    /// It sees no VT-d unit.
+    pub fn summarize_viommus(&self) {}
+
+    /// It sees no VT-d unit that could have news.
+    pub fn notify_viommus(&self, _: &System, _: IommuIndex) {}
+
+    /// Its functions become its own, before it runs.
+    pub fn open(&self, system: &'static System) {
+        self.assigned().open(system, self.name());
+        // What they tried while nobody owned them is no fault of this life.
+        self.settle_faults(system);
+        self.faults.store(0, Ordering::Relaxed);
+    }
+
+    /// Its functions are taken back. It does not run any more.
+    pub fn close(&self, system: &'static System) {
+        self.assigned().close(&system.gate, self.name());
+        self.settle_faults(system);
+        self.remap_bars();
+    }
+
+    /// Takes the faults that IOMMUs have recorded of its functions so far.
+    fn settle_faults(&self, system: &'static System) {
+        for slice in &self.dma().slices {
+            system.gate.serve_all_faults(system, slice.iommu);
+        }
+        system.gate.take_records(system, self);
+    }
+
+    /// A fault of one of its functions: the configured policy, once the threshold is reached.
+    pub fn fault(&self, _: &System, sender: Sender) {
+        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
+        let OnFault { action, threshold } = self.config.on_fault;
+        if action != FaultAction::Log
+            && faults >= u64::from(threshold)
+            && self.assigned().cut_off(sender)
+        {
+            say!("{}: {sender} is cut off after {faults} faults", self.name());
+        }
+    }
+
+    /// A storm of faults of one of its functions, whatever the policy is: handling them is at the cost of others.
+    pub fn storm(&self, sender: Sender) {
+        if self.assigned().cut_off(sender) {
+            say!("{}: {sender} is cut off: a storm of faults", self.name());
+        }
+    }
+
+    /// IN from one of the ports of configuration space; `None` for another port.
+    pub fn read_config_port(&self, system: &System, port: u16, size: u8) -> Option<u32> {
+        let (target, address) = {
+            let ports = self.functions.ports.lock();
+            (ports.target(port, size)?, ports.read())
+        };
+        Some(match target {
+            Target::Address => address,
+            Target::Ecam(offset) => self.assigned().read(&system.gate, offset, size) as u32,
+            Target::Nowhere => u32::MAX,
+        })
+    }
+
+    /// OUT to one of them; whether it is one.
+    pub fn write_config_port(&self, system: &System, port: u16, size: u8, value: u32) -> bool {
+        let target = {
+            let mut ports = self.functions.ports.lock();
+            let target = ports.target(port, size);
+            if target == Some(Target::Address) {
+                ports.write(value);
+            }
+            target
+        };
+        if let Some(Target::Ecam(offset)) = target {
+            self.write_config(system, offset, size, value.into());
+        }
+        target.is_some()
+    }
+
+    /// A load of the guest; `None` if nothing of its functions is there.
+    pub fn read_function(&self, system: &System, at: Gpa, size: u8) -> Option<u64> {
+        let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len)?;
+        Some(self.assigned().read(&system.gate, offset, size))
+    }
+
+    /// A store of the guest; whether something of its functions is there.
+    pub fn write_function(&self, system: &System, at: Gpa, size: u8, value: u64) -> bool {
+        let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len);
+        if let Some(offset) = offset {
+            self.write_config(system, offset, size, value);
+        }
+        offset.is_some()
+    }
+
+    fn write_config(&self, system: &System, offset: u64, size: u8, value: u64) {
+        let effect = self.assigned().write(&system.gate, offset, size, value);
+        self.remap_bars();
+        if let Effect::Reset(slot) = effect {
+            self.assigned().reset_by_guest(system, self.name(), slot);
+        }
+    }
+
+    /// Moves BARs to where the guest has put them.
+    fn remap_bars(&self) {
+        // Taken before each move is, so that vCPUs which move one BAR at the same time do so one after the other.
+        let mut nested = self.nested.lock();
+        while let Some(MapBar { from, to, host, .. }) = self.assigned().next_remap() {
+            let len = host.len;
+            if let Some(base) = from {
+                nested.unmap(Span { base, len }, || self.forget());
+            }
+            if let Some(base) = to
+                && let Err(error) = nested.map(Span { base, len }, host.base)
+            {
+                // The window is empty but for BARs, which do not overlap: only memory can be short.
+                say!("{}: no BAR at {base}: {error}", self.name());
+            }
+        }
+    }
+
+    /// Waits until no CPU has anything of its nested tables from before.
+    fn forget(&self) {
+        let change = self.tables.changed();
+        while !self.tables.is_forgotten(change) {
+            apic::interrupt(self.apic_id, KICK);
+            irq::serve_meanwhile();
+        }
+    }
+}

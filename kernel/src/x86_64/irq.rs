@@ -1,0 +1,40 @@
+//! Physical interrupts. Each CPU's local APIC has the vectors to itself: its timer, the IOMMUs' faults, and the messages of
+//! functions that a partition owns.
+
+use super::system::SYSTEM;
+use arch::x86_64::apic;
+
+/// An IOMMU has recorded faults, or an error of its own.
+pub const FAULT: u8 = 0xf0;
+/// Makes a vCPU leave its guest.
+pub const KICK: u8 = 0xf1;
+/// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
+const BUDGET: usize = 16;
+
+/// Serves what is pending at this CPU. Its timer only makes a vCPU leave its guest.
+pub fn serve() {
+    arch::cpu::look_at_interrupts();
+    for _ in 0..BUDGET {
+        let Some(vector) = arch::cpu::take_interrupt() else {
+            return;
+        };
+        apic::end_of_interrupt();
+        let Some(system) = SYSTEM.get() else { continue };
+        if vector == FAULT {
+            system.gate.interrupt(system);
+        }
+    }
+}
+
+/// Serves what is pending while this CPU does something long. The caller holds no lock.
+pub fn serve_meanwhile() {
+    serve();
+}
+
+/// This CPU has no vCPU to run, but may have interrupts to serve.
+pub fn idle() -> ! {
+    loop {
+        arch::cpu::wait();
+        serve();
+    }
+}

@@ -1,0 +1,164 @@
+//! The VT-d units: from those that refuse everything by the boot's empty table to those that partitions' objects drive, and
+//! their interrupt.
+
+use super::irq::FAULT;
+use super::system::System;
+use crate::boot_info::BootInfo;
+use crate::gate::{Gate, Unit};
+use crate::lock::Mutex;
+use crate::machine::{Host, Iommu, Registers};
+use crate::say;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arch::mmio::{MmioError, MmioPool};
+use arch::x86_64::apic;
+use core::fmt;
+use core::sync::atomic::AtomicBool;
+use iommu::addr::{Hpa, Span};
+use iommu::id::IommuIndex;
+use iommu::physical::PhysicalIommu;
+use iommu::vtd::interrupt_remap::Destinations;
+use iommu::vtd::{Setup, StartError, Vtd};
+
+/// Why a unit, by its place in firmware's table, cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UnitError {
+    /// Its registers cannot be had.
+    Registers(usize, MmioError),
+    /// The driver's reason.
+    Start(usize, StartError),
+}
+
+impl fmt::Display for UnitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registers(unit, error) => write!(f, "vtd{unit}: registers: {error}"),
+            Self::Start(unit, error) => write!(f, "vtd{unit}: {error}"),
+        }
+    }
+}
+
+/// Every unit on, with every source refused and every interrupt blocked; faults are told to the CPU with this local APIC ID.
+///
+/// # Errors
+/// See [`UnitError`]. The units refuse all DMA then.
+pub fn start(
+    info: &BootInfo,
+    mmio: &mut MmioPool,
+    host: &Arc<Host>,
+    cpu: u32,
+) -> Result<Vec<Unit>, UnitError> {
+    let destinations = match apic::is_wide() {
+        true => Destinations::Wide,
+        false => Destinations::Narrow,
+    };
+    let setup = Setup {
+        address_bits: info.dmar.address_bits,
+        interrupts: info.dmar.interrupt_remapping.then_some(destinations),
+        scalable: None,
+    };
+    if !info.dmar.vtds.is_empty() && setup.interrupts.is_none() {
+        say!("firmware rules interrupt remapping out: no function can be assigned");
+    }
+    let mut units = Vec::new();
+    for (number, described) in info.dmar.vtds.iter().enumerate() {
+        let index = IommuIndex(number as u8);
+        let registers = mmio
+            .take(described.registers.base.0, described.registers.len)
+            .map_err(|error| UnitError::Registers(number, error))?;
+        let unit = Vtd::start(index, Registers(registers), Arc::clone(host), setup);
+        let mut unit = unit.map_err(|error| UnitError::Start(number, error))?;
+        report(number, &unit);
+        unit.set_fault_message(Some(message(cpu, FAULT)));
+        let features = unit.features();
+        let bits = features.input_bits.min(48);
+        let iommu = Iommu::new(index, unit, Arc::clone(host), bits);
+        units.push(Unit {
+            phandle: number as u32,
+            iommu: Arc::new(iommu.with_second_stages_of_vtd(features.largest)),
+            serving: Mutex::new(()),
+            failed: AtomicBool::new(false),
+        });
+    }
+    Ok(units)
+}
+
+/// The message that is `vector` at the CPU with local APIC ID `cpu`, not remapped: address and data (VT-d, 5.1.3 and 11.4,
+/// FEADDR and FEUADDR).
+fn message(cpu: u32, vector: u8) -> (u64, u32) {
+    let (high, low) = (u64::from(cpu & !0xff), u64::from(cpu & 0xff));
+    (high << 32 | 0xfee0_0000 | low << 12, vector.into())
+}
+
+/// Where the unit's memory is.
+fn report(number: usize, unit: &Vtd<Host, Registers>) {
+    let layout = unit.layout();
+    let place = |span: Option<Span<Hpa>>| {
+        let Span { base, len } = span.unwrap_or(Span {
+            base: Hpa(0),
+            len: 0,
+        });
+        (base, len)
+    };
+    let (queue, interrupts) = (place(layout.queue), place(layout.interrupts));
+    let (features, caps) = (unit.features(), unit.caps());
+    say!(
+        "vtd{number}: {} mode, root table {}+{:#x}, invalidation queue {}+{:#x}, interrupt table {}+{:#x}; \
+         {} bits of address, {}-bit domains{}",
+        match unit.is_scalable() {
+            true => "scalable",
+            false => "legacy",
+        },
+        layout.root.base,
+        layout.root.len,
+        queue.0,
+        queue.1,
+        interrupts.0,
+        interrupts.1,
+        features.input_bits,
+        caps.cache_tag_bits,
+        match caps.coherent {
+            true => ", coherent",
+            false => ", cleaned by hand",
+        }
+    );
+}
+
+impl Unit {
+    /// What it was told so far.
+    pub fn summarize(&self, index: usize) {
+        let counts = self.iommu.physical().lock().counters();
+        say!(
+            "sent to vtd{index}: {} descriptors, {} waits, {} refused; {} records read; {} bytes of tables",
+            counts.descriptors,
+            counts.waits,
+            counts.refusals,
+            counts.records,
+            counts.table_bytes
+        );
+    }
+}
+
+impl Gate {
+    /// Some unit has something to say: which one, is in their registers.
+    pub fn interrupt(&self, system: &'static System) {
+        for (number, unit) in self.units.iter().enumerate() {
+            let iommu = IommuIndex(number as u8);
+            let errors = unit.iommu.physical().lock().serve_errors();
+            match errors {
+                Ok(errors) if errors.command || errors.stopped => {
+                    say!("vtd{number}: errors {:#x}", errors.raw);
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    say!("vtd{number}: {error}");
+                    self.check(iommu);
+                }
+            }
+            if self.serve_faults(system, iommu) {
+                // It says nothing more before all that it has recorded is read (7.3): nothing but this brings us back.
+                apic::interrupt(arch::cpu::id(), FAULT);
+            }
+        }
+    }
+}
