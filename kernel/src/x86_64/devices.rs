@@ -15,6 +15,9 @@ use iommu::addr::{Gpa, Span};
 const VCPU: usize = 0;
 /// The UART's registers.
 const UART_PORTS: u16 = 8;
+/// A counter of the PIT, which is not there. Before Linux knows that, it waits for this one to change: for 100,000 reads if it
+/// is all ones (`quick_pit_calibrate`).
+const PIT_COUNTER_2: u16 = 0x42;
 /// `IA32_TIME_STAMP_COUNTER` and `IA32_TSC_AUX`.
 const TSC: u32 = 0x10;
 const TSC_AUX: u32 = 0xc000_0103;
@@ -97,6 +100,9 @@ impl Devices {
             let line = self.uart.line();
             self.set_uart_line(line);
             return value;
+        }
+        if port == PIT_COUNTER_2 {
+            return 0;
         }
         let since_start = clock::ns(self.now());
         vpower::read(port, size, since_start).unwrap_or_else(|| {

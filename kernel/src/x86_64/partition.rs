@@ -6,6 +6,7 @@ use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress};
 use crate::gate::Gate;
+use crate::guest_acpi::x86_64 as guest_acpi;
 use crate::guest_map::x86_64::{HIGH_RAM, LOW_RAM_END};
 use crate::host::Host;
 use crate::lock::Mutex;
@@ -14,10 +15,11 @@ use crate::pc_boot::{self, Refused, Start};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arch::clock;
 use arch::memory::FramePool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
-use core::fmt;
+use core::fmt::{self, Write};
 use core::sync::atomic::AtomicU64;
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::table::{
@@ -244,13 +246,19 @@ impl Partition {
 
     /// Puts its files into its memory, and makes its vCPU, as they say that it starts. On the CPU that runs it.
     pub fn load(&self, technology: &Technology) -> Result<Vcpu, Refused> {
+        let acpi = guest_acpi::build(&guest_acpi::Guest {
+            vcpus: 1,
+            pcie: !self.config.devices.is_empty(),
+            vtd: None,
+        });
+        let command_line = self.command_line();
         let plan = pc_boot::plan(
             self.kernel,
             &pc_boot::Guest {
                 memory: &self.spans,
-                command_line: self.config.cmdline.as_deref().unwrap_or_default(),
+                command_line: &command_line,
                 initrd: self.initrd,
-                acpi: &[],
+                acpi: &acpi,
             },
         )?;
         for part in &plan.parts {
@@ -281,6 +289,19 @@ impl Partition {
         let mut vcpu = vcpu.ok_or(Refused::Memory)?;
         vcpu.reset(&state, registers);
         Ok(vcpu)
+    }
+
+    /// What its kernel is told. Linux takes the rate of the TSC from CPUID on Intel's CPUs only, and by the ACPI timer only where
+    /// a read of that takes less than 50 us (`tsc_read_refs`): so it is told, before what the integrator says.
+    fn command_line(&self) -> String {
+        let given = self.config.cmdline.as_deref().unwrap_or_default();
+        let mut line = String::new();
+        if self.config.kernel.is_some() {
+            // A string takes everything.
+            let _ = write!(line, "tsc_early_khz={} ", clock::frequency() / 1000);
+        }
+        line.push_str(given);
+        line
     }
 
     /// Copies `bytes` out of its RAM, if all of it is in one piece of that.

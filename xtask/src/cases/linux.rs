@@ -38,7 +38,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(150);
 
 /// What every script starts with: `key K V` answers the case, `await CONDITION` looks again and again, for a minute, until
 /// it holds, `functions` answers with what is on the bus.
-const TOOLS: &str = "\
+pub const TOOLS: &str = "\
 key() { echo \"$1=$2;\"; }
 await() { tries=0; while ! eval \"$1\" && [ $tries -lt 600 ]; do sleep 0.1; tries=$((tries + 1)); done; }
 sum() { sha256sum | cut -d' ' -f1; }

@@ -1,5 +1,7 @@
 //! The hypervisor on x86_64.
 
+mod linux;
+
 use super::{Case, Context, case};
 use crate::arch::Arch;
 use crate::bochs;
@@ -17,6 +19,7 @@ pub const CASES: &[Case] = &[
     case("x86::describes_a_full_stack", describes_a_full_stack),
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
+    case("x86::linux_boots", linux::boots),
     Case {
         name: "x86::enters_a_guest_by_vmx",
         long: true,
