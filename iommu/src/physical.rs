@@ -305,6 +305,16 @@ pub trait Invalidate: Send + Sync {
     /// # Errors
     /// [`Incomplete`].
     fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete>;
+    /// One device more may be given a first stage of a guest's: what that takes is set aside, so that
+    /// [`PhysicalIommu::attach`] needs no memory for it.
+    ///
+    /// # Errors
+    /// [`IommuError::OutOfMemory`].
+    fn expect_nested(&self) -> Result<(), IommuError> {
+        Ok(())
+    }
+    /// Undoes one [`expect_nested`](Self::expect_nested).
+    fn expect_no_more(&self) {}
     /// The short way, if there is one.
     fn native(&self) -> Option<&dyn Native> {
         None

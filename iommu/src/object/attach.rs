@@ -298,13 +298,17 @@ impl Inner {
         if old == Some(hwpt) {
             return Ok(());
         }
-        let moved = room::copy(attachment.map_or(&[device][..], |it| &it.devices))?;
+        // In place of another, the whole group goes along.
+        let count = attachment.map_or(1, |it| it.devices.len());
         let facts = self.facts(hwpt)?;
         self.check_pasid(index, pasid, &facts)?;
-        for device in &moved {
-            self.check_fit(*device, hwpt, &facts)?;
+        for n in 0..count {
+            self.check_fit(self.moved(index, pasid, n, old, device), hwpt, &facts)?;
         }
-        self.make_room(index, pasid)?;
+        let new = match old {
+            None => self.make_room(index, pasid, device)?,
+            Some(_) => Vec::new(),
+        };
 
         let old_ioas = match old {
             Some(old) => Some(self.facts(old)?.ioas),
@@ -321,29 +325,69 @@ impl Inner {
         };
         let mut done = 0;
         let mut result = Ok(());
-        while done < moved.len() && result.is_ok() {
-            result = self.switch(moved[done], &way);
+        while done < count && result.is_ok() {
+            result = self.switch(self.moved(index, pasid, done, old, device), &way);
             done += usize::from(result.is_ok());
         }
         if let Err(error) = result {
-            for device in &moved[..done] {
-                self.switch_back(*device, &way);
+            for n in 0..done {
+                self.switch_back(self.moved(index, pasid, n, old, device), &way);
             }
             if !had_window && let Ok(space) = self.ids.ioas_mut(facts.ioas) {
                 space.drop_window();
             }
             return Err(error);
         }
-        self.commit(index, &way, moved);
+        match old {
+            Some(from) => {
+                for n in 0..count {
+                    self.ids.grab(hwpt);
+                    let device = self.moved(index, pasid, n, old, device);
+                    self.left(device, pasid, from, way.unreserve);
+                }
+                if let Some(attachment) = self.groups[index].at_mut(pasid) {
+                    attachment.hwpt = hwpt;
+                }
+            }
+            None => self.join(index, &way, device, new),
+        }
         Ok(())
     }
 
-    /// Room for one attachment and one device in it.
-    fn make_room(&mut self, group: usize, pasid: u32) -> Result<(), Error> {
+    /// The n-th device of a move: those that leave `old` together, or `device` alone.
+    fn moved(&self, group: usize, pasid: u32, n: usize, old: Option<u32>, device: u32) -> u32 {
+        let attachment = old.and_then(|_| self.groups[group].at(pasid));
+        let moved = attachment.and_then(|it| it.devices.get(n));
+        moved.copied().unwrap_or(device)
+    }
+
+    /// Records that a device is attached. Cannot fail: the room was made before.
+    fn join(&mut self, group: usize, way: &Move, device: u32, new: Vec<u32>) {
+        self.ids.grab(way.to);
+        self.ids.grab(device);
+        let group = &mut self.groups[group];
+        match group.at_mut(way.pasid) {
+            Some(attachment) => attachment.devices.push(device),
+            None => group.attachments.push(Attachment {
+                pasid: way.pasid,
+                hwpt: way.to,
+                devices: new,
+            }),
+        }
+    }
+
+    /// Room for one device more in an attachment; the devices of it, where there is none yet.
+    fn make_room(&mut self, group: usize, pasid: u32, device: u32) -> Result<Vec<u32>, Error> {
         let group = &mut self.groups[group];
         match group.at_mut(pasid) {
-            Some(attachment) => room::reserve(&mut attachment.devices, 1),
-            None => room::reserve(&mut group.attachments, 1),
+            Some(attachment) => {
+                room::reserve(&mut attachment.devices, 1)?;
+                Ok(Vec::new())
+            }
+            None => {
+                room::reserve(&mut group.attachments, 1)?;
+                room::copy(&[device])
+            }
         }
     }
 }

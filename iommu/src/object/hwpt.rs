@@ -166,7 +166,7 @@ pub(super) enum Parent {
     Paging(u32),
 }
 
-/// A guest's stage 1. A changed one is a new one.
+/// A guest's stage 1. It never changes while something is attached.
 #[derive(Debug)]
 pub(super) struct Nested {
     pub parent: Parent,
@@ -411,6 +411,21 @@ impl Inner {
                 invalidator: Some(invalidator),
             }))
         })
+    }
+
+    /// Another stage 1 in place of that of a table on a slice that nothing goes through: as if it was destroyed, and one
+    /// made anew under the same ID.
+    pub(super) fn nested_renew(&mut self, id: u32, stage_one: StageOne) -> Result<(), Error> {
+        let entry = self.ids.entry(id)?;
+        if entry.users != 1 + entry.handles {
+            return Err(Error::InUse(id));
+        }
+        let Parent::Viommu(viommu) = self.ids.nested(id)?.parent else {
+            return Err(Error::Unsupported(0));
+        };
+        self.ids.viommu_mut(viommu)?.ops.check_nested(&stage_one)?;
+        self.ids.nested_mut(id)?.stage_one = stage_one;
+        Ok(())
     }
 
     pub(super) fn nested_destroyed(&mut self, hwpt: Nested) {

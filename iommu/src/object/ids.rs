@@ -72,8 +72,8 @@ macro_rules! kinds {
         $(
             /// The object, if it is of this kind.
             pub(super) fn $get(&self, id: u32) -> Result<&$type, Error> {
-                match &self.entry(id)?.object {
-                    Object::$variant(object) => Ok(object),
+                match self.live_at(id) {
+                    Some(Entry { object: Object::$variant(object), .. }) => Ok(object),
                     _ => Err(Error::NoSuchObject(id)),
                 }
             }
@@ -81,8 +81,8 @@ macro_rules! kinds {
             /// The object, if it is of this kind.
             #[allow(dead_code, reason = "some kinds never change")]
             pub(super) fn $get_mut(&mut self, id: u32) -> Result<&mut $type, Error> {
-                match &mut self.entry_mut(id)?.object {
-                    Object::$variant(object) => Ok(object),
+                match self.live_at_mut(id) {
+                    Some(Entry { object: Object::$variant(object), .. }) => Ok(object),
                     _ => Err(Error::NoSuchObject(id)),
                 }
             }
@@ -157,20 +157,28 @@ impl Ids {
     }
 
     /// The live object of any kind.
-    #[inline(never)]
     pub(super) fn entry(&self, id: u32) -> Result<&Entry, Error> {
-        match self.slots.get((id as usize).wrapping_sub(1)) {
-            Some(Slot::Live(entry)) => Ok(entry),
-            _ => Err(Error::NoSuchObject(id)),
-        }
+        self.live_at(id).ok_or(Error::NoSuchObject(id))
     }
 
     /// The live object of any kind.
-    #[inline(never)]
     pub(super) fn entry_mut(&mut self, id: u32) -> Result<&mut Entry, Error> {
+        self.live_at_mut(id).ok_or(Error::NoSuchObject(id))
+    }
+
+    #[inline(never)]
+    fn live_at(&self, id: u32) -> Option<&Entry> {
+        match self.slots.get((id as usize).wrapping_sub(1)) {
+            Some(Slot::Live(entry)) => Some(entry),
+            _ => None,
+        }
+    }
+
+    #[inline(never)]
+    fn live_at_mut(&mut self, id: u32) -> Option<&mut Entry> {
         match self.slots.get_mut((id as usize).wrapping_sub(1)) {
-            Some(Slot::Live(entry)) => Ok(entry),
-            _ => Err(Error::NoSuchObject(id)),
+            Some(Slot::Live(entry)) => Some(entry),
+            _ => None,
         }
     }
 

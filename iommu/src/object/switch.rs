@@ -1,9 +1,7 @@
 //! Moving devices from one HWPT to another, in hardware first and in the record last.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-use super::attach::Attachment;
 use super::driver::{Driver, Requester, Target};
 use super::event::Record;
 use super::hwpt::Parent;
@@ -170,29 +168,8 @@ impl Inner {
         self.unreserve_for(device, way.pasid, way.reserve);
     }
 
-    /// Records what the hardware does already. Cannot fail: the room was made before.
-    pub(super) fn commit(&mut self, group: usize, way: &Move, moved: Vec<u32>) {
-        for device in &moved {
-            self.ids.grab(way.to);
-            match way.from {
-                Some(from) => self.left(*device, way.pasid, from, way.unreserve),
-                None => self.ids.grab(*device),
-            }
-        }
-        let group = &mut self.groups[group];
-        match group.at_mut(way.pasid) {
-            Some(attachment) if way.from.is_some() => attachment.hwpt = way.to,
-            Some(attachment) => attachment.devices.extend_from_slice(&moved),
-            None => group.attachments.push(Attachment {
-                pasid: way.pasid,
-                hwpt: way.to,
-                devices: moved,
-            }),
-        }
-    }
-
     /// A device has left a HWPT in hardware.
-    fn left(&mut self, device: u32, pasid: u32, hwpt: u32, unreserve: Option<u32>) {
+    pub(super) fn left(&mut self, device: u32, pasid: u32, hwpt: u32, unreserve: Option<u32>) {
         self.answer_left(device, pasid, hwpt);
         self.put_tag(device, hwpt);
         self.unreserve_for(device, pasid, unreserve);

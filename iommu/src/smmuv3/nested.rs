@@ -19,19 +19,45 @@ pub(super) struct NestedStreams {
     tags: Vec<CacheTag>,
     /// Streams that have one now.
     streams: Vec<(CacheTag, DeviceId)>,
+    /// Streams that may have one, and that there is room for in both.
+    expected: usize,
 }
 
 impl NestedStreams {
-    /// `device` is about to use a stage 1 under `tag`. Whether the tag is new here.
-    pub(super) fn add(&mut self, tag: CacheTag, device: DeviceId) -> Result<bool, IommuError> {
-        let space = self.tags.try_reserve(1).is_ok() && self.streams.try_reserve(1).is_ok();
-        if !space {
+    /// Makes room for one stream more, so that its first stage 1 takes no memory.
+    pub(super) fn expect(&mut self) -> Result<(), IommuError> {
+        let expected = self.expected + 1;
+        let room = self
+            .tags
+            .try_reserve(expected - self.tags.len().min(expected))
+            .is_ok()
+            && self
+                .streams
+                .try_reserve(expected - self.streams.len().min(expected))
+                .is_ok();
+        if !room {
             return Err(IommuError::OutOfMemory);
         }
-        if !self.streams.contains(&(tag, device)) {
+        self.expected = expected;
+        Ok(())
+    }
+
+    /// One stream less.
+    pub(super) fn expect_no_more(&mut self) {
+        self.expected = self.expected.saturating_sub(1);
+    }
+
+    /// `device` is about to use a stage 1 under `tag`. Whether the tag is new here.
+    pub(super) fn add(&mut self, tag: CacheTag, device: DeviceId) -> Result<bool, IommuError> {
+        let (known, new) = (self.streams.contains(&(tag, device)), !self.holds(tag));
+        let room = (known || self.streams.try_reserve(1).is_ok())
+            && (!new || self.tags.try_reserve(1).is_ok());
+        if !room {
+            return Err(IommuError::OutOfMemory);
+        }
+        if !known {
             self.streams.push((tag, device));
         }
-        let new = !self.holds(tag);
         if new {
             self.tags.push(tag);
         }

@@ -399,6 +399,14 @@ impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
         Self::submit(self, batch)
     }
 
+    fn expect_nested(&self) -> Result<(), IommuError> {
+        self.lock().nested.expect()
+    }
+
+    fn expect_no_more(&self) {
+        self.lock().nested.expect_no_more();
+    }
+
     fn native(&self) -> Option<&dyn Native> {
         Some(self)
     }

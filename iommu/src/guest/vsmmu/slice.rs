@@ -45,8 +45,10 @@ pub const GROUP: usize = 64;
 struct Attached {
     device: Arc<Device>,
     _name: Vdevice,
-    /// The stage 1 of its own that it goes through.
-    stage_one: Option<HwptNested>,
+    /// Stages 1 of its own: one that it goes through, and one to take that one's place.
+    stage_ones: [HwptNested; 2],
+    /// Which of them was put in force last.
+    used: usize,
 }
 
 /// [`Slice`] by the objects.
@@ -106,10 +108,12 @@ impl ObjectSlice {
             .try_reserve(1)
             .map_err(|_| Error::OutOfMemory)?;
         let name = self.viommu.vdevice(&device, virt_id.into())?;
+        let stage_one = || self.viommu.nested(StageOne::Abort, self.requests.as_ref());
         self.devices.push(Attached {
             device,
             _name: name,
-            stage_one: None,
+            stage_ones: [stage_one()?, stage_one()?],
+            used: 0,
         });
         Ok(())
     }
@@ -143,35 +147,24 @@ fn put(device: &Device, to: &HwptNested) -> Result<(), Error> {
 
 impl Slice for ObjectSlice {
     fn attach(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error> {
-        let made = match stage_one {
-            StageOne::Refuse | StageOne::Abort | StageOne::Bypass => Ok(None),
-            StageOne::Translate(_) => self
-                .viommu
-                .nested(stage_one, self.requests.as_ref())
-                .map(Some),
-        };
         let at = &mut self.devices[device];
-        let result = made.and_then(|made| {
-            let to = match stage_one {
-                StageOne::Refuse => &self.refuse,
-                StageOne::Abort => &self.abort,
-                StageOne::Bypass => &self.bypass,
-                StageOne::Translate(_) => made.as_ref().unwrap_or(&self.abort),
-            };
-            put(&at.device, to)?;
-            // The old one goes when nothing uses it any more.
-            at.stage_one = made;
-            Ok(())
-        });
-        if let Err(error) = result {
-            // What was in force may be what the guest has just taken away.
-            if stage_one != StageOne::Abort && put(&at.device, &self.abort).is_err() {
-                at.device.detach(0)?;
+        let result = match stage_one {
+            StageOne::Refuse => put(&at.device, &self.refuse),
+            StageOne::Abort => put(&at.device, &self.abort),
+            StageOne::Bypass => put(&at.device, &self.bypass),
+            StageOne::Translate(_) => {
+                // The device does not go through this one, nor does another of its group.
+                at.used ^= 1;
+                let free = &at.stage_ones[at.used];
+                free.renew(stage_one).and_then(|()| put(&at.device, free))
             }
-            at.stage_one = None;
-            return Err(error);
+        };
+        // What was in force may be what the guest has just taken away.
+        if result.is_err() && stage_one != StageOne::Abort && put(&at.device, &self.abort).is_err()
+        {
+            at.device.detach(0)?;
         }
-        Ok(())
+        result
     }
 
     fn invalidate(&mut self, entries: &[Entry]) -> Progress {

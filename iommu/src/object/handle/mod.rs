@@ -105,7 +105,7 @@ handles! {
     Device;
     /// A table of ours, filled from an address space.
     HwptPaging;
-    /// A guest's stage 1 on a nest parent. A changed one is a new one.
+    /// A guest's stage 1 on a nest parent. A changed one is a new one, or [renewed](HwptNested::renew) while nothing uses it.
     HwptNested;
     /// A guest's translation and its memory in one table, filled by the IOMMU that the guest sees.
     HwptShadow;

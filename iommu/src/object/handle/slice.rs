@@ -144,6 +144,18 @@ impl HwptShadow {
     }
 }
 
+impl HwptNested {
+    /// Makes it another stage 1 on the same slice, in the memory that it has. Nothing goes through it: what something goes
+    /// through never changes under it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while something is attached to it; [`Error::IllegalStageOne`], [`Error::Unsupported`];
+    /// [`Error::NoSuchObject`]. It is what it was then.
+    pub fn renew(&self, stage_one: StageOne) -> Result<(), Error> {
+        self.0.with(|inner, id| inner.nested_renew(id, stage_one))
+    }
+}
+
 impl Veventq {
     /// Takes the oldest.
     pub fn pop(&self) -> Option<Item<Event>> {

@@ -1,7 +1,7 @@
 //! Slices: each row of VIOMMU_ALLOC, VDEVICE_ALLOC and HW_QUEUE_ALLOC, and access pins.
 
-use super::super::driver::{Access, HwptFlags, StageOne, UserData};
-use super::super::mock::{Mock, Pieces, QUEUES, SLICE};
+use super::super::driver::{Access, HwptFlags, StageOne, Target, UserData};
+use super::super::mock::{ILLEGAL, Mock, Pieces, QUEUES, SLICE, translate};
 use super::super::{Device, Errno, Error, HwptPaging, Ioas, Viommu};
 use super::{K4, RW, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
@@ -331,4 +331,32 @@ fn access_pins_give_the_pieces_in_order() {
     );
     drop(access);
     ioas.unmap_all().unwrap();
+}
+
+#[test]
+fn a_stage_1_that_nothing_goes_through_is_renewed_and_no_other() {
+    let slice = slice();
+    let _vdevice = slice.viommu.vdevice(&slice.device, 5).unwrap();
+    let used = slice.viommu.nested(TABLE, None).unwrap();
+    slice.device.attach(0, &used).unwrap();
+    let free = slice.viommu.nested(StageOne::Abort, None).unwrap();
+    let objects = slice.world.context.objects();
+    let other = translate(0x9000);
+    assert_eq!(errno(used.renew(other)), Errno::EBUSY);
+    assert_eq!(free.renew(other), Ok(()));
+    let illegal = free.renew(translate(ILLEGAL));
+    assert_eq!(illegal, Err(Error::IllegalStageOne), "and it is the other");
+    assert_eq!(slice.world.context.objects(), objects);
+    slice.device.replace(0, &free).unwrap();
+    assert_eq!(errno(free.renew(TABLE)), Errno::EBUSY);
+    let through = |wanted: StageOne| {
+        let state = slice.world.mock.state();
+        let target = state.attached.get(&(1, 0));
+        matches!(target, Some(Target::Nested { stage_one, .. }) if *stage_one == wanted)
+    };
+    assert!(through(other));
+    // What nothing goes through any more takes the place of that in turn.
+    assert_eq!(used.renew(StageOne::Bypass), Ok(()));
+    slice.device.replace(0, &used).unwrap();
+    assert!(through(StageOne::Bypass));
 }

@@ -188,7 +188,12 @@ impl ViommuDriver for Slice {
         if virt_id >> STREAM_BITS != 0 {
             return Err(Error::Invalid(virt_id));
         }
-        Ok(())
+        let room = self.invalidator.expect_nested();
+        room.map_err(|_| Error::OutOfMemory)
+    }
+
+    fn vdevice_gone(&mut self, _streams: &[DeviceId], _virt_id: u64) {
+        self.invalidator.expect_no_more();
     }
 
     fn has_events(&self, kind: u32) -> bool {
