@@ -317,12 +317,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     fn store(&mut self, at: Position, command: Command) {
-        let offset = at.index() * COMMAND_BYTES;
-        self.buffer.write64(offset, command.0[0]);
-        self.buffer.write64(offset + 8, command.0[1]);
-        if !self.coherent {
-            self.buffer.clean(offset, COMMAND_BYTES);
-        }
+        self.store_run(at.index(), &[command.0]);
     }
 
     /// Hands everything stored to the SMMU.

@@ -50,8 +50,8 @@ impl Update {
     /// From `old` to `new`.
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
-        let mut images = [*old, *old, *new];
-        let [filled, switched, _] = &mut images;
+        let mut images = [[0; WORDS]; STEPS];
+        let [filled, switched, last] = &mut images;
         // Words in which they differ in bits that both use.
         let mut critical = 0;
         for word in 0..WORDS {
@@ -61,6 +61,7 @@ impl Update {
             critical += u32::from(both);
             filled[word] = if both { old[word] } else { mixed };
             switched[word] = if both { new[word] } else { mixed };
+            last[word] = new[word];
         }
         let hitless = critical <= 1;
         if !hitless {

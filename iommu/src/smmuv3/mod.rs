@@ -31,7 +31,7 @@ use ats::DeviceCache;
 use command::Command;
 use command_queue::OPCODES;
 use entry::StreamTableEntry as Entry;
-use hitless::{ABORTED, INVALID, Kind, Update};
+use hitless::{ABORTED, INVALID, Kind, Update, Words};
 use own_contexts::OwnContexts;
 use record_queue::RecordQueue;
 use shared::Shared;
@@ -237,15 +237,21 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 
     /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
-    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `linked`: there is a new level 2 table.
+    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `old`: what is there, if that is known;
+    /// `linked`: there is a new level 2 table.
     fn update(
         &mut self,
         device: DeviceId,
+        old: Option<&Words>,
         update: &Update,
         mut linked: bool,
     ) -> Result<(), IommuError> {
         let mut told = false;
+        let mut last = old;
         for image in update.images() {
+            if last.replace(image) == Some(image) {
+                continue;
+            }
             if self.streams.store(&self.platform, device, image) {
                 self.forget_entry(device, !linked)?;
                 (linked, told) = (false, true);
@@ -305,10 +311,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
             _ => shut,
         };
-        let updated = self.update(device, &update, linked);
+        let updated = self.update(device, Some(&old), &update, linked);
         if updated.is_err() {
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
-            let _ = self.update(device, &shut, true);
+            let _ = self.update(device, None, &shut, true);
         }
         updated?;
         let mut result = ready.map(drop);
@@ -317,7 +323,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let forgotten = self.shared.forget_device(device, None);
             if has_ats && forgotten.is_err() {
                 let now = self.streams.read(device).unwrap_or_default();
-                self.update(device, &Update::close(&now, INVALID), true)?;
+                self.update(device, Some(&now), &Update::close(&now, INVALID), true)?;
                 result = forgotten;
             }
         }
