@@ -376,8 +376,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             }
             *budget = budget.saturating_sub(STREAM_COST);
             let (_, device) = self.names[rest.next];
-            self.configure(memory, device, effect);
-            rest.next += 1;
+            rest.next += usize::from(self.configure(memory, device, effect));
         }
         true
     }

@@ -41,13 +41,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 return;
             }
             *budget = budget.saturating_sub(STREAM_COST);
-            self.configure(memory, device, effect);
-            self.following = Some(device + 1);
+            if self.configure(memory, device, effect) {
+                self.following = Some(device + 1);
+            }
         }
     }
 
     /// What the guest wants of a stream now.
-    fn wanted(&mut self, memory: &dyn GuestMemory, device: usize) -> StageOne {
+    fn asked(&mut self, memory: &dyn GuestMemory, device: usize) -> StageOne {
         if !self.registers.translates() {
             return if self.registers.get(GBPA) & GBPA_ABORT != 0 {
                 StageOne::Abort
@@ -97,15 +98,36 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         record
     }
 
-    /// Puts what the guest wants of a stream in force, in place of what was; and has the hardware forget the contexts of
-    /// one that stays (§4.3.1).
+    /// One of the two steps of a stream's configuration: to read what the guest wants, or to put what was read in force.
+    /// Whether that was all.
     pub(super) fn configure(
         &mut self,
         memory: &dyn GuestMemory,
         device: usize,
         effect: &mut Effect,
-    ) {
-        let mut wanted = self.wanted(memory, device);
+    ) -> bool {
+        // Registers are read at once.
+        if self.wanted.is_none() {
+            self.wanted = self.look(memory, device, effect);
+            if self.registers.translates() {
+                return self.wanted.is_none();
+            }
+        }
+        if let Some(wanted) = self.wanted.take() {
+            self.enforce(device, wanted, effect);
+        }
+        true
+    }
+
+    /// Reads what the guest wants of a stream, and has the hardware forget the contexts of one that stays (§4.3.1). `None`
+    /// where there is no more to do.
+    fn look(
+        &mut self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        effect: &mut Effect,
+    ) -> Option<StageOne> {
+        let mut wanted = self.asked(memory, device);
         let stream = &mut self.streams[device];
         let was_translating = matches!(stream.current, Some(StageOne::Translate(_)));
         let mut forgotten = Ok(());
@@ -128,24 +150,32 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             }
         }
         self.counters.streams += 1;
-        let same = stream.current == Some(wanted);
-        let result = match forgotten {
-            Ok(()) if same => return,
-            Ok(()) => match self.put(device, wanted) {
-                // Legal by the ID registers, but not for this hardware.
-                Err(Error::IllegalStageOne) => self.put(device, StageOne::Refuse),
-                result => result,
-            },
-            Err(error) => {
-                let stopped = self.put(device, StageOne::Abort);
-                Err(stopped.err().unwrap_or(error))
-            }
-        };
-        self.drop_requests(device);
-        if let Err(error) = result {
-            self.counters.stream_failures += 1;
-            effect.failed = Some(error);
+        if let Err(error) = forgotten {
+            let stopped = self.put(device, StageOne::Abort);
+            self.put_failed(device, stopped.err().unwrap_or(error), effect);
+            return None;
         }
+        let same = self.streams[device].current == Some(wanted);
+        (!same).then_some(wanted)
+    }
+
+    /// Puts what was read in force, in place of what was.
+    fn enforce(&mut self, device: usize, wanted: StageOne, effect: &mut Effect) {
+        let result = match self.put(device, wanted) {
+            // Legal by the ID registers, but not for this hardware.
+            Err(Error::IllegalStageOne) => self.put(device, StageOne::Refuse),
+            result => result,
+        };
+        match result {
+            Ok(()) => self.drop_requests(device),
+            Err(error) => self.put_failed(device, error, effect),
+        }
+    }
+
+    fn put_failed(&mut self, device: usize, error: Error, effect: &mut Effect) {
+        self.drop_requests(device);
+        self.counters.stream_failures += 1;
+        effect.failed = Some(error);
     }
 
     /// Has the slice put `stage_one` in force.

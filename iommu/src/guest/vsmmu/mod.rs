@@ -76,7 +76,7 @@ const DECODE_COST: u32 = 3;
 const FLUSH_COST: u32 = 8;
 /// What the invalidation of one device's own cache takes.
 const DEVICE_COST: u32 = 16;
-/// What one stream's configuration takes of the budget.
+/// What each of the two steps of a stream's configuration takes of the budget.
 const STREAM_COST: u32 = 16;
 /// What the copy of one context takes of the budget.
 const CONTEXT_COST: u32 = 16;
@@ -116,6 +116,8 @@ pub struct VirtSmmu<P: Platform, S: Slice> {
     following: Option<usize>,
     /// The command at CONS, begun and read.
     half_done: Option<HalfDone>,
+    /// What was read of the stream that is being configured, and is not in force yet.
+    wanted: Option<StageOne>,
     ahead: Ahead,
     batch: Batch,
     requests: Requests,
@@ -193,6 +195,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             contexts,
             following: None,
             half_done: None,
+            wanted: None,
             ahead: Ahead::new(),
             batch: Batch::new(),
             requests: requests.ok_or(SetupError::OutOfMemory)?,
@@ -246,6 +249,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         if asked.streams || asked.halt {
             // Whatever was begun begins anew.
             self.half_done = None;
+            self.wanted = None;
         }
         self.knocked |= asked.room && self.requests.blocked();
         self.go_on(memory, &mut effect);
@@ -313,6 +317,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         result = result.and(forgotten.result);
         self.following = None;
         self.half_done = None;
+        self.wanted = None;
         self.discard();
         self.registers.reset();
         result
@@ -322,7 +327,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// GBPA.ABORT resets to is the implementation's choice (§6.3.14), and firmware and systems without a driver for it
     /// expect their DMA to work. Not bounded by a budget.
     pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
-        self.following = Some(0);
+        (self.following, self.wanted) = (Some(0), None);
         let mut effect = Effect::default();
         let mut budget = u32::MAX;
         self.follow(memory, &mut budget, &mut effect);

@@ -26,8 +26,8 @@ pub struct Setup<B> {
     /// log2 of the entries of the largest page request queue: 0 to 19. Only where page requests are offered.
     pub request_queue_log2: u8,
     /// What one call does at most, at least 1, in units of an invalidation or a CMD_SYNC without a signal. Any other
-    /// command counts as 4, as 12 where others are to be complete before it, the configuration of a stream, the copy of a
-    /// context and what is told to a device as 16 more, an event as 4. What is more than the whole is done by itself.
+    /// command counts as 4, as 12 where others are to be complete before it, each of the two steps of a stream's
+    /// configuration (to read it, to put it in force), the copy of a context and what is told to a device as 16 more, an event as 4. What is more than the whole is done by itself.
     pub budget: u32,
     /// Stalls and groups of page requests that can wait for the guest at once.
     pub waiting: u16,
