@@ -25,8 +25,10 @@ const CMDQ_CONS: u64 = 0x9c;
 const EVENTQ_BASE: u64 = 0xa0;
 const EVENTQ_PROD: u64 = 0x1_00a8;
 const EVENTQ_CONS: u64 = 0x1_00ac;
-/// CR0: SMMUEN, EVENTQEN, CMDQEN.
-const ALL_ON: u32 = 1 | 1 << 2 | 1 << 3;
+/// CR0.SMMUEN.
+const TRANSLATION: u32 = 1;
+/// CR0: EVENTQEN, CMDQEN.
+const QUEUES: u32 = 1 << 2 | 1 << 3;
 /// CR1: tables and queues are inner and outer write-back, inner shareable.
 const CACHED: u32 = 0xd75;
 /// IRQ_CTRL: events and errors.
@@ -91,6 +93,8 @@ pub struct Smmu {
     taken: u32,
     /// EVENTQ_CONS.OVACKFLG.
     acknowledged: u32,
+    /// Whether [`start`](Self::start) has streams go through the table; as it is found, it has.
+    pub translates: bool,
 }
 
 impl Smmu {
@@ -102,6 +106,7 @@ impl Smmu {
             produced: 0,
             taken: 0,
             acknowledged: 0,
+            translates: true,
         })
     }
 
@@ -115,7 +120,7 @@ impl Smmu {
         self.read(IDR5) & bit != 0
     }
 
-    /// Turns it on anew with a command queue of 2^`log2` entries, and translation. Whether it followed. Nothing of what it
+    /// Turns it on anew with a command queue of 2^`log2` entries, and translation if wanted. Whether it followed. Nothing of what it
     /// may have cached is forgotten by that.
     pub fn start(&mut self, log2: u32) -> bool {
         (self.log2, self.produced, self.taken, self.acknowledged) = (log2, 0, 0, 0);
@@ -131,8 +136,9 @@ impl Smmu {
         self.write(IRQ_CTRL, INTERRUPTS);
         self.write64(STRTAB_BASE, STREAMS);
         self.write(STRTAB_BASE_CFG, LOG2);
-        self.write(CR0, ALL_ON);
-        followed &= self.wait(CR0ACK, ALL_ON);
+        let on = QUEUES | if self.translates { TRANSLATION } else { 0 };
+        self.write(CR0, on);
+        followed &= self.wait(CR0ACK, on);
         followed
     }
 

@@ -1,7 +1,8 @@
 //! Has its own SMMU do all the work that it can, by one doorbell each: `storm=KIND,KIND,..`, over and over for `ms=N`
 //! (once where there is no number). Kinds: `full` (the largest queue there is, full of invalidations), `syncs` (each with a
 //! CMD_SYNC), `signals` (a CMD_SYNC with an interrupt each), `ranges`, `all`, `contexts`, `streams`, `changes` (the stream's
-//! entry, back and forth), `every` (CMD_CFGI_ALL), `hints`, `wrong` (commands that there are not).
+//! entry, back and forth), `every` (CMD_CFGI_ALL), `hints`, `wrong` (commands that there are not). `streams=off`: its stream
+//! is never configured, as translation stays off.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -89,10 +90,13 @@ mod scenario {
             runtime::power_off()
         };
         let largest = smmu.largest();
+        smmu.translates = guest.tree.argument("streams") != Some("off");
         let mut good = smmu.start(largest);
-        StageOne::empty(&smmu, STREAM, Granule::Four);
-        smmu.post(CFGI_ALL);
-        smmu.ring();
+        if smmu.translates {
+            StageOne::empty(&smmu, STREAM, Granule::Four);
+            smmu.post(CFGI_ALL);
+            smmu.ring();
+        }
         good &= smmu.settled();
         let ms = guest.tree.argument("ms").and_then(number).unwrap_or(0);
         let kinds = guest.tree.argument("storm").unwrap_or("full");
