@@ -1,7 +1,7 @@
 //! QEMU's `edu` device: a DMA engine that goes where it is told (QEMU docs/specs/edu.rst).
 
 use crate::pci::{Function, register};
-use crate::runtime::now_ns;
+use crate::runtime::{barrier, now_ns};
 use crate::tree::Tree;
 use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
 
@@ -94,8 +94,8 @@ impl Edu {
                 return false;
             }
         }
-        // SAFETY: a barrier; what the device wrote is read after its status.
-        unsafe { core::arch::asm!("dsb sy") };
+        // What the device wrote is read after its status.
+        barrier();
         true
     }
 
@@ -106,8 +106,7 @@ impl Edu {
         self.write64(DMA_DESTINATION, destination);
         self.write64(DMA_COUNT, u64::from(len));
         // What we wrote to memory must be there before the device looks.
-        // SAFETY: a barrier.
-        unsafe { core::arch::asm!("dsb sy") };
+        barrier();
         register(self.registers + DMA_COMMAND).write(command);
     }
 

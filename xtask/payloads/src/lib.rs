@@ -8,25 +8,26 @@
 #![no_std]
 #![allow(
     unsafe_code,
-    reason = "guests map and touch their own devices; nothing of this runs at EL2"
+    reason = "guests map and touch their own devices; nothing of this is the hypervisor's"
 )]
 
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 pub mod access;
 pub mod checks;
 pub mod tree;
 
 #[cfg(target_os = "none")]
 pub mod edu;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 pub mod igb;
 #[cfg(target_os = "none")]
 pub mod nvme;
 #[cfg(target_os = "none")]
 pub mod pci;
 #[cfg(target_os = "none")]
+#[cfg_attr(target_arch = "x86_64", path = "runtime_x86_64.rs")]
 pub mod runtime;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 pub mod smmu;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
 pub mod stage_one;

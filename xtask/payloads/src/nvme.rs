@@ -1,9 +1,8 @@
 //! The administration queue of an NVMe controller (NVM Express Base Specification 1.4), one command at a time.
 
 use crate::pci::{Function, register};
-use crate::runtime::now_ns;
+use crate::runtime::{barrier, now_ns};
 use crate::tree::Tree;
-use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 // Registers (3.1).
@@ -176,10 +175,4 @@ impl Nvme {
     fn write(&self, offset: u64, value: u32) {
         register(self.registers + offset).write(value);
     }
-}
-
-/// What we wrote is there before the device looks, and what it wrote before we do.
-fn barrier() {
-    // SAFETY: a barrier.
-    unsafe { asm!("dsb sy") };
 }

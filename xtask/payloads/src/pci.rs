@@ -1,11 +1,9 @@
 //! The functions a guest owns, found in the ECAM of its device tree.
 
+use crate::runtime::PCI_WINDOW as WINDOW;
 use crate::tree::{Region, Tree};
 use core::ptr::NonNull;
 use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
-
-/// First address of the window for BARs (kernel::guest_map::PCI_WINDOW).
-const WINDOW: u64 = 0x1000_0000;
 
 /// One register of a device, 32 bits.
 pub fn register(address: u64) -> UniqueMmioPointer<'static, ReadPureWrite<u32>> {

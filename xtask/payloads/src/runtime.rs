@@ -3,6 +3,7 @@
 use crate::checks::Checks;
 use crate::pci::register;
 use crate::tree::{Tree, tree_len};
+pub use aarch64_rt::entry;
 use aarch64_rt::{
     ExceptionHandlers, InitialPagetable, RegisterStateRef, exception_handlers, initial_pagetable,
 };
@@ -18,6 +19,11 @@ use smccc::Hvc;
 const DEVICE: usize = 1 | 1 << 10 | 3 << 53;
 /// The same with MAIR index 1 (normal write-back), inner shareable, executable at EL1.
 const NORMAL: usize = 1 | 1 << 10 | 3 << 8 | 1 << 2 | 1 << 54;
+
+/// First address of the window for BARs (kernel::guest_map::PCI_WINDOW).
+pub const PCI_WINDOW: u64 = 0x1000_0000;
+/// What no DMA may reach by default: GIC distributor, ITS control frame, UART.
+pub const DEVICES: [u64; 3] = [0x0800_0000, 0x0808_0000, 0x0900_0000];
 
 initial_pagetable!({
     let mut identity = [0; 512];
@@ -221,6 +227,12 @@ pub fn words(address: u64, count: usize) -> &'static [AtomicU64] {
     assert!(address.is_multiple_of(8) && address >= 0x4040_0000);
     // SAFETY: as in `page`; a scenario has more RAM than it names.
     unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) }
+}
+
+/// What was written before is there for devices, and what they wrote for us, once this is over.
+pub fn barrier() {
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb sy") };
 }
 
 /// Nanoseconds since the machine started.

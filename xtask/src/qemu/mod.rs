@@ -32,6 +32,8 @@ pub struct Machine {
     pub el2: bool,
     /// An SMMUv3, or VT-d, stands before PCIe.
     pub smmu: bool,
+    /// More options of VT-d, each with a comma before it.
+    pub vtd: &'static str,
     /// Disk images that devices name as `drive=ID`.
     pub disks: Vec<(String, PathBuf)>,
     /// One `-drive` each, for what is no image.
@@ -93,6 +95,7 @@ impl Machine {
             cpu: "max".into(),
             el2: true,
             smmu: true,
+            vtd: "",
             disks: Vec::new(),
             drives: Vec::new(),
             devices: Vec::new(),
@@ -158,7 +161,8 @@ impl Machine {
                 args.pair("-machine", "q35,kernel-irqchip=split");
                 // Before every device that it is to stand before.
                 if self.smmu {
-                    args.pair("-device", "intel-iommu,intremap=on,eim=on");
+                    let unit = format!("intel-iommu,intremap=on,eim=on{}", self.vtd);
+                    args.pair("-device", unit);
                 }
             }
         }

@@ -6,11 +6,10 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::{AtomicU64, Ordering};
     use payloads::checks::Checks;
     use payloads::edu::Edu;
-    use payloads::runtime::{self, Console, Guest};
+    use payloads::runtime::{self, Console, Guest, entry};
     use payloads::tree::number;
 
     entry!(main);
@@ -131,11 +130,10 @@ mod scenario {
                 .filter_map(number)
                 .for_each(|target| attempt(&own, checks, target)),
             None => {
-                // GIC distributor, ITS control frame, UART; then RAM that is not ours, up to where RAM may end.
-                let devices = [0x0800_0000, 0x0808_0000, 0x0900_0000];
+                // Devices; then RAM that is not ours, up to where RAM may end.
                 let memory = (0..8).map(|step| memory_end + step * 0x0800_0000);
                 let beyond = [0x1_0000_0000, 0x7f_ffff_f000, 0x80_0000_0000];
-                for target in devices.into_iter().chain(memory).chain(beyond) {
+                for target in runtime::DEVICES.into_iter().chain(memory).chain(beyond) {
                     attempt(&own, checks, target);
                 }
             }

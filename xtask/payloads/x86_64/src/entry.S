@@ -1,4 +1,5 @@
-/* PVH's way in: 32-bit protected mode, flat segments, no paging. To 64-bit mode, with the first 4 GiB where they are. */
+/* PVH's way in: 32-bit protected mode, flat segments, no paging, EBX with the address of what it starts with. To 64-bit
+   mode, with the first 4 GiB where they are. */
 .pushsection .note.pvh, "a", @note
 .balign 4
     .long 4
@@ -57,6 +58,7 @@ payload_entry_64:
     mov ss, ecx
     mov esp, offset payload_stack_end
     xor ebp, ebp
+    mov edi, ebx
     call {main}
     ud2
 

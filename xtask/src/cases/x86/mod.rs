@@ -1,5 +1,6 @@
 //! The hypervisor on x86_64.
 
+mod devices;
 mod linux;
 
 use super::{Case, Context, case};
@@ -20,6 +21,14 @@ pub const CASES: &[Case] = &[
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::linux_boots", linux::boots),
+    case(
+        "x86::edu_reaches_its_memory_only_in_legacy_mode",
+        devices::reaches_its_memory_only_in_legacy_mode,
+    ),
+    case(
+        "x86::edu_reaches_its_memory_only_in_scalable_mode",
+        devices::reaches_its_memory_only_in_scalable_mode,
+    ),
     Case {
         name: "x86::enters_a_guest_by_vmx",
         long: true,

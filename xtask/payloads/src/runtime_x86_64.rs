@@ -1,0 +1,205 @@
+//! Entry, console, clock and power of a small guest on x86_64, started by PVH. One CPU, no interrupts but those that a
+//! scenario asks for.
+
+use crate::checks::Checks;
+use crate::tree::{Region, Tree};
+use core::arch::{asm, global_asm};
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// First address of the window for BARs (kernel::guest_map::x86_64::PCI_WINDOW).
+pub const PCI_WINDOW: u64 = 0xc000_0000;
+/// ECAM (kernel::guest_map::x86_64::ECAM).
+const ECAM: Region = Region {
+    base: 0xe000_0000,
+    len: 0x0100_0000,
+};
+/// What no DMA may reach by default: I/O APIC, a VT-d unit, ECAM.
+pub const DEVICES: [u64; 3] = [0xfec0_0000, 0xfed9_0000, 0xe000_0000];
+
+global_asm!(
+    include_str!("../x86_64/src/entry.S"),
+    main = sym start_here,
+    interrupt = sym interrupt,
+);
+
+unsafe extern "Rust" {
+    /// The scenario: [`entry`].
+    safe fn payload_main(start: u64) -> !;
+}
+
+/// Says which function the scenario is.
+#[macro_export]
+macro_rules! scenario {
+    ($main:ident) => {
+        #[unsafe(no_mangle)]
+        fn payload_main(start: u64) -> ! {
+            $main(start, 0, 0, 0)
+        }
+    };
+}
+pub use scenario as entry;
+
+extern "C" fn start_here(start: u32) -> ! {
+    payload_main(start.into())
+}
+
+extern "C" fn interrupt() {}
+
+/// COM1.
+const UART: u16 = 0x3f8;
+/// Line status register, with data ready in bit 0.
+const LINE_STATUS: u16 = UART + 5;
+/// Power management (FADT: sleep control, SLP_EN and \_S5's type; the reset register).
+const SLEEP_CONTROL: u16 = 0x600;
+const OFF: u8 = 1 << 5 | 5 << 2;
+
+fn out8(port: u16, value: u8) {
+    // SAFETY: ports of this guest's own virtual devices.
+    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nostack)) };
+}
+
+fn in8(port: u16) -> u8 {
+    let value;
+    // SAFETY: as for `out8`.
+    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nostack)) };
+    value
+}
+
+/// The console; every [`Console`] writes to the same port.
+#[derive(Clone, Copy)]
+pub struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(|byte| out8(UART, byte));
+        Ok(())
+    }
+}
+
+/// What a scenario starts with.
+pub struct Guest {
+    /// What it was given.
+    pub tree: Tree<'static>,
+    /// Its checks, printed on the console.
+    pub checks: Checks<Console>,
+}
+
+/// Offsets in `hvm_start_info` of the command line, and of the memory map with its length.
+const COMMAND_LINE: usize = 24;
+const MAP: usize = 40;
+const MAP_ENTRIES: usize = 48;
+/// Longest command line that is looked at.
+const LONGEST: usize = 1024;
+
+/// Reads what PVH starts with, at `address` (EBX at entry).
+pub fn start(address: u64) -> Guest {
+    let word = |at: usize| {
+        let place = core::ptr::with_exposed_provenance::<u64>(address as usize + at);
+        // SAFETY: the boot protocol puts an `hvm_start_info` there, in our RAM; nobody writes it.
+        unsafe { place.read_unaligned() }
+    };
+    let line = word(COMMAND_LINE) as usize;
+    let text: &[u8] = match line {
+        0 => &[],
+        // SAFETY: as above; it ends with a zero, and RAM goes on for longer than what is looked at.
+        line => unsafe {
+            core::slice::from_raw_parts(core::ptr::with_exposed_provenance(line), LONGEST)
+        },
+    };
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(0);
+    let (map, entries) = (
+        word(MAP) as usize - address as usize,
+        word(MAP_ENTRIES) as u32,
+    );
+    let mut memory: Option<Region> = None;
+    for entry in 0..entries as usize {
+        let (base, len) = (word(map + 24 * entry), word(map + 24 * entry + 8));
+        // 1 is RAM: the largest piece.
+        if word(map + 24 * entry + 16) as u32 == 1 && memory.is_none_or(|best| len > best.len) {
+            memory = Some(Region { base, len });
+        }
+    }
+    Guest {
+        tree: Tree {
+            uart: None,
+            ecam: Some(ECAM),
+            memory,
+            smmu: None,
+            clock: None,
+            arguments: core::str::from_utf8(&text[..end]).unwrap_or(""),
+        },
+        checks: Checks::new(Console),
+    }
+}
+
+/// Longest line that is typed to a guest.
+const LINE: usize = 64;
+
+/// Takes what is typed from here on.
+pub fn listen() {}
+
+/// A line that is typed within `limit_ms`, without its end.
+pub fn with_line<T>(limit_ms: u64, action: impl FnOnce(&str) -> T) -> Option<T> {
+    let end = now_ns() + limit_ms * 1_000_000;
+    let mut line = [0; LINE];
+    let mut len = 0;
+    while now_ns() < end {
+        if in8(LINE_STATUS) & 1 == 0 {
+            continue;
+        }
+        match in8(UART) {
+            b'\r' | b'\n' => return core::str::from_utf8(&line[..len]).ok().map(action),
+            byte if len < LINE => {
+                line[len] = byte;
+                len += 1;
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// 4 KiB of our RAM at `address`, for a device: atomics, because it writes behind our back.
+pub fn page(address: u64) -> &'static [AtomicU64; 512] {
+    // Behind the program.
+    assert!(address.is_multiple_of(4096) && address >= 0x40_0000);
+    // SAFETY: RAM behind the payload, which nothing else uses; atomics may change at any time.
+    unsafe { &*core::ptr::with_exposed_provenance(address as usize) }
+}
+
+/// What was written before is there for devices, and what they wrote for us, once this is over.
+pub fn barrier() {
+    core::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Nanoseconds since the partition started.
+pub fn now_ns() -> u64 {
+    // SAFETY: reads the counter.
+    let ticks = unsafe { core::arch::x86_64::_rdtsc() };
+    // kHz: hypervisor's leaf 0x4000_0010, as kernel::vdev::cpuid has it.
+    let khz = core::arch::x86_64::__cpuid(0x4000_0010).eax;
+    (u128::from(ticks) * 1_000_000 / u128::from(khz.max(1))) as u64
+}
+
+/// Waits by looking at the clock.
+pub fn sleep_ms(ms: u64) {
+    let end = now_ns() + ms * 1_000_000;
+    while now_ns() < end {
+        core::hint::spin_loop();
+    }
+}
+
+/// Ends this partition.
+pub fn power_off() -> ! {
+    loop {
+        out8(SLEEP_CONTROL, OFF);
+    }
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "{info}\r\nresult: failed (panic)\r");
+    power_off()
+}

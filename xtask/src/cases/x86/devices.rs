@@ -1,0 +1,73 @@
+//! Devices of partitions behind VT-d.
+
+use super::packed;
+use crate::cases::{Context, lines};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The partition's RAM ends at 64 MiB. Behind it: RAM of the hypervisor and of the other partition, the hole below 4 GiB
+/// with I/O APIC, VT-d, ECAM and a BAR, and what is above.
+const TARGETS: [u64; 10] = [
+    0x400_0000,
+    0x800_0000,
+    0x1000_0000,
+    0x3fff_f000,
+    0xb001_0000,
+    0xe000_0000,
+    0xfec0_0000,
+    0xfed9_0000,
+    0x1_0000_0000,
+    0x7f_ffff_f000,
+];
+
+/// A device that goes wherever it is told, in the hands of a partition that attacks: what is its own is reached, everything
+/// else is stopped, and recorded under the device and the partition.
+fn reaches_its_memory_only(context: &Context, options: &'static str, mode: &str) -> Result<()> {
+    let targets = TARGETS.map(|target| format!("{target:#x}")).join(",");
+    let text = format!(
+        "[machine]\nname = 'edu'\n\
+        [[partition]]\nname = 'attacker'\nmemory = '64M'\ncpus = [0]\n\
+        payload = 'edu_attacker_x86_64'\ncmdline = 'attack={targets}'\n\
+        [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
+        [[partition]]\nname = 'other'\nmemory = '32M'\ncpus = [1]\npayload = 'hello'\n"
+    );
+    let mut machine = packed(context, &text)?;
+    machine.vtd = options;
+    machine.devices = ["edu,addr=02.0,dma_mask=0xffffffffffffffff".to_owned()].into();
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    ensure!(
+        console.contains(&format!("vtd0: {mode} mode")),
+        "another mode: {console}"
+    );
+    lines::passed(&console, "attacker")?;
+    lines::passed(&console, "other")?;
+    for target in TARGETS {
+        for access in ["write", "read"] {
+            let line =
+                format!("dma fault: vtd0 source 0x10 0000:00:02.0 {access} at {target:#x}: ");
+            let mut all = lines::of(&console, "sluice");
+            ensure!(
+                all.any(|it| it.starts_with(&line) && it.ends_with("(attacker)")),
+                "no `{line}` in: {console}"
+            );
+        }
+    }
+    let (faults, _) = lines::summary(&console, "attacker")?;
+    ensure!(faults >= 2 * TARGETS.len() as u64, "{faults} faults");
+    ensure!(lines::summary(&console, "other")?.0 == 0);
+    ensure!(lines::summary(&console, "nobody")?.0 == 0);
+    context.note(&format!("{faults} faults recorded"));
+    Ok(())
+}
+
+pub fn reaches_its_memory_only_in_legacy_mode(context: &Context) -> Result<()> {
+    reaches_its_memory_only(context, "", "legacy")
+}
+
+pub fn reaches_its_memory_only_in_scalable_mode(context: &Context) -> Result<()> {
+    reaches_its_memory_only(context, ",scalable-mode=on", "scalable")
+}
