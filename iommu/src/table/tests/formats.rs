@@ -44,7 +44,7 @@ macro_rules! every_format {
 
                 proptest! {
                     #![proptest_config(ProptestConfig {
-                        cases: 12 * ProptestConfig::default().cases / 256,
+                        cases: (12 * ProptestConfig::default().cases).div_ceil(256),
                         failure_persistence: None,
                         ..ProptestConfig::default()
                     })]

@@ -66,7 +66,7 @@ fn check(
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48 * ProptestConfig::default().cases / 256,
+        cases: (48 * ProptestConfig::default().cases).div_ceil(256),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

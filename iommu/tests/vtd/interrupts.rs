@@ -1,0 +1,201 @@
+//! Interrupt remapping.
+
+use super::{DEVICE, Rig, ZEROS, parts, route};
+use iommu::addr::Hpa;
+use iommu::fault::FaultReason;
+use iommu::hal::Platform;
+use iommu::model::vtd::{Config, Delivered, Denied, Refused};
+use iommu::physical::IommuError;
+use iommu::vtd::interrupt_remap::{
+    Destinations, INTERRUPTS, Message, Route, Source, io_apic_entry,
+};
+use iommu::vtd::{StartError, deny_interrupts, event};
+
+#[test]
+fn an_interrupt_goes_where_its_route_says_and_from_nobody_else() {
+    for (destinations, destination) in
+        [(Destinations::Narrow, 0xab), (Destinations::Wide, 0x1_2345)]
+    {
+        for coherent in [true, false] {
+            let config = Config {
+                coherent,
+                ..Config::default()
+            };
+            let mut rig = Rig::with(config, Some(destinations));
+            let index = rig.driver.take_interrupts(4).unwrap();
+            assert_eq!(index % 4, 0);
+            let second = index + 1;
+            let message = Message::new(index);
+            let send = |rig: &Rig, source| rig.vtd.message(source, message.address, 1);
+            assert_eq!(send(&rig, DEVICE), Err(Refused(0x22)));
+            let first = Route {
+                destination,
+                ..route(0x41)
+            };
+            rig.driver.route_interrupt(second, &first).unwrap();
+            let arrived = Delivered {
+                destination,
+                vector: 0x41,
+                level: false,
+                remapped: true,
+            };
+            assert_eq!(send(&rig, DEVICE), Ok(arrived));
+            assert_eq!(send(&rig, DEVICE ^ 1), Err(Refused(0x26)));
+            assert_eq!(send(&rig, 0), Err(Refused(0x26)));
+            // Elsewhere, at once; and nowhere.
+            rig.driver
+                .route_interrupt(
+                    second,
+                    &Route {
+                        vector: 0x99,
+                        ..first
+                    },
+                )
+                .unwrap();
+            assert_eq!(send(&rig, DEVICE).unwrap().vector, 0x99);
+            rig.driver.block_interrupt(second).unwrap();
+            assert_eq!(send(&rig, DEVICE), Err(Refused(0x22)));
+            // The device's DMA to the address is the same.
+            let address = message.address.into();
+            let dma = rig.vtd.dma_write(DEVICE, address, &1u32.to_le_bytes());
+            assert_eq!(dma, Err(Denied::Fault(0x22)));
+            rig.driver.give_interrupts(index, 4).unwrap();
+            assert_eq!(rig.driver.take_interrupts(4), Ok(index));
+        }
+    }
+}
+
+#[test]
+fn sources_can_be_phantom_functions_or_the_buses_of_a_bridge() {
+    let mut rig = Rig::with(Config::default(), Some(Destinations::Wide));
+    let index = rig.driver.take_interrupts(1).unwrap();
+    let message = Message::new(index);
+    let with = |rig: &mut Rig, source| {
+        rig.driver
+            .route_interrupt(
+                index,
+                &Route {
+                    source,
+                    ..route(0x41)
+                },
+            )
+            .unwrap();
+        let passes = |source: &u16| rig.vtd.message(*source, message.address, 0).is_ok();
+        [0x310, 0x314, 0x312, 0x311, 0x318, 0x400, 0x5ff, 0x600].map(|it| passes(&it))
+    };
+    let phantom = |phantom| Source::Requester { id: 0x310, phantom };
+    let y = true;
+    let n = false;
+    assert_eq!(with(&mut rig, phantom(0)), [y, n, n, n, n, n, n, n]);
+    assert_eq!(with(&mut rig, phantom(1)), [y, y, n, n, n, n, n, n]);
+    assert_eq!(with(&mut rig, phantom(2)), [y, y, y, n, n, n, n, n]);
+    assert_eq!(with(&mut rig, phantom(3)), [y, y, y, y, n, n, n, n]);
+    let buses = Source::Buses { first: 4, last: 5 };
+    assert_eq!(with(&mut rig, buses), [n, n, n, n, n, y, y, n]);
+}
+
+#[test]
+fn the_compatibility_format_is_blocked_and_recorded() {
+    let mut rig = Rig::with(Config::default(), Some(Destinations::Narrow));
+    assert_eq!(
+        rig.vtd.message(DEVICE, 0xfee0_3000, 0x41),
+        Err(Refused(0x25))
+    );
+    // Past the table, and a forged remappable one.
+    let forged = Message::new(INTERRUPTS);
+    assert_eq!(
+        rig.vtd.message(DEVICE, forged.address, 0),
+        Err(Refused(0x21))
+    );
+    assert!(rig.vtd.take_delivered().is_empty());
+    let (faults, lost) = rig.drain();
+    assert!(!lost && faults.iter().all(|it| it.iova.is_none() && !it.write));
+    let reasons: Vec<_> = faults.iter().map(|it| it.reason).collect();
+    assert_eq!(
+        reasons,
+        [FaultReason::Other(0x25), FaultReason::Other(0x21)]
+    );
+    assert_eq!(event::interrupt_index(faults[1].raw), Some(INTERRUPTS));
+    assert_eq!(rig.vtd.counters().unremapped, 0);
+}
+
+#[test]
+fn interrupts_can_be_denied_before_there_is_a_driver() {
+    let (memory, vtd) = parts(Config::default());
+    deny_interrupts(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+    assert_eq!(memory.allocations(), 0);
+    for handle in [0, 1, 255] {
+        let message = Message::new(handle);
+        assert_eq!(vtd.message(DEVICE, message.address, 0), Err(Refused(0x22)));
+    }
+    let past = Message::new(256);
+    assert_eq!(vtd.message(DEVICE, past.address, 0), Err(Refused(0x21)));
+    assert_eq!(vtd.message(DEVICE, 0xfee0_0000, 0x41), Err(Refused(0x25)));
+    let (memory, vtd) = parts(Config {
+        interrupt_remapping: false,
+        ..Config::default()
+    });
+    let result = deny_interrupts(&vtd, Hpa(ZEROS), || memory.now_ns());
+    assert!(matches!(result, Err(StartError::NoInterruptRemapping(_))));
+}
+
+#[test]
+fn a_route_that_the_table_cannot_hold_blocks_the_interrupt() {
+    let mut rig = Rig::with(Config::default(), Some(Destinations::Narrow));
+    let index = rig.driver.take_interrupts(1).unwrap();
+    let message = Message::new(index);
+    let bad = [
+        Route {
+            destination: 0x100,
+            ..route(0x41)
+        },
+        Route {
+            vector: 15,
+            ..route(0x41)
+        },
+        Route {
+            source: Source::Buses { first: 2, last: 1 },
+            ..route(0x41)
+        },
+        Route {
+            source: Source::Requester { id: 0, phantom: 4 },
+            ..route(0x41)
+        },
+    ];
+    for bad in bad {
+        rig.driver.route_interrupt(index, &route(0x41)).unwrap();
+        assert!(rig.vtd.message(DEVICE, message.address, 0).is_ok());
+        let result = rig.driver.route_interrupt(index, &bad);
+        assert_eq!(result, Err(IommuError::Unsupported));
+        assert_eq!(
+            rig.vtd.message(DEVICE, message.address, 0),
+            Err(Refused(0x22))
+        );
+    }
+    // Not taken, too many, an odd number; and where nothing is remapped.
+    assert_eq!(
+        rig.driver.block_interrupt(index + 1),
+        Err(IommuError::Unsupported)
+    );
+    assert_eq!(rig.driver.take_interrupts(3), Err(IommuError::Unsupported));
+    assert_eq!(
+        rig.driver.take_interrupts(INTERRUPTS),
+        Err(IommuError::OutOfMemory)
+    );
+    let mut plain = Rig::new(Config::default());
+    assert_eq!(
+        plain.driver.take_interrupts(1),
+        Err(IommuError::Unsupported)
+    );
+}
+
+/// 5.1.2.2, by hand: handle 0x8123 with SHV; 5.1.5.1: index 0x8123 in an I/O APIC's entry.
+#[test]
+fn messages_and_io_apic_entries_are_those_of_the_document() {
+    assert_eq!(
+        Message::new(0x8123).address,
+        0xfee0_0000 | 0x123 << 5 | 1 << 4 | 1 << 3 | 1 << 2
+    );
+    assert_eq!(Message::new(3).data, 0);
+    assert_eq!(io_apic_entry(0x8123), 0x123 << 49 | 1 << 48 | 1 << 11);
+}

@@ -1,0 +1,145 @@
+//! From the first access to a driver: denied, then started or refused.
+
+use super::{DEVICE, EVERYTHING, RAM, Rig, ZEROS, parts, setup, start};
+use iommu::addr::Hpa;
+use iommu::hal::{Mmio, Platform};
+use iommu::model::vtd::Config;
+use iommu::physical::IommuError;
+use iommu::vtd::interrupt_remap::Destinations;
+use iommu::vtd::{Setup, StartError, deny_all};
+
+#[test]
+fn all_dma_is_denied_in_few_accesses_and_before_any_allocation() {
+    let (memory, vtd) = parts(Config::default());
+    deny_all(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+    // VER, CAP, ECAP; GSTS twice and RTADDR; its write, SRTP and three looks; two invalidations with theirs; TE.
+    assert!(vtd.accesses() <= 32, "{}", vtd.accesses());
+    assert_eq!(memory.allocations(), 0);
+    for source in [0, DEVICE, 0xffff] {
+        for address in [0, RAM, 0xffff_ffff_f000] {
+            assert_eq!(vtd.translate(source, address, true), Err(EVERYTHING));
+        }
+    }
+    assert_eq!(vtd.counters().bypassed, 0);
+    // Once more, by whoever comes next.
+    deny_all(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+    assert_eq!(vtd.translate(DEVICE, RAM, false), Err(EVERYTHING));
+}
+
+#[test]
+fn protected_memory_is_closed_before_the_root_table_is() {
+    let (memory, vtd) = parts(Config {
+        protected_memory: true,
+        ..Config::default()
+    });
+    // Whatever the unit is told after it: DMA is tried at each look at the clock.
+    let tried = || {
+        let seen = vtd.translate(DEVICE, RAM, true);
+        let high = vtd.translate(DEVICE, 1 << 40, true);
+        (seen, high, memory.now_ns())
+    };
+    let passed = std::cell::Cell::new(0);
+    deny_all(&vtd, Hpa(ZEROS), || {
+        let (seen, high, now) = tried();
+        passed.set(passed.get() + u32::from(seen.is_ok()) + u32::from(high.is_ok()));
+        now
+    })
+    .unwrap();
+    // The first look comes with the first wait, when the ranges are in force.
+    assert_eq!(passed.get(), 0);
+    let driver = start(&memory, &vtd, setup(None)).unwrap();
+    assert_eq!(vtd.read32(0x64) >> 31, 0, "not protected any more");
+    drop(driver);
+}
+
+#[test]
+fn a_unit_that_firmware_left_on_is_closed_without_a_gap() {
+    let mut rig = Rig::new(Config::default());
+    let _table = rig.open();
+    assert!(rig.vtd.dma_write(DEVICE, 0, &[1; 8]).is_ok());
+    // The queue is on, and everything is cached. Somebody else takes over.
+    let (vtd, memory) = (rig.vtd.clone(), rig.memory.clone());
+    core::mem::forget(rig.driver);
+    deny_all(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+    assert_eq!(vtd.translate(DEVICE, 0, true), Err(EVERYTHING));
+    assert_eq!(vtd.counters().bypassed, 0);
+}
+
+#[test]
+fn a_unit_that_never_obeys_is_an_error_in_time() {
+    let (memory, vtd) = parts(Config::default());
+    vtd.deafen(true);
+    let before = memory.now_ns();
+    let result = deny_all(&vtd, Hpa(ZEROS), || memory.now_ns());
+    assert_eq!(result, Err(StartError::Hardware(IommuError::Timeout)));
+    assert!(memory.now_ns() - before < 1_100_000_000);
+    vtd.vanish(true);
+    let result = deny_all(&vtd, Hpa(ZEROS), || memory.now_ns());
+    assert_eq!(result, Err(StartError::NotThere(u32::MAX)));
+}
+
+#[test]
+fn hardware_that_cannot_do_the_job_is_refused_and_refuses() {
+    let base = Config::default();
+    let with = |config: Config, setup: Setup| {
+        let (memory, vtd) = parts(config);
+        let error = start(&memory, &vtd, setup).err();
+        assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
+        error.expect("refused")
+    };
+    let plain = setup(None);
+    let caching_mode = with(
+        Config {
+            caching_mode: true,
+            ..base
+        },
+        plain,
+    );
+    assert!(matches!(caching_mode, StartError::NeedsToldOfMaps(_)));
+    let buffers = with(
+        Config {
+            write_buffers: true,
+            ..base
+        },
+        plain,
+    );
+    assert!(matches!(buffers, StartError::NeedsToldOfMaps(_)));
+    let widths = with(Config { widths: 1, ..base }, plain);
+    assert!(matches!(widths, StartError::NoSecondStage(_)));
+    let remapping = setup(Some(Destinations::Wide));
+    for config in [
+        Config {
+            interrupt_remapping: false,
+            ..base
+        },
+        Config {
+            wide_destinations: false,
+            ..base
+        },
+        Config {
+            queue: false,
+            ..base
+        },
+    ] {
+        let error = with(config, remapping);
+        assert!(
+            matches!(error, StartError::NoInterruptRemapping(_)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_start_without_memory_leaves_everything_closed() {
+    for nth in 0..4 {
+        let (memory, vtd) = parts(Config::default());
+        deny_all(&vtd, Hpa(ZEROS), || memory.now_ns()).unwrap();
+        memory.fail_allocation(nth, false);
+        let started = start(&memory, &vtd, setup(Some(Destinations::Narrow)));
+        assert_eq!(started.is_ok(), nth == 3, "{nth}");
+        if let Err(error) = started {
+            assert_eq!(error, StartError::OutOfMemory);
+        }
+        assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
+    }
+}
