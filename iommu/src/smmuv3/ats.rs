@@ -214,3 +214,6 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
