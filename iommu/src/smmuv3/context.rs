@@ -1,6 +1,7 @@
 //! Context descriptors (IHI 0070, §5.4) for tables that the host owns: stage 1 with one table, from address 0 up.
 
 use alloc::vec::Vec;
+use core::mem::replace;
 
 use tock_registers::LocalRegisterCopy;
 
@@ -76,6 +77,9 @@ impl ContextDescriptor {
         Ok(Self(words))
     }
 }
+
+/// Most bytes that are copied for one descriptor: the level 1 table of 2^20 PASIDs, 2,048 descriptors of a linear table.
+const MOST_COPIED: usize = 128 << 10;
 
 /// log2 of the descriptors in a level 2 table: one of 4 KiB.
 const SPLIT: u8 = 6;
@@ -211,6 +215,55 @@ impl<P: Platform> ContextTable<P> {
         store(platform, buffer, offset, image, coherent)
     }
 
+    /// Makes it a copy of itself, in memory that no SMMU knows yet, with `image` as the descriptor of `substream`. What led
+    /// to the table leads to what it was.
+    ///
+    /// # Errors
+    /// [`IommuError::OutOfMemory`]; [`IommuError::Unsupported`] for a table that is too large to be copied.
+    pub(super) fn renew(
+        &mut self,
+        platform: &P,
+        substream: u32,
+        image: &Words,
+    ) -> Result<Former<P::Buffer>, IommuError> {
+        let coherent = self.coherent;
+        let (buffer, offset) = self.slot(substream).ok_or(IommuError::Unsupported)?;
+        let leaf = copy(platform, buffer, offset, image, coherent)?;
+        let former = match &mut self.tables {
+            Tables::Linear(buffer) => Former {
+                first: replace(buffer, leaf),
+                second: None,
+            },
+            Tables::TwoLevel { first, second } => {
+                let index = substream >> SPLIT;
+                let place = second.binary_search_by_key(&index, |(at, _)| *at);
+                let place = place.map_err(|_| IommuError::Unsupported)?;
+                let entry = L1CD::V::SET + L1CD::L2PTR.val(leaf.hpa().0 >> 12);
+                let offset = index as usize * 8;
+                let renewed = copy(platform, first, offset, &[entry.value], coherent)?;
+                Former {
+                    first: replace(first, renewed),
+                    second: Some((place, replace(&mut second[place].1, leaf))),
+                }
+            }
+        };
+        platform.write_barrier();
+        Ok(former)
+    }
+
+    /// Takes a copy back that no SMMU was told of.
+    pub(super) fn restore(&mut self, former: Former<P::Buffer>) {
+        match &mut self.tables {
+            Tables::Linear(buffer) => *buffer = former.first,
+            Tables::TwoLevel { first, second } => {
+                *first = former.first;
+                if let Some((place, leaf)) = former.second {
+                    second[place].1 = leaf;
+                }
+            }
+        }
+    }
+
     /// The SMMU may still read it when it is dropped.
     pub(super) fn lose(&mut self) {
         match &mut self.tables {
@@ -221,6 +274,49 @@ impl<P: Platform> ContextTable<P> {
             }
         }
     }
+}
+
+/// What a copy stands in for, until the SMMU has forgotten it.
+pub(super) struct Former<B> {
+    first: Held<B>,
+    /// The level 2 table, with its place among these.
+    second: Option<(usize, Held<B>)>,
+}
+
+impl<B> Former<B> {
+    /// The SMMU may still read it when it is dropped.
+    pub(super) fn lose(mut self) {
+        self.first.lose();
+        if let Some((_, leaf)) = &mut self.second {
+            leaf.lose();
+        }
+    }
+}
+
+/// The words of `from`, but for `image` at `offset`. A barrier makes it visible.
+fn copy<P: Platform>(
+    platform: &P,
+    from: &P::Buffer,
+    offset: usize,
+    image: &[u64],
+    coherent: bool,
+) -> Result<Held<P::Buffer>, IommuError> {
+    if from.len() > MOST_COPIED {
+        return Err(IommuError::Unsupported);
+    }
+    let buffer = platform.allocate(from.len());
+    let mut buffer = buffer.ok_or(IommuError::OutOfMemory)?;
+    for at in (0..from.len()).step_by(8) {
+        let changed = at.checked_sub(offset).and_then(|at| image.get(at / 8));
+        let word = changed.copied().unwrap_or_else(|| from.read64(at));
+        if word != 0 {
+            buffer.write64(at, word);
+        }
+    }
+    if !coherent {
+        buffer.clean(0, buffer.len());
+    }
+    Ok(Held::new(buffer))
 }
 
 /// Zeroes that an SMMU sees as such.

@@ -1,16 +1,17 @@
 //! Streams whose first stage is the host's own: a context table for each, and what its entry is.
 //!
 //! Such a stream's entry names its table from the first context on until the last one is gone, and S1DSS makes descriptor 0
-//! that of transactions without a PASID: what changes in between are descriptors. One that is not valid refuses, with
-//! C_BAD_CD (IHI 0070, §7.3.11). A silenced stream's entry says abort, whatever its table has; so does that of one whose
+//! that of transactions without a PASID: what changes in between are descriptors, or the table when one descriptor takes
+//! the place of another. One that is not valid refuses, with C_BAD_CD (IHI 0070, §7.3.11). A silenced stream's entry says abort, whatever its table has; so does that of one whose
 //! device does not forget what it has cached of a context ([`ats`](super::ats)).
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem::replace;
 
 use super::ats::DeviceCache;
-use super::context::{ContextDescriptor, ContextTable};
-use super::hitless::ABORTED;
+use super::context::{ContextDescriptor, ContextTable, Former};
+use super::hitless::{ABORTED, Kind, Update};
 use super::shared::Shared;
 use super::{Smmu, entry};
 use crate::hal::{Mmio, Platform};
@@ -70,6 +71,24 @@ impl<P: Platform> OwnContexts<P> {
             any |= shared.lock().caches.add(cache)?;
         }
         if any { shared.tell(&[]) } else { Ok(()) }
+    }
+
+    /// Two descriptors that translate differ in two words at least, TTB0 and ASID, and only one can be stored at a time: one
+    /// in place of the other needs a copy of the table, to which the entry leads by one store (§3.21.3). Makes it where
+    /// that is so. Without memory for it, or if it is too large, transactions in between are refused.
+    fn renew<M: Mmio>(
+        &mut self,
+        shared: &Shared<P, M>,
+        pasid: u32,
+        descriptor: &ContextDescriptor,
+    ) -> Option<Former<P::Buffer>> {
+        let old = self.table.read(pasid)?;
+        let update = Update::new(&old, &descriptor.0, Kind::ContextDescriptor);
+        if update.hitless {
+            return None;
+        }
+        let renewed = self.table.renew(&shared.platform, pasid, &descriptor.0);
+        renewed.ok()
     }
 
     /// Puts a descriptor in its place; an SMMU that uses the table (`live`) has forgotten the old one on return.
@@ -243,6 +262,10 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             // §4.3.3: the level 1 descriptor may be cached as it was.
             shared.forget_context(device, pasid, false)?;
         }
+        if live && let Some(former) = own.renew(&shared, pasid, descriptor) {
+            let switched = self.switch(at, pasid, descriptor, former);
+            return self.contain(at, switched);
+        }
         let put = own.put(&shared, pasid, descriptor, live);
         self.contain(at, put)?;
         let own = &mut self.contexts[at];
@@ -252,6 +275,46 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         } else {
             self.lead(at)
         }
+    }
+
+    /// Lets the entry lead to the copy of the table that [`OwnContexts::renew`] made. After an error the entry is closed, or
+    /// leads to a table that it led to.
+    fn switch(
+        &mut self,
+        at: usize,
+        pasid: u32,
+        descriptor: &ContextDescriptor,
+        former: Former<P::Buffer>,
+    ) -> Result<(), IommuError> {
+        let own = &mut self.contexts[at];
+        let (device, asid) = (own.device, descriptor.asid());
+        let was = own.live.iter_mut().find(|it| it.0 == pasid);
+        let old = was.and_then(|it| Some(replace(&mut it.1, asid?)));
+        let led = self.lead(at);
+        if led.is_ok() {
+            // The device has forgotten everything, if it caches.
+            let mut core = self.shared.lock();
+            core.caches.retain_context(device, pasid, asid);
+            return Ok(());
+        }
+        if self.is_live(device, at) {
+            // The copy is in force, and the table that it stood in for is forgotten.
+            return led;
+        }
+        let words = self.streams.read(device).unwrap_or_default();
+        let own = &mut self.contexts[at];
+        if entry::has_stage_one(&words) {
+            // Nothing was stored yet.
+            own.table.restore(former);
+            let now = own.live.iter_mut().find(|it| it.0 == pasid);
+            if let (Some(now), Some(old)) = (now, old) {
+                now.1 = old;
+            }
+        } else if !matches!(led, Err(IommuError::DeviceTlb(_))) {
+            // Nobody knows whether it was heard that the entry is closed.
+            former.lose();
+        }
+        led
     }
 
     /// The contexts of a stream, made if it may have some.

@@ -1,6 +1,6 @@
 //! Memory that cannot be had, and commands that fail.
 
-use super::{Own, STREAM, device, fault, pasids, reach};
+use super::{Own, STREAM, device, fault, opcodes, pasids, reach};
 use crate::vm::Vm;
 use iommu::model::smmu::Config;
 use iommu::object::{Errno, Error};
@@ -82,4 +82,53 @@ fn a_command_that_fails_refuses_and_the_next_attachment_works() {
     device.detach(1).expect("detached");
     assert!(vm.memory.live().0 < live.0);
     assert_eq!(reach(&vm, 1), fault(0x04));
+}
+
+/// Without memory for a copy of the contexts one table takes the place of another nevertheless, by way of none.
+#[test]
+fn a_replacement_needs_no_memory() {
+    for cd_two_level in [false, true] {
+        for nth in 0..2 {
+            let vm = Vm::one(Config {
+                cd_two_level,
+                ..pasids()
+            });
+            let device = device(&vm, STREAM, 8);
+            let owns = [1, 2].map(|page| Own::new(&vm, page));
+            device.attach(0, &owns[0].hwpt).expect("attached");
+            device.attach(70, &owns[0].hwpt).expect("attached");
+            device.attach(71, &owns[1].hwpt).expect("attached");
+            let live = vm.memory.live();
+            opcodes(&vm);
+            vm.memory.fail_allocation(nth, true);
+            device.replace(70, &owns[1].hwpt).expect("replaced");
+            vm.memory.heal();
+            // CMD_CFGI_CD twice, or the copy.
+            let copied = nth == 1 && !cd_two_level;
+            assert_eq!(opcodes(&vm).contains(&0x05), !copied);
+            assert_eq!(vm.memory.live(), live);
+            assert_eq!([70, 71].map(|it| reach(&vm, it)), [Ok(owns[1].page); 2]);
+            assert_eq!(reach(&vm, 0), Ok(owns[0].page));
+        }
+    }
+}
+
+/// The SMMU does not hear of the copy: the objects put back what was, and the next replacement works.
+#[test]
+fn a_replacement_that_fails_leaves_what_was() {
+    let vm = Vm::one(pasids());
+    let device = device(&vm, STREAM, 4);
+    let owns = [1, 2].map(|page| Own::new(&vm, page));
+    device.attach(1, &owns[0].hwpt).expect("attached");
+    device.attach(2, &owns[1].hwpt).expect("attached");
+    vm.model().refuse(0x03, 1);
+    let replaced = device.replace(1, &owns[1].hwpt).map(drop);
+    assert_eq!(replaced.map_err(Error::errno), Err(Errno::EIO));
+    assert_eq!(
+        [1, 2].map(|it| reach(&vm, it)),
+        owns.each_ref().map(|it| Ok(it.page))
+    );
+    device.replace(1, &owns[1].hwpt).expect("replaced");
+    assert_eq!([1, 2].map(|it| reach(&vm, it)), [Ok(owns[1].page); 2]);
+    assert_eq!(vm.model().violations(), []);
 }

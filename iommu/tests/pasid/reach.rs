@@ -198,3 +198,36 @@ fn nothing_stays_behind_when_all_of_it_is_gone() {
     }
     assert_eq!(vm.memory.live(), before);
 }
+
+/// A device that goes on while its table is another: the entry leads to a copy of the contexts, and nothing of it stays.
+#[test]
+fn a_table_in_place_of_another_is_a_copy_of_the_contexts() {
+    for (cd_two_level, coherent) in [(false, true), (true, true), (true, false)] {
+        let vm = Vm::one(Config {
+            cd_two_level,
+            coherent,
+            torn_fetches: true,
+            ..pasids()
+        });
+        let device = device(&vm, STREAM, 8);
+        let owns = [1, 2, 3].map(|page| Own::new(&vm, page));
+        for (pasid, own) in [(0, 0), (1, 1), (70, 0), (71, 1)] {
+            device.attach(pasid, &owns[own].hwpt).expect("attached");
+            assert_eq!(reach(&vm, pasid), Ok(owns[own].page));
+        }
+        let live = vm.memory.live();
+        for pasid in [70, 1, 0] {
+            opcodes(&vm);
+            device.replace(pasid, &owns[2].hwpt).expect("replaced");
+            // CMD_CFGI_STE and CMD_SYNC; CMD_TLBI_NH_ASID where it was the last of a table.
+            let told = opcodes(&vm);
+            assert_eq!(told[..2], [0x03, 0x46], "{told:x?}");
+            assert_eq!(reach(&vm, pasid), Ok(owns[2].page));
+            assert_eq!(reach(&vm, 71), Ok(owns[1].page));
+            assert_eq!(vm.memory.live(), live);
+        }
+        unmap(&owns[2].ioas, VA);
+        assert_eq!([0, 1, 70].map(|it| reach(&vm, it)), [UNMAPPED; 3]);
+        assert_eq!(vm.model().violations(), []);
+    }
+}

@@ -1,5 +1,6 @@
 //! The SMMUv3 driver against a fake SMMU: what it does, in which order, and what it does not do.
 
+mod contexts;
 mod events;
 #[path = "../fake/mod.rs"]
 mod fake;
