@@ -12,19 +12,17 @@ fn main() {
     let script = format!("{root}/../linker/{arch}.ld");
     println!("cargo:rerun-if-changed={script}");
     println!("cargo:rustc-link-arg-bins=--script={script}");
-    let common = ["--build-id=none", "-znorelro", "-znognustack"];
-    let own: &[&str] = match arch.as_str() {
-        "aarch64" => &[
-            "-pie",
-            "--no-dynamic-linker",
-            // A prebuilt `core` has addresses in its constants. They are relocated before anything is read-only.
-            "-znotext",
-            // A bit instead of 24 bytes for each.
-            "--pack-dyn-relocs=relr",
-        ],
-        _ => &["-no-pie"],
-    };
-    for arg in common.iter().chain(own) {
+    for arg in [
+        "--build-id=none",
+        "-znorelro",
+        "-znognustack",
+        "-pie",
+        "--no-dynamic-linker",
+        // A prebuilt `core` has addresses in its constants. They are relocated before anything is read-only.
+        "-znotext",
+        // A bit instead of 24 bytes for each.
+        "--pack-dyn-relocs=relr",
+    ] {
         println!("cargo:rustc-link-arg-bins={arg}");
     }
 }

@@ -1,8 +1,8 @@
 //! The bootable binary: from the first instruction to [`kernel::start`].
 //!
 //! `aarch64.S` and `x86_64.S` are the first instruction, `aarch64` and `x86_64` what follows, step by step; `efi` is what
-//! happens before that while UEFI still runs, `start_info` what PVH says, `root_pointer` where ACPI's tables are. [`boot::fdt`] and [`boot::acpi_tables`] read what firmware
-//! says, [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine
+//! happens before that while UEFI still runs, `loader` what PVH and Multiboot2 say, `root_pointer` where ACPI's tables are.
+//! [`boot::fdt`] and [`boot::acpi_tables`] read what firmware says, [`layout`] decides what RAM is for, `heap`, `console` and `panic` are what every Rust program on a bare machine
 //! needs.
 //! On a host it is an ordinary program that does nothing: its pure modules are tested there.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -25,18 +25,18 @@ mod console;
 mod deny;
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod early_map;
-#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+#[cfg(target_os = "none")]
 mod efi;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
 mod image;
 mod layout;
+#[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
+mod loader;
 #[cfg(target_os = "none")]
 mod panic;
 mod root_pointer;
-#[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
-mod start_info;
 #[cfg(all(target_os = "none", target_arch = "x86_64", feature = "trial"))]
 mod trial;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]

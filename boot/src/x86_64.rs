@@ -1,8 +1,8 @@
 //! What happens between the first instruction and the kernel, in order.
 
 use crate::layout::{HEAP, Layout};
-use crate::start_info::StartInfo;
-use crate::{backtrace, console, deny, heap, image, layout, root_pointer};
+use crate::loader::{self, Handover, LoaderError};
+use crate::{backtrace, console, deny, efi, heap, image, layout, root_pointer};
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
@@ -26,6 +26,9 @@ global_asm!(
     cr0 = const mmu::CR0,
     cr4 = const mmu::CR4,
     efer = const mmu::EFER,
+    pvh = const loader::PVH,
+    uefi = const loader::UEFI,
+    efi_main = sym efi::efi_main,
     main = sym boot_main,
 );
 
@@ -41,18 +44,18 @@ const COM1: u16 = 0x3f8;
 /// Entered from `x86_64.S` in 64-bit mode, on the stack of the boot area, with the first 4 GiB mapped.
 ///
 /// # Safety
-/// `start` is the physical address of a `hvm_start_info`; it and all that it leads to is below 4 GiB and never written.
-unsafe extern "C" fn boot_main(start: u64) -> ! {
+/// `start` is what EBX was for the way in that `how` names (see [`loader`]); what it leads to is never written.
+unsafe extern "C" fn boot_main(start: u32, how: u32) -> ! {
     // SAFETY: the CPU that boots, once; the boot area is its own.
     unsafe {
         exceptions::init();
         exceptions::adopt(image::area(), 0);
     }
     // SAFETY: the caller's promise.
-    let start = unsafe { StartInfo::read(start) };
-    let tables = start.as_ref().map(|start| {
+    let loader = unsafe { Loader::read(start, how) };
+    let tables = loader.as_ref().map(|loader| {
         // SAFETY: firmware's tables are below 4 GiB, mapped, until they have been read.
-        unsafe { root_pointer::find(start.rsdp as usize) }
+        unsafe { root_pointer::find(loader.rsdp() as usize) }
     });
     let denied = match &tables {
         Ok(Ok(tables)) => deny::all_dma(tables.dmar),
@@ -68,12 +71,14 @@ unsafe extern "C" fn boot_main(start: u64) -> ! {
         (whole.end - whole.start) >> 10,
         whole.start
     ));
-    // SAFETY: nothing was allocated yet.
-    unsafe { heap::init_early() };
+    if how != loader::UEFI {
+        // SAFETY: nothing was allocated yet.
+        unsafe { heap::init_early() };
+    }
     let bundle = image::bundle();
     backtrace::use_symbols_of(bundle);
-    let (start, tables) = match (&start, &tables) {
-        (Ok(start), Ok(Ok(tables))) => (start, tables),
+    let (loader, tables) = match (&loader, &tables) {
+        (Ok(loader), Ok(Ok(tables))) => (loader, tables),
         (Err(error), _) => panic!("{error}"),
         (_, Ok(Err(error))) => panic!("{error}"),
         (_, Err(error)) => panic!("{error}"),
@@ -86,17 +91,16 @@ unsafe extern "C" fn boot_main(start: u64) -> ! {
     if !denied.units.are(&boot_info.dmar.vtds) {
         panic!("the DMAR table has other units than at the start");
     }
-    boot_info.memory = spans::merge(start.memory());
+    let (memory, mut reserved) = loader.memory();
+    boot_info.memory = spans::merge(memory);
     let low = |span: &Span<Hpa>| {
         span.base.0 <= smp::TRAMPOLINE.start && smp::TRAMPOLINE.end <= span.base.0 + span.len
     };
     if !boot_info.memory.iter().any(low) {
         panic!("no RAM at {:#x}", smp::TRAMPOLINE.start);
     }
-    boot_info.reserved = Vec::new();
-    boot_info
-        .reserved
-        .add_all([Span::<Hpa>::new(Hpa(0), LOW_MEMORY)].into_iter().flatten());
+    reserved.add_all([Span::<Hpa>::new(Hpa(0), LOW_MEMORY)].into_iter().flatten());
+    boot_info.reserved = spans::merge(reserved);
     use_fixed_hardware(&boot_info);
     report(&boot_info);
 
@@ -159,6 +163,39 @@ unsafe extern "C" fn boot_main(start: u64) -> ! {
         denied_ns,
         bundle,
     })
+}
+
+/// Who started us, and what it said.
+enum Loader {
+    Handover(Handover),
+    Uefi(efi::Found),
+}
+
+impl Loader {
+    /// # Safety
+    /// As for [`boot_main`].
+    unsafe fn read(start: u32, how: u32) -> Result<Self, LoaderError> {
+        match how {
+            loader::UEFI => efi::take().map(Self::Uefi).ok_or(LoaderError::Magic),
+            // SAFETY: the caller's promise; the initial map has the first 4 GiB.
+            _ => unsafe { Handover::read(how, start.into()) }.map(Self::Handover),
+        }
+    }
+
+    fn rsdp(&self) -> u64 {
+        match self {
+            Self::Handover(handover) => handover.rsdp,
+            Self::Uefi(found) => found.rsdp,
+        }
+    }
+
+    /// RAM, and what of it is firmware's.
+    fn memory(&self) -> (Vec<Span<Hpa>>, Vec<Span<Hpa>>) {
+        match self {
+            Self::Handover(handover) => (handover.memory(), Vec::new()),
+            Self::Uefi(found) => (found.memory.clone(), found.reserved.clone()),
+        }
+    }
 }
 
 /// The clock, and the machine's power.

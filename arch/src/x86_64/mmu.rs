@@ -97,15 +97,23 @@ impl HostMap {
 
     /// How many tables an identity map of `ranges` takes at most.
     pub fn tables_for(ranges: &[Range<u64>]) -> usize {
-        let tables = |range: &Range<u64>| {
-            // A table of each level at both ends, and one for each GiB where there are no leaves of that size.
-            let inner = match has_huge_pages() {
-                true => 0,
-                false => (range.end - range.start) >> 30,
-            };
-            6 + inner as usize + ((range.end - range.start) >> 39) as usize
-        };
-        ranges.iter().map(tables).sum()
+        // A table of each level at both ends, which neighbours share, and one for each GiB where there are no leaves of that
+        // size.
+        let mut ends: Vec<(u32, u64)> = Vec::new();
+        let mut inner = 0;
+        for range in ranges.iter().filter(|range| !range.is_empty()) {
+            for shift in [21, 30, 39] {
+                for at in [range.start, range.end - 1] {
+                    let table = (shift, at >> shift);
+                    if !ends.contains(&table) {
+                        ends.push(table);
+                    }
+                }
+            }
+            let len = range.end - range.start;
+            inner += (len >> 39) + if has_huge_pages() { 0 } else { len >> 30 };
+        }
+        ends.len() + inner as usize
     }
 
     /// The first address past the address space, in bytes.

@@ -15,7 +15,6 @@ pub const TRAMPOLINE: Range<u64> = 0x8000..0x9000;
 global_asm!(
     include_str!("trampoline.S"),
     page = const TRAMPOLINE.start,
-    launch = sym LAUNCH,
     root = const offset_of!(Launch, root),
     stack = const offset_of!(Launch, stack),
     entry = const offset_of!(Launch, entry),
@@ -26,6 +25,7 @@ global_asm!(
 
 unsafe extern "C" {
     static sluice_trampoline: u8;
+    static sluice_trampoline_launch: u8;
     static sluice_trampoline_end: u8;
 }
 
@@ -39,6 +39,13 @@ pub unsafe fn place_trampoline() {
     let to: *mut u8 = core::ptr::with_exposed_provenance_mut(TRAMPOLINE.start as usize);
     // SAFETY: a constant of the image, less than a page; the caller's promise.
     unsafe { core::ptr::copy_nonoverlapping(from, to, len) };
+    let launch = (&raw const sluice_trampoline_launch).addr() - from.addr();
+    // SAFETY: a word of the copy, which need not be aligned. The image is below 4 GiB.
+    unsafe {
+        to.add(launch)
+            .cast::<u32>()
+            .write_unaligned((&raw const LAUNCH).addr() as u32)
+    };
 }
 
 /// What the CPU that starts reads, in 32-bit mode: below 4 GiB, as all of the image.

@@ -27,7 +27,9 @@ sluice_trampoline_32:
     mov ds, eax
     mov es, eax
     mov ss, eax
-    mov ebx, offset {launch}
+    /* mov ebx, [sluice_trampoline_launch] */
+    .byte 0x8b, 0x1d
+    .long {page} + (sluice_trampoline_launch - sluice_trampoline)
     mov eax, {cr4}
     mov cr4, eax
     mov eax, [ebx + {root}]
@@ -55,6 +57,10 @@ sluice_trampoline_words:
     .quad 0x00cf9b000000ffff /* 32-bit code */
     .quad 0x00cf93000000ffff /* data */
     .quad 0x00af9b000000ffff /* 64-bit code */
+/* Where what it reads is; written when it is placed. */
+.global sluice_trampoline_launch
+sluice_trampoline_launch:
+    .long 0
 sluice_trampoline_gdt:
     .word 31
     .long {page} + (sluice_trampoline_words - sluice_trampoline)

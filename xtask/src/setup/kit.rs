@@ -27,6 +27,18 @@ const QEMU_X86: Packages = Packages {
     closure: true,
     members: &[],
 };
+const GRUB: Packages = Packages {
+    name: "grub",
+    names: &["grub-common", "grub-pc-bin", "xorriso", "mtools"],
+    closure: true,
+    members: &[],
+};
+const OVMF: Packages = Packages {
+    name: "ovmf",
+    names: &["ovmf"],
+    closure: false,
+    members: &[],
+};
 const BOCHS: Packages = Packages {
     name: "bochs",
     names: &["bochs", "bochsbios", "vgabios"],
@@ -194,6 +206,52 @@ pub fn qemu(arch: Arch) -> Result<Tool> {
         "{version} of Debian's backports is too old; name a newer one in {variable}"
     );
     Ok(tool)
+}
+
+/// What a CD that boots is made with.
+#[derive(Clone, Debug)]
+pub struct Grub {
+    /// `grub-mkimage`.
+    pub make_image: Tool,
+    /// GRUB's modules for a PC's BIOS.
+    pub modules: PathBuf,
+    /// `xorriso`.
+    pub xorriso: Tool,
+    /// `mformat` and the others of mtools, by their names.
+    root: PathBuf,
+}
+
+impl Grub {
+    /// A program of mtools.
+    pub fn mtools(&self, name: &str) -> Result<Tool> {
+        let mut tool = Tool::of_root(&self.root, "mtools")?;
+        tool.args.extend(["-c".into(), name.into()]);
+        Ok(tool)
+    }
+}
+
+/// GRUB, xorriso and mtools, Debian's.
+pub fn grub() -> Result<Grub> {
+    let root = fetch(&GRUB, || "GRUB, xorriso and mtools are missing".to_owned())?;
+    Ok(Grub {
+        make_image: Tool::of_root(&root, "grub-mkimage")?,
+        modules: root.join("usr/lib/grub/i386-pc"),
+        xorriso: Tool::of_root(&root, "xorriso")?,
+        root,
+    })
+}
+
+/// EDK2 for a PC, for `-bios`: `SLUICE_OVMF`, or Debian's.
+pub fn ovmf() -> Result<PathBuf> {
+    let path = match env::var_os("SLUICE_OVMF") {
+        Some(path) => path.into(),
+        None => fetch(&OVMF, || {
+            "EDK2 for x86_64 is missing: name it in SLUICE_OVMF".into()
+        })?
+        .join("usr/share/ovmf/OVMF.fd"),
+    };
+    ensure!(path.exists(), "firmware: {} does not exist", path.display());
+    Ok(path)
 }
 
 /// Bochs, Debian's, and the folder with its BIOS.

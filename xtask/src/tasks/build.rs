@@ -6,8 +6,9 @@ use crate::progress::Step;
 use crate::project;
 use crate::setup::toolchain;
 use anyhow::{Context, Result, ensure};
+use object::LittleEndian;
+use object::elf::{self, FileHeader64};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
-use object::{LittleEndian, elf};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -175,10 +176,10 @@ const FLAT_LIMIT: u64 = 256 << 20;
 
 /// The bytes of an ELF program as they lie in memory, from its lowest loadable segment to the end of its highest.
 pub fn flatten(file: &[u8]) -> Result<Vec<u8>> {
-    let parsed =
-        ElfFile64::<LittleEndian>::parse(file).context("no 64-bit little-endian ELF file")?;
-    let endian = parsed.endian();
-    let segments = parsed.elf_header().program_headers(endian, file)?;
+    let header =
+        FileHeader64::<LittleEndian>::parse(file).context("no 64-bit little-endian ELF file")?;
+    let endian = header.endian()?;
+    let segments = header.program_headers(endian, file)?;
     let loads: Vec<_> = segments
         .iter()
         .filter(|s| s.p_type(endian) == elf::PT_LOAD && s.p_memsz(endian) > 0)

@@ -1,10 +1,9 @@
 //! `cargo xtask image`: hypervisor, configuration and guests in one bootable file: an arm64 `Image` for QEMU, U-Boot or
-//! a board; on x86_64 an ELF program.
+//! a board; on x86_64 an ELF program, an application of UEFI, or a CD.
 
-use super::Outcome;
 use super::build::{self, Profile, Program};
 use super::check::{checked, well_formed};
-use super::program;
+use super::{Outcome, cd, program};
 use crate::arch::Arch;
 use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL};
 use crate::config::{Checked, Made};
@@ -34,6 +33,21 @@ pub struct Image {
     /// The machine.
     #[arg(long, value_enum, default_value_t)]
     arch: Arch,
+    /// Who starts it.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// What kind of file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
+pub enum Format {
+    /// On AArch64 an `Image`, which UEFI starts too; on x86_64 a program for PVH and Multiboot2.
+    #[default]
+    Kernel,
+    /// An application of UEFI (x86_64).
+    Efi,
+    /// A CD or USB stick for BIOS and UEFI (x86_64).
+    Iso,
 }
 
 impl Image {
@@ -43,9 +57,22 @@ impl Image {
             true => Profile::Debug,
             false => Profile::Release,
         };
-        let Some(packed) = pack(&self.config, self.output, self.arch, profile)? else {
+        ensure!(
+            self.arch == Arch::X86_64 || self.format == Format::Kernel,
+            "an `Image` is an application of UEFI as it is: leave --format away"
+        );
+        // The program is a part of what is made of it.
+        let (first, last) = match self.format {
+            Format::Kernel => (self.output, None),
+            Format::Efi | Format::Iso => (None, self.output),
+        };
+        let Some(mut packed) = pack(&self.config, first, self.arch, profile)? else {
             return Ok(ExitCode::FAILURE);
         };
+        if self.format != Format::Kernel {
+            packed.path = reshape(&packed.path, self.format, last)?;
+            packed.len = usize::try_from(fs::metadata(&packed.path)?.len())?;
+        }
         println!(
             "{}: {} partitions, {} KiB, {} of them the hypervisor in memory",
             packed.path.display(),
@@ -117,6 +144,26 @@ pub fn pack(
         hypervisor_len,
         checked,
     }))
+}
+
+/// Makes of the program for x86_64 at `path` a file of another format, `output` or one beside it.
+pub fn reshape(path: &Path, format: Format, output: Option<PathBuf>) -> Result<PathBuf> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let beside = |end: &str| output.clone().unwrap_or_else(|| path.with_extension(end));
+    match format {
+        Format::Kernel => Ok(path.to_owned()),
+        Format::Efi => {
+            let output = beside("efi");
+            project::write(&output, &program::application(&bytes)?)?;
+            Ok(output)
+        }
+        Format::Iso => {
+            let output = beside("iso");
+            let folder = path.with_extension("cd");
+            cd::make(&bytes, &program::application(&bytes)?, &folder, &output)?;
+            Ok(output)
+        }
+    }
 }
 
 /// Makes the files of ours that `machine` names.

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod build;
+mod cd;
 pub mod check;
 pub mod coverage;
 pub mod image;

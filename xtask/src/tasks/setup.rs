@@ -37,6 +37,8 @@ impl Setup {
         let firmware = kit::firmware()?;
         println!("u-boot: {}", firmware.u_boot.display());
         println!("edk2: {}", firmware.edk2.display());
+        println!("grub: {}", kit::grub()?.make_image.version()?);
+        println!("edk2 for x86_64: {}", kit::ovmf()?.display());
         println!("iasl: {}", kit::iasl()?.program());
         println!("ready: `cargo xtask run` boots, `cargo xtask test` tests");
         Ok(ExitCode::SUCCESS)

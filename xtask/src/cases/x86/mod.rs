@@ -1,6 +1,7 @@
 //! The hypervisor on x86_64.
 
 mod devices;
+mod firmware;
 mod linux;
 
 use super::{Case, Context, case};
@@ -29,6 +30,12 @@ pub const CASES: &[Case] = &[
         "x86::edu_reaches_its_memory_only_in_scalable_mode",
         devices::reaches_its_memory_only_in_scalable_mode,
     ),
+    case("x86::boots_through_grub", firmware::boots_through_grub),
+    case("x86::boots_through_uefi", firmware::boots_through_uefi),
+    case(
+        "x86::boots_from_a_cd_by_uefi",
+        firmware::boots_from_a_cd_by_uefi,
+    ),
     Case {
         name: "x86::enters_a_guest_by_vmx",
         long: true,
@@ -37,6 +44,8 @@ pub const CASES: &[Case] = &[
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Firmware takes its time.
+const LIMIT_WITH_FIRMWARE: Duration = Duration::from_secs(180);
 
 fn hypervisor() -> Result<Program> {
     build::hypervisor(Arch::X86_64, Profile::Release)
@@ -194,14 +203,21 @@ fn said_all(console: &str, way: &str, at_iret: &str) -> Result<()> {
 /// Two partitions, each with a CPU of its own, from a configuration: small guests that look at their CPU, their interrupt
 /// controllers, their timer and their serial port, and switch themselves off; the machine follows.
 fn runs_two_partitions(context: &Context) -> Result<()> {
-    let text = "[machine]\nname = 'two'\n\
-        [[partition]]\nname = 'left'\nmemory = '64M'\ncpus = [0]\npayload = 'hello'\n\
-        [[partition]]\nname = 'right'\nmemory = '32M'\ncpus = [2]\npayload = 'hello'\n";
-    let described = toml::from_str(text)?;
-    let mut machine = packed(context, text)?;
+    let machine = packed(context, TWO)?;
+    two_run(context, machine)?;
+    Ok(())
+}
+
+const TWO: &str = "[machine]\nname = 'two'\n\
+    [[partition]]\nname = 'left'\nmemory = '64M'\ncpus = [0]\npayload = 'hello'\n\
+    [[partition]]\nname = 'right'\nmemory = '32M'\ncpus = [2]\npayload = 'hello'\n";
+
+/// Runs `machine`, whose image is of [`TWO`], to its end; what it said.
+fn two_run(context: &Context, mut machine: Machine) -> Result<String> {
+    let described = toml::from_str(TWO)?;
     machine.cpus = 3;
     let mut guest = context.start(&machine)?;
-    guest.wait_off(LIMIT)?;
+    guest.wait_off(LIMIT_WITH_FIRMWARE)?;
     let console = guest.console();
     run::verdict(&console, &described)?;
     for name in ["left", "right"] {
@@ -213,5 +229,5 @@ fn runs_two_partitions(context: &Context) -> Result<()> {
             ensure!(console.contains(&line), "no `{line}` in: {console}");
         }
     }
-    Ok(())
+    Ok(console)
 }

@@ -1,23 +1,23 @@
-//! What happens while UEFI still runs: firmware's tables are read, its memory map is taken, and it is left. After that
-//! the way is the one of every other boot; [`take`] has what was found.
+//! What happens while UEFI still runs: firmware's tables are read or found, its memory map is taken, and it is left. After that
+//! the way is the one of every other boot; [`take`] has what was found. [`machine`] is what each architecture does of that.
 //!
 //! Sections are those of the UEFI Specification 2.10.
 
+#[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
+#[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
+mod machine;
+
+pub use machine::Found;
+
+use crate::heap;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::arch::asm;
+use boot::spans::merge;
 use core::fmt::{self, Write};
 use core::ptr::NonNull;
-
 use iommu::addr::{Hpa, Span};
-use kernel::boot_info::BootInfo;
 use r_efi::efi::{self, Guid, Handle, MemoryDescriptor, Status, SystemTable};
 use spin::mutex::SpinMutex;
-
-use boot::spans::merge;
-use boot::{acpi_tables, fdt};
-
-use crate::{heap, root_pointer};
 
 /// Room for firmware's memory map, in bytes: some hundred descriptors.
 const MAP_BYTES: usize = 64 << 10;
@@ -27,38 +27,29 @@ const ATTEMPTS: usize = 4;
 const WRITE_BACK: u64 = 8;
 
 /// What was found.
-static MACHINE: SpinMutex<Option<BootInfo>> = SpinMutex::new(None);
+static FOUND: SpinMutex<Option<Found>> = SpinMutex::new(None);
 
-/// The machine that UEFI described, if it was UEFI that started us; once.
-pub fn take() -> Option<BootInfo> {
-    MACHINE.lock().take()
+/// What UEFI described, if it was UEFI that started us; once.
+pub fn take() -> Option<Found> {
+    FOUND.lock().take()
 }
 
 /// Why the application ends.
 enum Refusal {
-    NotEl2(u64),
-    NoTables,
-    Acpi(acpi_tables::AcpiError),
-    Fdt(fdt::FdtError),
+    Machine(machine::Refusal),
     Firmware(Status),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotEl2(level) => write!(
-                f,
-                "entered at EL{level}, but it runs at EL2 only. Start it where a hypervisor may run"
-            ),
-            Self::NoTables => f.write_str("firmware has neither ACPI tables nor a device tree"),
-            Self::Acpi(error) => write!(f, "ACPI: {error}"),
-            Self::Fdt(error) => write!(f, "{error}"),
+            Self::Machine(refusal) => write!(f, "{refusal}"),
             Self::Firmware(status) => write!(f, "firmware says {:#x}", status.as_usize()),
         }
     }
 }
 
-/// Entered from `aarch64.S` in the relocated copy of the image. On success firmware is gone; any other status is for it.
+/// Entered from `aarch64.S` or `x86_64.S` in the relocated copy of the image. On success firmware is gone; any other status is for it.
 ///
 /// # Safety
 /// `handle` and `system` are those that firmware gave to the application, which is in its map and on its stack.
@@ -67,8 +58,8 @@ pub unsafe extern "C" fn efi_main(handle: Handle, system: *mut SystemTable) -> S
     unsafe { heap::init_early() };
     // SAFETY: the caller's promise.
     match unsafe { leave(handle, system) } {
-        Ok(info) => {
-            *MACHINE.lock() = Some(info);
+        Ok(found) => {
+            *FOUND.lock() = Some(found);
             Status::SUCCESS
         }
         Err(refusal) => {
@@ -84,41 +75,12 @@ pub unsafe extern "C" fn efi_main(handle: Handle, system: *mut SystemTable) -> S
 ///
 /// # Safety
 /// As for [`efi_main`].
-unsafe fn leave(handle: Handle, system: *mut SystemTable) -> Result<BootInfo, Refusal> {
-    match current_level() {
-        2 => {}
-        level => return Err(Refusal::NotEl2(level)),
-    }
-    // SAFETY: the caller's promise; tables are where §4.3 has them, mapped one to one (§2.3.6).
-    let mut info = unsafe { machine(system)? };
+unsafe fn leave(handle: Handle, system: *mut SystemTable) -> Result<Found, Refusal> {
+    // SAFETY: the caller's promise.
+    let described = unsafe { machine::describe(system) }.map_err(Refusal::Machine)?;
     // SAFETY: the caller's promise.
     let (usable, reserved) = unsafe { exit(handle, system)? };
-    info.memory = merge(usable);
-    info.reserved = merge(reserved);
-    Ok(info)
-}
-
-/// From the device tree where there is one, else from ACPI.
-///
-/// # Safety
-/// As for [`efi_main`].
-unsafe fn machine(system: *mut SystemTable) -> Result<BootInfo, Refusal> {
-    // SAFETY: the caller's promise.
-    let table = |guid| unsafe { configuration_table(system, guid) };
-    if let Some(tree) = table(efi::DTB_TABLE_GUID) {
-        // SAFETY: firmware has a device tree there, whose length is in its header.
-        let header = unsafe { tree.cast::<[u8; fdt::HEADER_SIZE]>().read() };
-        let size = fdt::total_size(&header).map_err(Refusal::Fdt)?;
-        // SAFETY: as above.
-        let tree = unsafe { core::slice::from_raw_parts(tree.as_ptr(), size) };
-        return fdt::parse(tree).map_err(Refusal::Fdt);
-    }
-    let rsdp = table(efi::ACPI_20_TABLE_GUID).ok_or(Refusal::NoTables)?;
-    // SAFETY: firmware maps memory one to one, and nothing changes its tables while they are read.
-    let tables = unsafe { root_pointer::find(rsdp.as_ptr().expose_provenance()) };
-    tables
-        .and_then(|tables| acpi_tables::parse(&tables))
-        .map_err(Refusal::Acpi)
+    Ok(machine::complete(described, merge(usable), merge(reserved)))
 }
 
 /// §4.6.
@@ -210,13 +172,6 @@ fn spans(map: &[u64], stride: usize) -> (Vec<Span<Hpa>>, Vec<Span<Hpa>>) {
         }
     }
     (memory, reserved)
-}
-
-fn current_level() -> u64 {
-    let level: u64;
-    // SAFETY: reading CurrentEL has no effect.
-    unsafe { asm!("mrs {}, CurrentEL", out(reg) level, options(nomem, nostack)) };
-    level >> 2
 }
 
 /// Firmware's console, for as long as there is firmware.
