@@ -14,6 +14,7 @@
 //!   about a record that is not there.
 //! * Compatibility format interrupts are never blocked, whatever GCMD.CFI: I/O APIC entries and messages of ours are all
 //!   remappable, but a device can forge others there.
+//! * Writes to 0xFEEx_xxxx that are DMA, and no MSI of QEMU's own, come from source 0xffff, which passes every verification.
 
 use tock_registers::LocalRegisterCopy;
 

@@ -1,6 +1,7 @@
 //! The functions of a partition: how they come to it, where its guest finds them, and what becomes of their faults.
 
 use super::irq::{self, KICK};
+use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
 use crate::boot_info::Dmar;
@@ -20,6 +21,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::x86_64::apic;
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 use iommu::addr::{Gpa, Span};
 use iommu::id::IommuIndex;
@@ -45,6 +47,8 @@ pub enum Error {
     ReservedMemory(Function),
     /// They make no bus.
     Bus(PlacementError),
+    /// They cannot have their messages.
+    Messages(messages::Error),
     /// What their DMA goes through cannot be made.
     Objects(object::Error),
 }
@@ -59,6 +63,7 @@ impl fmt::Display for Error {
                 "{function}: firmware has it use memory (RMRR) at addresses that are the guest's"
             ),
             Self::Bus(error) => error.fmt(f),
+            Self::Messages(error) => error.fmt(f),
             Self::Objects(error) => write!(f, "dma: {error}"),
         }
     }
@@ -71,6 +76,7 @@ impl Functions {
     /// # Errors
     /// See [`Error`]. What a failure has left is undone.
     pub fn new(
+        partition: usize,
         config: &config::Partition,
         materials: &Materials<'_>,
         memory: &Arc<Ram>,
@@ -96,13 +102,24 @@ impl Functions {
             });
             owned.push(function);
         }
-        let bus = VirtualPci::new(PCI_WINDOW, &placements).map_err(Error::Bus)?;
+        let mut bus = VirtualPci::new(PCI_WINDOW, &placements).map_err(Error::Bus)?;
+        let (mut sources, mut mapped) = (Vec::new(), Vec::new());
+        for (slot, function) in owned.iter().enumerate() {
+            let info = &gate.topology.functions[function.info];
+            let place = (partition, slot);
+            let source = Source::new(place, &config.cpus, function, info, materials);
+            if let Some((source, entries)) = source.map_err(Error::Messages)? {
+                source.tell(&mut bus);
+                sources.push(source);
+                mapped.push(entries);
+            }
+        }
         let masters = functions::masters(&owned, gate);
         let memory = Arc::clone(memory) as Arc<dyn Memory>;
         let windows = windows(config, spans);
         let dma = Dma::new(gate, &memory, &windows, &masters, false).map_err(Error::Objects)?;
         Ok(Self {
-            devices: Devices::new(owned, bus, dma, (Vec::new(), Vec::new())),
+            devices: Devices::new(owned, bus, dma, (sources, mapped)),
             ports: Mutex::new(ConfigPorts::default()),
         })
     }
@@ -173,6 +190,7 @@ impl Partition {
 
     /// Its functions become its own, before it runs.
     pub fn open(&self, system: &'static System) {
+        self.open_messages(system);
         self.assigned().open(system, self.name());
         // What they tried while nobody owned them is no fault of this life.
         self.settle_faults(system);
@@ -182,6 +200,7 @@ impl Partition {
     /// Its functions are taken back. It does not run any more.
     pub fn close(&self, system: &'static System) {
         self.assigned().close(&system.gate, self.name());
+        self.close_messages(system);
         self.settle_faults(system);
         self.remap_bars();
     }
@@ -244,12 +263,29 @@ impl Partition {
 
     /// A load of the guest; `None` if nothing of its functions is there.
     pub fn read_function(&self, system: &System, at: Gpa, size: u8) -> Option<u64> {
+        if let Some((source, offset)) = self.find_trapped(at) {
+            return Some(source.read(offset, size));
+        }
         let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len)?;
         Some(self.assigned().read(&system.gate, offset, size))
     }
 
+    /// Whose MSI-X table is, or is near, what the guest has at `at`, and the offset in its BAR.
+    fn find_trapped(&self, at: Gpa) -> Option<(&Source, u64)> {
+        let devices = self.assigned();
+        let (slot, bar, offset) = devices.bus.lock().find_bar(at)?;
+        let mut sources = devices.sources.iter();
+        let source = sources.find(|source| source.slot == slot)?;
+        let pages = source.trapped(bar)?;
+        pages.contains(&offset).then_some((source, offset))
+    }
+
     /// A store of the guest; whether something of its functions is there.
     pub fn write_function(&self, system: &System, at: Gpa, size: u8, value: u64) -> bool {
+        if let Some((source, offset)) = self.find_trapped(at) {
+            source.write(offset, size, value);
+            return true;
+        }
         let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len);
         if let Some(offset) = offset {
             self.write_config(system, offset, size, value);
@@ -261,6 +297,7 @@ impl Partition {
         let effect = self.assigned().write(&system.gate, offset, size, value);
         self.remap_bars();
         if let Effect::Reset(slot) = effect {
+            self.forget_messages(slot);
             self.assigned().reset_by_guest(system, self.name(), slot);
         }
     }
@@ -269,18 +306,35 @@ impl Partition {
     fn remap_bars(&self) {
         // Taken before each move is, so that vCPUs which move one BAR at the same time do so one after the other.
         let mut nested = self.nested.lock();
-        while let Some(MapBar { from, to, host, .. }) = self.assigned().next_remap() {
-            let len = host.len;
-            if let Some(base) = from {
+        while let Some(bar) = self.assigned().next_remap() {
+            let len = bar.host.len;
+            if let Some(base) = bar.from {
                 nested.unmap(Span { base, len }, || self.forget());
             }
-            if let Some(base) = to
-                && let Err(error) = nested.map(Span { base, len }, host.base)
-            {
-                // The window is empty but for BARs, which do not overlap: only memory can be short.
-                say!("{}: no BAR at {base}: {error}", self.name());
+            let Some(base) = bar.to else { continue };
+            for part in self.mapped_parts(&bar) {
+                let span = Span {
+                    base: base + part.start,
+                    len: part.end - part.start,
+                };
+                if let Err(error) = nested.map(span, bar.host.base + part.start) {
+                    // The window is empty but for BARs, which do not overlap: only memory can be short.
+                    say!("{}: no BAR at {base}: {error}", self.name());
+                }
             }
         }
+    }
+
+    /// What of a BAR the guest reaches without us: all but the pages of an MSI-X table.
+    fn mapped_parts(&self, bar: &MapBar) -> impl Iterator<Item = Range<u64>> {
+        let mut sources = self.assigned().sources.iter();
+        let source = sources.find(|source| source.slot == bar.slot);
+        let hole = source.and_then(|source| source.trapped(bar.bar));
+        let len = bar.host.len;
+        let hole = hole.unwrap_or(len..len);
+        [0..hole.start, hole.end.min(len)..len]
+            .into_iter()
+            .filter(|part| !part.is_empty())
     }
 
     /// Waits until no CPU has anything of its nested tables from before.

@@ -20,8 +20,9 @@ pub fn serve() {
         };
         apic::end_of_interrupt();
         let Some(system) = SYSTEM.get() else { continue };
-        if vector == FAULT {
-            system.gate.interrupt(system);
+        match vector {
+            FAULT => system.gate.interrupt(system),
+            _ => system.message(vector),
         }
     }
 }

@@ -1,22 +1,140 @@
-//! Messages of functions: on VT-d they are no DMA, but pass interrupt remapping.
+//! Messages of functions. On VT-d they are no DMA: the unit of a function translates each into a vector of the CPU that runs
+//! a vCPU of its owner, and from nobody else. What the function sends is ours; what the guest wants instead is looked up
+//! once the vector is there, and goes to its local APICs.
+//!
+//! Each message has its entry and its vector from the start, so nothing is handed out while guests run. Entries are present
+//! only while their function is open.
 
+use super::partition::{Materials, Partition};
+use super::system::System;
+use crate::devices::Owned;
 use crate::gate::Gate;
+use crate::lock::Mutex;
+use crate::machine::Iommu;
+use crate::pci::FunctionInfo;
+use crate::say;
+use crate::vdev::msi::Msi;
+use crate::vdev::vpci::VirtualPci;
+use crate::vdev::vpci::msix::{ENTRY, MessageTable};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arch::mmio::{MmioError, MmioRegion};
+use core::fmt;
+use core::ops::Range;
+use iommu::addr::PAGE_SIZE;
 use iommu::id::IommuIndex;
 use iommu::object::driver::{ReservedKind, ReservedRegion};
-use iommu::object::{Error, Ioas};
+use iommu::object::{Error as ObjectError, Ioas};
+use iommu::physical::IommuError;
+use iommu::vtd::interrupt_remap::{Message, Route, Source as Sender};
+
+/// Vectors of a CPU that are messages: above exceptions and the legacy interrupt controllers', below our own.
+pub const VECTORS: Range<u8> = 0x30..0xf0;
 
 /// What the messages of all functions share.
 pub struct Shared {
     /// Local APIC ID of each CPU.
     pub cpus: Vec<u32>,
+    /// By CPU: whose each vector is, from the first of [`VECTORS`] on.
+    vectors: Mutex<Vec<Vec<Owner>>>,
+}
+
+/// Whose a vector is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owner {
+    /// Number of the partition.
+    partition: usize,
+    /// Its function.
+    slot: usize,
+    /// The message of that.
+    number: u16,
+}
+
+impl Shared {
+    /// For CPUs with these local APIC IDs.
+    pub fn new(cpus: Vec<u32>) -> Self {
+        let vectors = cpus.iter().map(|_| Vec::new()).collect();
+        Self {
+            cpus,
+            vectors: Mutex::new(vectors),
+        }
+    }
+
+    /// A vector of one of `cpus` for `owner`, in turn.
+    fn take(&self, cpus: &[u16], owner: Owner) -> Option<(usize, u8)> {
+        let mut vectors = self.vectors.lock();
+        let first = usize::from(owner.number);
+        let mut turns = (first..first + cpus.len()).map(|turn| cpus[turn % cpus.len()]);
+        let room = |cpu: &u16| vectors[usize::from(*cpu)].len() < VECTORS.len();
+        let cpu = usize::from(turns.find(room)?);
+        vectors[cpu].push(owner);
+        Some((cpu, VECTORS.start + (vectors[cpu].len() - 1) as u8))
+    }
+
+    fn owner(&self, cpu: usize, vector: u8) -> Option<Owner> {
+        let index = usize::from(vector.checked_sub(VECTORS.start)?);
+        self.vectors.lock().get(cpu)?.get(index).copied()
+    }
+}
+
+/// Why a function cannot have its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Entries of the unit.
+    Entries(IommuError),
+    /// The registers around the function's MSI-X table.
+    Registers(MmioError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entries(error) => write!(f, "interrupt remapping: {error}"),
+            Self::Registers(error) => write!(f, "MSI-X table: {error}"),
+        }
+    }
 }
 
 /// One function's messages.
-pub struct Source;
+pub struct Source {
+    /// Which function.
+    pub slot: usize,
+    iommu: IommuIndex,
+    /// Entry of message 0.
+    first: u16,
+    /// Where each goes, and from whom.
+    routes: Vec<Route>,
+    table: Option<Table>,
+}
 
 /// A function's entries in the table of its unit. They go with this.
-pub struct Mapped;
+pub struct Mapped {
+    iommu: Arc<Iommu>,
+    first: u16,
+    count: u16,
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let mut unit = self.iommu.physical().lock();
+        if let Err(error) = unit.give_interrupts(self.first, self.count) {
+            // They stay taken then.
+            say!("entries {:#x} and up stay: {error}", self.first);
+        }
+    }
+}
+
+/// An MSI-X table, and the pages that it is in, which guests have no mapping of.
+struct Table {
+    bar: u8,
+    /// The pages, as offsets in the BAR.
+    pages: Range<u64>,
+    /// The table, as offsets in the BAR.
+    entries: Range<u64>,
+    /// What the guest has written.
+    wanted: Mutex<MessageTable>,
+    registers: MmioRegion,
+}
 
 /// Writes to these are messages, whatever a table says (VT-d, 3.14).
 pub const RESERVED: &[ReservedRegion] = &[ReservedRegion {
@@ -29,7 +147,7 @@ pub const RESERVED: &[ReservedRegion] = &[ReservedRegion {
 ///
 /// # Errors
 /// None here.
-pub const fn let_through(_: &Gate, _: &Ioas) -> Result<(), Error> {
+pub const fn let_through(_: &Gate, _: &Ioas) -> Result<(), ObjectError> {
     Ok(())
 }
 
@@ -37,4 +155,249 @@ pub const fn let_through(_: &Gate, _: &Ioas) -> Result<(), Error> {
 pub fn are_isolated(gate: &Gate, iommu: IommuIndex) -> bool {
     let physical = gate.unit(iommu).iommu.physical().lock();
     physical.layout().interrupts.is_some()
+}
+
+impl Source {
+    /// The messages of `owned`, function `slot` of partition `partition` on `cpus`, which is `info`; none if it can send
+    /// none. All are blocked.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(
+        (partition, slot): (usize, usize),
+        cpus: &[u16],
+        owned: &Owned,
+        info: &FunctionInfo,
+        materials: &Materials<'_>,
+    ) -> Result<Option<(Self, Mapped)>, Error> {
+        let vectors = info.capabilities.vectors();
+        let (Some(&(index, _)), Some(&sender)) = (owned.streams.first(), info.requester_ids.last())
+        else {
+            return Ok(None);
+        };
+        let mut routes = Vec::new();
+        let shared = &materials.gate.messages;
+        for number in 0..vectors {
+            let owner = Owner {
+                partition,
+                slot,
+                number,
+            };
+            let Some((cpu, vector)) = shared.take(cpus, owner) else {
+                say!(
+                    "{}: {number} of its {vectors} messages; no vector is left for more",
+                    info.address
+                );
+                break;
+            };
+            routes.push(Route {
+                destination: shared.cpus[cpu],
+                vector,
+                level: false,
+                // A bridge that replaces the requester ID does so for messages too.
+                source: Sender::Requester {
+                    id: sender,
+                    phantom: 0,
+                },
+            });
+        }
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        let iommu = &materials.gate.unit(index).iommu;
+        // One MSI with several messages names the first; all follow in a row.
+        let count = (routes.len() as u16).next_power_of_two();
+        let first = iommu.physical().lock().take_interrupts(count);
+        let first = first.map_err(Error::Entries)?;
+        let mapped = Mapped {
+            iommu: Arc::clone(iommu),
+            first,
+            count,
+        };
+        let table = Table::new(info, materials).map_err(Error::Registers)?;
+        let source = Self {
+            slot,
+            iommu: index,
+            first,
+            routes,
+            table,
+        };
+        Ok(Some((source, mapped)))
+    }
+
+    /// What the function sends by MSI.
+    pub fn tell(&self, bus: &mut VirtualPci) {
+        let Message { address, data } = Message::new(self.first);
+        bus.set_message(self.slot, address, data);
+    }
+
+    /// Lets its messages through, or no more.
+    fn set_open(&self, gate: &Gate, open: bool) -> Result<(), IommuError> {
+        let mut unit = gate.unit(self.iommu).iommu.physical().lock();
+        for (index, route) in (self.first..).zip(&self.routes) {
+            match open {
+                true => unit.route_interrupt(index, route)?,
+                false => unit.block_interrupt(index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of BAR `bar` that guests have no mapping of, as offsets in it.
+    pub fn trapped(&self, bar: u8) -> Option<Range<u64>> {
+        let table = self.table.as_ref().filter(|table| table.bar == bar)?;
+        Some(table.pages.clone())
+    }
+
+    /// A load from there.
+    pub fn read(&self, offset: u64, size: u8) -> u64 {
+        let Some(table) = &self.table else { return !0 };
+        if table.entries.contains(&offset) {
+            return table.wanted.lock().read(offset - table.entries.start, size);
+        }
+        let at = (offset - table.pages.start) as usize;
+        match size {
+            1 => table.registers.read8(at).into(),
+            2 if at.is_multiple_of(2) => table.registers.read16(at).into(),
+            4 if at.is_multiple_of(4) => table.registers.read32(at).into(),
+            8 if at.is_multiple_of(8) => table.registers.read64(at),
+            _ => !0,
+        }
+    }
+
+    /// A store to there.
+    pub fn write(&self, offset: u64, size: u8, value: u64) {
+        let Some(table) = &self.table else { return };
+        if table.entries.contains(&offset) {
+            let mut wanted = table.wanted.lock();
+            let at = offset - table.entries.start;
+            if let Some(entry) = wanted.write(at, size, value)
+                && usize::from(entry) < self.routes.len()
+            {
+                // Under the lock, so that the last mask written is the one that the device has.
+                table.program(entry, self.first + entry, wanted.is_masked(entry));
+            }
+            return;
+        }
+        let at = (offset - table.pages.start) as usize;
+        match size {
+            1 => table.registers.write8(at, value as u8),
+            2 if at.is_multiple_of(2) => table.registers.write16(at, value as u16),
+            4 if at.is_multiple_of(4) => table.registers.write32(at, value as u32),
+            8 if at.is_multiple_of(8) => table.registers.write64(at, value),
+            _ => {}
+        }
+    }
+
+    /// The guest's table is as after reset.
+    fn forget(&self) {
+        if let Some(table) = &self.table {
+            table.wanted.lock().reset();
+        }
+    }
+
+    /// What the guest wants of message `number`, as its function has it.
+    fn wanted(&self, bus: &VirtualPci, number: u16) -> Option<Msi> {
+        if bus.has_msix_on(self.slot) {
+            return self.table.as_ref()?.wanted.lock().message(number);
+        }
+        let (address, data) = bus.message(self.slot, number)?;
+        Some(Msi { address, data })
+    }
+}
+
+impl Table {
+    /// That of `info`, if it has one.
+    fn new(info: &FunctionInfo, materials: &Materials<'_>) -> Result<Option<Self>, MmioError> {
+        let place = info.capabilities.msix.and_then(|msix| {
+            let host = info.bars[usize::from(msix.table.bar)]?.host_span()?;
+            Some((msix, host))
+        });
+        let Some((msix, host)) = place else {
+            return Ok(None);
+        };
+        let start = u64::from(msix.table.offset);
+        let entries = start..start + u64::from(msix.vectors) * ENTRY;
+        let pages = start & !(PAGE_SIZE - 1)..entries.end.next_multiple_of(PAGE_SIZE);
+        let mut mmio = materials.mmio.lock();
+        let registers = mmio.take(host.base.0 + pages.start, pages.end - pages.start)?;
+        Ok(Some(Self {
+            bar: msix.table.bar,
+            pages,
+            entries,
+            wanted: Mutex::new(MessageTable::new(msix.vectors)),
+            registers,
+        }))
+    }
+
+    /// Has the device send the unit's `index` for its `entry`, or nothing. A device that was reset has lost both.
+    fn program(&self, entry: u16, index: u16, masked: bool) {
+        let Message { address, data } = Message::new(index);
+        let at = (self.entries.start - self.pages.start) + u64::from(entry) * ENTRY;
+        let words = [address, 0, data, u32::from(masked)];
+        for (offset, word) in (at as usize..).step_by(4).zip(words) {
+            self.registers.write32(offset, word);
+        }
+    }
+}
+
+impl Partition {
+    /// Its functions may send messages, once they are its own.
+    pub fn open_messages(&self, system: &System) {
+        for source in &self.assigned().sources {
+            if let Err(error) = source.set_open(&system.gate, true) {
+                let function = self.assigned().dma.sender(source.slot);
+                say!("{}: {function} has no interrupts: {error}", self.name());
+            }
+        }
+    }
+
+    /// No message of its functions arrives any more, and the guest has none programmed.
+    ///
+    /// # Panics
+    /// They cannot be stopped.
+    pub fn close_messages(&self, system: &System) {
+        for source in &self.assigned().sources {
+            if let Err(error) = source.set_open(&system.gate, false) {
+                panic!("cannot stop the messages of a device: {error}");
+            }
+            source.forget();
+        }
+    }
+
+    /// The function of `slot` is reset.
+    pub fn forget_messages(&self, slot: usize) {
+        let mut sources = self.assigned().sources.iter();
+        if let Some(source) = sources.find(|source| source.slot == slot) {
+            source.forget();
+        }
+    }
+
+    /// Message `number` of the function of `slot` has come: to the local APIC that the guest has written down.
+    fn take_message(&self, slot: usize, number: u16) {
+        let devices = self.assigned();
+        let mut sources = devices.sources.iter();
+        let wanted = sources
+            .find(|source| source.slot == slot)
+            .and_then(|source| source.wanted(&devices.bus.lock(), number));
+        // The guest may have turned it off since it was sent.
+        if let Some(msi) = wanted {
+            let _ = self.devices.lock().interrupts.send(msi);
+        }
+    }
+}
+
+impl System {
+    /// `vector` has come to this CPU, and is none of our own.
+    pub fn message(&self, vector: u8) {
+        let owner = self.gate.messages.owner(arch::cpu::index(), vector);
+        let partition = owner.and_then(|owner| {
+            self.partitions
+                .iter()
+                .find(|it| it.index == owner.partition)
+        });
+        if let Some((owner, partition)) = owner.zip(partition) {
+            partition.take_message(owner.slot, owner.number);
+        }
+    }
 }

@@ -91,6 +91,7 @@ pub fn start(start: Start) -> ! {
                 technology: &technology,
                 frames,
                 gate: &gate,
+                mmio: Mutex::new(&mut mmio),
             };
             partitions(&materials, machine)
         }
@@ -156,7 +157,7 @@ fn gate(
     }
     Gate {
         units,
-        messages: messages::Shared { cpus },
+        messages: messages::Shared::new(cpus),
         topology,
         buses,
         streams: Vec::new(),

@@ -17,6 +17,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::clock;
 use arch::memory::FramePool;
+use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt::{self, Write};
@@ -69,6 +70,8 @@ pub struct Materials<'a> {
     pub frames: &'static FramePool,
     /// The IOMMUs and the buses.
     pub gate: &'a Gate,
+    /// Device registers.
+    pub mmio: Mutex<&'a mut MmioPool>,
 }
 
 /// Nested tables, as the CPU walks them.
@@ -220,7 +223,7 @@ impl Partition {
         let nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, 1));
         let memory = Arc::new(Ram(memory));
-        let functions = Functions::new(&config, materials, &memory, &spans);
+        let functions = Functions::new(index, &config, materials, &memory, &spans);
         let functions = functions.map_err(Error::Functions)?;
         Ok(Self {
             index,

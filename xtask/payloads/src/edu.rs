@@ -8,6 +8,8 @@ use safe_mmio::{UniqueMmioPointer, fields::ReadPureWrite};
 const IDENTIFICATION: u64 = 0x00;
 /// Reads as the complement of what was written last.
 const LIVENESS: u64 = 0x04;
+const RAISE: u64 = 0x60;
+const ACKNOWLEDGE: u64 = 0x64;
 const DMA_SOURCE: u64 = 0x80;
 const DMA_DESTINATION: u64 = 0x88;
 const DMA_COUNT: u64 = 0x90;
@@ -47,6 +49,36 @@ impl Edu {
     /// Its requester ID, which is its StreamID where the guest has an SMMU.
     pub fn stream(&self) -> u32 {
         u32::from(self.function.device) << 3
+    }
+
+    /// Has it interrupt by one message: `data` to `address`. Whether it can.
+    pub fn send_messages_to(&self, address: u64, data: u16) -> bool {
+        let mut at = self.function.read(0x34) & 0xfc;
+        // No list is longer.
+        for _ in 0..48 {
+            let head = self.function.read(at.into());
+            if at == 0 || head as u8 == 5 {
+                break;
+            }
+            at = head >> 8 & 0xfc;
+        }
+        let control = self.function.read(at.into());
+        let wide = control >> 16 & 1 << 7 != 0;
+        if at == 0 || !wide {
+            return false;
+        }
+        let at = u64::from(at);
+        self.function.write(at + 4, address as u32);
+        self.function.write(at + 8, (address >> 32) as u32);
+        self.function.write(at + 12, data.into());
+        self.function.write(at, control | 1 << 16);
+        true
+    }
+
+    /// Has it interrupt once.
+    pub fn interrupt(&self) {
+        register(self.registers + RAISE).write(1);
+        register(self.registers + ACKNOWLEDGE).write(1);
     }
 
     /// Lets its DMA out.

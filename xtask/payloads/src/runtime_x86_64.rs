@@ -45,7 +45,77 @@ extern "C" fn start_here(start: u32) -> ! {
     payload_main(start.into())
 }
 
-extern "C" fn interrupt() {}
+unsafe extern "C" {
+    fn payload_interrupt();
+}
+
+static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
+
+/// x2APIC: IA32_APIC_BASE with EXTD, spurious vector with the APIC on, end of interrupt.
+const APIC_BASE: u32 = 0x1b;
+const EXTD: u64 = 1 << 10;
+const SVR: u32 = 0x80f;
+const ON: u64 = 0x1ff;
+const EOI: u32 = 0x80b;
+
+extern "C" fn interrupt() {
+    INTERRUPTS.fetch_add(1, Ordering::Relaxed);
+    wrmsr(EOI, 0);
+}
+
+fn wrmsr(msr: u32, value: u64) {
+    // SAFETY: registers of this guest's own interrupt controller.
+    unsafe {
+        asm!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32);
+    }
+}
+
+fn rdmsr(msr: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: as for `wrmsr`.
+    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high) };
+    u64::from(high) << 32 | u64::from(low)
+}
+
+#[repr(C, packed)]
+struct Pointer {
+    limit: u16,
+    base: u64,
+}
+
+/// Counts interrupts of every vector from 32 on, in [`while_interrupted`].
+pub fn count_interrupts() {
+    let handler = payload_interrupt as *const () as u64;
+    let low = (handler & 0xffff) | 8 << 16 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
+    for vector in 32..256 {
+        // SAFETY: one CPU, and interrupts are off.
+        unsafe {
+            (&raw mut IDT)
+                .cast::<[u64; 2]>()
+                .add(vector)
+                .write([low, handler >> 32]);
+        }
+    }
+    let pointer = Pointer {
+        limit: 0xfff,
+        base: (&raw const IDT).addr() as u64,
+    };
+    // SAFETY: the table is there as long as the guest runs.
+    unsafe { asm!("lidt [{}]", in(reg) &raw const pointer) };
+    wrmsr(APIC_BASE, rdmsr(APIC_BASE) | EXTD);
+    wrmsr(SVR, ON);
+}
+
+/// Waits for `ms` with interrupts on; how many have come so far, in all.
+pub fn while_interrupted(ms: u64) -> u64 {
+    // SAFETY: `interrupt` is all that interrupts, and keeps every register.
+    unsafe { asm!("sti") };
+    sleep_ms(ms);
+    // SAFETY: as above.
+    unsafe { asm!("cli") };
+    INTERRUPTS.load(Ordering::Relaxed)
+}
 
 /// COM1.
 const UART: u16 = 0x3f8;

@@ -43,6 +43,9 @@ pub struct VirtualFunction {
     express: Option<u16>,
     power: Option<u16>,
     msi: Option<u16>,
+    msix: Option<u16>,
+    /// What the device has as address and data of MSI, if that is not what the guest has written.
+    message: Option<(u32, u32)>,
     attached: bool,
 }
 
@@ -71,6 +74,8 @@ impl VirtualFunction {
             express: None,
             power: None,
             msi: None,
+            msix: None,
+            message: None,
             attached: false,
         };
         for row in layout::HEADER {
@@ -160,7 +165,10 @@ impl VirtualFunction {
                     self.express = Some(at);
                     rows(found.express.as_ref().map(layout::express))
                 }
-                _ => rows(found.msix.as_ref().map(layout::msix)),
+                _ => {
+                    self.msix = Some(at);
+                    rows(found.msix.as_ref().map(layout::msix))
+                }
             };
             for row in rows {
                 self.add(at, row);
@@ -274,6 +282,67 @@ impl VirtualFunction {
         Span::<Gpa>::new(Gpa(u64::from(high) << 32 | low), bar.host.len)
     }
 
+    /// See [`super::VirtualPci::set_message`].
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn set_message(&mut self, address: u32, data: u32) {
+        self.message = Some((address, data));
+    }
+
+    /// See [`super::VirtualPci::message`].
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn message(&self, number: u16) -> Option<(u64, u32)> {
+        let msi = self.msi.filter(|_| self.attached)?;
+        let control = self.value(msi) >> 16;
+        let several = 1u16 << (control >> 4 & 7).min(5);
+        if control & u32::from(spec::MSI_ENABLE) == 0 || number >= several {
+            return None;
+        }
+        let high = match self.has_wide_msi(msi) {
+            true => self.value(msi + 8),
+            false => 0,
+        };
+        let address = u64::from(high) << 32 | u64::from(self.value(msi + 4));
+        // The function replaces as many low bits as it takes (§7.7.1.5).
+        let data = self.value(self.msi_data(msi)) & !(u32::from(several) - 1);
+        Some((address, data | u32::from(number)))
+    }
+
+    /// See [`super::VirtualPci::has_msix_on`].
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn has_msix_on(&self) -> bool {
+        let on = |at: u16| self.value(at) >> 16 & u32::from(spec::MSIX_ENABLE) != 0;
+        self.attached && self.msix.is_some_and(on)
+    }
+
+    fn value(&self, at: u16) -> u32 {
+        self.registers[usize::from(at / 4)].value
+    }
+
+    fn has_wide_msi(&self, msi: u16) -> bool {
+        self.value(msi) >> 16 & u32::from(spec::MSI_64) != 0
+    }
+
+    fn msi_data(&self, msi: u16) -> u16 {
+        msi + if self.has_wide_msi(msi) { 12 } else { 8 }
+    }
+
+    /// What the device gets where the guest has written `value`.
+    fn for_device(&self, at: u16, value: u32) -> u32 {
+        let (Some((address, data)), Some(msi)) = (self.message, self.msi) else {
+            return value;
+        };
+        if at == msi + 4 {
+            address
+        } else if at == self.msi_data(msi) {
+            data
+        } else if at == msi + 8 {
+            // The upper half, as the data is behind it.
+            0
+        } else {
+            value
+        }
+    }
+
     /// 0 none, 1 INTA .. 4 INTD, as the guest reads it.
     pub fn interrupt_pin(&self) -> u8 {
         (self.registers[0x3c / 4].value >> 8) as u8
@@ -299,6 +368,7 @@ impl VirtualFunction {
         let Register {
             value, physical, ..
         } = *self.at(at);
+        let value = self.for_device(at, value);
         if at == COMMAND {
             let mut command = (value & layout::COMMAND_PHYSICAL) as u16 | spec::COMMAND_MEMORY;
             if self.interrupt_pin() == 0 {

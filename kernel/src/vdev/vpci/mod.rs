@@ -21,6 +21,8 @@
 mod function;
 mod layout;
 #[cfg(any(target_arch = "x86_64", test))]
+pub mod msix;
+#[cfg(any(target_arch = "x86_64", test))]
 pub mod ports;
 #[cfg(test)]
 mod tests;
@@ -272,6 +274,41 @@ impl VirtualPci {
     pub fn intx(&self, slot: usize) -> Option<u32> {
         let function = &self.functions[slot];
         intx_intid(function.guest.device(), function.interrupt_pin())
+    }
+
+    /// The function of a slot has `address` and `data` in its MSI capability from its next attachment on, whatever the guest
+    /// writes: what its unit translates. The upper half of the address is 0.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn set_message(&mut self, slot: usize, address: u32, data: u32) {
+        self.functions[slot].set_message(address, data);
+    }
+
+    /// Address and data of what the guest makes of MSI `number` of a slot; none while that is off.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn message(&self, slot: usize, number: u16) -> Option<(u64, u32)> {
+        self.functions[slot].message(number)
+    }
+
+    /// Whether the guest has MSI-X of a slot on.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn has_msix_on(&self, slot: usize) -> bool {
+        self.functions[slot].has_msix_on()
+    }
+
+    /// Slot, BAR and offset in that of what the guest has mapped at `at`.
+    #[cfg(any(target_arch = "x86_64", test))]
+    pub fn find_bar(&self, at: Gpa) -> Option<(usize, u8, u64)> {
+        for (slot, function) in self.functions.iter().enumerate() {
+            for bar in &function.bars {
+                let base = bar.mapped.unwrap_or(Gpa(u64::MAX));
+                if let Some(offset) = at.0.checked_sub(base.0)
+                    && offset < bar.host.len
+                {
+                    return Some((slot, bar.index, offset));
+                }
+            }
+        }
+        None
     }
 
     /// Mistakes so far.

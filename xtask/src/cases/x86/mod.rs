@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::linux_boots", linux::boots),
     case(
+        "x86::messages_arrive_where_they_may",
+        devices::messages_arrive_where_they_may,
+    ),
+    case(
         "x86::edu_reaches_its_memory_only_in_legacy_mode",
         devices::reaches_its_memory_only_in_legacy_mode,
     ),
