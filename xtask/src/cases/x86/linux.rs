@@ -2,8 +2,8 @@
 
 use super::packed;
 use crate::arch::Arch;
-use crate::cases::Context;
-use crate::cases::linux::TOOLS;
+use crate::cases::linux::{TOOLS, initial_disk_of};
+use crate::cases::{Context, lines, random, sha256};
 use crate::initrd::{self, Init};
 use crate::setup::linux;
 use anyhow::{Result, ensure};
@@ -33,5 +33,75 @@ key cpus $(nproc)
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
     ensure!(console.contains("cpus=1;"), "{console}");
+    Ok(())
+}
+
+/// Bytes of a disk that are read.
+const GIVEN: usize = 64 << 20;
+/// Reads all of them past all caches, and says what the driver's interrupts are.
+const READ: &str = "
+key read $(part 0 64 | sum)
+grep nvme /proc/interrupts | while read line; do key interrupt \"$line\"; done
+";
+
+/// A partition `name` on `cpu`, with the disk at `address`.
+fn with_disk(name: &str, cpu: u8, address: &str) -> String {
+    format!(
+        "[[partition]]\nname = '{name}'\nmemory = '512M'\ncpus = [{cpu}]\n\
+        kernel = 'debian:kernel'\ninitrd = 'initrd.cpio'\ncmdline = 'console=ttyS0'\n\
+        [[partition.device]]\naddress = '{address}'\n"
+    )
+}
+
+/// What `name` has read, and that the driver was told by MSI-X.
+fn has_read(console: &str, name: &str, given: &[u8]) -> Result<()> {
+    ensure!(
+        lines::answer(console, name, "read")? == sha256(given)?,
+        "{name} read something else"
+    );
+    let interrupts = lines::answers(console, name, "interrupt");
+    ensure!(!interrupts.is_empty(), "{name} has no interrupts");
+    for line in interrupts {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let count = lines::number(words.get(1).copied().unwrap_or_default())?;
+        ensure!(count > 0 && line.contains("PCI-MSIX"), "{name}: {line}");
+    }
+    ensure!(
+        lines::summary(console, name)?.0 == 0,
+        "DMA of {name} was refused"
+    );
+    Ok(())
+}
+
+/// Two with an NVMe disk each, at once: 64 MiB of each, by MSI-X through interrupt remapping.
+pub fn two_read_their_disks(context: &Context) -> Result<()> {
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(context, "initrd.cpio", &linux, &[], READ)?;
+    let text = format!(
+        "[machine]\nname = 'two'\n{}{}",
+        with_disk("left", 0, "00:02.0"),
+        with_disk("right", 1, "00:03.0")
+    );
+    let mut machine = packed(context, &text)?;
+    machine.memory = 2 << 30;
+    machine.cpus = 2;
+    let mut given = Vec::new();
+    for (id, device) in [("a", "02.0"), ("b", "03.0")] {
+        let data = random(GIVEN)?;
+        let path = context.file(&format!("{id}.img"), &data)?;
+        machine.disks.push((id.to_owned(), path));
+        machine
+            .devices
+            .push(format!("nvme,drive={id},serial={id},addr={device}"));
+        given.push(data);
+    }
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    for (name, given) in ["left", "right"].into_iter().zip(&given) {
+        has_read(&console, name, given)?;
+        let interrupts = lines::answers(&console, name, "interrupt");
+        context.note(&format!("{name}: {}", interrupts.join(" | ")));
+    }
     Ok(())
 }

@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::linux_boots", linux::boots),
     case(
+        "x86::two_linux_read_their_disks",
+        linux::two_read_their_disks,
+    ),
+    case(
         "x86::messages_arrive_where_they_may",
         devices::messages_arrive_where_they_may,
     ),
