@@ -23,7 +23,7 @@ use arch::x86_64::apic;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use iommu::addr::{Gpa, Span};
+use iommu::addr::{Gpa, Hpa, Span};
 use iommu::id::IommuIndex;
 use iommu::object;
 use iommu::object::driver::Memory;
@@ -115,8 +115,13 @@ impl Functions {
             }
         }
         let masters = functions::masters(&owned, gate);
-        let memory = Arc::clone(memory) as Arc<dyn Memory>;
         let windows = windows(config, spans);
+        for (window, offset) in windows.iter().filter(|_| !owned.is_empty()) {
+            let host = Hpa(memory.0.base() + offset);
+            let (name, Span { base, len }) = (&config.name, window);
+            say!("{name}: dma at {base}+{len:#x} reaches {host}");
+        }
+        let memory = Arc::clone(memory) as Arc<dyn Memory>;
         let dma = Dma::new(gate, &memory, &windows, &masters, false).map_err(Error::Objects)?;
         Ok(Self {
             devices: Devices::new(owned, bus, dma, (sources, mapped)),

@@ -5,9 +5,8 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::{AtomicU64, Ordering};
-    use payloads::runtime;
+    use payloads::runtime::{self, entry};
     use payloads::tree::number;
 
     entry!(main);

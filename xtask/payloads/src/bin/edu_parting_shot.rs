@@ -4,10 +4,9 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::Ordering;
     use payloads::edu::Edu;
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Guest, entry};
     use payloads::tree::number;
 
     entry!(main);

@@ -9,12 +9,22 @@ use anyhow::{Result, bail, ensure};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Configuration space of 00:02.0: QEMU's `virt` has its ECAM at 256 GiB + 256 MiB.
-const CONFIG: u64 = 0x40_1000_0000 + (2 << 15);
-const COMMAND: u64 = CONFIG + 0x04;
-const BAR: u64 = CONFIG + 0x10;
-/// Start of the window for BARs.
-const WINDOW: u32 = 0x1000_0000;
+/// A device of a machine that the debugger drives.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Its configuration space.
+    pub config: u64,
+    /// Where BAR 0 goes if it has no address: the start of the window for BARs.
+    pub window: u32,
+}
+
+/// 00:02.0: QEMU's `virt` has its ECAM at 256 GiB + 256 MiB.
+const EDU: Place = Place {
+    config: 0x40_1000_0000 + (2 << 15),
+    window: 0x1000_0000,
+};
+const COMMAND: u64 = 0x04;
+const BAR: u64 = 0x10;
 /// Command register: memory space, bus master.
 const MEMORY_SPACE: u32 = 2;
 const BUS_MASTER: u32 = 4;
@@ -54,10 +64,10 @@ pub fn is_stopped_before_anybody_owns_it(context: &Context) -> Result<()> {
     };
     let before = monitor.memory(code.start, PAGE)?;
     ensure!(before.iter().any(|byte| *byte != 0));
-    start(&mut debugger, code.clone())?;
+    start(&mut debugger, EDU, code.clone())?;
     debugger.go()?;
     guest.wait_line("[canary] watching", START_LIMIT)?;
-    wait_landed(&mut debugger)?;
+    wait_landed(&mut debugger, EDU)?;
     ensure!(
         monitor.memory(code.start, PAGE)? == before,
         "the DMA of before the start reached the hypervisor's code"
@@ -66,7 +76,7 @@ pub fn is_stopped_before_anybody_owns_it(context: &Context) -> Result<()> {
 
     // The machine stands still here.
     let part = code.start..code.start + 64;
-    start(&mut debugger, part.clone())?;
+    start(&mut debugger, EDU, part.clone())?;
     debugger.go()?;
     let fault = guest.wait_line("dma fault: ", STEP_LIMIT)?;
     debugger.halt()?;
@@ -104,7 +114,7 @@ fn lands_where_nobody_stops_it(context: &Context) -> Result<()> {
     let guest = context.start(&machine)?;
     let mut debugger = guest.debugger()?;
     let mut monitor = guest.monitor()?;
-    start(&mut debugger, AT..AT + 64)?;
+    start(&mut debugger, EDU, AT..AT + 64)?;
     debugger.go()?;
     let until = Instant::now() + STEP_LIMIT;
     while monitor.memory(AT, 64)? != [0; 64] {
@@ -132,7 +142,7 @@ pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
         &["[canary] watching", "[sluice] shooter: stopped"],
         START_LIMIT,
     )?;
-    wait_landed(&mut debugger)?;
+    wait_landed(&mut debugger, EDU)?;
     let console = guest.console();
     lines::passed(&console, "shooter")?;
     let memory = |name: &str| -> Result<Range<u64>> {
@@ -152,9 +162,9 @@ pub fn is_stopped_after_its_owner(context: &Context) -> Result<()> {
     // As the guest saw its buffer, as the machine has it, and the other partition's memory: no number helps.
     for target in [0x43ff_0000, buffer, canary.start + (8 << 20)] {
         let tried = recorded(&guest)?;
-        start(&mut debugger, target..target + 64)?;
+        start(&mut debugger, EDU, target..target + 64)?;
         debugger.go()?;
-        wait_landed(&mut debugger)?;
+        wait_landed(&mut debugger, EDU)?;
         ensure!(
             recorded(&guest)? > tried,
             "the SMMU has no record of the DMA to {target:#x}"
@@ -217,11 +227,11 @@ pub fn is_stopped_by_an_smmu_that_lost_its_state(context: &Context) -> Result<()
     let (base, _) = lines::range(lines::hypervisor(&console, "partition canary: memory ")?)?;
     let target = base + (8 << 20);
     let before = monitor.memory(target, PAGE)?;
-    start(&mut debugger, target..target + 64)?;
+    start(&mut debugger, EDU, target..target + 64)?;
     debugger.go()?;
     let fault = guest.wait_line("dma fault: ", STEP_LIMIT)?;
     ensure!(fault.contains(STREAM), "{fault}");
-    wait_landed(&mut debugger)?;
+    wait_landed(&mut debugger, EDU)?;
     ensure!(
         monitor.memory(target, PAGE)? == before,
         "the DMA of an unowned device reached the canary"
@@ -246,8 +256,8 @@ fn faults<'a>(console: &'a str, who: &str) -> Vec<&'a str> {
 }
 
 /// Has the device, of a machine that stands still, write its buffer over `target`, 100 ms of the machine's time from now.
-fn start(debugger: &mut Debugger, target: Range<u64>) -> Result<()> {
-    let registers = enable(debugger, MEMORY_SPACE | BUS_MASTER)?;
+pub fn start(debugger: &mut Debugger, edu: Place, target: Range<u64>) -> Result<()> {
+    let registers = enable(debugger, edu, MEMORY_SPACE | BUS_MASTER)?;
     debugger.write64(registers + DMA_SOURCE, BUFFER)?;
     debugger.write64(registers + DMA_DESTINATION, target.start)?;
     debugger.write64(registers + DMA_COUNT, target.end - target.start)?;
@@ -257,13 +267,14 @@ fn start(debugger: &mut Debugger, target: Range<u64>) -> Result<()> {
 }
 
 /// Switches `bits` of its command register on; where its registers are.
-fn enable(debugger: &mut Debugger, bits: u32) -> Result<u64> {
-    if debugger.read32(BAR)? & !0xf == 0 {
-        debugger.write32(BAR, WINDOW)?;
+fn enable(debugger: &mut Debugger, edu: Place, bits: u32) -> Result<u64> {
+    let (command_at, bar) = (edu.config + COMMAND, edu.config + BAR);
+    if debugger.read32(bar)? & !0xf == 0 {
+        debugger.write32(bar, edu.window)?;
     }
-    let command = debugger.read32(COMMAND)? & 0xffff;
-    debugger.write32(COMMAND, command | bits)?;
-    let registers = u64::from(debugger.read32(BAR)? & !0xf);
+    let command = debugger.read32(command_at)? & 0xffff;
+    debugger.write32(command_at, command | bits)?;
+    let registers = u64::from(debugger.read32(bar)? & !0xf);
     let identification = debugger.read32(registers)?;
     ensure!(
         identification & 0xff == 0xed,
@@ -273,14 +284,15 @@ fn enable(debugger: &mut Debugger, bits: u32) -> Result<u64> {
 }
 
 /// Waits until the device's DMA is over, and leaves the machine halted.
-fn wait_landed(debugger: &mut Debugger) -> Result<()> {
+pub fn wait_landed(debugger: &mut Debugger, edu: Place) -> Result<()> {
     let until = Instant::now() + STEP_LIMIT;
     loop {
         debugger.halt()?;
-        let command = debugger.read32(COMMAND)? & 0xffff;
-        let registers = enable(debugger, MEMORY_SPACE)?;
+        let command_at = edu.config + COMMAND;
+        let command = debugger.read32(command_at)? & 0xffff;
+        let registers = enable(debugger, edu, MEMORY_SPACE)?;
         let running = debugger.read32(registers + DMA_COMMAND)? & RUNNING != 0;
-        debugger.write32(COMMAND, command)?;
+        debugger.write32(command_at, command)?;
         if !running {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! A device that goes wherever it is told, QEMU's `edu`, in the hands of a partition that attacks, and of nobody. What it
 //! reached is judged from outside: by the machine's memory, SMMU registers and trace as QEMU has them.
 
-mod armed;
+pub mod armed;
 mod layout;
 
 use super::{Case, Context, case, lines};

@@ -1,8 +1,9 @@
 //! Devices of partitions behind VT-d.
 
 use super::packed;
+use crate::cases::edu::armed::{Place, start, wait_landed};
 use crate::cases::{Context, lines};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -99,5 +100,80 @@ pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
     ensure!(console.contains("dma fault: vtd0 source 0xffff (no device) access: event 0x22"));
     ensure!(lines::summary(&console, "victim")?.0 == 0);
     context.note(&format!("{faults} faults recorded"));
+    Ok(())
+}
+
+const PAGE: u64 = 4096;
+
+/// A guest starts a DMA to its own memory and powers off before it lands. Then the debugger drives the device, with bus
+/// mastering switched on behind Sluice's back, and one that never had an owner: VT-d alone is in the way, and no byte lands.
+pub fn edu_is_stopped_without_an_owner(context: &Context) -> Result<()> {
+    // In the guest, and from the end of its RAM.
+    const BUFFER: u64 = 0x3ff_0000;
+    let text = format!(
+        "[machine]\nname = 'parting'\n\
+        [[partition]]\nname = 'shooter'\nmemory = '64M'\ncpus = [0]\n\
+        payload = 'edu_parting_shot_x86_64'\ncmdline = 'buffer={BUFFER:#x}'\n\
+        [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
+        [[partition]]\nname = 'canary'\nmemory = '16M'\ncpus = [1]\n\
+        payload = 'canary_x86_64'\ncmdline = 'seconds=12'\n"
+    );
+    let mut machine = packed(context, &text)?;
+    let edu = |device| format!("edu,addr={device}.0,dma_mask=0xffffffffffffffff");
+    machine.devices = [edu("02"), edu("03")].into();
+    // Its debugger's socket; let go at once.
+    machine.halted = true;
+    let place = |device: u64| Place {
+        config: 0xb000_0000 + (device << 15),
+        window: 0xc000_0000,
+    };
+    let mut guest = context.start(&machine)?;
+    let mut debugger = guest.debugger()?;
+    let mut monitor = guest.monitor()?;
+    debugger.go()?;
+    guest.wait_all(&["[canary] watching", "[sluice] shooter: stopped"], LIMIT)?;
+    wait_landed(&mut debugger, place(2))?;
+    let console = guest.console();
+    lines::passed(&console, "shooter")?;
+    let reaches = lines::hypervisor(&console, "shooter: dma at 0x0+0x4000000 reaches ")?;
+    let buffer = lines::number(reaches)? + BUFFER;
+    ensure!(
+        monitor.memory(buffer, PAGE)? == [0; PAGE as usize],
+        "the last DMA of the partition landed after its end"
+    );
+    let line = console
+        .lines()
+        .find_map(|line| line.split_once("image: text "));
+    let (_, text) = line.context("no line on the image")?;
+    let image = lines::range(text)?.0;
+    let code = monitor.memory(image, PAGE)?;
+    // As the guest saw its buffer, as the machine has it, and the hypervisor: no number helps.
+    let mut expected = Vec::new();
+    for (device, owner) in [(2, "shooter"), (3, "nobody")] {
+        for target in [BUFFER, buffer, image] {
+            start(&mut debugger, place(device), target..target + 64)?;
+            debugger.go()?;
+            wait_landed(&mut debugger, place(device))?;
+            ensure!(
+                monitor.memory(buffer, PAGE)? == [0; PAGE as usize]
+                    && monitor.memory(image, PAGE)? == code,
+                "the DMA of 00:{device:02}.0 to {target:#x} landed"
+            );
+            expected.push(format!(
+                "source {:#x} 0000:00:{device:02}.0 write at {target:#x}: no stream table entry for it ({owner})",
+                device << 3
+            ));
+        }
+    }
+    debugger.go()?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "canary")?;
+    for line in expected {
+        let line = format!("dma fault: vtd0 {line}");
+        let found = lines::of(&console, "sluice").find(|it| *it == line);
+        found.with_context(|| format!("no `{line}` in: {console}"))?;
+    }
+    ensure!(lines::summary(&console, "canary")?.0 == 0);
     Ok(())
 }

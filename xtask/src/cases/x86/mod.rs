@@ -27,6 +27,10 @@ pub const CASES: &[Case] = &[
         linux::two_read_their_disks,
     ),
     case(
+        "x86::edu_is_stopped_without_an_owner",
+        devices::edu_is_stopped_without_an_owner,
+    ),
+    case(
         "x86::messages_arrive_where_they_may",
         devices::messages_arrive_where_they_may,
     ),
