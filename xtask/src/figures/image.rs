@@ -1,4 +1,4 @@
-//! The size of the image.
+//! The size of the image, for each machine.
 
 use super::{Figure, Source};
 use crate::arch::Arch;
@@ -13,6 +13,18 @@ pub const SIZE: Source = Source {
     measure: size,
 };
 
+/// The same of the image for x86_64.
+pub const SIZE_X86_64: Source = Source {
+    ids: &[
+        "B19.x86_64",
+        "B19.x86_64.code",
+        "B19.x86_64.constants",
+        "B19.x86_64.data",
+        "B19.x86_64.zeroed",
+    ],
+    measure: size_x86_64,
+};
+
 /// Bytes of the sections that are part of the image in memory.
 #[derive(Clone, Copy, Default)]
 struct Sizes {
@@ -23,8 +35,8 @@ struct Sizes {
 }
 
 /// Code; constants with what is relocated among them; data. Zeroed memory and stacks are no bytes of the image.
-fn size() -> Result<Vec<Figure>> {
-    let program = build::hypervisor(Arch::Aarch64, Profile::Release)?;
+fn sizes(arch: Arch) -> Result<Sizes> {
+    let program = build::hypervisor(arch, Profile::Release)?;
     let bytes =
         fs::read(&program.elf).with_context(|| format!("cannot read {}", program.elf.display()))?;
     let file = object::File::parse(bytes.as_slice()).context("no ELF file")?;
@@ -44,36 +56,43 @@ fn size() -> Result<Vec<Figure>> {
         };
         *part += section.size();
     }
-    let kib = |bytes: u64| bytes as f64 / 1024.0;
-    let figure = |id, what, bytes| Figure {
-        id,
-        what,
-        value: kib(bytes),
-        unit: "KiB",
-        bound: None,
-        peers: Vec::new(),
-    };
-    Ok(vec![
-        Figure {
-            bound: Some(256.0),
-            peers: vec![("Bao", 92.0)],
-            ..figure(
-                "B19",
-                "image: code, constants and data of the release build",
-                sizes.code + sizes.constants + sizes.data,
-            )
-        },
-        figure("B19.code", "of it code", sizes.code),
-        figure(
-            "B19.constants",
-            "of it constants and relocations",
-            sizes.constants,
+    Ok(sizes)
+}
+
+fn size() -> Result<Vec<Figure>> {
+    let mut figures = figures(SIZE.ids, &sizes(Arch::Aarch64)?, 256.0);
+    figures[0].peers = vec![("Bao", 92.0)];
+    Ok(figures)
+}
+
+fn size_x86_64() -> Result<Vec<Figure>> {
+    Ok(figures(SIZE_X86_64.ids, &sizes(Arch::X86_64)?, 320.0))
+}
+
+fn figures(ids: &[&'static str], sizes: &Sizes, bound: f64) -> Vec<Figure> {
+    let whole = sizes.code + sizes.constants + sizes.data;
+    let parts = [
+        (
+            "image: code, constants and data of the release build",
+            whole,
+            Some(bound),
         ),
-        figure("B19.data", "of it data", sizes.data),
-        figure(
-            "B19.zeroed",
+        ("of it code", sizes.code, None),
+        ("of it constants and relocations", sizes.constants, None),
+        ("of it data", sizes.data, None),
+        (
             "beside it: early heap, first tables, stacks of the CPU that boots",
             sizes.zeroed,
+            None,
         ),
-    ])
+    ];
+    let figure = |(&id, (what, bytes, bound)): (&&'static str, (_, u64, _))| Figure {
+        id,
+        what,
+        value: bytes as f64 / 1024.0,
+        unit: "KiB",
+        bound,
+        peers: Vec::new(),
+    };
+    ids.iter().zip(parts).map(figure).collect()
 }

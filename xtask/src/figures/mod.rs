@@ -84,6 +84,7 @@ pub const SOURCES: &[Source] = &[
     viommu::STORM,
     linux::DISK,
     image::SIZE,
+    image::SIZE_X86_64,
     trusted::TRUSTED,
 ];
 
