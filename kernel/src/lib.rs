@@ -37,7 +37,6 @@ pub mod guest_ram;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
 pub mod host;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod input;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod instruction;
@@ -45,7 +44,6 @@ pub mod instruction;
 pub mod intx;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod irq;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod life;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod load;

@@ -8,10 +8,20 @@ use crate::vdev::CpuSet;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+/// A vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// Index of its partition.
+    pub partition: usize,
+    /// Its number there.
+    pub vcpu: usize,
+}
+
 /// Where a vCPU starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry {
-    /// Program counter, a guest physical address: the MMU is off.
+    /// Program counter, a guest physical address: the MMU is off. On x86_64 that of a start-up message; vCPU 0 starts as its
+    /// kernel's boot protocol says.
     pub pc: u64,
     /// x0.
     pub argument: u64,
@@ -162,7 +172,7 @@ impl Life {
         self.state.lock().power.get(vcpu).copied()
     }
 
-    /// PSCI CPU_ON: starts `vcpu` if it is off; what it was before. The caller kicks it if it was off.
+    /// PSCI CPU_ON, or a start-up message: starts `vcpu` if it is off; what it was before. The caller kicks it if it was off.
     pub fn turn_on(&self, vcpu: usize, entry: Entry) -> Power {
         let mut state = self.state.lock();
         let before = state.power[vcpu];
@@ -172,10 +182,24 @@ impl Life {
         before
     }
 
-    /// PSCI CPU_OFF, by the vCPU itself, which leaves the guest now.
+    /// PSCI CPU_OFF, by the vCPU itself, which leaves the guest now; or INIT, by any.
     pub fn turn_off(&self, vcpu: usize) {
         self.state.lock().power[vcpu] = Power::Off;
     }
+}
+
+/// By physical CPU: the vCPU that is on it, for partitions in this order with these CPUs, all of which exist.
+pub fn owners<'a>(
+    cpus: usize,
+    partitions: impl Iterator<Item = &'a [usize]>,
+) -> Vec<Option<Owner>> {
+    let mut owners = alloc::vec![None; cpus];
+    for (partition, own) in partitions.enumerate() {
+        for (vcpu, &cpu) in own.iter().enumerate() {
+            owners[cpu] = Some(Owner { partition, vcpu });
+        }
+    }
+    owners
 }
 
 #[cfg(test)]

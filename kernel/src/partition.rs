@@ -251,6 +251,11 @@ impl Partition {
         self.uart.lock().has_room()
     }
 
+    /// All that its UART has taken is gone.
+    pub fn resume_output(&self, system: &'static System) {
+        self.with_uart(system, Vuart::resume);
+    }
+
     /// Does something with its UART. The interrupt line follows before anybody else gets at the UART, so that levels
     /// arrive in order.
     pub fn with_uart<T>(&self, system: &'static System, action: impl FnOnce(&mut Vuart) -> T) -> T {

@@ -2,6 +2,7 @@
 
 use crate::gate::Gate;
 use crate::irq::KICK;
+use crate::life::Owner;
 use crate::partition::Partition;
 use crate::trace::{Event, Trace};
 use crate::vdev::CpuSet;
@@ -14,15 +15,6 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::fault::Fault;
 use iommu::id::IommuIndex;
-
-/// A vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Owner {
-    /// Index of its partition.
-    pub partition: usize,
-    /// Its number there.
-    pub vcpu: usize,
-}
 
 /// See the module's description.
 pub struct System {

@@ -1,11 +1,7 @@
 //! The timer of each CPU, for what has to happen even if nothing else does: at most one deadline a CPU, and none while
 //! nothing waits. One CPU always has one, for the watch over the IOMMUs.
 
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 use crate::system::System;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
-use crate::vdev::vuart::Vuart;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 use crate::{input, terminal};
 use arch::timer;
 
@@ -17,7 +13,6 @@ pub fn by(at_ns: u64) {
 }
 
 /// The deadline has come.
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub fn serve(system: &'static System) {
     timer::off();
     let idle = terminal::show_idle();
@@ -25,7 +20,7 @@ pub fn serve(system: &'static System) {
     let (output, relieved) = terminal::pump();
     if relieved {
         for partition in &system.partitions {
-            partition.with_uart(system, Vuart::resume);
+            partition.resume_output(system);
         }
     }
     let watch = system.gate.watch();

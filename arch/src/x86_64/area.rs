@@ -7,6 +7,8 @@
 use super::descriptors::{Gdt, Tss};
 #[cfg(target_os = "none")]
 use super::exceptions::ExceptionFrame;
+#[cfg(target_os = "none")]
+use super::timer::Deadlines;
 use core::ops::Range;
 
 /// Size and alignment of an area, in bytes.
@@ -41,8 +43,8 @@ pub(crate) struct Local {
     pub(crate) in_exception: *const ExceptionFrame,
     /// Interrupts that were taken and not served yet, by vector. A handler sets bits, the CPU's own loop clears them.
     pub(crate) interrupts: [u64; 4],
-    /// Of the timer, `u64::MAX` for none.
-    pub(crate) deadline: u64,
+    /// Of the timer.
+    pub(crate) deadlines: Deadlines,
     pub(crate) gdt: Gdt,
     pub(crate) tss: Tss,
 }

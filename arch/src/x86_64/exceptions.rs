@@ -3,6 +3,7 @@
 
 use super::area::{self, Local};
 use super::descriptors::{CODE, DATA, Gdt, Stack, TASK, Tss, gate};
+use super::timer::Deadlines;
 use super::{cpu, msr};
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
@@ -181,7 +182,7 @@ pub unsafe fn adopt(base: u64, index: usize) {
             index: index as u64,
             in_exception: core::ptr::null(),
             interrupts: [0; 4],
-            deadline: u64::MAX,
+            deadlines: Deadlines::NONE,
             gdt: Gdt::new(tss as u64),
             tss: Tss::new(base),
         });

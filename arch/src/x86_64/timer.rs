@@ -1,4 +1,5 @@
-//! This CPU's timer, in its local APIC: one deadline, on the clock of `clock`.
+//! This CPU's timer, in its local APIC: one deadline of the hypervisor's and one of the guest that the CPU runs, on the clock of
+//! `clock`.
 //!
 //! In TSC-deadline mode where the CPU has that; else one shot of a counter whose rate [`calibrate`] measures. A deadline past
 //! what the counter holds comes early.
@@ -27,9 +28,78 @@ pub fn calibrate() {
     }
 }
 
-/// Raises the interrupt at `at_ns` on [`clock::now_ns`], in place of any other deadline.
+/// Raises the interrupt at `at_ns` on [`clock::now_ns`], in place of any other deadline but the guest's.
 pub fn set(at_ns: u64) {
-    note(at_ns);
+    change(|deadlines| deadlines.own = at_ns);
+}
+
+/// No deadline but the guest's.
+pub fn off() {
+    set(NEVER);
+}
+
+/// The deadline, if there is one.
+pub fn deadline() -> Option<u64> {
+    let at_ns = deadlines().own;
+    (at_ns != NEVER).then_some(at_ns)
+}
+
+/// Raises the interrupt at `at_ns` for the guest that this CPU runs, too; `None`: it waits for no time.
+pub fn set_guest(at_ns: Option<u64>) {
+    change(|deadlines| deadlines.guest = at_ns.unwrap_or(NEVER));
+}
+
+/// The interrupt was taken. The guest's deadline is over, and none comes before one is set, even if this one came early.
+pub fn taken() {
+    let own = deadlines().own;
+    let deadlines = Deadlines {
+        own,
+        ..Deadlines::NONE
+    };
+    // SAFETY: as in `deadlines`.
+    unsafe { (*area::local()).deadlines = deadlines };
+}
+
+/// Nanoseconds on [`clock::now_ns`], `u64::MAX` for none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Deadlines {
+    own: u64,
+    guest: u64,
+    /// When the interrupt comes as things are.
+    armed: u64,
+}
+
+impl Deadlines {
+    pub const NONE: Self = Self {
+        own: NEVER,
+        guest: NEVER,
+        armed: NEVER,
+    };
+}
+
+const NEVER: u64 = u64::MAX;
+
+fn deadlines() -> Deadlines {
+    // SAFETY: the CPU's own record (`area`); an interrupt does not touch it.
+    unsafe { (*area::local()).deadlines }
+}
+
+fn change(change: impl FnOnce(&mut Deadlines)) {
+    let mut deadlines = deadlines();
+    change(&mut deadlines);
+    let first = deadlines.own.min(deadlines.guest);
+    if first != deadlines.armed {
+        match first {
+            NEVER => disarm(),
+            at_ns => arm(at_ns),
+        }
+        deadlines.armed = first;
+    }
+    // SAFETY: as in `deadlines`.
+    unsafe { (*area::local()).deadlines = deadlines };
+}
+
+fn arm(at_ns: u64) {
     match HERTZ.load(Ordering::Relaxed) {
         0 => {
             apic::by_deadline(VECTOR);
@@ -46,27 +116,13 @@ pub fn set(at_ns: u64) {
     }
 }
 
-/// No deadline.
-pub fn off() {
-    note(u64::MAX);
+fn disarm() {
     match HERTZ.load(Ordering::Relaxed) {
         0 => {
             apic::by_deadline(VECTOR);
-            // SAFETY: as in `set`; 0 is no deadline.
+            // SAFETY: as in `arm`; 0 is no deadline.
             unsafe { msr::write(TSC_DEADLINE, 0) };
         }
         _ => apic::one_shot(VECTOR, 0),
     }
-}
-
-/// The deadline, if there is one.
-pub fn deadline() -> Option<u64> {
-    // SAFETY: the CPU's own record (`area`).
-    let at_ns = unsafe { (*area::local()).deadline };
-    (at_ns != u64::MAX).then_some(at_ns)
-}
-
-fn note(at_ns: u64) {
-    // SAFETY: as in `deadline`; an interrupt does not touch it.
-    unsafe { (*area::local()).deadline = at_ns };
 }

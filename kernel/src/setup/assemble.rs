@@ -24,7 +24,6 @@ use crate::partition::{self, Partition};
 use crate::pci::{Bdf, FunctionInfo, Topology};
 use crate::platform::{self, Platform};
 use crate::say;
-use crate::system::Owner;
 use crate::vdev;
 use crate::vdev::vgic::Vgic;
 use crate::vdev::vits::Vits;
@@ -371,18 +370,4 @@ pub fn streams(gate: &Gate, devices: &[PlatformDevice], partitions: &[Partition]
     }
     owned.add_all(nobodys);
     owned
-}
-
-/// Which vCPU is on which physical CPU.
-pub fn owners(cpus: usize, partitions: &[Partition]) -> Vec<Option<Owner>> {
-    let mut owners = alloc::vec![None; cpus];
-    for partition in partitions {
-        for (vcpu, &cpu) in partition.cpus.iter().enumerate() {
-            owners[cpu] = Some(Owner {
-                partition: partition.index,
-                vcpu,
-            });
-        }
-    }
-    owners
 }

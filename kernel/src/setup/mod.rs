@@ -9,6 +9,7 @@ use crate::boot_info::{BootInfo, Devices};
 use crate::bundle::{Bundle, BundleError};
 use crate::config;
 use crate::gather::Gather;
+use crate::life;
 use crate::machine::Host;
 use crate::system::System;
 use crate::trace::Trace;
@@ -117,7 +118,7 @@ pub fn build(
     }
     gate.streams = assemble::streams(&gate, &devices, &partitions);
     Ok(System {
-        owners: assemble::owners(info.cpus.len(), &partitions),
+        owners: life::owners(info.cpus.len(), partitions.iter().map(|it| &*it.cpus)),
         uart: info.uart.and_then(|uart| uart.irq).map(takeover::wired),
         maintenance: info
             .gic

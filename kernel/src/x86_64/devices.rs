@@ -3,16 +3,17 @@
 
 use super::partition::ADDRESS_BITS;
 use crate::guest_map::x86_64::{IO_APIC, LOCAL_APIC, UART_GSI, UART_PORT};
+use crate::terminal;
 use crate::vdev::cpuid::{self, Rates};
 use crate::vdev::interrupts::{Interrupts, MsrOutcome};
 use crate::vdev::msr::Access;
 use crate::vdev::v16550::V16550;
+use crate::vdev::vlapic::Effects;
 use crate::vdev::vpower;
+use alloc::vec::Vec;
 use arch::clock;
 use iommu::addr::{Gpa, Span};
 
-/// The only vCPU.
-const VCPU: usize = 0;
 /// The UART's registers.
 const UART_PORTS: u16 = 8;
 /// A counter of the PIT, which is not there. Before Linux knows that, it waits for this one to change: for 100,000 reads if it
@@ -26,8 +27,11 @@ const TSC_AUX: u32 = 0xc000_0103;
 pub struct Devices {
     /// Its interrupt controllers.
     pub interrupts: Interrupts,
+    /// What accesses since the last [`Devices::take_effects`] mean to vCPUs.
+    effects: Effects,
     uart: V16550,
-    tsc_aux: u64,
+    /// Of each vCPU.
+    tsc_aux: Vec<u64>,
     /// The counter of the machine at its start: its own starts at 0.
     start: u64,
     /// Accesses that mean nothing.
@@ -61,21 +65,34 @@ pub enum MsrEffect {
 }
 
 impl Devices {
-    /// As after reset.
-    pub fn new() -> Self {
-        let rates = rates();
-        Self {
-            interrupts: Interrupts::new(1, rates).expect("one vCPU is not too many"),
+    /// As after reset, for `vcpus`; `None` if there are none, or more than 64.
+    pub fn new(vcpus: usize) -> Option<Self> {
+        Some(Self {
+            interrupts: Interrupts::new(vcpus, rates())?,
+            effects: Effects::default(),
             uart: V16550::new(),
-            tsc_aux: 0,
+            tsc_aux: alloc::vec![0; vcpus],
             start: clock::now(),
             misuse: 0,
-        }
+        })
     }
 
-    /// The partition starts now.
+    /// The partition starts now: all is as after reset.
     pub fn start(&mut self) {
+        self.interrupts.reset();
+        self.effects = Effects::default();
+        self.with_uart(|uart| *uart = V16550::new());
+        self.tsc_aux.fill(0);
         self.start = clock::now();
+    }
+
+    /// What is to be carried out, once the lock is free.
+    pub fn take_effects(&mut self) -> Effects {
+        core::mem::take(&mut self.effects)
+    }
+
+    fn add(&mut self, effects: Effects) {
+        self.effects = self.effects.and(effects);
     }
 
     /// What is added to the machine's counter for it.
@@ -96,10 +113,8 @@ impl Devices {
     /// IN.
     pub fn read_port(&mut self, port: u16, size: u8) -> u32 {
         if let Some(offset) = uart_offset(port) {
-            let value = self.uart.read(offset, size) as u32;
-            let line = self.uart.line();
-            self.set_uart_line(line);
-            return value;
+            self.stall_uart();
+            return self.with_uart(|uart| uart.read(offset, size)) as u32;
         }
         if port == PIT_COUNTER_2 {
             return 0;
@@ -114,8 +129,8 @@ impl Devices {
     /// OUT.
     pub fn write_port(&mut self, port: u16, size: u8, value: u32) -> PortEffect {
         if let Some(offset) = uart_offset(port) {
-            let effect = self.uart.write(offset, size, value.into());
-            self.set_uart_line(effect.line);
+            self.stall_uart();
+            let effect = self.with_uart(|uart| uart.write(offset, size, value.into()));
             return effect.output.map_or(PortEffect::None, PortEffect::Output);
         }
         match vpower::write(port, size, value) {
@@ -129,27 +144,48 @@ impl Devices {
         }
     }
 
-    fn set_uart_line(&mut self, high: bool) {
-        // Whoever it is for is the vCPU that runs here, and looks before it goes on.
-        let _ = self.interrupts.set_line(UART_GSI as usize, high);
+    /// Under the lock, which whoever ends the wait takes after the last look at this.
+    fn stall_uart(&mut self) {
+        if terminal::is_congested() {
+            self.uart.stall();
+        }
+    }
+
+    /// Does something with the UART. Its interrupt line follows.
+    pub fn with_uart<T>(&mut self, action: impl FnOnce(&mut V16550) -> T) -> T {
+        let before = self.uart.line();
+        let result = action(&mut self.uart);
+        let line = self.uart.line();
+        if line != before {
+            let effects = self.interrupts.set_line(UART_GSI as usize, line);
+            self.add(effects);
+        }
+        result
+    }
+
+    /// Whether the UART takes another byte, or loses it whenever it comes.
+    pub fn has_room(&self) -> bool {
+        self.uart.has_room()
     }
 
     /// RDMSR and WRMSR.
-    pub fn msr(&mut self, msr: u32, access: Access) -> MsrEffect {
+    pub fn msr(&mut self, vcpu: usize, msr: u32, access: Access) -> MsrEffect {
         match (msr, access) {
             (TSC, Access::Read) => return MsrEffect::Value(self.now()),
-            (TSC_AUX, Access::Read) => return MsrEffect::Value(self.tsc_aux),
+            (TSC_AUX, Access::Read) => return MsrEffect::Value(self.tsc_aux[vcpu]),
             (TSC_AUX, Access::Write(value)) if value >> 32 == 0 => {
-                self.tsc_aux = value;
+                self.tsc_aux[vcpu] = value;
                 return MsrEffect::Written;
             }
             _ => {}
         }
         let now = self.now();
-        match self.interrupts.msr(VCPU, msr, access, now) {
+        match self.interrupts.msr(vcpu, msr, access, now) {
             MsrOutcome::Value(value) => MsrEffect::Value(value),
-            // The effects are on the vCPU that runs here.
-            MsrOutcome::Written(_) => MsrEffect::Written,
+            MsrOutcome::Written(effects) => {
+                self.add(effects);
+                MsrEffect::Written
+            }
             MsrOutcome::Efer => MsrEffect::Efer,
             // Those that need no exit, of which this one may not be.
             MsrOutcome::Own | MsrOutcome::GeneralProtection => {
@@ -159,11 +195,11 @@ impl Devices {
         }
     }
 
-    /// A load from `at`; all ones where nothing is.
-    pub fn read(&mut self, at: Gpa, size: u8) -> u64 {
+    /// A load of `vcpu` from `at`; all ones where nothing is.
+    pub fn read(&mut self, vcpu: usize, at: Gpa, size: u8) -> u64 {
         let now = self.now();
         if let Some(offset) = inside(&LOCAL_APIC, at) {
-            return self.interrupts.read_local(VCPU, offset, size, now);
+            return self.interrupts.read_local(vcpu, offset, size, now);
         }
         if let Some(offset) = inside(&IO_APIC, at) {
             return self.interrupts.read_io(offset, size);
@@ -172,32 +208,33 @@ impl Devices {
         u64::MAX
     }
 
-    /// A store to `at`.
-    pub fn write(&mut self, at: Gpa, size: u8, value: u64) {
+    /// A store of `vcpu` to `at`.
+    pub fn write(&mut self, vcpu: usize, at: Gpa, size: u8, value: u64) {
         let now = self.now();
-        // The effects are on the vCPU that runs here.
-        if let Some(offset) = inside(&LOCAL_APIC, at) {
-            let _ = self.interrupts.write_local(VCPU, offset, size, value, now);
+        let effects = if let Some(offset) = inside(&LOCAL_APIC, at) {
+            self.interrupts.write_local(vcpu, offset, size, value, now)
         } else if let Some(offset) = inside(&IO_APIC, at) {
-            let _ = self.interrupts.write_io(offset, size, value);
+            self.interrupts.write_io(offset, size, value)
         } else {
             self.misuse = self.misuse.saturating_add(1);
-        }
+            return;
+        };
+        self.add(effects);
     }
 
-    /// CPUID: EAX, EBX, ECX and EDX. `cr4` and `xcr0` are the vCPU's.
-    pub fn cpuid(&self, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> [u32; 4] {
+    /// CPUID of `vcpu`: EAX, EBX, ECX and EDX. `cr4` and `xcr0` are the vCPU's.
+    pub fn cpuid(&self, vcpu: usize, leaf: u32, subleaf: u32, cr4: u64, xcr0: u64) -> [u32; 4] {
         const CR4_OSXSAVE: u64 = 1 << 18;
         const APIC_ON: u64 = 1 << 11;
         let guest = cpuid::Guest {
-            vcpu: VCPU as u32,
-            vcpus: 1,
+            vcpu: vcpu as u32,
+            vcpus: self.interrupts.local.cpus() as u32,
             rates: rates(),
             invariant_tsc: clock::is_steady(),
             address_bits: ADDRESS_BITS.min(arch::cpu::address_bits()),
             xcr0,
             osxsave: cr4 & CR4_OSXSAVE != 0,
-            apic: self.interrupts.local.base(VCPU) & APIC_ON != 0,
+            apic: self.interrupts.local.base(vcpu) & APIC_ON != 0,
         };
         let sees = guest.cpuid(leaf, subleaf, &|leaf, subleaf| {
             let [eax, ebx, ecx, edx] = arch::cpu::cpuid(leaf, subleaf);

@@ -207,7 +207,7 @@ impl Partition {
         self.assigned().close(&system.gate, self.name());
         self.close_messages(system);
         self.settle_faults(system);
-        self.remap_bars();
+        self.remap_bars(system);
     }
 
     /// Takes the faults that IOMMUs have recorded of its functions so far.
@@ -300,7 +300,7 @@ impl Partition {
 
     fn write_config(&self, system: &System, offset: u64, size: u8, value: u64) {
         let effect = self.assigned().write(&system.gate, offset, size, value);
-        self.remap_bars();
+        self.remap_bars(system);
         if let Effect::Reset(slot) = effect {
             self.forget_messages(slot);
             self.assigned().reset_by_guest(system, self.name(), slot);
@@ -308,13 +308,13 @@ impl Partition {
     }
 
     /// Moves BARs to where the guest has put them.
-    fn remap_bars(&self) {
+    fn remap_bars(&self, system: &System) {
         // Taken before each move is, so that vCPUs which move one BAR at the same time do so one after the other.
         let mut nested = self.nested.lock();
         while let Some(bar) = self.assigned().next_remap() {
             let len = bar.host.len;
             if let Some(base) = bar.from {
-                nested.unmap(Span { base, len }, || self.forget());
+                nested.unmap(Span { base, len }, || self.forget(system));
             }
             let Some(base) = bar.to else { continue };
             for part in self.mapped_parts(&bar) {
@@ -343,10 +343,14 @@ impl Partition {
     }
 
     /// Waits until no CPU has anything of its nested tables from before.
-    fn forget(&self) {
+    fn forget(&self, system: &System) {
         let change = self.tables.changed();
         while !self.tables.is_forgotten(change) {
-            apic::interrupt(self.apic_id, KICK);
+            for (vcpu, &cpu) in self.cpus.iter().enumerate() {
+                if self.tables.is_behind(vcpu, change) {
+                    apic::interrupt(system.gate.messages.cpus[cpu], KICK);
+                }
+            }
             irq::serve_meanwhile();
         }
     }

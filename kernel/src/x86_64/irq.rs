@@ -2,7 +2,9 @@
 //! functions that a partition owns.
 
 use super::system::SYSTEM;
-use arch::x86_64::apic;
+use crate::tick;
+use arch::clock;
+use arch::x86_64::{apic, timer};
 
 /// An IOMMU has recorded faults, or an error of its own.
 pub const FAULT: u8 = 0xf0;
@@ -11,7 +13,7 @@ pub const KICK: u8 = 0xf1;
 /// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
 const BUDGET: usize = 16;
 
-/// Serves what is pending at this CPU. Its timer only makes a vCPU leave its guest.
+/// Serves what is pending at this CPU. A kick only makes a vCPU leave its guest.
 pub fn serve() {
     arch::cpu::look_at_interrupts();
     for _ in 0..BUDGET {
@@ -21,6 +23,15 @@ pub fn serve() {
         apic::end_of_interrupt();
         let Some(system) = SYSTEM.get() else { continue };
         match vector {
+            timer::VECTOR => {
+                timer::taken();
+                match timer::deadline() {
+                    Some(at) if at <= clock::now_ns() => tick::serve(system),
+                    // It was the guest's, or came early.
+                    Some(at) => timer::set(at),
+                    None => {}
+                }
+            }
             FAULT => system.gate.interrupt(system),
             _ => system.message(vector),
         }
@@ -30,12 +41,4 @@ pub fn serve() {
 /// Serves what is pending while this CPU does something long. The caller holds no lock.
 pub fn serve_meanwhile() {
     serve();
-}
-
-/// This CPU has no vCPU to run, but may have interrupts to serve.
-pub fn idle() -> ! {
-    loop {
-        arch::cpu::wait();
-        serve();
-    }
 }

@@ -374,7 +374,7 @@ impl Partition {
     }
 
     /// Message `number` of the function of `slot` has come: to the local APIC that the guest has written down.
-    fn take_message(&self, slot: usize, number: u16) {
+    fn take_message(&self, system: &System, slot: usize, number: u16) {
         let devices = self.assigned();
         let mut sources = devices.sources.iter();
         let wanted = sources
@@ -382,7 +382,8 @@ impl Partition {
             .and_then(|source| source.wanted(&devices.bus.lock(), number));
         // The guest may have turned it off since it was sent.
         if let Some(msi) = wanted {
-            let _ = self.devices.lock().interrupts.send(msi);
+            let effects = self.devices.lock().interrupts.send(msi);
+            self.apply(system, &effects);
         }
     }
 }
@@ -397,7 +398,7 @@ impl System {
                 .find(|it| it.index == owner.partition)
         });
         if let Some((owner, partition)) = owner.zip(partition) {
-            partition.take_message(owner.slot, owner.number);
+            partition.take_message(self, owner.slot, owner.number);
         }
     }
 }

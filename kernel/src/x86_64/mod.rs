@@ -21,7 +21,7 @@ use crate::lock::Mutex;
 use crate::machine::{Clock, Ecam};
 use crate::monitor::Monitor;
 use crate::pci::Topology;
-use crate::{say, terminal};
+use crate::{life, say, terminal, tick};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::FramePool;
@@ -29,7 +29,7 @@ use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::{apic, timer};
 use core::fmt::Display;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use partition::{Materials, Partition};
 use system::{SYSTEM, System};
 
@@ -108,17 +108,20 @@ pub fn start(start: Start) -> ! {
         frames.free_bytes() >> 20,
         heap_in_use() >> 10
     );
-    let idle = partitions.is_empty();
     let system = SYSTEM.call_once(|| System {
         technology,
         gate,
-        left: AtomicUsize::new(partitions.len()),
+        owners: life::owners(
+            boot_info.cpus.len(),
+            partitions.iter().map(|partition| &*partition.cpus),
+        ),
         partitions,
+        frames,
+        heap_in_use,
+        may_end: AtomicBool::new(false),
     });
-    if idle {
-        system.end();
-    }
-    run_partition(boot_cpu)
+    start_partitions(system);
+    run::run(system, boot_cpu)
 }
 
 /// What was packed behind the image, if it is a configuration.
@@ -177,37 +180,39 @@ fn cannot_start(why: &dyn Display) -> ! {
 fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = Vec::new();
     let cpus = materials.info.cpus.len();
-    terminal::name_partitions(machine.partitions.iter().map(|p| &*p.name));
-    for (index, config) in machine.partitions.into_iter().enumerate() {
-        if !config.autostart {
-            say!("{}: is not started by itself", config.name);
-            continue;
-        }
-        let free = |cpu| cpu < cpus && partitions.iter().all(|other| other.cpu != cpu);
+    for config in machine.partitions {
+        let free = |cpu| cpu < cpus && partitions.iter().all(|other| !other.cpus.contains(&cpu));
         let name = config.name.clone();
-        match Partition::new(index, config, materials, free) {
+        match Partition::new(partitions.len(), config, materials, free) {
             Ok(partition) => {
                 say!(
-                    "partition {name}: {} MiB, CPU {}",
+                    "partition {name}: {} MiB, {} vCPUs",
                     partition.config.memory.0 >> 20,
-                    partition.cpu
+                    partition.cpus.len()
                 );
                 partitions.push(partition);
             }
             Err(error) => say!("{name}: cannot start: {error}"),
         }
     }
+    terminal::name_partitions(partitions.iter().map(Partition::name));
     partitions
 }
 
-/// Runs the partition of CPU `cpu`, if there is one; then there are still interrupts to serve.
-fn run_partition(cpu: usize) -> ! {
-    let system = SYSTEM.wait();
-    if let Some(partition) = system.partitions.iter().find(|it| it.cpu == cpu) {
-        run::run(system, partition);
-        system.end_one();
+/// Every partition that starts by itself.
+fn start_partitions(system: &'static System) {
+    terminal::serve();
+    tick::by(arch::clock::now_ns());
+    for partition in &system.partitions {
+        if partition.config.autostart {
+            partition.start(system);
+        } else {
+            say!("{}: is not started by itself", partition.name());
+        }
     }
-    irq::idle()
+    // There may be none that runs, or none any more.
+    system.may_end.store(true, Ordering::Release);
+    system.end_if_idle();
 }
 
 fn off() -> ! {
@@ -265,11 +270,13 @@ fn enter(cpu: usize) -> ! {
     arch::cpu::wait();
     let vector = arch::cpu::take_interrupt();
     apic::end_of_interrupt();
+    timer::taken();
+    timer::off();
     let late_ns = arch::clock::now_ns().saturating_sub(at_ns);
     match vector {
         Some(timer::VECTOR) => say!("CPU {cpu} runs; its timer was {late_ns} ns late"),
         _ => say!("CPU {cpu} runs; something else than its timer woke it"),
     }
     RUNNING.fetch_add(1, Ordering::Release);
-    run_partition(cpu)
+    run::run(SYSTEM.wait(), cpu)
 }

@@ -2,6 +2,8 @@
 
 use super::devices::Devices;
 use super::functions::{self, Functions};
+use super::irq;
+use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress};
@@ -9,9 +11,14 @@ use crate::gate::Gate;
 use crate::guest_acpi::x86_64 as guest_acpi;
 use crate::guest_map::x86_64::{HIGH_RAM, LOW_RAM_END};
 use crate::host::Host;
+use crate::life::{Change, Entry, Life};
 use crate::lock::Mutex;
 use crate::machine::Ram;
 use crate::pc_boot::{self, Refused, Start};
+use crate::vdev::CpuSet;
+use crate::vdev::v16550::V16550;
+use crate::vdev::vlapic::Effects;
+use crate::{say, terminal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,7 +28,7 @@ use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt::{self, Write};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::table::{
     Attributes, Ept, Format, Invalidated, MapError, Npt, PageTable, Replace, Shape,
@@ -31,6 +38,8 @@ use iommu::table::{
 pub const ADDRESS_BITS: u8 = 48;
 /// RAM is mapped by leaves of this size where it can be.
 const BLOCK: u64 = 2 << 20;
+/// Bytes of it that are cleared in one go, in far less than a millisecond.
+const PIECE: usize = 64 << 10;
 
 /// One VM.
 pub struct Partition {
@@ -38,16 +47,22 @@ pub struct Partition {
     pub index: usize,
     /// As the configuration says.
     pub config: config::Partition,
-    /// The CPU that its vCPU runs on.
-    pub cpu: usize,
-    /// The local APIC ID of that.
-    pub(super) apic_id: u32,
+    /// Physical CPU of each vCPU.
+    pub cpus: Vec<usize>,
+    /// When it runs.
+    pub life: Life,
     /// What it sees beside memory.
     pub devices: Mutex<Devices>,
     /// Its functions and their DMA.
     pub functions: Functions,
     /// DMA faults since it was started.
     pub faults: AtomicU64,
+    /// How often it was started again.
+    pub restarts: AtomicU64,
+    /// vCPUs that have got INIT and do not know it yet: a bit for each.
+    pub(super) resets: AtomicU64,
+    /// How vCPU 0 starts, once its files are in place.
+    boot: Mutex<Option<(State, Registers)>>,
     memory: Arc<Ram>,
     spans: Vec<Span<Gpa>>,
     /// What its CPUs reach.
@@ -150,7 +165,7 @@ fn unmap<F: Format<Attributes = Attributes>>(
 pub enum Error {
     /// The bundle lacks its kernel, payload or initrd.
     File,
-    /// It wants more than one vCPU.
+    /// It wants so many vCPUs.
     Vcpus(usize),
     /// It wants a CPU that the machine does not have, or that another one has.
     Cpu(u16),
@@ -168,7 +183,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => f.write_str("a file is missing"),
-            Self::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs; one is all there is on x86_64 so far"),
+            Self::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs: from 1 to 64 can be had"),
             Self::Cpu(cpu) => write!(f, "CPU {cpu} is not there, or another partition's"),
             Self::Devices => f.write_str(
                 "a VT-d unit of its own, or devices without a PCI address, are not there on x86_64 yet",
@@ -194,11 +209,15 @@ impl Partition {
             frames,
             ..
         } = materials;
-        let [cpu] = config.cpus[..] else {
-            return Err(Error::Vcpus(config.cpus.len()));
-        };
-        if !free(usize::from(cpu)) {
-            return Err(Error::Cpu(cpu));
+        let vcpus = config.cpus.len();
+        let devices = Devices::new(vcpus).ok_or(Error::Vcpus(vcpus))?;
+        let mut cpus: Vec<usize> = Vec::with_capacity(vcpus);
+        for &cpu in &config.cpus {
+            let number = usize::from(cpu);
+            if !free(number) || cpus.contains(&number) {
+                return Err(Error::Cpu(cpu));
+            }
+            cpus.push(number);
         }
         let is_function = |device: &config::Device| matches!(device.address, DeviceAddress::Pci(_));
         if config.viommu || !config.devices.iter().all(is_function) {
@@ -221,18 +240,21 @@ impl Partition {
         }
         let nested = Nested::new(technology, frames, &spans, Hpa(memory.base()));
         let nested = nested.map_err(Error::Tables)?;
-        let tables = Arc::new(Tables::new(nested.root(), 4, 1));
+        let tables = Arc::new(Tables::new(nested.root(), 4, vcpus));
         let memory = Arc::new(Ram(memory));
         let functions = Functions::new(index, &config, materials, &memory, &spans);
         let functions = functions.map_err(Error::Functions)?;
         Ok(Self {
             index,
-            cpu: usize::from(cpu),
-            apic_id: materials.gate.messages.cpus[usize::from(cpu)],
+            cpus,
+            life: Life::new(vcpus),
             config,
-            devices: Mutex::new(Devices::new()),
+            devices: Mutex::new(devices),
             functions,
             faults: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            resets: AtomicU64::new(0),
+            boot: Mutex::new(None),
             memory,
             spans,
             nested: Mutex::new(nested),
@@ -247,10 +269,10 @@ impl Partition {
         &self.config.name
     }
 
-    /// Puts its files into its memory, and makes its vCPU, as they say that it starts. On the CPU that runs it.
-    pub fn load(&self, technology: &Technology) -> Result<Vcpu, Refused> {
+    /// Puts its files into its memory. How vCPU 0 starts then.
+    fn load(&self) -> Result<(State, Registers), Refused> {
         let acpi = guest_acpi::build(&guest_acpi::Guest {
-            vcpus: 1,
+            vcpus: self.cpus.len(),
             pcie: !self.config.devices.is_empty(),
             vtd: None,
         });
@@ -264,6 +286,9 @@ impl Partition {
                 acpi: &acpi,
             },
         )?;
+        if self.restarts.load(Ordering::Relaxed) != 0 {
+            self.clear();
+        }
         for part in &plan.parts {
             self.write(part.at, &part.bytes)
                 .ok_or(Refused::Overlap(part.at))?;
@@ -287,11 +312,127 @@ impl Partition {
                 }
             }
         };
-        let vcpu = technology.vcpu(&self.tables, 0);
-        // The tables were made for one vCPU.
-        let mut vcpu = vcpu.ok_or(Refused::Memory)?;
-        vcpu.reset(&state, registers);
-        Ok(vcpu)
+        Ok((state, registers))
+    }
+
+    /// Its vCPU of this number.
+    pub fn vcpu(&self, technology: &Technology, index: usize) -> Vcpu {
+        let vcpu = technology.vcpu(&self.tables, index);
+        vcpu.expect("the tables were made for all of its vCPUs")
+    }
+
+    /// As which vCPU `index` starts, which was sent to `entry`.
+    pub fn start_state(&self, index: usize, entry: Entry) -> (State, Registers) {
+        match (index, &*self.boot.lock()) {
+            (0, Some((state, registers))) => (*state, registers.clone()),
+            _ => (State::started((entry.pc >> 12) as u8), Registers::default()),
+        }
+    }
+
+    /// Starts it; a line says why if it cannot be. No vCPU is inside.
+    pub fn start(&self, system: &'static System) {
+        match self.load() {
+            Ok(boot) => {
+                *self.boot.lock() = Some(boot);
+                self.devices.lock().start();
+                self.open(system);
+                self.life.started(Entry { pc: 0, argument: 0 });
+                system.kick(self, CpuSet::one(0));
+            }
+            Err(error) => {
+                say!("{}: cannot start: {error}", self.name());
+                self.life.stopped();
+            }
+        }
+    }
+
+    /// Carries `change` out. Runs on vCPU 0's CPU, with no vCPU inside.
+    pub fn carry(&self, system: &'static System, change: Change) {
+        self.close(system);
+        terminal::end_line(self.index);
+        match change {
+            Change::Restart => {
+                self.restarts.fetch_add(1, Ordering::Relaxed);
+                // After the first life all that a life may leave is there.
+                say!(
+                    "{}: restarts with {} objects, {}",
+                    self.name(),
+                    self.dma().objects(),
+                    system.memory()
+                );
+                self.start(system);
+            }
+            Change::Stop => {
+                say!("{}: stopped", self.name());
+                self.life.stopped();
+            }
+        }
+        system.end_if_idle();
+    }
+
+    /// Asks for a change of the partition as a whole, from any CPU.
+    pub fn ask(&self, system: &System, change: Change) {
+        let change = if self.config.restart {
+            change
+        } else {
+            Change::Stop
+        };
+        system.kick(self, self.life.ask(change));
+    }
+
+    /// Does something with what it sees beside memory, and carries out what that means to its vCPUs.
+    pub fn with_devices<T>(&self, system: &System, action: impl FnOnce(&mut Devices) -> T) -> T {
+        let mut devices = self.devices.lock();
+        let result = action(&mut devices);
+        let effects = devices.take_effects();
+        drop(devices);
+        self.apply(system, &effects);
+        result
+    }
+
+    /// Carries out what a change of its local APICs means.
+    pub(super) fn apply(&self, system: &System, effects: &Effects) {
+        for vcpu in effects.init.iter() {
+            if vcpu == 0 {
+                // A PC's firmware would start from its reset vector.
+                self.ask(system, Change::Restart);
+            } else {
+                self.life.turn_off(vcpu);
+                self.resets.fetch_or(1 << vcpu, Ordering::AcqRel);
+            }
+        }
+        for vcpu in effects.start.iter() {
+            let pc = u64::from(effects.page) << 12;
+            self.life.turn_on(vcpu, Entry { pc, argument: 0 });
+        }
+        let kick = effects.kick.union(effects.init).union(effects.start);
+        system.kick(self, kick);
+    }
+
+    /// A byte from the console.
+    pub fn receive(&self, system: &System, byte: u8) {
+        self.with_devices(system, |devices| {
+            devices.with_uart(|uart| uart.receive(byte))
+        });
+    }
+
+    /// Whether its UART takes another byte, or loses it whenever it comes.
+    pub fn has_room(&self) -> bool {
+        self.devices.lock().has_room()
+    }
+
+    /// All that its UART has taken is gone.
+    pub fn resume_output(&self, system: &System) {
+        self.with_devices(system, |devices| devices.with_uart(V16550::resume));
+    }
+
+    /// Zeroes all of its RAM.
+    fn clear(&self) {
+        let end = self.memory.0.len() as usize;
+        for at in (0..end).step_by(PIECE) {
+            self.memory.0.zero(at, PIECE.min(end - at));
+            irq::serve_meanwhile();
+        }
     }
 
     /// What its kernel is told. Linux takes the rate of the TSC from CPUID on Intel's CPUs only, and by the ACPI timer only where

@@ -1,4 +1,4 @@
-//! A vCPU on its CPU: what it exits for, until it ends.
+//! A vCPU on its CPU: what it exits for, until it comes out.
 
 use super::devices::{MsrEffect, PortEffect};
 use super::irq;
@@ -6,28 +6,60 @@ use super::partition::Partition;
 use super::system::System;
 use crate::instruction::walk::{self, Paging};
 use crate::instruction::{self, LONGEST, Mode};
+use crate::life::{Change, Entry, Next};
 use crate::vdev::msr::Access;
-use crate::{say, terminal};
+use crate::{input, say, terminal};
 use arch::x86_64::timer;
-use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, RFLAGS_IF, Vcpu};
+use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, Vcpu};
 use core::fmt;
+use core::sync::atomic::Ordering;
 use iommu::addr::Gpa;
 
-/// The only vCPU.
-const VCPU: usize = 0;
 /// RFLAGS.AC.
 const RFLAGS_AC: u64 = 1 << 18;
 const PAGE: u64 = 4096;
 
+/// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
+pub fn run(system: &'static System, cpu: usize) -> ! {
+    let Some(owner) = system.owner(cpu) else {
+        loop {
+            arch::cpu::wait();
+            irq::serve();
+        }
+    };
+    let partition = &system.partitions[owner.partition];
+    let index = owner.vcpu;
+    let mut vcpu = partition.vcpu(&system.technology, index);
+    loop {
+        // Before the look: an INIT that comes after it ends the stay.
+        partition.resets.fetch_and(!(1 << index), Ordering::AcqRel);
+        let (next, kick) = partition.life.next(index);
+        system.kick(partition, kick);
+        match next {
+            Next::Enter(entry) => {
+                Stay {
+                    system,
+                    partition,
+                    index,
+                    vcpu: &mut vcpu,
+                }
+                .run(entry);
+                timer::set_guest(None);
+            }
+            Next::Carry(change) => partition.carry(system, change),
+            Next::Wait => {
+                arch::cpu::wait();
+                irq::serve();
+            }
+        }
+    }
+}
+
 /// Why it does not go on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// It has switched itself off.
-    Off,
-    /// It has reset itself.
-    Reset,
-    /// It waits for an interrupt, and takes none.
-    Halted,
+enum End {
+    /// Its partition is switched off, or starts again.
+    Change(Change),
     /// A triple fault.
     Shutdown,
     /// An access to this address, at this instruction, that nobody can carry out.
@@ -39,248 +71,266 @@ pub enum End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Off => f.write_str("it has switched itself off"),
-            Self::Reset => f.write_str("it has reset itself"),
-            Self::Halted => f.write_str("it has halted with interrupts off"),
-            Self::Shutdown => f.write_str("it has shut itself down (a triple fault)"),
+            Self::Change(Change::Stop) => f.write_str("has switched itself off"),
+            Self::Change(Change::Restart) => f.write_str("has reset itself"),
+            Self::Shutdown => f.write_str("has shut itself down (a triple fault)"),
             Self::Access(at, rip) => {
                 write!(
                     f,
-                    "an access to {at:#x} at {rip:#x} that cannot be carried out"
+                    "made an access to {at:#x} at {rip:#x} that cannot be carried out"
                 )
             }
-            Self::Cpu(code) => write!(f, "the CPU stopped it for {code:#x}"),
+            Self::Cpu(code) => write!(f, "was stopped by the CPU for {code:#x}"),
         }
     }
 }
 
-/// Runs `partition` on this CPU from its start to its end.
-pub fn run(system: &'static System, partition: &Partition) {
-    let mut vcpu = match partition.load(&system.technology) {
-        Ok(vcpu) => vcpu,
-        Err(error) => return say!("{}: cannot start: {error}", partition.name()),
-    };
-    partition.open(system);
-    {
-        let mut devices = partition.devices.lock();
-        devices.start();
-        vcpu.set_tsc_offset(devices.tsc_offset());
-    }
-    let end = loop {
-        prepare(partition, &mut vcpu);
-        let exit = vcpu.run();
-        let class = vcpu.task_priority();
-        partition
-            .devices
-            .lock()
-            .interrupts
-            .local
-            .set_cr8(VCPU, class);
-        if let Err(end) = handle(system, partition, &mut vcpu, exit) {
-            break end;
+impl End {
+    /// What becomes of the partition: a PC resets itself after a shutdown.
+    fn change(self) -> Change {
+        match self {
+            Self::Change(change) => change,
+            Self::Shutdown => Change::Restart,
+            Self::Access(..) | Self::Cpu(_) => Change::Stop,
         }
-    };
-    timer::off();
-    partition.close(system);
-    terminal::end_line(partition.index);
-    let misuse = partition.misuse();
-    say!("{}: stopped: {end}", partition.name());
-    if misuse != 0 {
-        say!("{}: {misuse} accesses that mean nothing", partition.name());
     }
 }
 
-/// Before an entry: interrupts that are pending go in, and the timer is set for the next.
-fn prepare(partition: &Partition, vcpu: &mut Vcpu) {
-    let mut devices = partition.devices.lock();
-    let now = devices.now();
-    devices.interrupts.local.tick(VCPU, now);
-    if vcpu.can_nmi() && devices.interrupts.local.take_nmi(VCPU) {
-        vcpu.nmi();
-    }
-    vcpu.set_task_priority(devices.interrupts.local.cr8(VCPU));
-    if devices.interrupts.local.pending(VCPU).is_some()
-        && vcpu.can_interrupt()
-        && let Some(vector) = devices.interrupts.local.acknowledge(VCPU)
-    {
-        vcpu.interrupt(vector);
-    }
-    let next = devices.interrupts.local.pending(VCPU);
-    vcpu.want_window(next.map(|vector| vector >> 4));
-    match devices.interrupts.local.next_tick(VCPU) {
-        Some(tsc) => timer::set(devices.ns(tsc)),
-        None => timer::off(),
-    }
+/// One vCPU from where it starts until it comes out.
+struct Stay<'a> {
+    system: &'static System,
+    partition: &'static Partition,
+    index: usize,
+    vcpu: &'a mut Vcpu,
 }
 
-fn handle(system: &System, partition: &Partition, vcpu: &mut Vcpu, exit: Exit) -> Result<(), End> {
-    match exit {
-        Exit::Interrupt => irq::serve(),
-        Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow | Exit::Retry => {}
-        Exit::Io(access) => return io(system, partition, vcpu, &access),
-        Exit::Msr { write } => return msr(partition, vcpu, write),
-        Exit::Cpuid => {
-            let [leaf, subleaf] = [RAX, RCX].map(|n| vcpu.registers().general[n] as u32);
-            let context = vcpu.context();
-            let xcr0 = arch::cpu::xcr0();
-            let words = partition
-                .devices
-                .lock()
-                .cpuid(leaf, subleaf, context.cr4, xcr0);
-            vcpu.complete_cpuid(words);
+impl Stay<'_> {
+    fn run(&mut self, entry: Entry) {
+        let Self {
+            system,
+            partition,
+            index,
+            ..
+        } = *self;
+        let (state, registers) = partition.start_state(index, entry);
+        self.vcpu.reset(&state, registers);
+        {
+            let mut devices = partition.devices.lock();
+            devices.interrupts.local.set_cr8(index, 0);
+            self.vcpu.set_tsc_offset(devices.tsc_offset());
         }
-        Exit::Halt => return halt(partition, vcpu),
-        Exit::Cache => vcpu.skip_instruction(),
-        Exit::NestedFault(fault) => return memory(system, partition, vcpu, &fault),
-        Exit::Hypercall | Exit::Undefined => return inject(vcpu, Exception::UNDEFINED),
-        Exit::Forbidden => return inject(vcpu, Exception::GENERAL_PROTECTION),
-        Exit::Shutdown => return Err(End::Shutdown),
-        Exit::Init | Exit::MachineCheck | Exit::Invalid => return Err(End::Cpu(u64::MAX)),
-        Exit::Unknown(code) => return Err(End::Cpu(code)),
-    }
-    Ok(())
-}
-
-fn inject(vcpu: &mut Vcpu, exception: Exception) -> Result<(), End> {
-    vcpu.inject(exception).map_err(|_| End::Shutdown)
-}
-
-fn io(
-    system: &System,
-    partition: &Partition,
-    vcpu: &mut Vcpu,
-    access: &IoAccess,
-) -> Result<(), End> {
-    if access.string {
-        // What kernels use on ports that exist here are single accesses.
-        return inject(vcpu, Exception::GENERAL_PROTECTION);
-    }
-    if !access.write {
-        let value = partition.read_config_port(system, access.port, access.size);
-        let value =
-            value.unwrap_or_else(|| partition.devices.lock().read_port(access.port, access.size));
-        vcpu.complete_in(access, value);
-        return Ok(());
-    }
-    let value = vcpu.registers().general[RAX] as u32;
-    vcpu.skip_instruction();
-    if partition.write_config_port(system, access.port, access.size, value) {
-        return Ok(());
-    }
-    let mut devices = partition.devices.lock();
-    let effect = devices.write_port(access.port, access.size, value);
-    drop(devices);
-    match effect {
-        PortEffect::None => Ok(()),
-        PortEffect::Output(byte) => {
-            terminal::output(partition.index, byte);
-            Ok(())
-        }
-        PortEffect::Off => Err(End::Off),
-        PortEffect::Reset => Err(End::Reset),
-    }
-}
-
-fn msr(partition: &Partition, vcpu: &mut Vcpu, write: bool) -> Result<(), End> {
-    let number = vcpu.registers().general[RCX] as u32;
-    let access = match write {
-        true => Access::Write(vcpu.wrmsr_value()),
-        false => Access::Read,
-    };
-    let effect = partition.devices.lock().msr(number, access);
-    match (effect, access) {
-        (MsrEffect::Value(value), _) => vcpu.complete_rdmsr(value),
-        (MsrEffect::Written, _) => vcpu.skip_instruction(),
-        (MsrEffect::Efer, Access::Read) => {
-            let efer = vcpu.context().efer;
-            vcpu.complete_rdmsr(efer);
-        }
-        (MsrEffect::Efer, Access::Write(value)) => {
-            if !vcpu.write_efer(value) {
-                return inject(vcpu, Exception::GENERAL_PROTECTION);
+        while !self.must_leave() {
+            self.prepare();
+            let exit = self.vcpu.run();
+            let class = self.vcpu.task_priority();
+            let mut devices = partition.devices.lock();
+            devices.interrupts.local.set_cr8(index, class);
+            drop(devices);
+            if let Err(end) = self.handle(exit) {
+                say!("{}: vCPU {index} {end}", partition.name());
+                return partition.ask(system, end.change());
             }
-            vcpu.skip_instruction();
-        }
-        (MsrEffect::GeneralProtection, _) => {
-            return inject(vcpu, Exception::GENERAL_PROTECTION);
         }
     }
-    Ok(())
-}
 
-/// HLT: waits for an interrupt that the guest takes.
-fn halt(partition: &Partition, vcpu: &mut Vcpu) -> Result<(), End> {
-    vcpu.skip_instruction();
-    if vcpu.registers().rflags & RFLAGS_IF == 0 {
-        return Err(End::Halted);
+    /// Whether the partition as a whole changes, or this vCPU has got INIT.
+    fn must_leave(&self) -> bool {
+        let resets = self.partition.resets.load(Ordering::Acquire);
+        self.partition.life.must_leave() || resets >> self.index & 1 != 0
     }
-    loop {
-        prepare(partition, vcpu);
-        // Something goes in at the next entry, or will once the guest takes it.
-        let waits = {
-            let local = &partition.devices.lock().interrupts.local;
-            vcpu.can_interrupt() && local.pending(VCPU).is_none()
+
+    /// Before an entry: interrupts that are pending go in, and the timer is set for the next. Whether something goes in.
+    fn prepare(&mut self) -> bool {
+        let (index, vcpu) = (self.index, &mut *self.vcpu);
+        let mut devices = self.partition.devices.lock();
+        let now = devices.now();
+        let local = &mut devices.interrupts.local;
+        local.tick(index, now);
+        let nmi = vcpu.can_nmi() && local.take_nmi(index);
+        if nmi {
+            vcpu.nmi();
+        }
+        vcpu.set_task_priority(local.cr8(index));
+        let vector = match local.pending(index).is_some() && vcpu.can_interrupt() {
+            true => local.acknowledge(index),
+            false => None,
         };
-        if !waits {
+        if let Some(vector) = vector {
+            vcpu.interrupt(vector);
+        }
+        let next = local.pending(index);
+        vcpu.want_window(next.map(|vector| vector >> 4));
+        let tick = local.next_tick(index);
+        timer::set_guest(tick.map(|tsc| devices.ns(tsc)));
+        nmi || vector.is_some()
+    }
+
+    fn handle(&mut self, exit: Exit) -> Result<(), End> {
+        match exit {
+            Exit::Interrupt => irq::serve(),
+            Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow | Exit::Retry => {}
+            Exit::Io(access) => return self.io(&access),
+            Exit::Msr { write } => return self.msr(write),
+            Exit::Cpuid => self.cpuid(),
+            Exit::Halt => self.halt(),
+            Exit::Cache => self.vcpu.skip_instruction(),
+            Exit::NestedFault(fault) => return self.memory(&fault),
+            Exit::Hypercall | Exit::Undefined => return self.inject(Exception::UNDEFINED),
+            Exit::Forbidden => return self.inject(Exception::GENERAL_PROTECTION),
+            Exit::Shutdown => return Err(End::Shutdown),
+            Exit::Init | Exit::MachineCheck | Exit::Invalid => return Err(End::Cpu(u64::MAX)),
+            Exit::Unknown(code) => return Err(End::Cpu(code)),
+        }
+        Ok(())
+    }
+
+    fn inject(&mut self, exception: Exception) -> Result<(), End> {
+        self.vcpu.inject(exception).map_err(|_| End::Shutdown)
+    }
+
+    fn cpuid(&mut self) {
+        let [leaf, subleaf] = [RAX, RCX].map(|n| self.vcpu.registers().general[n] as u32);
+        let cr4 = self.vcpu.context().cr4;
+        let xcr0 = arch::cpu::xcr0();
+        let devices = self.partition.devices.lock();
+        let words = devices.cpuid(self.index, leaf, subleaf, cr4, xcr0);
+        drop(devices);
+        self.vcpu.complete_cpuid(words);
+    }
+
+    /// HLT: waits for something that the guest takes. With its interrupts off that is an NMI, or INIT.
+    fn halt(&mut self) {
+        self.vcpu.skip_instruction();
+        while !self.must_leave() && !self.prepare() {
+            arch::cpu::wait();
+            irq::serve();
+        }
+    }
+
+    fn io(&mut self, access: &IoAccess) -> Result<(), End> {
+        let Self {
+            system, partition, ..
+        } = *self;
+        if access.string {
+            // What kernels use on ports that exist here are single accesses.
+            return self.inject(Exception::GENERAL_PROTECTION);
+        }
+        if !access.write {
+            let value = partition.read_config_port(system, access.port, access.size);
+            let value = value.unwrap_or_else(|| {
+                partition.with_devices(system, |devices| {
+                    devices.read_port(access.port, access.size)
+                })
+            });
+            self.vcpu.complete_in(access, value);
+            input::room_made(system);
             return Ok(());
         }
-        arch::cpu::wait();
-        irq::serve();
+        let value = self.vcpu.registers().general[RAX] as u32;
+        self.vcpu.skip_instruction();
+        if partition.write_config_port(system, access.port, access.size, value) {
+            return Ok(());
+        }
+        let effect = partition.with_devices(system, |devices| {
+            devices.write_port(access.port, access.size, value)
+        });
+        match effect {
+            PortEffect::None => {}
+            PortEffect::Output(byte) => terminal::output(partition.index, byte),
+            PortEffect::Off => return Err(End::Change(Change::Stop)),
+            PortEffect::Reset => return Err(End::Change(Change::Restart)),
+        }
+        input::room_made(system);
+        Ok(())
     }
-}
 
-/// An access where no memory is: to a device, or to nothing.
-fn memory(
-    system: &System,
-    partition: &Partition,
-    vcpu: &mut Vcpu,
-    fault: &NestedFault,
-) -> Result<(), End> {
-    let rip = vcpu.registers().rip;
-    let cannot = End::Access(fault.gpa, rip);
-    if fault.fetch || fault.walk || fault.reserved {
-        return Err(cannot);
+    fn msr(&mut self, write: bool) -> Result<(), End> {
+        let Self {
+            system,
+            partition,
+            index,
+            ..
+        } = *self;
+        let number = self.vcpu.registers().general[RCX] as u32;
+        let access = match write {
+            true => Access::Write(self.vcpu.wrmsr_value()),
+            false => Access::Read,
+        };
+        let effect = partition.with_devices(system, |devices| devices.msr(index, number, access));
+        match (effect, access) {
+            (MsrEffect::Value(value), _) => self.vcpu.complete_rdmsr(value),
+            (MsrEffect::Written, _) => self.vcpu.skip_instruction(),
+            (MsrEffect::Efer, Access::Read) => {
+                let efer = self.vcpu.context().efer;
+                self.vcpu.complete_rdmsr(efer);
+            }
+            (MsrEffect::Efer, Access::Write(value)) => {
+                if !self.vcpu.write_efer(value) {
+                    return self.inject(Exception::GENERAL_PROTECTION);
+                }
+                self.vcpu.skip_instruction();
+            }
+            (MsrEffect::GeneralProtection, _) => {
+                return self.inject(Exception::GENERAL_PROTECTION);
+            }
+        }
+        Ok(())
     }
-    let context = vcpu.context();
-    let (mode, linear) = match context.code_bits() {
-        64 => (Mode::Long, rip),
-        32 => (Mode::Protected, (context.cs.base + rip) & 0xffff_ffff),
-        _ => return Err(cannot),
-    };
-    let paging = Paging {
-        cr0: context.cr0,
-        cr3: context.cr3,
-        cr4: context.cr4,
-        efer: context.efer,
-        alignment_check: vcpu.registers().rflags & RFLAGS_AC != 0,
-        user: context.cpl == 3,
-    };
-    let mut bytes = [0; LONGEST];
-    let len = fetch(partition, &paging, linear, &mut bytes);
-    let instruction = instruction::decode(&bytes[..len], mode).map_err(|_| cannot)?;
-    let general = vcpu.registers().general;
-    if instruction.other_side(&general, fault.write).is_some() {
-        return Err(cannot);
+
+    /// An access where no memory is: to a device, or to nothing.
+    fn memory(&mut self, fault: &NestedFault) -> Result<(), End> {
+        let Self {
+            system,
+            partition,
+            index,
+            ..
+        } = *self;
+        let rip = self.vcpu.registers().rip;
+        let cannot = End::Access(fault.gpa, rip);
+        if fault.fetch || fault.walk || fault.reserved {
+            return Err(cannot);
+        }
+        let context = self.vcpu.context();
+        let (mode, linear) = match context.code_bits() {
+            64 => (Mode::Long, rip),
+            32 => (Mode::Protected, (context.cs.base + rip) & 0xffff_ffff),
+            _ => return Err(cannot),
+        };
+        let paging = Paging {
+            cr0: context.cr0,
+            cr3: context.cr3,
+            cr4: context.cr4,
+            efer: context.efer,
+            alignment_check: self.vcpu.registers().rflags & RFLAGS_AC != 0,
+            user: context.cpl == 3,
+        };
+        let mut bytes = [0; LONGEST];
+        let len = fetch(partition, &paging, linear, &mut bytes);
+        let instruction = instruction::decode(&bytes[..len], mode).map_err(|_| cannot)?;
+        let general = self.vcpu.registers().general;
+        if instruction.other_side(&general, fault.write).is_some() {
+            return Err(cannot);
+        }
+        let (at, size) = (Gpa(fault.gpa), instruction.size);
+        let loaded = match instruction.loads() {
+            true => partition
+                .read_function(system, at, size)
+                .unwrap_or_else(|| partition.devices.lock().read(index, at, size)),
+            false => 0,
+        };
+        let registers = self.vcpu.registers_mut();
+        let (general, rflags) = (&mut registers.general, &mut registers.rflags);
+        let completion = instruction.complete(general, rflags, loaded);
+        if let Some(value) = completion.store
+            && !partition.write_function(system, at, size, value)
+        {
+            partition.with_devices(system, |devices| devices.write(index, at, size, value));
+        }
+        if completion.done {
+            self.vcpu.skip_bytes(instruction.len);
+        }
+        Ok(())
     }
-    let (at, size) = (Gpa(fault.gpa), instruction.size);
-    let loaded = match instruction.loads() {
-        true => partition
-            .read_function(system, at, size)
-            .unwrap_or_else(|| partition.devices.lock().read(at, size)),
-        false => 0,
-    };
-    let registers = vcpu.registers_mut();
-    let (general, rflags) = (&mut registers.general, &mut registers.rflags);
-    let completion = instruction.complete(general, rflags, loaded);
-    if let Some(value) = completion.store
-        && !partition.write_function(system, at, size, value)
-    {
-        partition.devices.lock().write(at, size, value);
-    }
-    if completion.done {
-        vcpu.skip_bytes(instruction.len);
-    }
-    Ok(())
 }
 
 /// Copies the instruction at `linear` out of the guest, once; how many bytes there are.

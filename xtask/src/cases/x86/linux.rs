@@ -2,8 +2,9 @@
 
 use super::packed;
 use crate::arch::Arch;
+use crate::cases::lines::{self, answer, answers};
 use crate::cases::linux::{TOOLS, initial_disk_of};
-use crate::cases::{Context, lines, random, sha256};
+use crate::cases::{Context, random, sha256};
 use crate::initrd::{self, Init};
 use crate::setup::linux;
 use anyhow::{Result, ensure};
@@ -19,20 +20,52 @@ fn initial_disk(context: &Context, script: &str) -> Result<()> {
     Ok(())
 }
 
-/// One CPU, up to a program.
+/// The configuration of one with these CPUs.
+fn one(cpus: &str) -> String {
+    format!(
+        "[machine]\nname = 'one'\n\
+         [[partition]]\nname = 'linux'\nmemory = '512M'\ncpus = {cpus}\n\
+         kernel = 'debian:kernel'\ninitrd = 'initrd.cpio'\ncmdline = 'console=ttyS0'\n"
+    )
+}
+
+/// One CPU, up to a program, and off by ACPI.
 pub fn boots(context: &Context) -> Result<()> {
-    const SCRIPT: &str = "
-key cpus $(nproc)
-";
-    initial_disk(context, SCRIPT)?;
-    let text = "[machine]\nname = 'one'\n\
-        [[partition]]\nname = 'linux'\nmemory = '512M'\ncpus = [0]\n\
-        kernel = 'debian:kernel'\ninitrd = 'initrd.cpio'\n\
-        cmdline = 'console=ttyS0'\n";
-    let mut guest = context.start(&packed(context, text)?)?;
+    initial_disk(context, "key cpus $(nproc)\n")?;
+    let mut guest = context.start(&packed(context, &one("[0]"))?)?;
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
-    ensure!(console.contains("cpus=1;"), "{console}");
+    ensure!(answer(&console, "linux", "cpus")? == "1");
+    lines::hypervisor(&console, "linux: stopped")?;
+    Ok(())
+}
+
+/// Two CPUs, neither of them the first of the machine: each runs what it is told to, and has its own timer and calls of the
+/// other's.
+pub fn has_two_cpus(context: &Context) -> Result<()> {
+    const SCRIPT: &str = "
+key cpus $(nproc)
+for cpu in 0 1; do taskset $((1 << cpu)) sh -c 'key() { echo \"$1=$2;\"; }; sleep 0.2; key on $(cut -d\" \" -f39 /proc/self/stat)'; done
+for line in LOC: RES: CAL:; do key interrupts \"$(grep $line /proc/interrupts)\"; done
+";
+    initial_disk(context, SCRIPT)?;
+    let mut machine = packed(context, &one("[2, 1]"))?;
+    machine.cpus = 3;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    ensure!(answer(&console, "linux", "cpus")? == "2");
+    ensure!(answers(&console, "linux", "on") == ["0", "1"]);
+    let table = answers(&console, "linux", "interrupts");
+    ensure!(table.len() == 3, "{table:?}");
+    for line in table {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, first, second, ..] = words[..] else {
+            anyhow::bail!("{line}");
+        };
+        let counts = [lines::number(first)?, lines::number(second)?];
+        ensure!(!counts.contains(&0), "{line}");
+    }
     Ok(())
 }
 

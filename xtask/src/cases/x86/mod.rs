@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::linux_boots", linux::boots),
+    case("x86::linux_has_two_cpus", linux::has_two_cpus),
     case(
         "x86::two_linux_read_their_disks",
         linux::two_read_their_disks,
@@ -236,7 +237,8 @@ fn two_run(context: &Context, mut machine: Machine) -> Result<String> {
         for line in [
             format!("[{name}] hello from a guest on x86_64"),
             format!("[{name}] check ok: ten deadlines are ten interrupts"),
-            format!("[sluice] {name}: stopped: it has switched itself off"),
+            format!("[sluice] {name}: vCPU 0 has switched itself off"),
+            format!("[sluice] {name}: stopped"),
         ] {
             ensure!(console.contains(&line), "no `{line}` in: {console}");
         }
