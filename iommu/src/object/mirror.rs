@@ -184,6 +184,10 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
         self.get().next(from)
     }
 
+    fn stores(&self) -> u64 {
+        self.get().counters().leaf_stores
+    }
+
     fn retire(&mut self) {
         if let Some(table) = self.0.take() {
             table.retire(Invalidated::complete());

@@ -32,6 +32,9 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn next(&self, from: Iova) -> Option<Iova> {
         self[0].next(from)
     }
+    fn stores(&self) -> u64 {
+        self[0].stores()
+    }
     fn set_dirty_tracking(&mut self, on: bool) -> Result<(), Error> {
         self[0].set_dirty_tracking(on)
     }

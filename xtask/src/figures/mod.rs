@@ -11,6 +11,7 @@ mod trace;
 mod trusted;
 pub mod viommu;
 mod vsmmu;
+mod vvtd;
 
 use crate::progress::Step;
 use crate::project;
@@ -79,6 +80,7 @@ pub const SOURCES: &[Source] = &[
     tables::INSTRUCTIONS,
     driver::COUNTS,
     vsmmu::INSTRUCTIONS,
+    vvtd::COUNTS,
     machine::MACHINE,
     viommu::VIOMMU,
     viommu::STORM,

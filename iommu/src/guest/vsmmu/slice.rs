@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::guest::put;
 use crate::object::driver::{Answer, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest,
@@ -134,15 +135,6 @@ impl ObjectSlice {
     pub fn viommu(&self) -> &Viommu {
         &self.viommu
     }
-}
-
-/// Whatever the device goes through, or nothing, is replaced.
-fn put(device: &Device, to: &HwptNested) -> Result<(), Error> {
-    match device.replace(0, to) {
-        Err(Error::NotAttached(_)) => device.attach(0, to),
-        result => result,
-    }
-    .map(drop)
 }
 
 impl Slice for ObjectSlice {

@@ -129,6 +129,8 @@ pub trait PageTable: Send + Debug {
     fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)>;
     /// The first address from `from` on that is mapped.
     fn next(&self, from: Iova) -> Option<Iova>;
+    /// Leaves stored so far, cleared ones included.
+    fn stores(&self) -> u64;
     /// Starts (with every bit clear) or stops noting writes.
     ///
     /// # Errors

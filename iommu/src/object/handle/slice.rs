@@ -137,6 +137,22 @@ impl HwptShadow {
         next.ok().flatten()
     }
 
+    /// Leaves stored so far, cleared ones included.
+    pub fn stores(&self) -> u64 {
+        let stores = self
+            .0
+            .with(|inner, id| Some(inner.ids.paging_mut(id).ok()?.table_mut().stores()));
+        stores.unwrap_or(0)
+    }
+
+    /// The page or block that `iova` is in.
+    pub fn leaf(&self, iova: Iova) -> Option<Span<Iova>> {
+        let leaf = self
+            .0
+            .with(|inner, id| inner.ids.paging_mut(id).ok()?.table_mut().leaf(iova));
+        leaf.map(|(span, ..)| span)
+    }
+
     /// Where the table sends `iova`.
     pub fn walk(&self, iova: Iova) -> Option<Hpa> {
         self.0

@@ -112,6 +112,10 @@ impl PageTable for MockTable {
         self.pages.range(from.0..).next().map(|(at, _)| Iova(*at))
     }
 
+    fn stores(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
     fn set_dirty_tracking(&mut self, on: bool) -> Result<(), Error> {
         step()?;
         if !self.flags.contains(HwptFlags::DIRTY_TRACKING) {

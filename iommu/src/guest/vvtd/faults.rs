@@ -1,0 +1,225 @@
+//! A guest's fault records and the interrupts of its unit (VT-d, 7.2, 7.3, 11.4).
+
+use super::contexts::{Tables, Wanted, is_scalable};
+use super::effect::{Effect, Interrupts, Message};
+use super::registers::record;
+use super::shadow::Walk;
+use super::spec::{IEADDR, IEDATA, IEUADDR};
+use super::{Current, EVENT_COST, Slice, VirtVtd};
+use crate::addr::PAGE_SIZE;
+use crate::hal::{GuestMemory, Platform};
+use crate::object::driver::Access;
+use crate::object::{Event, Item, MAX_SEQUENCE};
+use crate::vtd::spec::fault::{FAULT0, FAULT1, reason};
+use crate::vtd::spec::registers::{
+    FEADDR, FECTL, FECTL_FIELDS, FEDATA, FEUADDR, FSTS, FSTS_FIELDS, IECTL,
+};
+
+/// One fault as the guest is told of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct GuestFault {
+    pub source: u16,
+    pub reason: u8,
+    /// The page, or the index of an interrupt in 63:48.
+    pub information: u64,
+    pub write: bool,
+}
+
+impl<P: Platform, S: Slice> VirtVtd<P, S> {
+    /// Fetches faults from the slice. What is left of `budget`.
+    pub(super) fn faults(
+        &mut self,
+        memory: &dyn GuestMemory,
+        mut budget: u32,
+        effect: &mut Effect,
+    ) -> u32 {
+        while self.knocked && budget > 0 && effect.has_room() {
+            budget = budget.saturating_sub(EVENT_COST);
+            match self.slice.event() {
+                None => self.knocked = false,
+                Some(Item::Record { sequence, record }) => {
+                    self.note_lost(sequence, effect);
+                    self.deliver_fault(memory, &record, effect);
+                }
+                Some(Item::Lost { sequence }) => {
+                    self.note_lost(sequence.wrapping_add(1) & MAX_SEQUENCE, effect);
+                }
+            }
+        }
+        budget
+    }
+
+    /// The next fault has this number: those before it that did not come were lost.
+    fn note_lost(&mut self, sequence: u32, effect: &mut Effect) {
+        let lost = sequence.wrapping_sub(self.sequence) & MAX_SEQUENCE;
+        self.sequence = sequence;
+        if lost > 0 {
+            self.counters.faults.recorded += u64::from(lost);
+            self.counters.faults.lost += u64::from(lost);
+            self.raise(FSTS_FIELDS::PFO::SET.value, effect);
+        }
+    }
+
+    /// One fault of a device, in the hardware's words but for the source.
+    fn deliver_fault(&mut self, memory: &dyn GuestMemory, event: &Event, effect: &mut Effect) {
+        self.sequence = self.sequence.wrapping_add(1) & MAX_SEQUENCE;
+        self.counters.faults.recorded += 1;
+        let [first, second, ..] = *event;
+        let source = (second >> FAULT1::SID.shift & FAULT1::SID.mask) as u16;
+        let number = (second >> FAULT1::FR.shift & FAULT1::FR.mask) as u8;
+        let read = second & FAULT1::T1::SET.value != 0 && second & FAULT1::T2::SET.value == 0;
+        let page = first & FAULT0::FI.mask << FAULT0::FI.shift;
+        let device = self.find(source);
+        let number = device.and_then(|device| self.own_reason(memory, device, number, page, !read));
+        let silent = device.is_none_or(|device| self.devices[device].found.silent);
+        match number {
+            Some(reason) if !silent => {
+                self.counters.faults.recorded -= 1;
+                let fault = GuestFault {
+                    source,
+                    reason,
+                    information: page,
+                    write: !read,
+                };
+                self.record(&fault, effect);
+            }
+            _ => self.counters.faults.silent += 1,
+        }
+    }
+
+    /// The reason that the guest's own tables have for what the hardware's had `number` for. `None` where they have none any
+    /// more.
+    fn own_reason(
+        &self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        number: u8,
+        page: u64,
+        write: bool,
+    ) -> Option<u8> {
+        let device = &self.devices[device];
+        let scalable = is_scalable(self.registers.root);
+        let beyond = match number {
+            reason::BEYOND_WIDTH
+            | reason::NOT_CANONICAL
+            | reason::SCALABLE_BEYOND
+            | reason::SECOND_BEYOND => true,
+            reason::WRITE | reason::READ | reason::SECOND_PERMISSION => false,
+            _ => {
+                // Of the entries that lead to tables.
+                return match (device.current, device.found.wanted) {
+                    (Some(Current::Refused), Wanted::Refused(reason)) => Some(reason),
+                    _ => None,
+                };
+            }
+        };
+        let (Some(Current::Shadow(_)), Wanted::Through(tables)) =
+            (device.current, device.found.wanted)
+        else {
+            // Past what a guest has, whose addresses go straight to its memory.
+            return Some(if scalable {
+                reason::SECOND_BEYOND
+            } else {
+                reason::BEYOND_WIDTH
+            });
+        };
+        // Shadows may be wider than the guest's tables.
+        let beyond = beyond || page >> tables.input_bits != 0;
+        Some(match (scalable, tables.first) {
+            (false, _) if beyond => reason::BEYOND_WIDTH,
+            (false, _) if write => reason::WRITE,
+            (false, _) => reason::READ,
+            (true, true) if beyond => reason::NOT_CANONICAL,
+            (true, true) => self.reason_of_first(memory, tables, page, write),
+            (true, false) if beyond => reason::SECOND_BEYOND,
+            (true, false) => reason::SECOND_PERMISSION,
+        })
+    }
+
+    /// First stages tell "not there" from "not allowed" (7.1.3).
+    fn reason_of_first(
+        &self,
+        memory: &dyn GuestMemory,
+        tables: Tables,
+        page: u64,
+        write: bool,
+    ) -> u8 {
+        let mut counters = super::Counters::default();
+        let mut rights = None;
+        let mut walk = Walk::new(memory, tables);
+        let end = page.saturating_add(PAGE_SIZE);
+        let _ = walk.step(page, end, &mut counters, |piece| {
+            rights = piece.to.map(|(_, rights)| rights);
+            Ok::<(), ()>(())
+        });
+        match rights {
+            None => reason::FIRST_NOT_PRESENT,
+            Some(rights) if write && !rights.contains(Access::WRITE) => reason::SCALABLE_WRITE,
+            Some(_) => reason::FIRST_NOT_PRESENT,
+        }
+    }
+
+    /// Writes a fault record, or says that there was no room (7.2.1).
+    pub(super) fn record(&mut self, fault: &GuestFault, effect: &mut Effect) {
+        self.counters.faults.recorded += 1;
+        let overflow = FSTS_FIELDS::PFO::SET.value;
+        let index = self.next_record % self.registers.records();
+        // Nothing is recorded while an overflow is not acknowledged.
+        if self.registers.get(FSTS) & overflow != 0 || self.registers.is_recorded(index) {
+            self.counters.faults.overflowed += 1;
+            self.raise(overflow, effect);
+            return;
+        }
+        self.counters.faults.delivered += 1;
+        let fields = FAULT1::SID.val(fault.source.into())
+            + FAULT1::FR.val(fault.reason.into())
+            + FAULT1::T1.val((!fault.write).into())
+            + FAULT1::F::SET;
+        let at = record(index);
+        self.registers.set64(at, fault.information);
+        self.registers.set64(at + 8, fields.value);
+        self.next_record = (index + 1) % self.registers.records();
+        let status = self.registers.get(FSTS);
+        let pending = FSTS_FIELDS::PPF::SET.value;
+        let mut raised = pending;
+        if status & pending == 0 {
+            let first = FSTS_FIELDS::FRI.mask << FSTS_FIELDS::FRI.shift;
+            self.registers.set(FSTS, status & !first);
+            raised |= FSTS_FIELDS::FRI.val(index.into()).value;
+        }
+        self.raise(raised, effect);
+    }
+
+    /// Sets bits of FSTS, and interrupts if none of those that do was set before (11.4, FECTL).
+    pub(super) fn raise(&mut self, bits: u32, effect: &mut Effect) {
+        let before = self.registers.has_fault_status();
+        let status = self.registers.get(FSTS);
+        self.registers.set(FSTS, status | bits);
+        if !before {
+            self.interrupt(Interrupts::FAULT, effect);
+        }
+    }
+
+    /// One of the unit's own interrupts, unless it is masked: then it waits.
+    pub(super) fn interrupt(&mut self, source: Interrupts, effect: &mut Effect) {
+        let (control, data, address, upper) = match source {
+            Interrupts::FAULT => (FECTL, FEDATA, FEADDR, FEUADDR),
+            _ => (IECTL, IEDATA, IEADDR, IEUADDR),
+        };
+        let register = self.registers.get(control);
+        let pending = FECTL_FIELDS::IP::SET.value;
+        let masked = register & FECTL_FIELDS::IM::SET.value != 0;
+        let address =
+            u64::from(self.registers.get(address)) | u64::from(self.registers.get(upper)) << 32;
+        let message = Message {
+            source,
+            address,
+            data: self.registers.get(data),
+        };
+        if masked || !effect.push(message) {
+            self.registers.set(control, register | pending);
+            return;
+        }
+        self.counters.interrupts += 1;
+    }
+}

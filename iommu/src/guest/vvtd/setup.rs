@@ -1,0 +1,98 @@
+//! What a guest's VT-d unit is made of: what there is, what of it is offered, and the capability registers that say so.
+
+use super::spec::{ADDRESS_MASK, FAULT_RECORDS, INDEX_MASK, IOTLB_REGISTERS, REGISTERS_END};
+use crate::id::VirtDeviceId;
+use crate::vtd::spec::registers::{CAP_FIELDS, ECAP_FIELDS, FRCD_BYTES};
+use tock_registers::LocalRegisterCopy;
+
+/// Most fault records.
+pub const MOST_RECORDS: u8 = ((REGISTERS_END - FAULT_RECORDS) / FRCD_BYTES) as u8;
+
+/// What a guest's unit is to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Setup {
+    /// CAP and ECAP of the hardware.
+    pub hardware: (u64, u64),
+    /// Bits of input address of the slice's tables (39 to 57): what shadows can hold.
+    pub input_bits: u8,
+    /// Bits of the guest's physical addresses.
+    pub address_bits: u8,
+    /// Scalable mode is offered: second and first stages for requests without PASID. It is emulated whole, so that the
+    /// hardware need not have it.
+    pub scalable: bool,
+    /// Interrupt remapping is offered, where the hardware has it.
+    pub interrupts: bool,
+    /// Fault records: 1 to [`MOST_RECORDS`].
+    pub records: u8,
+    /// What one call does at most, at least 1, in units of a guest's table entry that is looked at or of an invalidation
+    /// that changes nothing. The entry of a source counts as 16, a fault as 4, a page of 1 GiB as 64. What is more than the
+    /// whole is done by itself.
+    pub budget: u32,
+}
+
+/// One device of the slice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Behind {
+    /// Its source ID for the guest.
+    pub source: VirtDeviceId,
+}
+
+/// Why there is no such unit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetupError {
+    /// A size or a number that registers do not have.
+    Size(u8),
+    /// No budget.
+    Budget,
+    /// A source twice, or wider than source IDs are.
+    Source(VirtDeviceId),
+    /// No memory.
+    OutOfMemory,
+}
+
+/// CAP and ECAP of the guest's unit. Caching mode is always on: shadows have to be told what becomes present (6.1).
+pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
+    let sizes = [
+        (setup.input_bits, 39, 57),
+        (setup.address_bits, 32, 52),
+        (setup.records, 1, MOST_RECORDS),
+    ];
+    let wrong = |(size, least, most): &(u8, u8, u8)| !(least..=most).contains(&size);
+    if let Some((size, ..)) = sizes.iter().find(|it| wrong(it)) {
+        return Err(SetupError::Size(*size));
+    }
+    if setup.budget == 0 {
+        return Err(SetupError::Budget);
+    }
+    let cap = LocalRegisterCopy::<u64, CAP_FIELDS::Register>::new(setup.hardware.0);
+    let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
+    let wide = setup.input_bits >= 48;
+    // 39 bits and, where shadows hold them, 48. Domains of 16 bits are names of the guest's only.
+    let own = CAP_FIELDS::ND.val(6)
+        + CAP_FIELDS::CM::SET
+        + CAP_FIELDS::SAGAW.val(0b10 | u64::from(wide) << 2)
+        + CAP_FIELDS::MGAW.val(if wide { 47 } else { 38 })
+        + CAP_FIELDS::ZLR.val(cap.read(CAP_FIELDS::ZLR))
+        + CAP_FIELDS::FRO.val(FAULT_RECORDS as u64 / 16)
+        + CAP_FIELDS::NFR.val(u64::from(setup.records) - 1)
+        + CAP_FIELDS::SLLPS.val(0b11)
+        + CAP_FIELDS::PSI::SET
+        + CAP_FIELDS::MAMV.val(ADDRESS_MASK.into())
+        + CAP_FIELDS::DWD.val(cap.read(CAP_FIELDS::DWD))
+        + CAP_FIELDS::DRD.val(cap.read(CAP_FIELDS::DRD))
+        + CAP_FIELDS::FS1GP.val(setup.scalable.into());
+    let interrupts = setup.interrupts && ecap.is_set(ECAP_FIELDS::IR);
+    let scalable = u64::from(setup.scalable);
+    // Its tables are read by CPUs: walks are coherent.
+    let more = ECAP_FIELDS::C::SET
+        + ECAP_FIELDS::QI::SET
+        + ECAP_FIELDS::IR.val(interrupts.into())
+        + ECAP_FIELDS::EIM.val((interrupts && ecap.is_set(ECAP_FIELDS::EIM)).into())
+        + ECAP_FIELDS::PT::SET
+        + ECAP_FIELDS::IRO.val(IOTLB_REGISTERS as u64 / 16)
+        + ECAP_FIELDS::MHMV.val(INDEX_MASK.into())
+        + ECAP_FIELDS::SMTS.val(scalable)
+        + ECAP_FIELDS::SSTS.val(scalable)
+        + ECAP_FIELDS::FSTS.val(scalable);
+    Ok((own.value, more.value))
+}

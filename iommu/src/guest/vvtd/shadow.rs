@@ -1,0 +1,210 @@
+//! Reading a guest's translation tables, piece by piece: what a shadow is made of.
+//!
+//! Each table on the way is looked up once for all that is below it, and entries that follow each other in one table are read
+//! together. No walk goes deeper than there are levels, whatever the entries say.
+
+use super::contexts::Tables;
+use super::counters::Counters;
+use crate::addr::{Gpa, Iova, Span};
+use crate::hal::GuestMemory;
+use crate::object::driver::Access;
+use crate::table::{Entry, Format, Npt, SecondStage};
+
+/// Entries that are read together at most: so few that what they map is never a block of the next size, which one of them
+/// would have to be cut out of later.
+const CHUNK: usize = 64;
+/// Entries of a table.
+const ENTRIES: u64 = 512;
+const RIGHTS: Access = Access::READ.union(Access::WRITE);
+
+/// log2 of the bytes that an entry at `height` covers, in both formats.
+fn shift(height: u8) -> u32 {
+    12 + 9 * u32::from(height)
+}
+
+/// One entry as it stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// Nothing, or what the format reserves, or what lets nothing pass.
+    Hole,
+    Table(u64, Access),
+    Leaf(u64, Access),
+}
+
+fn decode(first: bool, entry: u64, height: u8) -> Read {
+    let (decoded, read, write) = if first {
+        // Of the same form as the CPU's own (9.7): what user requests may not do, none may.
+        let rights = Npt::attributes(entry);
+        (Npt::decode(entry, height), rights.read, rights.write)
+    } else {
+        let rights = SecondStage::attributes(entry);
+        (
+            SecondStage::decode(entry, height),
+            rights.read,
+            rights.write,
+        )
+    };
+    let mut access = Access::empty();
+    access.set(Access::READ, read);
+    access.set(Access::WRITE, write);
+    match decoded {
+        _ if access.is_empty() => Read::Hole,
+        Entry::Table(to) => Read::Table(to, access),
+        Entry::Leaf(to) => Read::Leaf(to, access),
+        Entry::Invalid | Entry::Reserved => Read::Hole,
+    }
+}
+
+/// A run of pages that go to a run of addresses with the same rights, or nowhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Piece {
+    pub range: Span<Iova>,
+    pub to: Option<(Gpa, Access)>,
+}
+
+impl Piece {
+    pub fn end(&self) -> u64 {
+        self.range.base.0 + self.range.len
+    }
+
+    /// The two as one, where that is what they are.
+    fn with(&self, next: &Self) -> Option<Self> {
+        let goes_on = match (self.to, next.to) {
+            (None, None) => true,
+            (Some((to, access)), Some((next_to, next_access))) => {
+                access == next_access && to.0.checked_add(self.range.len) == Some(next_to.0)
+            }
+            _ => false,
+        };
+        goes_on.then(|| Self {
+            range: Span {
+                base: self.range.base,
+                len: self.range.len + next.range.len,
+            },
+            ..*self
+        })
+    }
+}
+
+/// A way through the tables of one guest, with the tables on it.
+pub(super) struct Walk<'a> {
+    memory: &'a dyn GuestMemory,
+    tables: Tables,
+    top: u8,
+    /// What leads to the table at each height: the first address that it covers, where it is, and the rights on the way.
+    path: [Option<(u64, u64, Access)>; 5],
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(memory: &'a dyn GuestMemory, tables: Tables) -> Self {
+        Self {
+            memory,
+            tables,
+            top: (tables.input_bits - 12).div_ceil(9) - 1,
+            path: [None; 5],
+        }
+    }
+
+    /// The lowest table that is known to cover `at`.
+    fn known(&self, at: u64) -> (u8, u64, Access) {
+        for height in 0..self.top {
+            if let Some((base, table, access)) = self.path[usize::from(height)]
+                && at >> shift(height + 1) == base >> shift(height + 1)
+            {
+                return (height, table, access);
+            }
+        }
+        (self.top, self.tables.root, RIGHTS)
+    }
+
+    /// Reads entries from `at` on. One that is not in the guest's memory leads nowhere.
+    fn read(&self, at: u64, words: &mut [u64], counters: &mut Counters) {
+        counters.table_reads += 1;
+        counters.entries += words.len() as u64;
+        if self.memory.read_words(Gpa(at), words).is_err() {
+            words.fill(0);
+        }
+    }
+
+    /// Hands out what is mapped from `at` on in one table, up to `end` or as far as one reading goes, and returns where to go on
+    /// and what it took of a budget. An entry that covers more than was asked for is handed out whole. Above the pages what
+    /// is handed out is one piece.
+    ///
+    /// # Errors
+    /// That of `out`.
+    pub fn step<E>(
+        &mut self,
+        at: u64,
+        end: u64,
+        counters: &mut Counters,
+        mut out: impl FnMut(&Piece) -> Result<(), E>,
+    ) -> Result<(u64, u32), E> {
+        let (mut height, mut table, mut access) = self.known(at);
+        let first = self.tables.first;
+        let mut words = [0; CHUNK];
+        let mut cost = 0;
+        let count = loop {
+            let index = at >> shift(height) & (ENTRIES - 1);
+            let slot = table + index * 8;
+            let wanted = ((end - 1) >> shift(height)) - (at >> shift(height)) + 1;
+            let most = wanted.min(ENTRIES - index).min(CHUNK as u64) as usize;
+            cost += 1;
+            if height == 0 {
+                self.read(slot, &mut words[..most], counters);
+                break most;
+            }
+            self.read(slot, &mut words[..1], counters);
+            let found = decode(first, words[0], height);
+            if let Read::Table(next, rights) = found {
+                height -= 1;
+                table = next;
+                access &= rights;
+                self.path[usize::from(height)] = Some((at, table, access));
+                continue;
+            }
+            // The same for what follows, as far as it is of one kind. A page of 1 GiB is enough for one step.
+            if most == 1 || height > 1 && found != Read::Hole {
+                break 1;
+            }
+            self.read(slot + 8, &mut words[1..most], counters);
+            let alike = |word: &&u64| match decode(first, **word, height) {
+                Read::Table(..) => false,
+                Read::Hole => found == Read::Hole,
+                Read::Leaf(..) => found != Read::Hole,
+            };
+            break words[..most].iter().take_while(alike).count();
+        };
+        let size = 1u64 << shift(height);
+        let mut run: Option<Piece> = None;
+        for (base, word) in (at & !(size - 1)..)
+            .step_by(size as usize)
+            .zip(&words[..count])
+        {
+            let to = match decode(first, *word, height) {
+                Read::Leaf(to, rights) => Some((Gpa(to), access & rights)),
+                _ => None,
+            };
+            let base = Iova(base);
+            let piece = Piece {
+                range: Span { base, len: size },
+                to: to.filter(|(_, rights)| !rights.is_empty()),
+            };
+            cost += u32::from(piece.to.is_some());
+            run = Some(match run {
+                None => piece,
+                Some(before) => match before.with(&piece) {
+                    Some(both) => both,
+                    None => {
+                        out(&before)?;
+                        piece
+                    }
+                },
+            });
+        }
+        let reached = run.map_or(end, |run| run.end());
+        if let Some(run) = run {
+            out(&run)?;
+        }
+        Ok((reached, cost + count as u32 / 8))
+    }
+}

@@ -1,0 +1,411 @@
+//! What takes long, in parts: sources are put before what their entries say, and shadows are made what guests' tables say.
+
+use super::contexts::{Found, Tables, Wanted, find};
+use super::effect::Effect;
+use super::shadow::{Piece, Walk};
+use super::{Current, SOURCE_COST, Shadow, Slice, Through, VirtVtd};
+use crate::addr::{Iova, Span};
+use crate::hal::{GuestMemory, Platform};
+use crate::object::Error;
+
+/// What a hole in a guest's tables is taken out of a shadow by: as much as one table of tables holds.
+const WINDOW: u64 = 1 << 30;
+/// What a window that has mappings takes of the budget.
+const WINDOW_COST: u32 = 16;
+/// What a page of 1 GiB takes, which may be many of ours.
+const LARGEST_COST: u32 = 64;
+/// A block that shadows may have: what covers less may have been a part of one.
+const BLOCK: u64 = 1 << 21;
+
+/// Sources whose entries are to be read anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    All,
+    /// Those that do not differ from the first in bits that are set in the second.
+    Like(u16, u16),
+}
+
+impl Which {
+    /// A source, without the low bits of the function number that FM says (6.5.2.1).
+    pub fn of(source: u16, functions: u8) -> Self {
+        let ignored = [0, 0b100, 0b110, 0b111][usize::from(functions & 3)];
+        Self::Like(source, !ignored)
+    }
+
+    fn has(self, source: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Like(wanted, mask) => (source as u16 ^ wanted) & mask == 0,
+        }
+    }
+}
+
+/// What follows a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Then {
+    Nothing,
+    /// GSTS.TES is what GCMD.TE is.
+    Translation,
+    /// The descriptor at the head is complete.
+    Descriptor,
+    ContextCommand,
+    TranslationCommand,
+}
+
+/// What was begun. What started it is not read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Job {
+    /// The next source, or shadow.
+    next: usize,
+    what: What,
+    pub then: Then,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum What {
+    Sources(Which),
+    Tables {
+        domain: Option<u16>,
+        /// Where the present shadow is to go on and how far, if it was begun.
+        rest: Option<(u64, u64)>,
+        first: u64,
+        last: u64,
+    },
+}
+
+impl Job {
+    pub fn devices(which: Which, then: Then) -> Self {
+        Self {
+            next: 0,
+            what: What::Sources(which),
+            then,
+        }
+    }
+
+    /// The tables of `domain`, or all of them, for the addresses `first..=last`.
+    pub fn tables(domain: Option<u16>, first: u64, last: u64, then: Then) -> Self {
+        Self {
+            next: 0,
+            what: What::Tables {
+                domain,
+                rest: None,
+                first,
+                last,
+            },
+            then,
+        }
+    }
+}
+
+/// A shadow that is made for a source, before the source goes through it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Filling {
+    shadow: usize,
+    at: u64,
+}
+
+impl<P: Platform, S: Slice> VirtVtd<P, S> {
+    /// Goes on with what was begun. Whether it is complete.
+    pub(super) fn work(
+        &mut self,
+        memory: &dyn GuestMemory,
+        job: &mut Job,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> bool {
+        match &mut job.what {
+            What::Sources(which) => {
+                while job.next < self.devices.len() {
+                    if *budget == 0 {
+                        return false;
+                    }
+                    let device = &self.devices[job.next];
+                    if which.has(device.behind.source.0)
+                        && !self.configure(memory, job.next, budget, effect)
+                    {
+                        return false;
+                    }
+                    job.next += 1;
+                }
+                true
+            }
+            What::Tables {
+                domain,
+                rest,
+                first,
+                last,
+            } => {
+                while job.next < self.shadows.len() {
+                    if *budget == 0 {
+                        return false;
+                    }
+                    let tables = self.shadows[job.next].as_ref().map(|shadow| shadow.tables);
+                    let domain = *domain;
+                    if let Some(tables) = tables
+                        && domain.is_none_or(|domain| domain == tables.domain)
+                    {
+                        let limit = 1u64 << self.input_bits.min(tables.input_bits);
+                        // Of a block that is left in part the size is not known any more.
+                        let whole = || self.widened(job.next, *first, *last, limit);
+                        let (from, end) = rest.unwrap_or_else(whole);
+                        match self.sync(memory, job.next, tables, from..end, budget) {
+                            Ok(reached) if reached < end => {
+                                *rest = Some((reached, end));
+                                return false;
+                            }
+                            Ok(_) => {}
+                            Err(error) => self.lose(job.next, error, effect),
+                        }
+                    }
+                    *budget = budget.saturating_sub(1);
+                    *rest = None;
+                    job.next += 1;
+                }
+                true
+            }
+        }
+    }
+
+    /// The range, with all of the blocks that are there at its ends: what is forgotten of a block is forgotten of all of it.
+    fn widened(&self, shadow: usize, first: u64, last: u64, limit: u64) -> (u64, u64) {
+        let last = last.min(limit - 1);
+        if first > last {
+            return (limit, limit);
+        }
+        let leaf = |at| {
+            self.slice
+                .leaf(self.shadows[shadow].as_ref()?.number, Iova(at))
+        };
+        let block = |at| leaf(at).filter(|leaf| leaf.len >= BLOCK);
+        let first = block(first).map_or(first, |leaf| leaf.base.0.min(first));
+        let end = last + 1;
+        let end = block(last).map_or(end, |leaf| (leaf.base.0 + leaf.len).max(end));
+        (first, end.min(limit))
+    }
+
+    /// Makes a shadow what the guest's tables say of a range, and returns how far it came.
+    fn sync(
+        &mut self,
+        memory: &dyn GuestMemory,
+        shadow: usize,
+        tables: Tables,
+        range: core::ops::Range<u64>,
+        budget: &mut u32,
+    ) -> Result<u64, Error> {
+        let Some(shadow) = &self.shadows[shadow] else {
+            return Ok(range.end);
+        };
+        let number = shadow.number;
+        let (mut at, end) = (range.start, range.end);
+        let mut walk = Walk::new(memory, tables);
+        while at < end && *budget > 0 {
+            let (slice, counters) = (&mut self.slice, &mut self.counters);
+            let mut hole: Option<Piece> = None;
+            let (mut cost, mut runs) = (0, 0);
+            let (next, taken) = walk.step(at, end, counters, |piece| {
+                if piece.to.is_none() {
+                    if piece.range.len > BLOCK {
+                        hole = Some(*piece);
+                        return Ok(());
+                    }
+                    // Nothing is asked of a shadow that has nothing there.
+                    let mapped = slice.next(number, piece.range.base);
+                    if mapped.is_none_or(|mapped| mapped.0 >= piece.end()) {
+                        return Ok(());
+                    }
+                }
+                cost += if piece.range.len < WINDOW {
+                    1
+                } else {
+                    LARGEST_COST
+                };
+                runs += 1;
+                slice.set(number, piece.range, piece.to)
+            })?;
+            *budget = budget.saturating_sub(taken + cost);
+            self.counters.runs += runs;
+            at = match hole {
+                None => next,
+                Some(hole) => at.max(self.clear(number, &hole, budget)?).min(next),
+            };
+        }
+        Ok(at)
+    }
+
+    /// Empties a large hole, by windows that have something, and returns how far it came.
+    fn clear(&mut self, number: usize, hole: &Piece, budget: &mut u32) -> Result<u64, Error> {
+        let mut at = hole.range.base.0;
+        loop {
+            let mapped = self.slice.next(number, Iova(at));
+            let Some(mapped) = mapped.filter(|mapped| mapped.0 < hole.end()) else {
+                return Ok(hole.end());
+            };
+            if *budget == 0 {
+                return Ok(mapped.0);
+            }
+            *budget = budget.saturating_sub(WINDOW_COST);
+            self.counters.runs += 1;
+            let end = (mapped.align_down(WINDOW).0 + WINDOW).min(hole.end());
+            let range = Span {
+                base: mapped,
+                len: end - mapped.0,
+            };
+            self.slice.set(number, range, None)?;
+            at = end;
+        }
+    }
+
+    /// A shadow is not what it should be: whoever goes through it is in abort, and it is gone.
+    fn lose(&mut self, shadow: usize, error: Error, effect: &mut Effect) {
+        effect.failed = Some(error);
+        for device in 0..self.devices.len() {
+            if self.devices[device].current == Some(Current::Shadow(shadow)) {
+                self.put(device, Through::Abort, None, effect);
+            }
+        }
+        self.settle();
+    }
+
+    /// Puts a source before what its entry says. Whether that is complete.
+    fn configure(
+        &mut self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> bool {
+        if let Some(filling) = self.filling.take() {
+            return self.fill(memory, device, filling, budget, effect);
+        }
+        *budget = budget.saturating_sub(SOURCE_COST);
+        let source = self.devices[device].behind.source.0 as u16;
+        let found = match self.registers.translation {
+            true => find(memory, &self.rules, self.registers.root, source),
+            false => Found {
+                wanted: Wanted::PassThrough,
+                silent: false,
+            },
+        };
+        self.devices[device].found = found;
+        match found.wanted {
+            Wanted::Refused(_) => {
+                self.put(device, Through::Refuse, Some(Current::Refused), effect);
+            }
+            Wanted::PassThrough => {
+                self.put(device, Through::Bypass, Some(Current::PassThrough), effect);
+            }
+            Wanted::Through(tables) => {
+                let mut shadows = self.shadows.iter();
+                let known = shadows
+                    .position(|shadow| shadow.as_ref().is_some_and(|it| it.tables == tables));
+                let filling = match known {
+                    // It is filled.
+                    Some(shadow) => Filling {
+                        shadow,
+                        at: u64::MAX,
+                    },
+                    None => match self.open(tables) {
+                        Ok(shadow) => Filling { shadow, at: 0 },
+                        Err(error) => {
+                            effect.failed = Some(error);
+                            self.put(device, Through::Abort, None, effect);
+                            return true;
+                        }
+                    },
+                };
+                return self.fill(memory, device, filling, budget, effect);
+            }
+        }
+        true
+    }
+
+    fn open(&mut self, tables: Tables) -> Result<usize, Error> {
+        // There is one more than there are sources.
+        let free = self.shadows.iter().position(Option::is_none);
+        let free = free.ok_or(Error::NoSpace)?;
+        let number = self.slice.open()?;
+        self.shadows[free] = Some(Shadow { number, tables });
+        Ok(free)
+    }
+
+    /// Fills a shadow, and puts a source behind it once it is full.
+    fn fill(
+        &mut self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        mut filling: Filling,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> bool {
+        let shadow = filling.shadow;
+        let Some(Shadow { number, tables }) = self.shadows[shadow] else {
+            return true;
+        };
+        let limit = 1u64 << self.input_bits.min(tables.input_bits);
+        if filling.at < limit {
+            match self.sync(memory, shadow, tables, filling.at..limit, budget) {
+                Ok(reached) if reached < limit => {
+                    filling.at = reached;
+                    self.filling = Some(filling);
+                    return false;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    effect.failed = Some(error);
+                    self.put(device, Through::Abort, None, effect);
+                    self.settle();
+                    return true;
+                }
+            }
+        }
+        let current = Some(Current::Shadow(shadow));
+        self.put(device, Through::Shadow(number), current, effect);
+        true
+    }
+
+    /// Has a source go through something else; `current` is what it is then, `None` where that is to be looked up again
+    /// whatever happens.
+    pub(super) fn put(
+        &mut self,
+        device: usize,
+        through: Through,
+        current: Option<Current>,
+        effect: &mut Effect,
+    ) {
+        let at = &mut self.devices[device];
+        if current.is_some() && at.current == current {
+            return;
+        }
+        self.counters.attached += 1;
+        at.current = None;
+        match self.slice.attach(device, through) {
+            Ok(()) => at.current = current,
+            Err(error) => effect.failed = Some(error),
+        }
+        self.settle();
+    }
+
+    /// Shadows that no source goes through, and none is about to, are gone.
+    fn settle(&mut self) {
+        for index in 0..self.shadows.len() {
+            let used = self
+                .devices
+                .iter()
+                .any(|device| device.current == Some(Current::Shadow(index)));
+            let filling = self.filling.is_some_and(|filling| filling.shadow == index);
+            if !used
+                && !filling
+                && let Some(shadow) = self.shadows[index].take()
+            {
+                self.slice.close(shadow.number);
+            }
+        }
+    }
+
+    /// What was begun for a source begins anew.
+    pub(super) fn drop_filling(&mut self) {
+        if self.filling.take().is_some() {
+            self.settle();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The VT-d unit that a guest sees, on the objects, the real driver and the strict model.
+
+mod guest;
+mod modes;
+mod random;
+mod shadow;
+mod words;

@@ -1,0 +1,274 @@
+//! A guest in legacy mode, as Linux drives a unit in caching mode.
+
+use iommu::addr::{Iova, Span};
+use iommu::guest::vvtd::Interrupts;
+use iommu::model::vtd::Config;
+
+use super::guest::{
+    BYTES, CONTEXTS_ALL, FECTL, FRCD, FSTS, GCMD, GSTS, How, IOTLB_ALL, Machine, QIE, RAM, ROOT,
+    RW, SOURCES, SRTP, Stage, TE, context_of, domain, pages,
+};
+
+/// Whether it is done by a machine with a coherent unit.
+fn both(test: impl Fn(&How)) {
+    for (coherent, input_bits) in [(true, 48), (false, 39)] {
+        let config = Config {
+            coherent,
+            ..Config::default()
+        };
+        test(&How {
+            config,
+            input_bits,
+            scalable: false,
+            ..How::default()
+        });
+    }
+}
+
+/// The first source in domain 1, behind an empty stage of three levels.
+fn attached(how: &How) -> (Machine, Stage) {
+    let mut machine = Machine::new(how);
+    machine.enable(ROOT);
+    let stage = Stage::new(0, 3);
+    machine.context_entry(SOURCES[0], stage.root | 1, 1 << 8 | 1);
+    machine.invalidate(&[context_of(SOURCES[0]), domain(1)]);
+    (machine, stage)
+}
+
+const PAGE: u64 = 0x1000;
+const DATA: u64 = RAM + 0x100_0000;
+
+#[test]
+fn dma_goes_where_the_guest_says_and_when_it_says_so() {
+    both(|how| {
+        let mut machine = Machine::new(how);
+        // A unit out of reset lets pass.
+        assert_eq!(machine.reach(0, DATA, true), Some(DATA));
+        machine.enable(ROOT);
+        assert_eq!(machine.reach(0, DATA, true), None);
+        let mut stage = Stage::new(0, 3);
+        stage.set(&machine.memory, 0x7000, DATA | RW);
+        machine.context_entry(SOURCES[0], stage.root | 1, 1 << 8 | 1);
+        machine.invalidate(&[context_of(SOURCES[0]), domain(1)]);
+        assert_eq!(machine.reach(0, 0x7123, true), Some(DATA + 0x123));
+        assert_eq!(machine.reach(1, 0x7123, true), None);
+        // A page more, told by page.
+        stage.set(&machine.memory, 0x8000, (DATA + 0x5000) | 1);
+        machine.invalidate(&[pages(1, 0x8000, 0)]);
+        assert_eq!(machine.reach(0, 0x8000, false), Some(DATA + 0x5000));
+        assert_eq!(machine.reach(0, 0x8000, true), None);
+        // A changed one and one that goes, told together.
+        stage.set(&machine.memory, 0x8000, (DATA + 0x6000) | RW);
+        stage.set(&machine.memory, 0x7000, 0);
+        machine.invalidate(&[pages(1, 0x7000, 0), pages(1, 0x8000, 0)]);
+        assert_eq!(machine.reach(0, 0x8000, true), Some(DATA + 0x6000));
+        assert_eq!(machine.reach(0, 0x7000, false), None);
+        // What is nowhere in the guest's memory is nowhere.
+        stage.set(&machine.memory, 0x9000, (RAM + BYTES) | RW);
+        stage.set(&machine.memory, 0xa000, RW);
+        machine.invalidate(&[domain(1)]);
+        assert_eq!(machine.reach(0, 0x9000, true), None);
+        assert_eq!(machine.reach(0, 0xa000, true), None);
+        assert_eq!(machine.reach(0, 0x8000, true), Some(DATA + 0x6000));
+        // The source leaves.
+        machine.context_entry(SOURCES[0], 0, 0);
+        machine.invalidate(&[CONTEXTS_ALL, IOTLB_ALL]);
+        assert_eq!(machine.reach(0, 0x8000, true), None);
+        machine.write(GCMD, 4, QIE);
+        assert_eq!(machine.read32(GSTS), QIE | SRTP);
+        assert_eq!(machine.reach(0, DATA, true), Some(DATA));
+        machine.write(GCMD, 4, QIE | TE);
+        machine.unit.stop().unwrap();
+        assert_eq!(machine.reach(0, DATA, true), None);
+        assert_eq!(machine.read32(GSTS), 0);
+    });
+}
+
+#[test]
+fn two_sources_of_one_domain_have_one_shadow_and_leave_it_one_by_one() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        let objects = machine.context.objects();
+        machine.context_entry(SOURCES[1], stage.root | 1, 1 << 8 | 1);
+        machine.invalidate(&[context_of(SOURCES[1])]);
+        assert_eq!(machine.context.objects(), objects);
+        stage.set(&machine.memory, 0x7000, DATA | RW);
+        machine.invalidate(&[pages(1, 0x7000, 0)]);
+        assert_eq!(machine.reach(0, 0x7000, true), Some(DATA));
+        assert_eq!(machine.reach(1, 0x7000, true), Some(DATA));
+        // The other one gets a domain of its own, with the same tables.
+        machine.context_entry(SOURCES[1], stage.root | 1, 2 << 8 | 1);
+        machine.invalidate(&[context_of(SOURCES[1])]);
+        assert_eq!(machine.context.objects(), objects + 1);
+        stage.set(&machine.memory, 0x7000, 0);
+        machine.invalidate(&[pages(1, 0x7000, 0)]);
+        assert_eq!(machine.reach(0, 0x7000, true), None);
+        assert_eq!(machine.reach(1, 0x7000, true), Some(DATA), "not told yet");
+        machine.invalidate(&[domain(2)]);
+        assert_eq!(machine.reach(1, 0x7000, true), None);
+        for source in SOURCES {
+            machine.context_entry(source, 0, 0);
+        }
+        machine.invalidate(&[CONTEXTS_ALL]);
+        assert_eq!(machine.context.objects(), objects - 1);
+    });
+}
+
+#[test]
+fn as_much_is_done_as_has_changed() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        // 64 pages, told at once: one read of each, and what leads there.
+        for page in 0..64 {
+            stage.set(&machine.memory, page * PAGE, (DATA + page * PAGE) | RW);
+        }
+        let exits = machine.exits();
+        let (own, hardware) = machine.spent(|it| drop(it.invalidate(&[pages(1, 0, 6)])));
+        assert_eq!(machine.exits(), exits + 1);
+        assert_eq!((own.entries, own.table_reads, own.runs), (64 + 2, 3, 1));
+        assert_eq!((hardware.descriptors, hardware.waits), (0, 0));
+        assert_eq!(machine.reach(0, 63 * PAGE, true), Some(DATA + 63 * PAGE));
+        // Told again, nothing is stored.
+        let (_, hardware) = machine.spent(|it| drop(it.invalidate(&[domain(1)])));
+        assert_eq!((hardware.descriptors, hardware.waits), (0, 0));
+        // One of them goes: one descriptor, one wait, one write of the tail.
+        stage.set(&machine.memory, 5 * PAGE, 0);
+        let (own, hardware) = machine.spent(|it| drop(it.invalidate(&[pages(1, 5 * PAGE, 0)])));
+        assert_eq!((own.entries, own.runs), (1 + 2, 1));
+        let told = (
+            hardware.descriptors,
+            hardware.waits,
+            hardware.register_writes,
+        );
+        assert_eq!(told, (1, 1, 1));
+        // All of them go: one more of each.
+        for page in 0..64 {
+            stage.set(&machine.memory, page * PAGE, 0);
+        }
+        let (_, hardware) = machine.spent(|it| drop(it.invalidate(&[pages(1, 0, 6)])));
+        assert_eq!((hardware.descriptors, hardware.waits), (1, 1));
+        // A block over memory that is one: a block, which the hardware finds by two steps.
+        let slot = stage.slot(&machine.memory, 0x20_0000, 1);
+        machine.memory.store(slot, DATA | 1 << 7 | RW);
+        let (own, _) = machine.spent(|it| drop(it.invalidate(&[pages(1, 0x20_0000, 9)])));
+        assert_eq!((own.entries, own.runs), (2, 1));
+        assert_eq!(machine.reach(0, 0x20_0000, true), Some(DATA));
+        let walks = machine.model.counters().walks;
+        assert_eq!(machine.reach(0, 0x3f_f000, true), Some(DATA + 0x1f_f000));
+        assert_eq!(machine.model.counters().walks, walks, "one translation");
+        let shadow = machine.unit.slice().shadow(0).expect("it is open");
+        let leaf = shadow.leaf(Iova(0x30_0000)).unwrap();
+        assert_eq!(
+            leaf,
+            Span {
+                base: Iova(0x20_0000),
+                len: 0x20_0000
+            }
+        );
+    });
+}
+
+/// A page of a block is told to be gone: the hardware would have forgotten the block.
+#[test]
+fn a_block_goes_as_a_whole() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        let slot = stage.slot(&machine.memory, 0x20_0000, 1);
+        machine.memory.store(slot, DATA | 1 << 7 | RW);
+        machine.invalidate(&[pages(1, 0x20_0000, 9)]);
+        machine.memory.store(slot, 0);
+        machine.invalidate(&[pages(1, 0x25_0000, 0)]);
+        assert_eq!(machine.reach(0, 0x20_0000, true), None);
+        assert_eq!(machine.reach(0, 0x3f_f000, true), None);
+        // By a table of pages, of which there is one.
+        machine.memory.store(slot, DATA | 1 << 7 | RW);
+        machine.invalidate(&[pages(1, 0x20_0000, 9)]);
+        machine.memory.store(slot, 0);
+        stage.set(&machine.memory, 0x25_0000, DATA | RW);
+        machine.invalidate(&[pages(1, 0x25_0000, 0)]);
+        assert_eq!(machine.reach(0, 0x25_0000, true), Some(DATA));
+        assert_eq!(machine.reach(0, 0x25_1000, true), None);
+        assert_eq!(machine.reach(0, 0x3f_f000, true), None);
+    });
+}
+
+#[test]
+fn faults_have_the_guests_source_and_reason() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        machine.forget_all();
+        machine.write(0x3c, 4, 0x4041);
+        machine.write(0x40, 4, 0xfee0_1000);
+        machine.write(FECTL, 4, 0);
+        assert_eq!(machine.reach(0, 0x1_2345, true), None);
+        let effects = machine.faults();
+        let [message] = effects[0].messages() else {
+            panic!("{effects:?}");
+        };
+        assert_eq!(message.source, Interrupts::FAULT);
+        assert_eq!((message.address, message.data), (0xfee0_1000, 0x4041));
+        assert_eq!(machine.read32(FSTS), 2);
+        let word = |reason: u64, source: u16, read: u64| {
+            1 << 63 | read << 62 | reason << 32 | u64::from(source)
+        };
+        assert_eq!(machine.fault_record(0), [0x1_2000, word(5, SOURCES[0], 0)]);
+        // Another device without an entry; no second message while the first is pending.
+        assert_eq!(machine.reach(1, 0x7000, false), None);
+        let effects = machine.faults();
+        assert_eq!(effects[0].messages(), []);
+        assert_eq!(machine.fault_record(1), [0x7000, word(2, SOURCES[1], 1)]);
+        // Past the tables: three levels.
+        assert_eq!(machine.reach(0, 1 << 39, false), None);
+        machine.faults();
+        assert_eq!(machine.fault_record(2), [1 << 39, word(4, SOURCES[0], 1)]);
+        // An entry of which nobody is told, and one with a reserved bit.
+        machine.context_entry(SOURCES[1], 2, 0);
+        machine.invalidate(&[context_of(SOURCES[1])]);
+        assert_eq!(machine.reach(1, 0x7000, false), None);
+        machine.faults();
+        assert_eq!(machine.read32(FRCD + 3 * 16 + 12), 0);
+        machine.context_entry(SOURCES[1], stage.root | 1, 1 << 40 | 1 << 8 | 1);
+        machine.invalidate(&[context_of(SOURCES[1])]);
+        assert_eq!(machine.reach(1, 0x7000, false), None);
+        machine.faults();
+        assert_eq!(machine.fault_record(3), [0x7000, word(0xb, SOURCES[1], 1)]);
+        // No record is left.
+        assert_eq!(machine.reach(0, 0x3000, false), None);
+        machine.faults();
+        assert_eq!(machine.read32(FSTS), 3);
+        let faults = machine.unit.counters().faults;
+        assert_eq!((faults.recorded, faults.delivered), (6, 4));
+        assert_eq!((faults.overflowed, faults.silent, faults.lost), (1, 1, 0));
+        // As Linux does it: each record, then the overflow.
+        for index in 0..4 {
+            machine.write(FRCD + index * 16 + 12, 4, 1 << 31);
+        }
+        machine.write(FSTS, 4, 1);
+        assert_eq!(machine.read32(FSTS) & 0xff, 0);
+        stage.set(&machine.memory, 0x3000, DATA | 1);
+        machine.invalidate(&[pages(1, 0x3000, 0)]);
+        assert_eq!(machine.reach(0, 0x3000, true), None);
+        let effects = machine.faults();
+        assert_eq!(effects[0].messages().len(), 1);
+        assert_eq!(machine.fault_record(0), [0x3000, word(5, SOURCES[0], 0)]);
+    });
+}
+
+#[test]
+fn memory_that_comes_back_is_in_the_shadows_again() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        stage.set(&machine.memory, 0x7000, DATA | RW);
+        machine.invalidate(&[pages(1, 0x7000, 0)]);
+        // The objects forget the partition's memory, and have it once more: the guest did nothing.
+        machine.ioas.unmap_all().unwrap();
+        assert_eq!(machine.reach(0, 0x7000, true), None);
+        machine.map_ram();
+        assert_eq!(machine.reach(0, 0x7000, true), None);
+        let mut effect = machine.unit.memory_changed(&machine.memory);
+        while effect.more {
+            effect = machine.unit.run(&machine.memory);
+        }
+        assert_eq!(machine.reach(0, 0x7000, true), Some(DATA));
+    });
+}
