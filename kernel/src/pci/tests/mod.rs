@@ -245,6 +245,52 @@ fn a_switch_without_acs_is_one_group_and_with_acs_it_is_not() {
     }
 }
 
+/// Each requester ID is a source at the unit of the function that it stands for, and none where no unit translates.
+#[test]
+fn sources_are_named_by_the_unit_that_translates_them() {
+    use crate::boot_info::{DeviceScope, Dmar, ScopeKind, Vtd};
+    let unit = |scopes: Vec<DeviceScope>, include_all| Vtd {
+        registers: Span {
+            base: Hpa(0xfed9_0000),
+            len: 0x1000,
+        },
+        segment: 0,
+        scopes,
+        include_all,
+        proximity: None,
+    };
+    let bridge = DeviceScope {
+        kind: ScopeKind::Bridge,
+        id: 0,
+        bus: 0,
+        path: vec![(1, 0)],
+    };
+    let behind = FakeFunction::bridge(1, 0, Some(7)).with_child(edu(3));
+    let mut bus = FakeBus::new(vec![(0, vec![behind, nvme(2, 9)])]);
+    let mut topology = enumerate(&mut bus, &[virt_host()]);
+    let mut dmar = Dmar {
+        vtds: vec![unit(Vec::new(), true), unit(vec![bridge], false)],
+        ..Dmar::default()
+    };
+    let streams = |topology: &Topology, at: &str| -> Vec<(u32, u32)> {
+        let streams = info(topology, at).streams.iter();
+        streams.map(|stream| (stream.target, stream.id.0)).collect()
+    };
+    topology.name_sources(&dmar);
+    assert_eq!(
+        streams(&topology, "01:03.0"),
+        [(1, 0x0118), (1, 0x0008), (1, 0x0100)]
+    );
+    assert_eq!(streams(&topology, "00:02.0"), [(0, 0x0010)]);
+    assert!(info(&topology, "00:02.0").is_behind_smmu());
+    dmar.vtds[0].include_all = false;
+    topology.name_sources(&dmar);
+    assert_eq!(streams(&topology, "00:02.0"), []);
+    assert!(!info(&topology, "00:02.0").is_behind_smmu());
+    assert_eq!(topology.buses_of(0, 0x0008).map(|it| it.secondary), Some(1));
+    assert_eq!(topology.buses_of(1, 0x0008), None, "another segment");
+}
+
 #[test]
 fn a_conventional_bridge_lends_its_numbers_to_what_is_behind_it() {
     let bridge = FakeFunction::bridge(1, 0, Some(7))

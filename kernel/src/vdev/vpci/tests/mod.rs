@@ -380,3 +380,55 @@ fn reset_of_the_partition_unmaps_and_silences_all() {
     let info = guest.topology.find(address("00:02.0")).unwrap();
     pci::quiesce(&mut guest.bus, info);
 }
+
+/// Where a unit translates messages, the device has ours, whatever the guest has written and reads back.
+#[test]
+fn a_message_that_is_set_replaces_the_guests_on_its_way() {
+    let mut guest = Guest::new();
+    guest.vpci.set_message(EDU, 0xfee0_0058, 0x21);
+    guest.write(AT_EDU + 0x44, 4, 0xfee0_1000);
+    guest.write(AT_EDU + 0x48, 4, 0x7);
+    guest.write(AT_EDU + 0x4c, 2, 0x4041);
+    assert_eq!(guest.vpci.message(EDU, 0), None, "it is off");
+    guest.write(AT_EDU + 0x42, 2, 1);
+    let fake = guest.bus.at("00:03.0");
+    let device: Vec<u32> = [0x44, 0x48, 0x4c].map(|at| fake.get(at)).to_vec();
+    assert_eq!(device, [0xfee0_0058, 0, 0x21]);
+    assert_eq!(guest.read(AT_EDU + 0x44, 8), u64::MAX, "no such width");
+    assert_eq!(guest.read(AT_EDU + 0x44, 4), 0xfee0_1000);
+    assert_eq!(guest.read(AT_EDU + 0x48, 4), 7);
+    assert_eq!(guest.read(AT_EDU + 0x4c, 2), 0x4041);
+    assert_eq!(
+        guest.vpci.message(EDU, 0),
+        Some((0x7_fee0_1000, 0x4041)),
+        "one message: its number takes no bit"
+    );
+    assert_eq!(guest.vpci.message(EDU, 1), None);
+    guest.vpci.detach(&mut guest.bus, EDU);
+    assert_eq!(guest.vpci.message(EDU, 0), None);
+    assert_eq!(guest.bus.at("00:03.0").get(0x40) >> 16 & 1, 0, "silent");
+}
+
+#[test]
+fn msix_is_on_where_the_guest_has_it_on_and_the_function() {
+    let mut guest = Guest::new();
+    assert!(!guest.vpci.has_msix_on(NVME) && !guest.vpci.has_msix_on(EDU));
+    guest.write(AT_NVME + 0x42, 2, 0x8000);
+    assert!(guest.vpci.has_msix_on(NVME));
+    guest.vpci.detach(&mut guest.bus, NVME);
+    assert!(!guest.vpci.has_msix_on(NVME));
+}
+
+#[test]
+fn an_address_leads_to_the_bar_that_is_mapped_there() {
+    let mut guest = Guest::new();
+    let base = guest_map::PCI_WINDOW.base.0 + 0x10_0000;
+    assert_eq!(guest.vpci.find_bar(Gpa(base)), None);
+    guest.place(AT_NVME, base);
+    assert_eq!(
+        guest.vpci.find_bar(Gpa(base + 0x2008)),
+        Some((NVME, 0, 0x2008))
+    );
+    assert_eq!(guest.vpci.find_bar(Gpa(base - 1)), None);
+    assert_eq!(guest.vpci.find_bar(Gpa(base + 0x4000)), None);
+}
