@@ -184,6 +184,10 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
         self.get().next(from)
     }
 
+    fn bytes(&self) -> u64 {
+        self.get().counters().table_bytes
+    }
+
     fn stores(&self) -> u64 {
         self.get().counters().leaf_stores
     }

@@ -32,6 +32,9 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn next(&self, from: Iova) -> Option<Iova> {
         self[0].next(from)
     }
+    fn bytes(&self) -> u64 {
+        self[0].bytes()
+    }
     fn stores(&self) -> u64 {
         self[0].stores()
     }

@@ -126,6 +126,7 @@ pub struct How {
     pub input_bits: u8,
     pub scalable: bool,
     pub budget: u32,
+    pub shadow_bytes: u64,
 }
 
 impl Default for How {
@@ -135,6 +136,7 @@ impl Default for How {
             input_bits: 48,
             scalable: true,
             budget: 256,
+            shadow_bytes: 1 << 24,
         }
     }
 }
@@ -190,6 +192,7 @@ impl Machine {
             interrupts: true,
             records: 4,
             budget: how.budget,
+            shadow_bytes: how.shadow_bytes,
         };
         let behind = SOURCES.map(|source| Behind {
             source: VirtDeviceId(source.into()),

@@ -102,6 +102,7 @@ fn devices_see_what_the_guests_tables_say() {
             input_bits,
             scalable: false,
             budget: 100,
+            ..How::default()
         };
         let deeds = prop::collection::vec(deed(), 1..120);
         let runs = Runs {

@@ -3,6 +3,7 @@
 use iommu::addr::{Iova, Span};
 use iommu::guest::vvtd::Interrupts;
 use iommu::model::vtd::Config;
+use iommu::object::Error;
 
 use super::guest::{
     BYTES, CONTEXTS_ALL, FECTL, FRCD, FSTS, GCMD, GSTS, How, IOTLB_ALL, Machine, QIE, RAM, ROOT,
@@ -271,4 +272,50 @@ fn memory_that_comes_back_is_in_the_shadows_again() {
         }
         assert_eq!(machine.reach(0, 0x7000, true), Some(DATA));
     });
+}
+
+/// More tables than a guest may have, and none left: its source is in abort, and has all again once it asks for less.
+#[test]
+fn what_does_not_fit_is_in_abort_and_comes_back() {
+    for quota in [true, false] {
+        both(|how| {
+            let how = How {
+                config: how.config,
+                input_bits: how.input_bits,
+                scalable: false,
+                // A root, and two or three tables on the way to each page that is far from the others.
+                shadow_bytes: if quota { 0x8000 } else { 1 << 24 },
+                ..How::default()
+            };
+            let (mut machine, mut stage) = attached(&how);
+            stage.set(&machine.memory, 0x7000, DATA | RW);
+            machine.invalidate(&[pages(1, 0x7000, 0)]);
+            assert_eq!(machine.reach(0, 0x7000, true), Some(DATA));
+            if !quota {
+                machine.memory.0.fail_allocation(0, true);
+            }
+            for n in 1..32 {
+                stage.set(&machine.memory, n << 30, (DATA + 0x1000) | RW);
+            }
+            let effects = machine.invalidate(&[domain(1)]);
+            let failed = effects.iter().find_map(|effect| effect.failed);
+            let expected = match quota {
+                true => Error::NoSpace,
+                false => Error::OutOfMemory,
+            };
+            assert_eq!(failed, Some(expected));
+            assert_eq!(machine.reach(0, 0x7000, true), None);
+            // In abort: nobody is told.
+            let recorded = machine.unit.counters().faults.recorded;
+            machine.faults();
+            assert_eq!(machine.unit.counters().faults.recorded, recorded);
+            machine.memory.0.heal();
+            for n in 1..32 {
+                stage.set(&machine.memory, n << 30, 0);
+            }
+            machine.invalidate(&[context_of(SOURCES[0]), domain(1)]);
+            assert_eq!(machine.reach(0, 0x7000, true), Some(DATA));
+            assert_eq!(machine.reach(0, 1 << 30, true), None);
+        });
+    }
 }

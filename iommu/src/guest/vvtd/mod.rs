@@ -105,6 +105,7 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     rules: Rules,
     input_bits: u8,
     budget: u32,
+    shadow_bytes: u64,
     devices: Vec<Device>,
     /// Source IDs in order, with their place in `devices`.
     names: Vec<(u32, usize)>,
@@ -178,6 +179,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             },
             input_bits: if setup.input_bits >= 48 { 48 } else { 39 },
             budget: setup.budget,
+            shadow_bytes: setup.shadow_bytes,
             devices: list,
             names,
             shadows,

@@ -22,6 +22,9 @@ pub struct Setup {
     pub scalable: bool,
     /// Interrupt remapping is offered, where the hardware has it.
     pub interrupts: bool,
+    /// Bytes of tables that the guest's shadows may take together. Whoever goes through one that would take more is in
+    /// abort, until its entry is read anew.
+    pub shadow_bytes: u64,
     /// Fault records: 1 to [`MOST_RECORDS`].
     pub records: u8,
     /// What one call does at most, at least 1, in units of a guest's table entry that is looked at or of an invalidation

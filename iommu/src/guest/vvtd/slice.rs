@@ -56,6 +56,8 @@ pub trait Slice {
     fn next(&self, shadow: usize, from: Iova) -> Option<Iova>;
     /// The page or block of a shadow that `at` is in.
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>>;
+    /// Bytes of all shadows' tables.
+    fn bytes(&self) -> u64;
     /// Takes the oldest event, in the format of [`EVENTS`].
     fn event(&mut self) -> Option<Item<Event>>;
     /// The sequence number of the next event that there will be.
@@ -183,6 +185,11 @@ impl Slice for ObjectSlice {
 
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>> {
         self.shadow(shadow)?.leaf(at)
+    }
+
+    fn bytes(&self) -> u64 {
+        let shadows = self.shadows.iter().flatten();
+        shadows.map(HwptShadow::bytes).sum()
     }
 
     fn event(&mut self) -> Option<Item<Event>> {

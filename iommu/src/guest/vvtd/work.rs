@@ -224,6 +224,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             })?;
             *budget = budget.saturating_sub(taken + cost);
             self.counters.runs += runs;
+            // What one step adds is a few tables at most.
+            if runs > 0 && self.slice.bytes() > self.shadow_bytes {
+                return Err(Error::NoSpace);
+            }
             at = match hole {
                 None => next,
                 Some(hole) => at.max(self.clear(number, &hole, budget)?).min(next),

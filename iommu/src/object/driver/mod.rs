@@ -131,6 +131,8 @@ pub trait PageTable: Send + Debug {
     fn next(&self, from: Iova) -> Option<Iova>;
     /// Leaves stored so far, cleared ones included.
     fn stores(&self) -> u64;
+    /// Bytes of its tables.
+    fn bytes(&self) -> u64;
     /// Starts (with every bit clear) or stops noting writes.
     ///
     /// # Errors

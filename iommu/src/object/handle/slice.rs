@@ -137,6 +137,14 @@ impl HwptShadow {
         next.ok().flatten()
     }
 
+    /// Bytes of its tables.
+    pub fn bytes(&self) -> u64 {
+        let bytes = self
+            .0
+            .with(|inner, id| Some(inner.ids.paging_mut(id).ok()?.table_mut().bytes()));
+        bytes.unwrap_or(0)
+    }
+
     /// Leaves stored so far, cleared ones included.
     pub fn stores(&self) -> u64 {
         let stores = self

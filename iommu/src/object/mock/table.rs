@@ -112,6 +112,10 @@ impl PageTable for MockTable {
         self.pages.range(from.0..).next().map(|(at, _)| Iova(*at))
     }
 
+    fn bytes(&self) -> u64 {
+        0x1000
+    }
+
     fn stores(&self) -> u64 {
         self.pages.len() as u64
     }
