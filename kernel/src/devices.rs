@@ -32,6 +32,8 @@ pub struct Owned {
     pub virt: VirtDeviceId,
     /// May be handed over unreset.
     pub reset: ResetPolicy,
+    /// Is trusted with ATS.
+    pub ats: bool,
     /// Its identities at IOMMUs.
     pub streams: Vec<(IommuIndex, DeviceId)>,
 }
@@ -120,6 +122,16 @@ impl Devices {
             );
             return;
         }
+        self.attach(gate, slot);
+    }
+
+    /// Hands a function over that is out of reset, and whose DMA goes through.
+    fn attach(&self, gate: &Gate, slot: usize) {
+        let owned = &self.owned[slot];
+        if owned.ats {
+            let info = &gate.topology.functions[owned.info];
+            pci::turn_on_ats(&mut &gate.buses, &gate.topology, info);
+        }
         self.bus.lock().attach(&mut &gate.buses, slot);
     }
 
@@ -153,7 +165,7 @@ impl Devices {
     pub fn reset_by_guest(&self, system: &System, partition: &str, slot: usize) {
         let _alone = self.resetting.lock_meanwhile(irq::serve_meanwhile);
         if self.reset_with_virtuals(system, partition, slot) {
-            self.bus.lock().attach(&mut &system.gate.buses, slot);
+            self.attach(&system.gate, slot);
         }
     }
 

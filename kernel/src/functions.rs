@@ -29,6 +29,7 @@ pub fn owned(config: &config::Partition, gate: &Gate) -> Option<Vec<(Owned, Bdf)
             info,
             virt: VirtDeviceId(guest.requester_id().into()),
             reset: device.reset,
+            ats: device.ats,
             streams,
         };
         all.push((owned, guest));
@@ -44,6 +45,7 @@ pub fn masters(owned: &[Owned], gate: &Gate) -> Vec<Master> {
             sender: Sender::Function(record.address),
             virt: Some(owned.virt),
             group: record.group as u32,
+            ats: owned.ats,
             streams: owned.streams.clone(),
         }
     };

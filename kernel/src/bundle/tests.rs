@@ -36,6 +36,7 @@ fn machine() -> Machine {
                 reset: crate::config::ResetPolicy::BestEffort,
                 dma: false,
                 manages_vfs: true,
+                ats: true,
             }],
             dma_windows: vec![crate::config::DmaWindow {
                 base: Bytes(0x4000_0000),

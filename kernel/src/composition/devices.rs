@@ -182,8 +182,9 @@ impl Device for FakeSmmu {
         let registers = self.registers.lock().unwrap();
         let of = |offset| registers.get(&offset).copied().unwrap_or(0);
         match offset {
-            0x00 if self.stalls => 0x0c44_101b,
-            0x00 => 0x0d44_101b,
+            // With ATS.
+            0x00 if self.stalls => 0x0c44_141b,
+            0x00 => 0x0d44_141b,
             0x04 => 0x0273_0010,
             0x0c => 0x1414,
             0x14 => 0x74,

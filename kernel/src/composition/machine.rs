@@ -296,6 +296,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         reset: ResetPolicy::BestEffort,
         dma: true,
         manages_vfs: false,
+        ats: false,
     };
     config::Partition {
         name: name.into(),

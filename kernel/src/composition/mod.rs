@@ -1,6 +1,7 @@
 //! All virtual devices of a partition at once, on a machine that remembers what was asked of it: whatever a guest does,
 //! nothing panics, nothing blocks, and nothing that is not the partition's is touched.
 
+mod ats;
 mod devices;
 mod dma;
 mod guest;

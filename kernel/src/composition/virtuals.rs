@@ -34,6 +34,7 @@ fn bench() -> Bench {
         reset: ResetPolicy::Required,
         dma: true,
         manages_vfs,
+        ats: false,
     };
     machine.partitions[0].devices = alloc::vec![device(PHYSICAL, true)];
     machine.partitions[1].devices = alloc::vec![device(VIRTUALS[0], false)];

@@ -35,6 +35,7 @@ pub fn discovered(
         usable: info.is_assignable(),
         group: u32::try_from(info.group).unwrap_or(u32::MAX),
         resettable: Some(reset_kind(topology, info).is_some()),
+        ats: Some(info.capabilities.ats.is_some()),
     };
     let mut facts = MachineFacts {
         memory: boot.memory.clone(),

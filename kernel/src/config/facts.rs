@@ -51,6 +51,8 @@ pub struct Function {
     pub usable: bool,
     /// Whether it can be reset alone; `None`: not known here.
     pub resettable: Option<bool>,
+    /// Whether it has ATS; `None`: not known here.
+    pub ats: Option<bool>,
 }
 
 /// One node of the device tree.

@@ -277,6 +277,11 @@ pub struct Device {
     /// reset them, and with many a device send their DMA, though not past what their own partition may reach.
     #[serde(default)]
     pub manages_vfs: bool,
+    /// The function is trusted with address translation services (ATS): it keeps what it is told of its partition's memory,
+    /// and what it says to be translated passes the SMMU. The hypervisor turns ATS on and off; guests do not see it. Not
+    /// together with `viommu`.
+    #[serde(default)]
+    pub ats: bool,
 }
 
 /// What to do with a device that cannot be reset.

@@ -19,10 +19,12 @@ pub struct Path {
 }
 
 /// What keys there are in paths.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 36] = [
     "sriov",
     "vfs",
     "manages_vfs",
+    "ats",
+    "viommu",
     "machine",
     "partition",
     "name",

@@ -143,6 +143,13 @@ pub enum Rule {
     /// A function that manages virtual functions without having any.
     SriovManagesNone,
 
+    /// A device that is trusted with ATS and has none.
+    AtsNone,
+    /// ATS for a device whose guest has an SMMU of its own, through which it does not reach yet.
+    AtsBehindGuest,
+    /// Two devices with one StreamID, and only one is trusted with ATS.
+    AtsOfOne,
+
     /// Two devices at one guest address.
     GuestAddressTwice { address: PciAddress },
     /// A guest address that the guest would not find.
@@ -321,6 +328,11 @@ impl fmt::Display for Rule {
             Self::SriovManagesNone => {
                 f.write_str("`manages_vfs`, but the device has no virtual functions")
             }
+            Self::AtsNone => f.write_str("`ats`, but the device has none"),
+            Self::AtsBehindGuest => {
+                f.write_str("`ats` does not reach through an SMMU of the guest's own")
+            }
+            Self::AtsOfOne => f.write_str("`ats` for one of two devices with one StreamID"),
             Self::GuestAddressTwice { address } => {
                 write!(f, "guest address {address} is given twice")
             }

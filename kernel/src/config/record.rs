@@ -167,6 +167,7 @@ fn no_device() -> Device {
         reset: ResetPolicy::Required,
         dma: false,
         manages_vfs: false,
+        ats: false,
     }
 }
 
@@ -182,7 +183,7 @@ fn device<R: Record>(r: &mut R, device: &mut Device) -> Option<()> {
     option(r, &mut device.guest, || PciAddress::new(0, 0, 0), function)?;
     let policies = [ResetPolicy::Required, ResetPolicy::BestEffort];
     device.reset = one_of(r, device.reset, policies)?;
-    for yes in [&mut device.dma, &mut device.manages_vfs] {
+    for yes in [&mut device.dma, &mut device.manages_vfs, &mut device.ats] {
         *yes = one_of(r, *yes, [false, true])?;
     }
     Some(())
@@ -284,6 +285,7 @@ mod tests {
             reset: ResetPolicy::BestEffort,
             dma: true,
             manages_vfs: true,
+            ats: true,
         });
         full.devices.push(Device {
             address: DeviceAddress::Path("/uart@0".into()),

@@ -1,5 +1,6 @@
 //! The rules on machines that no host describes, the decisions that both sides take alike, and values as text.
 
+mod ats;
 mod nodes;
 mod sriov;
 
@@ -40,6 +41,7 @@ fn function(address: &str, ids: &[u32], group: u32) -> Function {
         bridge: false,
         usable: true,
         resettable: Some(true),
+        ats: Some(false),
     }
 }
 
@@ -101,6 +103,7 @@ fn device(address: &str) -> Device {
         reset: ResetPolicy::Required,
         dma: true,
         manages_vfs: false,
+        ats: false,
     }
 }
 

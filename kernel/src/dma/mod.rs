@@ -23,6 +23,7 @@ use iommu::object::driver::{Access, DeviceInfo, Driver, Memory, UserData};
 use iommu::object::{
     Context, Delivery, Device, Error, HwptPaging, Ioas, Item, Record, Vdevice, Viommu,
 };
+use iommu::physical::PhysicalIommu;
 use iommu::physical::PriRequest;
 
 /// Objects of one partition at most.
@@ -51,6 +52,8 @@ pub struct Master {
     pub virt: Option<VirtDeviceId>,
     /// Those of one number cannot be told apart, or reach each other.
     pub group: u32,
+    /// It is trusted with ATS.
+    pub ats: bool,
     /// Its identities.
     pub streams: Vec<(IommuIndex, DeviceId)>,
 }
@@ -308,12 +311,16 @@ fn bind(
     for iommu in iommus(core::slice::from_ref(master)) {
         let streams = master.streams.iter().filter(|stream| stream.0 == iommu);
         let streams: Vec<_> = streams.map(|stream| stream.1).gather();
+        let unit = &gate.unit(iommu).iommu;
+        if master.ats && !unit.physical().lock().caps().ats {
+            return Err(Error::Incompatible);
+        }
         let device = context.bind(&DeviceInfo {
-            driver: driver(&gate.unit(iommu).iommu),
+            driver: driver(unit),
             streams: &streams,
             group: master.group,
             pasid_bits: 0,
-            ats: false,
+            ats: master.ats,
             reserved: messages::RESERVED,
             // Or its guest knows that it does not, from its device tree.
             coherent: true,

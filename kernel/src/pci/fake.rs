@@ -195,6 +195,14 @@ impl FakeFunction {
         self
     }
 
+    /// ATS at 0x100, off, with the STU of 64 KiB that firmware left.
+    pub fn with_ats(mut self) -> Self {
+        self.put(0x100, 0x0001_000f);
+        self.put(0x104, 0x0004_0000);
+        self.mask(0x104, 0x801f_0000);
+        self
+    }
+
     /// SR-IOV at 0x120, with ARI before it: `virtuals` with the device ID `id`, their routing IDs from `first` on by
     /// `stride`, and one BAR of `size` bytes.
     pub fn with_virtuals(

@@ -26,7 +26,7 @@ mod topology;
 pub use address::{Bdf, Function, NotAnAddress};
 pub use bar::{Bar, BarFault, BarKind};
 pub use capability::{Capabilities, ChainFault, Express, Msi, Msix, PortType};
-pub use quiesce::{open_path, quiesce};
+pub use quiesce::{open_path, quiesce, turn_on_ats};
 pub use reset::{Clock, ResetError, ResetKind, reset, reset_kind};
 pub use sriov::{Sriov, SriovFault, Wanted, turn_on as turn_on_vfs};
 pub use topology::{Buses, FunctionInfo, Header, Identity, Problem, Topology};

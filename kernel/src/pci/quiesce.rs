@@ -68,6 +68,22 @@ pub fn open_path(space: &mut dyn ConfigSpace, topology: &Topology, info: &Functi
     true
 }
 
+/// Lets a function that is trusted with it keep translations (ATS), in units of 4 KiB (STU 0): it asks for them from then
+/// on, and the ports above pass what it says to be translated. Other functions below these are stopped by their IOMMU.
+pub fn turn_on_ats(space: &mut dyn ConfigSpace, topology: &Topology, info: &FunctionInfo) {
+    let Some(offset) = info.capabilities.ats else {
+        return;
+    };
+    for bridge in topology.above(info) {
+        if let Some(acs) = bridge.capabilities.acs {
+            let control = acs.offset + spec::ACS_CONTROL;
+            let blocking = spec::ACS_TRANSLATION_BLOCKING;
+            clear16(space, bridge.address, control, blocking);
+        }
+    }
+    space.write16(info.address, offset + spec::ATS_CONTROL, spec::ATS_ENABLE);
+}
+
 fn clear16(space: &mut dyn ConfigSpace, function: Function, offset: u16, bits: u16) {
     let value = space.read16(function, offset);
     if value & bits != 0 {

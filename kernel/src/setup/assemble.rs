@@ -255,6 +255,7 @@ fn masters(
             virt: None,
             // Alone in it: groups of functions count from 0, these from the other end.
             group: u32::MAX - place.count() as u32,
+            ats: false,
             streams,
         });
     }

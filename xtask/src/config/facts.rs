@@ -229,6 +229,7 @@ fn board_machine(
         group: function.group.unwrap_or(alone(i)),
         bridge: function.bridge,
         resettable: function.resettable,
+        ats: None,
     });
     let mut functions: Vec<Function> = functions.collect();
     for (i, function) in board.functions.iter().enumerate() {

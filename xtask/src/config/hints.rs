@@ -166,6 +166,9 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::SriovManagesNone => {
             "leave it out, or add [[machine.sriov]] with the device's address"
         }
+        Rule::AtsNone => "leave it out",
+        Rule::AtsBehindGuest => "leave one of the two out",
+        Rule::AtsOfOne => "say it of both, or of none",
         Rule::GuestAddressTwice { .. } | Rule::GuestBusFull => {
             return free_guest_address(problem, machine);
         }

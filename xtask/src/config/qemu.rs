@@ -323,6 +323,7 @@ impl Topology {
             bridge: true,
             usable: true,
             resettable: None,
+            ats: Some(false),
         };
         let mut functions = vec![host_bridge];
         for node in &self.nodes {
@@ -345,6 +346,8 @@ impl Topology {
             bridge: node.behind.is_some(),
             usable: true,
             resettable: self.resettable(node),
+            // Its SMMU has none.
+            ats: Some(false),
         }
     }
 

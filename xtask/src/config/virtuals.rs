@@ -33,6 +33,7 @@ pub fn virtuals(physical: &Function, sriov: &BoardSriov, wanted: &[Sriov]) -> Ve
         bridge: false,
         usable: physical.usable,
         resettable: Some(true),
+        ats: physical.ats,
     };
     places.map(function).collect()
 }

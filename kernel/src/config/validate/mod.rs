@@ -1,5 +1,6 @@
 //! Every rule that a configuration has to meet. No side effects; all problems are reported, not the first.
 
+mod ats;
 mod devices;
 mod guest;
 mod nodes;
@@ -38,6 +39,7 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         }
     }
     devices::machine_side(machine, facts, out);
+    ats::trusted(machine, facts, out);
     sriov::functions(machine, facts, out);
     sriov::managers(machine, facts, out);
     problems.0

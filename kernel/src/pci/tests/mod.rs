@@ -292,6 +292,28 @@ fn sources_are_named_by_the_unit_that_translates_them() {
 }
 
 #[test]
+fn ats_goes_on_with_the_ports_above_that_let_it_through_and_off_with_a_reset() {
+    let port = root_port(1)
+        .with_acs(0x1f)
+        .with_child(nvme(0, 9).with_ats());
+    let other = root_port(2).with_acs(0x1f).with_child(nvme(0, 9));
+    let mut bus = FakeBus::new(vec![(0, vec![port, other])]);
+    let topology = enumerate(&mut bus, &[virt_host()]);
+    let controls =
+        |bus: &mut FakeBus| ["00:01.0", "00:02.0", "01:00.0"].map(|at| bus.at(at).get(0x104) >> 16);
+    assert_eq!(controls(&mut bus), [0x1f, 0x1f, 4]);
+    let function = info(&topology, "01:00.0");
+    turn_on_ats(&mut bus, &topology, function);
+    assert_eq!(controls(&mut bus), [0x1d, 0x1f, 0x8000]);
+    quiesce(&mut bus, function);
+    assert_eq!(controls(&mut bus)[2], 0);
+    // One that has none is left alone.
+    let writes = bus.writes.len();
+    turn_on_ats(&mut bus, &topology, info(&topology, "02:00.0"));
+    assert_eq!(bus.writes.len(), writes);
+}
+
+#[test]
 fn a_conventional_bridge_lends_its_numbers_to_what_is_behind_it() {
     let bridge = FakeFunction::bridge(1, 0, Some(7))
         .with_child(edu(3))
