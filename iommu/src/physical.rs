@@ -305,16 +305,16 @@ pub trait Invalidate: Send + Sync {
     /// # Errors
     /// [`Incomplete`].
     fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete>;
-    /// One device more may be given a first stage of a guest's: what that takes is set aside, so that
-    /// [`PhysicalIommu::attach`] needs no memory for it.
+    /// One device more may be given a first stage of a guest's under `tag`: what that takes is set aside and announced, so
+    /// that [`PhysicalIommu::attach`] needs no memory for it.
     ///
     /// # Errors
-    /// [`IommuError::OutOfMemory`].
-    fn expect_nested(&self) -> Result<(), IommuError> {
+    /// [`IommuError::OutOfMemory`]; those of the hardware.
+    fn expect_nested(&self, _tag: CacheTag) -> Result<(), IommuError> {
         Ok(())
     }
     /// Undoes one [`expect_nested`](Self::expect_nested).
-    fn expect_no_more(&self) {}
+    fn expect_no_more(&self, _tag: CacheTag) {}
     /// The short way, if there is one.
     fn native(&self) -> Option<&dyn Native> {
         None

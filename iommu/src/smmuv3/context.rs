@@ -8,7 +8,7 @@ use tock_registers::LocalRegisterCopy;
 use super::hitless::Words;
 use super::probe::{Features, Stalls};
 use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1, L1CD};
-use super::stream_table::store;
+use super::stream_table::{read, store};
 use crate::hal::{DmaBuffer, Platform};
 use crate::held::Held;
 use crate::physical::{Granule, IommuError, StageOneConfig, StageOneTable};
@@ -212,7 +212,8 @@ impl<P: Platform> ContextTable<P> {
         let Some((buffer, offset)) = self.slot(substream) else {
             return false;
         };
-        store(platform, buffer, offset, image, coherent)
+        let old = read(buffer, offset);
+        store(platform, buffer, offset, &old, image, coherent)
     }
 
     /// Makes it a copy of itself, in memory that no SMMU knows yet, with `image` as the descriptor of `substream`. What led

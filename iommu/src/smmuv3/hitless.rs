@@ -50,8 +50,11 @@ impl Update {
     /// From `old` to `new`.
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
-        let mut images = [[0; WORDS]; STEPS];
-        let [filled, switched, last] = &mut images;
+        let mut update = Self {
+            images: [[0; WORDS]; STEPS],
+            hitless: false,
+        };
+        let [filled, switched, last] = &mut update.images;
         // Words in which they differ in bits that both use.
         let mut critical = 0;
         for word in 0..WORDS {
@@ -63,13 +66,13 @@ impl Update {
             switched[word] = if both { new[word] } else { mixed };
             last[word] = new[word];
         }
-        let hitless = critical <= 1;
-        if !hitless {
+        update.hitless = critical <= 1;
+        if !update.hitless {
             (*filled, *switched) = (*old, *new);
             filled[0] = closed(kind);
             switched[0] = closed(kind);
         }
-        Self { images, hitless }
+        update
     }
 
     /// One store: everything is refused from then on, silently if `word` is [`ABORTED`], with an event if it is

@@ -237,22 +237,21 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 
     /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
-    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `old`: what is there, if that is known;
-    /// `linked`: there is a new level 2 table.
+    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `old`: what is there; `linked`: there is
+    /// a new level 2 table.
     fn update(
         &mut self,
         device: DeviceId,
-        old: Option<&Words>,
+        old: &Words,
         update: &Update,
         mut linked: bool,
     ) -> Result<(), IommuError> {
         let mut told = false;
         let mut last = old;
         for image in update.images() {
-            if last.replace(image) == Some(image) {
-                continue;
-            }
-            if self.streams.store(&self.platform, device, image) {
+            let stored = self.streams.store(&self.platform, device, last, image);
+            last = image;
+            if stored {
                 self.forget_entry(device, !linked)?;
                 (linked, told) = (false, true);
             }
@@ -284,7 +283,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             StreamConfig::Abort => ABORTED,
             _ => INVALID,
         };
-        let shut = Update::close(&old, shut);
+        let shut = || Update::close(&old, shut);
         let entry = Entry::new(config, &self.features);
         let nested = match config {
             StreamConfig::Nested { stage_two, .. } => Some(stage_two.tag),
@@ -293,7 +292,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         if self.shared.lock().stopped {
             // The SMMU refuses all DMA and answers nothing.
             self.streams
-                .store(&self.platform, device, &shut.images()[0]);
+                .store(&self.platform, device, &old, &shut().images()[0]);
             return closes.then_some(()).ok_or(IommuError::Stopped);
         }
         let had_ats = entry::has_ats(&old);
@@ -309,12 +308,13 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let has_ats = ready.is_ok_and(|entry| entry::has_ats(&entry.0));
         let update = match &ready {
             Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
-            _ => shut,
+            _ => shut(),
         };
-        let updated = self.update(device, Some(&old), &update, linked);
+        let updated = self.update(device, &old, &update, linked);
         if updated.is_err() {
+            let now = self.streams.read(device).unwrap_or(old);
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
-            let _ = self.update(device, None, &shut, true);
+            let _ = self.update(device, &now, &shut(), true);
         }
         updated?;
         let mut result = ready.map(drop);
@@ -323,7 +323,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let forgotten = self.shared.forget_device(device, None);
             if has_ats && forgotten.is_err() {
                 let now = self.streams.read(device).unwrap_or_default();
-                self.update(device, Some(&now), &Update::close(&now, INVALID), true)?;
+                self.update(device, &now, &Update::close(&now, INVALID), true)?;
                 result = forgotten;
             }
         }

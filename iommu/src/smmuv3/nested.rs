@@ -19,32 +19,33 @@ pub(super) struct NestedStreams {
     tags: Vec<CacheTag>,
     /// Streams that have one now.
     streams: Vec<(CacheTag, DeviceId)>,
-    /// Streams that may have one, and that there is room for in both.
-    expected: usize,
+    /// Tags of streams that may have one, one for each. They count as tags with a stage 1, and there is room for them all.
+    expected: Vec<CacheTag>,
 }
 
 impl NestedStreams {
-    /// Makes room for one stream more, so that its first stage 1 takes no memory.
-    pub(super) fn expect(&mut self) -> Result<(), IommuError> {
-        let expected = self.expected + 1;
-        let room = self
-            .tags
-            .try_reserve(expected - self.tags.len().min(expected))
-            .is_ok()
-            && self
-                .streams
-                .try_reserve(expected - self.streams.len().min(expected))
-                .is_ok();
+    /// One stream more may have a stage 1 under `tag`: its first one takes no memory, and the tag is not new then. Whether it
+    /// is new here.
+    pub(super) fn expect(&mut self, tag: CacheTag) -> Result<bool, IommuError> {
+        let new = !self.holds(tag);
+        let room = self.expected.try_reserve(1).is_ok()
+            && self.streams.try_reserve(self.expected.len() + 1).is_ok()
+            && self.tags.try_reserve(usize::from(new)).is_ok();
         if !room {
             return Err(IommuError::OutOfMemory);
         }
-        self.expected = expected;
-        Ok(())
+        self.expected.push(tag);
+        if new {
+            self.tags.push(tag);
+        }
+        Ok(new)
     }
 
     /// One stream less.
-    pub(super) fn expect_no_more(&mut self) {
-        self.expected = self.expected.saturating_sub(1);
+    pub(super) fn expect_no_more(&mut self, tag: CacheTag) {
+        if let Some(at) = self.expected.iter().position(|other| *other == tag) {
+            self.expected.swap_remove(at);
+        }
     }
 
     /// `device` is about to use a stage 1 under `tag`. Whether the tag is new here.
@@ -72,7 +73,8 @@ impl NestedStreams {
 
     /// Everything combined under `tag` is gone.
     pub(super) fn forgotten(&mut self, tag: CacheTag) {
-        if !self.streams.iter().any(|(other, _)| *other == tag) {
+        let used = self.streams.iter().any(|(other, _)| *other == tag);
+        if !used && !self.expected.contains(&tag) {
             self.tags.retain(|other| *other != tag);
         }
     }

@@ -399,12 +399,18 @@ impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
         Self::submit(self, batch)
     }
 
-    fn expect_nested(&self) -> Result<(), IommuError> {
-        self.lock().nested.expect()
+    fn expect_nested(&self, tag: CacheTag) -> Result<(), IommuError> {
+        let new = self.lock().nested.expect(tag)?;
+        // What was submitted without knowing it is complete then.
+        let told = if new { self.tell(&[]) } else { Ok(()) };
+        if told.is_err() {
+            self.expect_no_more(tag);
+        }
+        told
     }
 
-    fn expect_no_more(&self) {
-        self.lock().nested.expect_no_more();
+    fn expect_no_more(&self, tag: CacheTag) {
+        self.lock().nested.expect_no_more(tag);
     }
 
     fn native(&self) -> Option<&dyn Native> {

@@ -182,14 +182,20 @@ impl<P: Platform> StreamTable<P> {
         Some(read(buffer, offset))
     }
 
-    /// Stores the words of an entry that differ from `image`, in ascending order; visible to the SMMU on return. Returns
-    /// whether there were any.
-    pub(super) fn store(&mut self, platform: &P, device: DeviceId, image: &Words) -> bool {
+    /// Stores the words of an entry, which is `old`, that differ from `image`, in ascending order; visible to the SMMU on
+    /// return. Returns whether there were any.
+    pub(super) fn store(
+        &mut self,
+        platform: &P,
+        device: DeviceId,
+        old: &Words,
+        image: &Words,
+    ) -> bool {
         let coherent = self.coherent;
         let Some((buffer, offset)) = self.slot(device) else {
             return false;
         };
-        store(platform, buffer, offset, image, coherent)
+        store(platform, buffer, offset, old, image, coherent)
     }
 }
 
@@ -200,17 +206,18 @@ pub(crate) fn read(buffer: &impl DmaBuffer, offset: usize) -> Words {
     words
 }
 
-/// Stores the words of a structure at `offset` that differ from `image`.
+/// Stores the words of a structure at `offset`, which is `old`, that differ from `image`.
 pub(crate) fn store<P: Platform>(
     platform: &P,
     buffer: &mut P::Buffer,
     offset: usize,
+    old: &Words,
     image: &Words,
     coherent: bool,
 ) -> bool {
     let mut stored = false;
     let mut at = offset;
-    for (old, value) in read(buffer, offset).iter().zip(image) {
+    for (old, value) in old.iter().zip(image) {
         if old != value {
             buffer.write64(at, *value);
             stored = true;

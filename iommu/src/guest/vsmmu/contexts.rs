@@ -140,14 +140,18 @@ impl<P: Platform> Contexts<P> {
         let buffer = &mut self.copies.buffer;
         let old = read(buffer, offset);
         let mut told = false;
-        for image in Update::new(&old, &new, Kind::ContextDescriptor).images() {
-            if !store(platform, buffer, offset, image, self.coherent) {
+        let update = Update::new(&old, &new, Kind::ContextDescriptor);
+        let mut last = &old;
+        for image in update.images() {
+            let stored = store(platform, buffer, offset, last, image, self.coherent);
+            last = image;
+            if !stored {
                 continue;
             }
             told = true;
             if let Err(error) = forget() {
                 let [shut, ..] = *Update::close(&new, INVALID).images();
-                store(platform, buffer, offset, &shut, self.coherent);
+                store(platform, buffer, offset, last, &shut, self.coherent);
                 return Err(error);
             }
         }

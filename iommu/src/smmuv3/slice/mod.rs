@@ -188,12 +188,11 @@ impl ViommuDriver for Slice {
         if virt_id >> STREAM_BITS != 0 {
             return Err(Error::Invalid(virt_id));
         }
-        let room = self.invalidator.expect_nested();
-        room.map_err(|_| Error::OutOfMemory)
+        Ok(self.invalidator.expect_nested(self.tag)?)
     }
 
     fn vdevice_gone(&mut self, _streams: &[DeviceId], _virt_id: u64) {
-        self.invalidator.expect_no_more();
+        self.invalidator.expect_no_more(self.tag);
     }
 
     fn has_events(&self, kind: u32) -> bool {
