@@ -11,6 +11,7 @@ pub const CASES: &[Case] = &[
     case("figures::disk", |_| hold(&linux::DISK)),
     case("figures::viommu", |_| hold(&viommu::VIOMMU)),
     case("figures::storm", |_| hold(&viommu::STORM)),
+    case("figures::events", |_| hold(&viommu::EVENTS)),
 ];
 
 /// None of them is beyond its bound.

@@ -84,6 +84,7 @@ pub const SOURCES: &[Source] = &[
     machine::MACHINE,
     viommu::VIOMMU,
     viommu::STORM,
+    viommu::EVENTS,
     linux::DISK,
     image::SIZE,
     image::SIZE_X86_64,
