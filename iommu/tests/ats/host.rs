@@ -126,3 +126,22 @@ fn pasids_of_the_hosts_are_told_one_by_one() {
     device.detach(1).expect("detached");
     assert!(ask(&vm, with(1), VA).is_err());
 }
+
+/// An invalidation that was sent without it, by who did not know of it, is complete before it may ask.
+#[test]
+fn who_may_cache_a_context_is_told_of_what_comes_after() {
+    let vm = Vm::one(ats());
+    let device = device(&vm, STREAM, true);
+    let driver = vm.iommus[0].driver();
+    let ioas = vm.context.ioas().expect("memory");
+    let hwpt = ioas
+        .paging(&driver, HwptFlags::PASID, None)
+        .expect("a table");
+    device.attach(1, &hwpt).expect("attached");
+    vm.model().commands();
+    device.attach(2, &hwpt).expect("attached");
+    let told = vm.model().commands();
+    let codes: Vec<_> = told.iter().map(|it| it[0] as u8).collect();
+    // CMD_SYNC alone, then CMD_CFGI_CD after the words and after V.
+    assert_eq!(codes, [0x46, 0x05, 0x46, 0x05, 0x46]);
+}

@@ -17,6 +17,17 @@ fn word(memory: &Memory, at: u64) -> u64 {
     memory.get(&at).copied().unwrap_or(0)
 }
 
+/// A table under `asid`.
+fn table(asid: u16) -> StageOneTable {
+    StageOneTable {
+        asid,
+        root: Hpa(0x8_0000_0000 + u64::from(asid) * 0x1000),
+        input_bits: 39,
+        granule: Granule::Size4K,
+        attributes: StageOneAttributes::MAIR,
+    }
+}
+
 /// Where the entry is (§5.1: two levels, 2^8 entries in each of the second).
 fn entry_at(fake: &Fake) -> u64 {
     let state = fake.state();
@@ -66,13 +77,6 @@ fn one_context_takes_the_place_of_another_by_one_store() {
             *state.registers.get_mut(&4).unwrap() |= bits << 6;
         }
         let mut smmu = start(&fake).expect("good enough");
-        let table = |asid: u16| StageOneTable {
-            asid,
-            root: Hpa(0x8_0000_0000 + u64::from(asid) * 0x1000),
-            input_bits: 39,
-            granule: Granule::Size4K,
-            attributes: StageOneAttributes::MAIR,
-        };
         let with = ContextSetup {
             pasid_bits: bits as u8,
             ats: false,
@@ -135,5 +139,25 @@ fn one_context_takes_the_place_of_another_by_one_store() {
         // CMD_CFGI_STE, which is for the contexts too (§4.3.1), and CMD_SYNC.
         let stream = u64::from(DEVICE) << 32;
         assert_eq!(fake.commands(), [[0x03 | stream, 1], [0x46, 0]]);
+    }
+}
+
+#[test]
+fn contexts_that_an_smmu_may_still_read_are_never_freed() {
+    for deaf in [false, true] {
+        let fake = Fake::new();
+        let mut smmu = start(&fake).expect("good enough");
+        let with = ContextSetup {
+            pasid_bits: 0,
+            ats: false,
+        };
+        smmu.attach_context(DeviceId(DEVICE), 0, with, Some(&table(1)))
+            .expect("attached");
+        let at = entry_at(&fake);
+        let first = word(&fake.state().memory, at);
+        let contexts = first & 0x000f_ffff_ffff_ffc0;
+        fake.state().deaf = deaf;
+        drop(smmu);
+        assert_eq!(fake.state().freed.contains(&contexts), !deaf);
     }
 }
