@@ -95,8 +95,10 @@ fn has_read(console: &str, name: &str, given: &[u8]) -> Result<()> {
     let interrupts = lines::answers(console, name, "interrupt");
     ensure!(!interrupts.is_empty(), "{name} has no interrupts");
     for line in interrupts {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let count = lines::number(words.get(1).copied().unwrap_or_default())?;
+        // A count for each CPU, behind the interrupt's number.
+        let counts = line.split_whitespace().skip(1);
+        let counts = counts.map_while(|word| lines::number(word).ok());
+        let count: u64 = counts.sum();
         ensure!(count > 0 && line.contains("PCI-MSIX"), "{name}: {line}");
     }
     ensure!(
@@ -137,4 +139,36 @@ pub fn two_read_their_disks(context: &Context) -> Result<()> {
         context.note(&format!("{name}: {}", interrupts.join(" | ")));
     }
     Ok(())
+}
+
+/// Two vCPUs read 64 MiB, then go on reading while the guest switches itself off: DMA and messages are under way when its
+/// disk is taken back.
+pub fn stops_with_dma_in_flight(context: &Context) -> Result<()> {
+    let script = format!(
+        "
+key cpus $(nproc)
+{READ}
+for cpu in 0 1; do
+  (while :; do taskset $((1 << cpu)) dd if=$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null; done) &
+done
+sleep 1
+"
+    );
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(context, "initrd.cpio", &linux, &[], &script)?;
+    let partition = with_disk("linux", 0, "00:02.0").replace("cpus = [0]", "cpus = [0, 1]");
+    let mut machine = packed(context, &format!("[machine]\nname = 'one'\n{partition}"))?;
+    machine.cpus = 2;
+    let given = random(GIVEN)?;
+    let path = context.file("disk.img", &given)?;
+    machine.disks.push(("disk".to_owned(), path));
+    machine
+        .devices
+        .push("nvme,drive=disk,serial=disk,addr=02.0".to_owned());
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    ensure!(lines::answer(&console, "linux", "cpus")? == "2");
+    lines::hypervisor(&console, "linux: stopped")?;
+    has_read(&console, "linux", &given)
 }

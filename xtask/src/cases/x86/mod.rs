@@ -28,6 +28,10 @@ pub const CASES: &[Case] = &[
         linux::two_read_their_disks,
     ),
     case(
+        "x86::linux_stops_with_dma_in_flight",
+        linux::stops_with_dma_in_flight,
+    ),
+    case(
         "x86::edu_is_stopped_without_an_owner",
         devices::edu_is_stopped_without_an_owner,
     ),
