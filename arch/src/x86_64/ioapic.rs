@@ -56,14 +56,20 @@ impl IoApic {
 
     /// Sends `input` to the CPU with APIC ID `id`, less than 255, as `vector`: fixed, physical destination (3.2.4).
     pub fn route(&mut self, input: u32, wire: Wire, id: u8, vector: u8) {
-        let mut low = u32::from(vector);
-        if !wire.edge {
-            low |= LEVEL;
-        }
-        if wire.low {
-            low |= LOW;
-        }
-        self.entry(input, u32::from(id) << 24, low);
+        self.entry(input, u32::from(id) << 24, Self::pin(wire, vector));
+    }
+
+    /// Sends `input` as `vector` where the interrupt remapping's entry says that `entry`, the unit's part of the redirection
+    /// entry, leads to (VT-d, 5.1.5.1).
+    pub fn route_remapped(&mut self, input: u32, wire: Wire, entry: u64, vector: u8) {
+        let low = entry as u32 | Self::pin(wire, vector);
+        self.entry(input, (entry >> 32) as u32, low);
+    }
+
+    fn pin(wire: Wire, vector: u8) -> u32 {
+        let level = if wire.edge { 0 } else { LEVEL };
+        let low = if wire.low { LOW } else { 0 };
+        u32::from(vector) | level | low
     }
 
     /// Masked while it is changed, so that no half of it is used with the other half of what was before.
@@ -165,6 +171,8 @@ mod tests {
         };
         io_apic.route(4, edge, 0, 0x40);
         io_apic.route(24, edge, 0, 0x40);
+        // Index 0x8003 of a remapping table.
+        io_apic.route_remapped(5, level, 3 << 49 | 1 << 48 | 1 << 11, 0x42);
         let state = fake.0.lock().unwrap();
         assert_eq!(
             state.writes,
@@ -175,6 +183,9 @@ mod tests {
                 (0x18, 0x1_0000),
                 (0x19, 0),
                 (0x18, 0x40),
+                (0x1a, 0x1_0000),
+                (0x1b, 0x7_0000),
+                (0x1a, 0xa842),
             ]
         );
     }

@@ -2,7 +2,7 @@
 //! functions that a partition owns.
 
 use super::system::SYSTEM;
-use crate::tick;
+use crate::{input, tick};
 use arch::clock;
 use arch::x86_64::{apic, timer};
 
@@ -10,6 +10,8 @@ use arch::x86_64::{apic, timer};
 pub const FAULT: u8 = 0xf0;
 /// Makes a vCPU leave its guest.
 pub const KICK: u8 = 0xf1;
+/// The console's UART has received something.
+pub const UART: u8 = 0xf2;
 /// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
 const BUDGET: usize = 16;
 
@@ -33,6 +35,11 @@ pub fn serve() {
                 }
             }
             FAULT => system.gate.interrupt(system),
+            UART => {
+                if let Some(again) = input::pump(system) {
+                    tick::by(again);
+                }
+            }
             _ => system.message(vector),
         }
     }

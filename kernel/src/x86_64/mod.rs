@@ -1,6 +1,7 @@
 //! The start on x86_64: from what firmware says to every CPU in its loop.
 #![warn(rustdoc::broken_intra_doc_links)]
 
+mod console;
 mod devices;
 mod functions;
 pub(crate) mod irq;
@@ -108,6 +109,10 @@ pub fn start(start: Start) -> ! {
         frames.free_bytes() >> 20,
         heap_in_use() >> 10
     );
+    let apic_id = gate.messages.cpus[boot_cpu];
+    if let Err(error) = console::listen(&boot_info, &gate, &mut mmio, apic_id) {
+        say!("the console has no input: {error}");
+    }
     let system = SYSTEM.call_once(|| System {
         technology,
         gate,
@@ -201,6 +206,7 @@ fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
 
 /// Every partition that starts by itself.
 fn start_partitions(system: &'static System) {
+    terminal::listen(true);
     terminal::serve();
     tick::by(arch::clock::now_ns());
     for partition in &system.partitions {
