@@ -21,14 +21,13 @@ use iommu::id::{DeviceId, IommuIndex};
 use iommu::object::{Delivery, Item, Record};
 use iommu::physical::{Answer, IommuError, PhysicalIommu, PriRequest, StreamConfig, Waiting};
 
-/// Faults taken in one go; what is left raises the interrupt again or is polled for at the next one.
-const FAULT_BATCH: usize = 32;
-/// Batches in one service, so that a storm cannot keep a CPU.
-const FAULT_BATCHES: usize = 8;
+/// Faults, and page requests, taken in one service, so that a burst cannot keep a CPU; what is left raises the interrupt again
+/// or is polled for at the next one.
+const FAULT_BATCH: usize = 8;
 /// Time between two looks at the IOMMUs: as long as one that lost its state may let DMA pass.
 const WATCH_NS: u64 = 10_000_000;
 /// Services that take the longest event queue there is (2^10 records) twice.
-const FAULT_SERVICES: usize = 2 * (1 << 10) / (FAULT_BATCH * FAULT_BATCHES);
+const FAULT_SERVICES: usize = 2 * (1 << 10) / FAULT_BATCH;
 
 const NO_FAULT: Fault = Fault {
     iommu: IommuIndex(0),
@@ -190,54 +189,51 @@ impl Gate {
         }
     }
 
-    /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] × [`FAULT_BATCHES`] of them. Whether there are more.
+    /// Takes the faults of one IOMMU, at most [`FAULT_BATCH`] of them, and as many page requests. Whether there are more.
     pub fn serve_faults(&self, system: &'static System, iommu: IommuIndex) -> bool {
-        let _alone = self.unit(iommu).serving.lock();
-        for _ in 0..FAULT_BATCHES {
-            let mut faults = [NO_FAULT; FAULT_BATCH];
-            let drained = self
-                .unit(iommu)
-                .iommu
-                .physical()
-                .lock()
-                .drain_faults(&mut faults);
-            if drained.lost {
-                self.faults_lost(system, iommu);
-            }
-            for fault in &faults[..drained.count] {
-                self.serve_fault(system, fault);
-            }
-            if !drained.more {
-                return self.serve_requests(system, iommu);
+        let unit = self.unit(iommu);
+        let _alone = unit.serving.lock();
+        let mut faults = [NO_FAULT; FAULT_BATCH];
+        let drained = unit.iommu.physical().lock().drain_faults(&mut faults);
+        if drained.lost {
+            self.faults_lost(system, iommu);
+        }
+        // A guest's IOMMU hands over what came together at once.
+        let mut filled: Option<&Partition> = None;
+        for fault in &faults[..drained.count] {
+            let Some(partition) = self.serve_fault(system, fault) else {
+                continue;
+            };
+            let other = filled.replace(partition);
+            if let Some(other) = other.filter(|other| other.index != partition.index) {
+                other.notify_viommus(system, iommu);
             }
         }
-        true
+        if let Some(partition) = filled {
+            partition.notify_viommus(system, iommu);
+        }
+        self.serve_requests(system, iommu) || drained.more
     }
 
     /// The same for page requests.
     fn serve_requests(&self, system: &'static System, iommu: IommuIndex) -> bool {
-        for _ in 0..FAULT_BATCHES {
-            let mut requests = [NO_REQUEST; FAULT_BATCH];
-            let drained = self
-                .unit(iommu)
-                .iommu
-                .physical()
-                .lock()
-                .drain_requests(&mut requests);
-            if drained.lost {
-                for partition in &system.partitions {
-                    partition.dma().requests_lost(iommu);
-                    self.take_records(system, partition);
-                }
-            }
-            for request in &requests[..drained.count] {
-                self.serve_request(system, request);
-            }
-            if !drained.more {
-                return false;
+        let mut requests = [NO_REQUEST; FAULT_BATCH];
+        let drained = self
+            .unit(iommu)
+            .iommu
+            .physical()
+            .lock()
+            .drain_requests(&mut requests);
+        if drained.lost {
+            for partition in &system.partitions {
+                partition.dma().requests_lost(iommu);
+                self.take_records(system, partition);
             }
         }
-        true
+        for request in &requests[..drained.count] {
+            self.serve_request(system, request);
+        }
+        drained.more
     }
 
     /// One page request: the guest's own goes to it; nobody's is answered as wrong, so that the device goes on.
@@ -281,7 +277,8 @@ impl Gate {
     }
 
     /// One fault: the guest's own goes to it, any other is recorded and meets the policies. A storm of either is ended.
-    fn serve_fault(&self, system: &'static System, fault: &Fault) {
+    /// Whose IOMMU has something to hand over by that.
+    fn serve_fault(&self, system: &'static System, fault: &Fault) -> Option<&'static Partition> {
         #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
         system.note_fault(fault);
         let stream = self.stream(fault);
@@ -289,12 +286,13 @@ impl Gate {
             let partition = system.partitions.get(stream.partition?)?;
             Some((partition, stream.sender))
         });
+        let mut filled = None;
         match owner.map(|(partition, _)| (partition, partition.dma().deliver(fault))) {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
             Some((_, Delivery::NotMine)) | None => self.record(system, fault),
             // An object has it: the guest's IOMMU takes it from there.
             Some((partition, Delivery::Event(_) | Delivery::PageRequest(_))) => {
-                partition.notify_viommus(system, fault.iommu);
+                filled = Some(partition);
             }
             Some((_, Delivery::Ignored)) => {}
         }
@@ -304,7 +302,7 @@ impl Gate {
             .lock()
             .is_storm(partition, arch::clock::now_ns())
         {
-            return;
+            return filled;
         }
         match owner {
             Some((partition, sender)) => partition.storm(sender),
@@ -315,6 +313,7 @@ impl Gate {
             }
             None => {}
         }
+        filled
     }
 
     fn stream(&self, fault: &Fault) -> Option<&Stream> {
