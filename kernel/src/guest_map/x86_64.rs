@@ -13,6 +13,8 @@ pub const HIGH_RAM: Gpa = Gpa(0x1_0000_0000);
 pub const CONVENTIONAL_END: Gpa = Gpa(0xa_0000);
 /// ACPI tables, the RSDP first: where a PC's BIOS has them, so that a guest finds them that is told nothing.
 pub const ACPI: Span<Gpa> = at(0xe_0000, 0x2_0000);
+/// Where a CPU starts after a reset, as it is in real mode: the end of a PC's BIOS, and of [`ACPI`].
+pub const RESET_VECTOR: Gpa = Gpa(0xf_fff0);
 /// Non-prefetchable memory window of the PCIe host.
 pub const PCI_WINDOW: Span<Gpa> = at(0xc000_0000, 0x2000_0000);
 /// ECAM: 16 buses.

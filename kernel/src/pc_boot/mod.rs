@@ -11,6 +11,7 @@
 //! | 0x8000 | command line |
 //! | 0xa000 | page tables that map 4 GiB to itself, for 64-bit entry: six pages |
 //! | 0xe0000 | ACPI tables, see [`guest_map::x86_64::ACPI`](crate::guest_map::x86_64::ACPI) |
+//! | 0xffff0 | what resets the partition, for a guest that goes to the reset vector |
 
 pub mod bzimage;
 pub mod multiboot;
@@ -19,7 +20,8 @@ pub mod pvh;
 #[cfg(test)]
 mod tests;
 
-use crate::guest_map::x86_64::{ACPI, CONVENTIONAL_END};
+use crate::guest_map::x86_64::{ACPI, CONVENTIONAL_END, RESET_VECTOR};
+use crate::vdev::vpower;
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::fmt;
@@ -167,6 +169,15 @@ const CODE_64: u64 = 0x00af_9b00_0000_ffff;
 const CODE_32: u64 = 0x00cf_9b00_0000_ffff;
 const DATA: u64 = 0x00cf_9300_0000_ffff;
 
+/// Code of 16 bits for the reset vector, which writes to the port that the FADT names. Linux does not do so itself where ACPI is
+/// of reduced hardware: it asks EFI for a restart (`efi_reboot_required`), and goes to the vector where there is none.
+const RESET_CODE: [u8; 9] = {
+    let [low, high] = vpower::RESET.to_le_bytes();
+    // mov $value, %al; mov $port, %dx; out %al, %dx; 1: hlt; jmp 1b
+    let value = vpower::RESET_VALUE;
+    [0xb0, value, 0xba, low, high, 0xee, 0xf4, 0xeb, 0xfd]
+};
+
 /// What a range of memory is, by the numbers of E820, PVH and Multiboot alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
@@ -194,10 +205,11 @@ impl<'a> Layout<'a> {
             return Err(Refused::CommandLine(len));
         }
         layout.put(COMMAND_LINE, guest.command_line.as_bytes())?;
-        if guest.acpi.len() as u64 > ACPI.len {
+        if guest.acpi.len() as u64 > RESET_VECTOR.0 - ACPI.base.0 {
             return Err(Refused::Overlap(ACPI.base));
         }
         layout.put(ACPI.base, guest.acpi)?;
+        layout.put(RESET_VECTOR, &RESET_CODE)?;
         // All of low memory is ours.
         layout.taken.clear();
         layout.taken.push(Span {

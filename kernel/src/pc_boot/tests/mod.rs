@@ -98,6 +98,23 @@ fn linux_starts_in_long_mode_with_its_zero_page() {
     assert_eq!(number(&plan, 0x6018, 8), 0x00cf_9300_0000_ffff);
 }
 
+/// As a PC's firmware would, by the port that the FADT names.
+#[test]
+fn at_the_reset_vector_is_what_resets() {
+    let kernel = bzimage(|_| {});
+    // As many tables as there may be.
+    let acpi = vec![0xaa; 0x1_fff0];
+    let guest = Guest {
+        acpi: &acpi,
+        ..GUEST
+    };
+    let plan = plan(&kernel, &guest).unwrap();
+    // mov $6, %al; mov $0xcf9, %dx; out %al, %dx; then hlt, over and over.
+    let code = *b"\xb0\x06\xba\xf9\x0c\xee\xf4\xeb\xfd";
+    assert_eq!(bytes(&plan, 0xf_fff0, code.len()), code);
+    assert_eq!(bytes(&plan, 0xf_ffef, 1), [0xaa]);
+}
+
 /// As a CPU walks them.
 #[test]
 fn the_page_tables_map_4_gib_to_itself() {
@@ -164,7 +181,7 @@ fn what_the_protocol_does_not_have_is_refused() {
         plan(&bzimage(|_| {}), &long).unwrap_err(),
         Refused::CommandLine(0x2000)
     );
-    let large = vec![0; 0x2_0001];
+    let large = vec![0; 0x1_fff1];
     let large = Guest {
         acpi: &large,
         ..GUEST

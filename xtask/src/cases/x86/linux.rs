@@ -69,6 +69,48 @@ for line in LOC: RES: CAL:; do key interrupts \"$(grep $line /proc/interrupts)\"
     Ok(())
 }
 
+/// Two at once with two CPUs each: the console's input goes to the one that is selected, and the one that resets itself starts
+/// again while the other goes on.
+pub fn two_hear_and_restart(context: &Context) -> Result<()> {
+    const SCRIPT: &str = "
+key cpus $(nproc)
+key waits yes
+read line
+key heard \"$line\"
+stty sane
+[ \"$line\" = again ] && reboot -f
+";
+    initial_disk(context, SCRIPT)?;
+    let mut text = "[machine]\nname = 'two'\n".to_owned();
+    for (name, cpus) in [("left", "[0, 1]"), ("right", "[2, 3]")] {
+        text += &format!(
+            "[[partition]]\nname = '{name}'\nmemory = '384M'\ncpus = {cpus}\n\
+             kernel = 'debian:kernel'\ninitrd = 'initrd.cpio'\ncmdline = 'console=ttyS0'\n"
+        );
+    }
+    let mut machine = packed(context, &text)?;
+    machine.cpus = 4;
+    machine.memory = 2 << 30;
+    let mut guest = context.start(&machine)?;
+    guest.wait_all(&["[left] waits=yes;", "[right] waits=yes;"], RUN_LIMIT)?;
+    // The first one has the input; Ctrl-] 1 gives it to the second.
+    guest.send("again\n")?;
+    guest.wait_line("left: restarts", RUN_LIMIT)?;
+    guest.wait_line("[left] waits=yes;", RUN_LIMIT)?;
+    guest.send("off\n\x1d1off\n")?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    ensure!(answers(&console, "left", "heard") == ["again", "off"]);
+    // In both lives.
+    ensure!(answer(&console, "left", "cpus")? == "2");
+    ensure!(answer(&console, "right", "heard")? == "off");
+    ensure!(answer(&console, "right", "cpus")? == "2");
+    for name in ["left", "right"] {
+        lines::hypervisor(&console, &format!("{name}: stopped"))?;
+    }
+    Ok(())
+}
+
 /// Bytes of a disk that are read.
 const GIVEN: usize = 64 << 20;
 /// Reads all of them past all caches, and says what the driver's interrupts are.

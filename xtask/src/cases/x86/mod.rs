@@ -24,6 +24,10 @@ pub const CASES: &[Case] = &[
     case("x86::linux_boots", linux::boots),
     case("x86::linux_has_two_cpus", linux::has_two_cpus),
     case(
+        "x86::two_linux_hear_and_restart",
+        linux::two_hear_and_restart,
+    ),
+    case(
         "x86::two_linux_read_their_disks",
         linux::two_read_their_disks,
     ),
