@@ -1,6 +1,5 @@
 //! Where things are in a partition's physical address space: the same places as on QEMU's `virt` where that can be.
 
-#[cfg(any(target_arch = "x86_64", test))]
 pub mod x86_64;
 
 use iommu::addr::{Gpa, Span};

@@ -57,7 +57,7 @@ pub mod monitor;
 pub mod output;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod partition;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", not(target_os = "none")))]
 pub mod pc_boot;
 pub mod pci;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]

@@ -1,5 +1,7 @@
 //! The machines that the hypervisor is built for.
 
+use kernel::config::Platform;
+
 /// An architecture.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Arch {
@@ -20,6 +22,14 @@ impl Arch {
         match self {
             Self::Aarch64 => "arm64",
             Self::X86_64 => "amd64",
+        }
+    }
+
+    /// What guests find on it.
+    pub fn platform(self) -> Platform {
+        match self {
+            Self::Aarch64 => Platform::Aarch64,
+            Self::X86_64 => Platform::X86_64,
         }
     }
 

@@ -4,15 +4,49 @@
 use super::PciAddress;
 use crate::boot_info::{BootInfo, Irq, PlatformDevice, Smmu, StreamOf};
 use crate::gather::{Gather, Grow};
+use crate::guest_map::{self, x86_64 as pc};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use iommu::addr::{Hpa, Span};
+use iommu::addr::{Gpa, Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
+
+/// For which guests the machine is: what there is for them, and where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Platform {
+    /// As [`guest_map`] says.
+    #[default]
+    Aarch64,
+    /// As [`guest_map::x86_64`] says.
+    X86_64,
+}
+
+impl Platform {
+    /// Where a guest has `memory` bytes of RAM, lowest first. The second part may be empty.
+    pub fn ram(self, memory: u64) -> [Span<Gpa>; 2] {
+        let (low, low_max, high) = match self {
+            Self::Aarch64 => (guest_map::RAM, u64::MAX, guest_map::RAM),
+            Self::X86_64 => (pc::RAM, pc::LOW_RAM_END - pc::RAM, pc::HIGH_RAM),
+        };
+        let len = memory.min(low_max);
+        let rest = memory - len;
+        [(low, len), (high, rest)].map(|(base, len)| Span { base, len })
+    }
+
+    /// Most RAM that fits a guest's address space, in bytes.
+    pub fn max_memory(self) -> u64 {
+        match self {
+            Self::Aarch64 => (1 << guest_map::IPA_BITS) - guest_map::RAM.0,
+            Self::X86_64 => (1 << pc::ADDRESS_BITS) - (pc::HIGH_RAM - pc::LOW_RAM_END),
+        }
+    }
+}
 
 /// A machine, as far as [`validate()`](super::validate()) looks.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MachineFacts {
+    /// What its guests find.
+    pub platform: Platform,
     /// All RAM.
     pub memory: Vec<Span<Hpa>>,
     /// Parts of it that no partition can have: firmware's, and the hypervisor's own.

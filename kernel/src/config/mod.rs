@@ -16,7 +16,7 @@ mod validate;
 
 pub use discovered::discovered;
 pub use facts::{
-    Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Stream,
+    Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Platform, Stream,
 };
 pub use path::{Name, Path, Step};
 pub use placement::{

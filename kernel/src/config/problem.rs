@@ -4,7 +4,7 @@ use super::{Bytes, ImageError, MAX_CMDLINE, MAX_DMA_WINDOWS, MAX_NAME, MAX_PARTI
 use super::{DTB_LEN, Name, Part, Path, PciAddress, Stream};
 use crate::guest_map;
 use core::fmt::{self, Write};
-use iommu::addr::Hpa;
+use iommu::addr::{Gpa, Hpa, Span};
 
 /// One rule that a configuration breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -174,9 +174,12 @@ pub enum Rule {
     /// A window that is not whole 4 KiB pages.
     WindowUnaligned { value: Bytes },
     /// A window that is not all in the partition's RAM.
-    WindowOutsideRam { base: u64, end: u64, ram_end: u64 },
+    WindowOutsideRam { base: u64, end: u64, ram: Span<Gpa> },
     /// Two windows that overlap.
     WindowOverlap,
+
+    /// What the hypervisor does not have for guests on x86_64.
+    NotOnX86 { what: &'static str },
 
     /// A fault policy that acts after no fault.
     ThresholdZero,
@@ -367,12 +370,14 @@ impl fmt::Display for Rule {
             Self::WindowUnaligned { value } => {
                 write!(f, "{:#x} is not a multiple of 4 KiB", value.get())
             }
-            Self::WindowOutsideRam { base, end, ram_end } => write!(
+            Self::WindowOutsideRam { base, end, ram } => write!(
                 f,
-                "DMA window {base:#x}..{end:#x} is not all in the partition's RAM, {}..{ram_end:#x}",
-                guest_map::RAM
+                "DMA window {base:#x}..{end:#x} is not all in the partition's RAM, {}..{}",
+                ram.base,
+                ram.end()
             ),
             Self::WindowOverlap => f.write_str("two DMA windows overlap"),
+            Self::NotOnX86 { what } => write!(f, "{what} is not there on x86_64 yet"),
             Self::ThresholdZero => f.write_str("a threshold of 0 faults acts without a fault"),
             Self::RestartForbidden => {
                 f.write_str("`on_fault` restarts a partition that has `restart = false`")

@@ -3,6 +3,8 @@
 use super::at;
 use iommu::addr::{Gpa, Span};
 
+/// Width of guest physical addresses: four levels of nested tables.
+pub const ADDRESS_BITS: u8 = 48;
 /// RAM starts here, with a hole for [`ACPI`] and what PCs have around it.
 pub const RAM: Gpa = Gpa(0);
 /// Where the lower part of RAM ends; the rest is at [`HIGH_RAM`].

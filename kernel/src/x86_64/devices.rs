@@ -1,8 +1,7 @@
 //! What a partition sees beside memory: ports, its local APIC and its I/O APIC, MSRs, CPUID. What an access means outside
 //! comes back as a value.
 
-use super::partition::ADDRESS_BITS;
-use crate::guest_map::x86_64::{IO_APIC, LOCAL_APIC, UART_GSI, UART_PORT};
+use crate::guest_map::x86_64::{ADDRESS_BITS, IO_APIC, LOCAL_APIC, UART_GSI, UART_PORT};
 use crate::terminal;
 use crate::vdev::cpuid::{self, Rates};
 use crate::vdev::interrupts::{Interrupts, MsrOutcome};

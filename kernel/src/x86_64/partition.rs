@@ -6,10 +6,10 @@ use super::irq;
 use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
-use crate::config::{self, DeviceAddress};
+use crate::config::{self, DeviceAddress, Platform};
 use crate::gate::Gate;
 use crate::guest_acpi::x86_64 as guest_acpi;
-use crate::guest_map::x86_64::{HIGH_RAM, LOW_RAM_END};
+use crate::guest_map::x86_64::ADDRESS_BITS;
 use crate::host::Host;
 use crate::life::{Change, Entry, Life};
 use crate::lock::Mutex;
@@ -34,8 +34,6 @@ use iommu::table::{
     Attributes, Ept, Format, Invalidated, MapError, Npt, PageTable, Replace, Shape,
 };
 
-/// Width of guest physical addresses: four levels of nested tables.
-pub const ADDRESS_BITS: u8 = 48;
 /// RAM is mapped by leaves of this size where it can be.
 const BLOCK: u64 = 2 << 20;
 /// Bytes of it that are cleared in one go, in far less than a millisecond.
@@ -231,12 +229,10 @@ impl Partition {
         let initrd = file(config.initrd.as_ref())?;
         let len = config.memory.0;
         let memory = frames.allocate(len, BLOCK).ok_or(Error::Memory(len))?;
-        let low = len.min(LOW_RAM_END.0);
-        let mut spans = Vec::with_capacity(2);
-        for (base, len) in [(Gpa(0), low), (HIGH_RAM, len - low)] {
-            if len != 0 {
-                spans.push(Span { base, len });
-            }
+        let [low, high] = Platform::X86_64.ram(len);
+        let mut spans = alloc::vec![low];
+        if high.len != 0 {
+            spans.push(high);
         }
         let nested = Nested::new(technology, frames, &spans, Hpa(memory.base()));
         let nested = nested.map_err(Error::Tables)?;

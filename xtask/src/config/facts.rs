@@ -7,6 +7,8 @@ use super::qemu;
 use super::report::Finding;
 use super::tree;
 use super::virtuals::virtuals;
+use super::x86_64;
+use crate::arch::Arch;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{
@@ -31,6 +33,7 @@ pub struct Hardware {
 /// Reads the description of the machine; what is wrong with it goes to `findings`.
 pub fn hardware(
     machine: &Identity,
+    arch: Arch,
     parsed: &Parsed<'_>,
     folder: &FilePath,
     findings: &mut Vec<Finding>,
@@ -45,11 +48,17 @@ pub fn hardware(
             ..Finding::default()
         });
     };
-    match (&machine.qemu, &machine.board) {
-        (Some(qemu), None) => qemu_machine(qemu, &machine.sriov, at.key("qemu"), folder, &mut add),
-        (None, Some(board)) => {
-            board_machine(board, &machine.sriov, at.key("board"), folder, &mut add)
+    let mut hardware = match (&machine.qemu, &machine.board) {
+        (Some(qemu), None) => {
+            let at = at.key("qemu");
+            qemu_machine(qemu, arch, &machine.sriov, at, folder, &mut add)
         }
+        (None, Some(board)) => {
+            let at = at.key("board");
+            board_machine(board, arch, &machine.sriov, at, folder, &mut add)
+        }
+        // The hypervisor looks for itself; what it does not find there, it says.
+        (None, None) if arch == Arch::X86_64 => Hardware::unknown(),
         (Some(_), Some(_)) => {
             let message = "the machine is described twice: as `qemu` and as `board`".to_owned();
             let other = Some(at.key("qemu"));
@@ -61,7 +70,9 @@ pub fn hardware(
             add("the machine is not described".to_owned(), at, None, help);
             Hardware::unknown()
         }
-    }
+    };
+    hardware.facts.platform = arch.platform();
+    hardware
 }
 
 type Add<'a> = &'a mut dyn FnMut(String, Path, Option<Path>, &str);
@@ -85,6 +96,7 @@ impl Hardware {
 
 fn qemu_machine(
     machine: &Qemu,
+    arch: Arch,
     wanted: &[Sriov],
     at: Path,
     folder: &FilePath,
@@ -99,7 +111,7 @@ fn qemu_machine(
         add("a machine without a CPU".into(), at.key("cpus"), None, "");
     }
     disks(machine, at, folder, add);
-    let (functions, unknown): (_, fn(&Rule) -> bool) =
+    let (mut functions, unknown): (_, fn(&Rule) -> bool) =
         match qemu::functions(&machine.devices, wanted, machine.smmu) {
             Ok(functions) => (functions, |_| false),
             Err(bad) => {
@@ -111,14 +123,36 @@ fn qemu_machine(
                 (Vec::new(), |rule| matches!(rule, Rule::DeviceUnknown))
             }
         };
+    if arch == Arch::X86_64 {
+        let slot = |function: &Function| (function.address.bus, function.address.device);
+        let chipset = (0, x86_64::CHIPSET_SLOT);
+        if functions.iter().any(|function| slot(function) == chipset) {
+            let message = "slot 1f of QEMU's `q35` is its chipset's".to_owned();
+            add(message, at.key("devices"), None, "use another slot");
+        }
+        functions.extend(x86_64::chipset(machine.smmu));
+    }
     let mut facts = MachineFacts {
-        memory: Span::<Hpa>::new(QEMU_RAM, memory.get())
-            .into_iter()
-            .collect(),
+        memory: match arch {
+            Arch::Aarch64 => Span::<Hpa>::new(QEMU_RAM, memory.get())
+                .into_iter()
+                .collect(),
+            Arch::X86_64 => x86_64::memory(memory.get()),
+        },
         cpus: machine.cpus.into(),
         functions,
         ..MachineFacts::default()
     };
+    if arch == Arch::X86_64 {
+        if !machine.serials.is_empty() {
+            let message = "a second UART could not be given away on x86_64".to_owned();
+            add(message, at.key("serials"), None, "leave it out");
+        }
+        if machine.dtb.is_some() {
+            no_device_tree(at, add);
+        }
+        return Hardware { facts, unknown };
+    }
     if machine.serials.len() > 1 {
         let message = "QEMU's `virt` has one UART beside the console's".to_owned();
         add(message, at.key("serials").index(1), None, "");
@@ -128,6 +162,11 @@ fn qemu_machine(
         None => tree::describe_qemu(&mut facts, machine.serials.len()),
     }
     Hardware { facts, unknown }
+}
+
+fn no_device_tree(at: Path, add: Add<'_>) {
+    let message = "a machine with x86_64 has no device tree".to_owned();
+    add(message, at.key("dtb"), None, "leave it out");
 }
 
 /// Adds what the device tree in the file `dtb` says.
@@ -183,6 +222,7 @@ fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
 
 fn board_machine(
     board: &Board,
+    arch: Arch,
     wanted: &[Sriov],
     at: Path,
     folder: &FilePath,
@@ -246,7 +286,11 @@ fn board_machine(
         ..MachineFacts::default()
     };
     if let Some(dtb) = &board.dtb {
-        device_tree(&mut facts, dtb, at, folder, add);
+        if arch == Arch::X86_64 {
+            no_device_tree(at, add);
+        } else {
+            device_tree(&mut facts, dtb, at, folder, add);
+        }
     }
     Hardware {
         facts,

@@ -1,8 +1,9 @@
 //! The files that a configuration names: small guests that the build makes, Debian's kernel, and files on disk.
 
+use crate::arch::Arch;
 use crate::project;
 use anyhow::{Context, Result};
-use kernel::config::{Content, File, ImageHeader, Machine, Partition};
+use kernel::config::{Content, File, ImageHeader, Machine, Partition, Platform};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
@@ -21,12 +22,22 @@ const ELF: &[u8] = b"\x7fELF";
 /// Where the files that we make ourselves lie, by the name that a configuration uses, once they are made.
 pub type Made = BTreeMap<String, PathBuf>;
 
-/// The names of all small guests: one file each.
-pub fn payloads() -> BTreeSet<String> {
-    let dir = project::root().join("xtask/payloads/src/bin");
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+/// The names of all small guests for a platform: one file each, or named by their package.
+pub fn payloads(platform: Platform) -> BTreeSet<String> {
+    let package = project::root().join(match platform {
+        Platform::Aarch64 => "xtask/payloads",
+        Platform::X86_64 => "xtask/payloads/x86_64",
+    });
+    let entries = fs::read_dir(package.join("src/bin"));
     let stem = |path: PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
-    entries.filter_map(|entry| stem(entry.path())).collect()
+    let files = entries.into_iter().flatten().flatten();
+    let files = files.filter_map(|entry| stem(entry.path()));
+    let manifest = fs::read_to_string(package.join("Cargo.toml"));
+    let manifest: toml::Table = toml::from_str(&manifest.unwrap_or_default()).unwrap_or_default();
+    let named = manifest.get("bin").and_then(|bins| bins.as_array());
+    let named = named.into_iter().flatten();
+    let named = named.filter_map(|bin| Some(bin.get("name")?.as_str()?.to_owned()));
+    files.chain(named).collect()
 }
 
 /// Whether `partition` names `file` as a small guest that the build makes, not as a path.
@@ -35,8 +46,9 @@ pub fn is_payload_name(partition: &Partition, file: &str) -> bool {
 }
 
 /// Whether `file` is one that set-up fetches.
-pub fn is_debian(file: &str) -> bool {
-    [DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL].contains(&file)
+pub fn is_debian(file: &str, arch: Arch) -> bool {
+    [DEBIAN_KERNEL, DEBIAN_SHELL].contains(&file)
+        || (file == DEBIAN_KERNEL_16K && arch == Arch::Aarch64)
 }
 
 /// Where `file` lies on disk, seen from a configuration in `folder`.
@@ -45,14 +57,14 @@ pub fn on_disk(folder: &Path, file: &str) -> PathBuf {
 }
 
 /// What is known of every file that `machine` names.
-pub fn facts(machine: &Machine, folder: &Path, made: &Made) -> Vec<File> {
-    let payloads = payloads();
+pub fn facts(machine: &Machine, folder: &Path, made: &Made, arch: Arch) -> Vec<File> {
+    let payloads = payloads(arch.platform());
     let mut files: BTreeMap<&str, Content> = BTreeMap::new();
     for partition in &machine.partitions {
         for name in partition.files() {
             let ours = match is_payload_name(partition, name) {
                 true => payloads.contains(name),
-                false => is_debian(name),
+                false => is_debian(name, arch),
             };
             let content = match (made.get(name), ours) {
                 (Some(path), _) => content(path),

@@ -5,7 +5,8 @@ use super::parse::nearest;
 use super::report::Finding;
 use super::{files, parse::Parsed};
 use kernel::config::{
-    DeviceAddress, ImageError, Machine, MachineFacts, Problem, Rule, Step, guest_addresses,
+    DeviceAddress, ImageError, Machine, MachineFacts, Platform, Problem, Rule, Step,
+    guest_addresses,
 };
 
 /// The finding for a problem.
@@ -22,6 +23,14 @@ pub fn finding(
                 format!("there is no small guest `{name}`")
             }
             (Rule::FileMissing, Some((name, _))) => format!("there is no file `{name}`"),
+            // `kernel::config` knows one kind of IOMMU by name.
+            (Rule::DeviceBehindNoSmmu, _) if is_x86(facts) => {
+                "the device stands behind no VT-d unit".to_owned()
+            }
+            (Rule::DeviceSharesStream { stream }, _) if is_x86(facts) => format!(
+                "the device shares source {} of VT-d unit {} with another partition's",
+                stream.id, stream.smmu.0
+            ),
             (rule, _) => rule.to_string(),
         },
         span: parsed.span(&problem.at),
@@ -31,6 +40,10 @@ pub fn finding(
             .map(|path| (parsed.span(&path), other.to_owned())),
         help: help(problem, machine, facts),
     }
+}
+
+fn is_x86(facts: &MachineFacts) -> bool {
+    facts.platform == Platform::X86_64
 }
 
 /// What stands beside the place of a problem, and beside the other one.
@@ -90,7 +103,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::NoGuest => {
             return Some(format!(
                 "add `kernel = \"PATH\"`, or `payload =` one of {}",
-                payloads()
+                payloads(facts)
             ));
         }
         Rule::TwoGuests => "keep one of the two",
@@ -98,7 +111,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::AcpiForPayload => "leave `tables` out: payloads read a device tree",
         Rule::CmdlineTooLong { .. } => "Linux would cut it",
         Rule::CmdlineIllFormed { .. } => "write it on one line",
-        Rule::FileMissing => return Some(missing_file(problem)),
+        Rule::FileMissing => return Some(missing_file(problem, facts)),
         Rule::FileEmpty => return None,
         Rule::NotAnImage { error } => match error {
             ImageError::Gzip => "unpack it with gunzip",
@@ -177,8 +190,18 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::TooManyWindows { .. } => "join windows that touch",
         Rule::WindowZero => "leave the window out",
         Rule::WindowUnaligned { .. } => "use a multiple of 0x1000",
+        Rule::WindowOutsideRam { .. } if is_x86(facts) => {
+            "windows are guest physical; RAM starts at 0 and goes on at 4 GiB where it has more than 3 GiB"
+        }
         Rule::WindowOutsideRam { .. } => "windows are guest physical; RAM starts at 0x40000000",
         Rule::WindowOverlap => "join them",
+        Rule::NotOnX86 { .. } => match problem.at.steps().last() {
+            Some(Step::Key("tables")) => "leave it out: guests are told by ACPI what they have",
+            Some(Step::Key("base")) => "leave it out: the hypervisor chooses",
+            Some(Step::Key("action")) => "use \"log\" or \"abort-stream\"",
+            Some(Step::Key("address")) => "only PCI functions can be given",
+            _ => "leave it out",
+        },
         Rule::ThresholdZero => "use 1 to act on the first fault",
         Rule::RestartForbidden => "use action = \"stop\", or restart = true",
     };
@@ -207,15 +230,15 @@ fn ranges(start: &str, facts: &MachineFacts) -> String {
     format!("{start} {}", list.join(", "))
 }
 
-fn payloads() -> String {
-    let names: Vec<_> = files::payloads().into_iter().collect();
+fn payloads(facts: &MachineFacts) -> String {
+    let names: Vec<_> = files::payloads(facts.platform).into_iter().collect();
     names.join(", ")
 }
 
-fn missing_file(problem: &Problem) -> String {
+fn missing_file(problem: &Problem, facts: &MachineFacts) -> String {
     match problem.at.steps().last() {
         Some(Step::Key("payload")) => {
-            format!("small guests are {}; a path has a `/`", payloads())
+            format!("small guests are {}; a path has a `/`", payloads(facts))
         }
         _ => format!(
             "paths count from the configuration's folder; `{}` and `{}` are what set-up fetches",

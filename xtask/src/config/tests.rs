@@ -1,8 +1,10 @@
 //! Malformed configurations, each refused with the message that names its fault at the right line and column.
 
 mod addresses;
+mod x86_64;
 
 use super::{Checked, Made, Report, check_text};
+use crate::arch::Arch;
 use std::fs;
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -191,7 +193,13 @@ fn folder() -> TempDir {
 
 fn check(text: &str) -> Result<Checked, Report> {
     static FOLDER: LazyLock<TempDir> = LazyLock::new(folder);
-    check_text("m.toml", text.to_owned(), FOLDER.path(), &Made::new())
+    check_text(
+        "m.toml",
+        text.to_owned(),
+        FOLDER.path(),
+        &Made::new(),
+        Arch::Aarch64,
+    )
 }
 
 /// [`GOOD`] with one change.
@@ -222,7 +230,9 @@ fn the_configurations_that_come_with_the_source_are_accepted() {
         .collect();
     assert!(files.len() >= 3);
     for path in files {
-        if let Err(report) = super::check(&path, &Made::new()).unwrap() {
+        let of_pc = path.to_string_lossy().ends_with("x86_64.toml");
+        let arch = Arch::ALL[usize::from(of_pc)];
+        if let Err(report) = super::check(&path, &Made::new(), arch).unwrap() {
             panic!("{}", report.render(false));
         }
     }

@@ -1,7 +1,8 @@
 //! `cargo xtask check`: a configuration with all its rules, before anything boots.
 
 use super::Outcome;
-use crate::config::{self, Checked, Made, Report};
+use crate::arch::Arch;
+use crate::config::{self, Checked, Made};
 use anyhow::Result;
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ pub struct Check {
     /// Configurations to check.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// The machine.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 }
 
 impl Check {
@@ -20,7 +24,7 @@ impl Check {
     pub fn run(self) -> Outcome {
         let mut code = ExitCode::SUCCESS;
         for path in &self.files {
-            match checked(path, &Made::new())? {
+            match checked(path, &Made::new(), self.arch)? {
                 Some(checked) => println!(
                     "{}: {} partitions, no problem",
                     path.display(),
@@ -34,17 +38,8 @@ impl Check {
 }
 
 /// The configuration at `path`, or `None` after every problem was printed.
-pub fn checked(path: &Path, made: &Made) -> Result<Option<Checked>> {
-    told(config::check(path, made)?)
-}
-
-/// The same without the rules, which know the places of AArch64's machines and guests only.
-pub fn well_formed(path: &Path) -> Result<Option<Checked>> {
-    told(config::read(path)?)
-}
-
-fn told(checked: Result<Checked, Report>) -> Result<Option<Checked>> {
-    match checked {
+pub fn checked(path: &Path, made: &Made, arch: Arch) -> Result<Option<Checked>> {
+    match config::check(path, made, arch)? {
         Ok(checked) => Ok(Some(checked)),
         Err(report) => {
             let plural = if report.findings.len() == 1 { "" } else { "s" };

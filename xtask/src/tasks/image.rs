@@ -2,7 +2,7 @@
 //! a board; on x86_64 an ELF program, an application of UEFI, or a CD.
 
 use super::build::{self, Profile, Program};
-use super::check::{checked, well_formed};
+use super::check::checked;
 use super::{Outcome, cd, program};
 use crate::arch::Arch;
 use crate::config::files::{self, DEBIAN_KERNEL, DEBIAN_KERNEL_16K, DEBIAN_SHELL};
@@ -105,11 +105,7 @@ pub fn pack(
     arch: Arch,
     profile: Profile,
 ) -> Result<Option<Packed>> {
-    let rules = |made: &Made| match arch {
-        Arch::Aarch64 => checked(config, made),
-        // What cannot be is refused at boot, by name.
-        Arch::X86_64 => well_formed(config),
-    };
+    let rules = |made: &Made| checked(config, made, arch);
     let Some(first) = rules(&Made::new())? else {
         return Ok(None);
     };

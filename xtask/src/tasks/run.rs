@@ -25,6 +25,9 @@ pub struct Run {
     /// Build without optimisation.
     #[arg(long)]
     debug: bool,
+    /// The machine.
+    #[arg(long, value_enum, default_value_t)]
+    arch: Arch,
 }
 
 impl Run {
@@ -37,7 +40,7 @@ impl Run {
         } else {
             Profile::Release
         };
-        let Some(packed) = image::pack(&path, None, Arch::Aarch64, profile)? else {
+        let Some(packed) = image::pack(&path, None, self.arch, profile)? else {
             return Ok(ExitCode::FAILURE);
         };
         let described = &packed.checked.machine;
@@ -47,7 +50,9 @@ impl Run {
         })?;
         let work = project::target().join("run");
         let _alone = project::lock(&work)?;
-        let machine = Machine::of_config(qemu, packed.path.clone(), &packed.checked.folder, &work)?;
+        let mut machine =
+            Machine::of_config(qemu, packed.path.clone(), &packed.checked.folder, &work)?;
+        machine.arch = self.arch;
         if described
             .partitions
             .iter()
@@ -56,8 +61,7 @@ impl Run {
             return interactive(&machine);
         }
         let limit = Duration::from_secs(self.limit);
-        let mut guest =
-            Guest::start_with(&kit::qemu(Arch::Aarch64)?, &machine, &work, limit, true)?;
+        let mut guest = Guest::start_with(&kit::qemu(self.arch)?, &machine, &work, limit, true)?;
         guest.wait_off(limit)?;
         verdict(&guest.console(), described)?;
         Ok(ExitCode::SUCCESS)
@@ -92,7 +96,7 @@ fn known() -> String {
 
 /// The terminal is the console's.
 fn interactive(machine: &Machine) -> Outcome {
-    let mut command = kit::qemu(Arch::Aarch64)?.command();
+    let mut command = kit::qemu(machine.arch)?.command();
     command
         .args(machine.args("mon:stdio"))
         .stdin(Stdio::inherit());

@@ -2,7 +2,7 @@
 
 use super::super::placement::guest_addresses;
 use super::super::{
-    Device, DeviceAddress, Function, Machine, MachineFacts, Partition, Path, PciAddress,
+    Device, DeviceAddress, Function, Machine, MachineFacts, Partition, Path, PciAddress, Platform,
     ResetPolicy, Rule, Stream,
 };
 use super::{Problems, nodes};
@@ -29,6 +29,7 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
                 continue;
             }
             seen.push((device, at));
+            let is_node = matches!(device.address, DeviceAddress::Path(_));
             let found = match &device.address {
                 DeviceAddress::Pci(address) => facts.function(address).map(|function| {
                     let fine = assignable(device, function, place, out);
@@ -40,6 +41,10 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
                 }),
             };
             match found {
+                None if is_node && facts.platform == Platform::X86_64 => {
+                    let what = "a device of a device tree";
+                    out.add(Rule::NotOnX86 { what }, at);
+                }
                 None => out.add(Rule::DeviceUnknown, at),
                 Some((false, ..)) => {}
                 Some((true, streams, group)) => {

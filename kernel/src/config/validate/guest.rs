@@ -2,10 +2,10 @@
 
 use super::super::placement::{NoRoom, place};
 use super::super::{
-    Bytes, Content, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Rule, Tables,
+    Bytes, Content, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Platform, Rule,
+    Tables,
 };
 use super::Problems;
-use crate::guest_map;
 use iommu::addr::{Gpa, PAGE_SIZE, Span};
 
 pub fn files(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Problems) {
@@ -36,6 +36,10 @@ pub fn files(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Pr
         let Some(Content::Bytes { image, .. }) = facts.file(name).map(|f| f.content) else {
             continue;
         };
+        // Of a PC's kernels [`crate::pc_boot`] says whether they can be started.
+        if facts.platform == Platform::X86_64 {
+            continue;
+        }
         match image {
             Err(error) => out.add(Rule::NotAnImage { error }, at.key(key)),
             Ok(image) => {
@@ -81,7 +85,7 @@ pub fn tables(partition: &Partition, at: Path, out: &mut Problems) {
     }
 }
 
-pub fn dma_windows(partition: &Partition, at: Path, out: &mut Problems) {
+pub fn dma_windows(partition: &Partition, platform: Platform, at: Path, out: &mut Problems) {
     let windows = &partition.dma_windows;
     let list = at.key("dma_window");
     if windows.len() > MAX_DMA_WINDOWS {
@@ -91,7 +95,7 @@ pub fn dma_windows(partition: &Partition, at: Path, out: &mut Problems) {
     if partition.memory.get() == 0 {
         return;
     }
-    let ram_end = guest_map::RAM.0.saturating_add(partition.memory.get());
+    let [low, high] = platform.ram(partition.memory.get().min(platform.max_memory()));
     for (i, window) in windows.iter().enumerate() {
         let at = list.index(i);
         for (value, key) in [(window.base, "base"), (window.size, "size")] {
@@ -104,15 +108,18 @@ pub fn dma_windows(partition: &Partition, at: Path, out: &mut Problems) {
             out.add(Rule::WindowZero, at.key("size"));
             continue;
         }
-        let span = Span::<Gpa>::new(Gpa(base), len)
-            .filter(|span| guest_map::RAM <= span.base && span.end().0 <= ram_end);
+        let ram = match high.len != 0 && Gpa(base) >= high.base {
+            true => high,
+            false => low,
+        };
+        let span = Span::<Gpa>::new(Gpa(base), len).filter(|span| ram.covers(span));
         let Some(span) = span else {
             let end = base.saturating_add(len);
-            let outside = match base < guest_map::RAM.0 || base >= ram_end {
-                true => at.key("base"),
-                false => at.key("size"),
+            let outside = match ram.contains(Gpa(base)) {
+                true => at.key("size"),
+                false => at.key("base"),
             };
-            out.add(Rule::WindowOutsideRam { base, end, ram_end }, outside);
+            out.add(Rule::WindowOutsideRam { base, end, ram }, outside);
             continue;
         };
         let overlaps = windows[..i].iter().position(|other| {

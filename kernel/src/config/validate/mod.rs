@@ -6,9 +6,10 @@ mod guest;
 mod nodes;
 mod resources;
 mod sriov;
+mod x86_64;
 
 use super::{FaultAction, MAX_NAME, MAX_PARTITIONS, Machine, MachineFacts};
-use super::{Path, Problem, Rule};
+use super::{Path, Platform, Problem, Rule};
 use alloc::vec::Vec;
 
 /// Checks `machine` against every rule, on a machine with `facts`. An empty answer means that it can be created.
@@ -22,8 +23,11 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         let at = Path::partition(i);
         guest::files(partition, facts, at, out);
         guest::cmdline(partition, at, out);
-        guest::tables(partition, at, out);
-        guest::dma_windows(partition, at, out);
+        match facts.platform {
+            Platform::Aarch64 => guest::tables(partition, at, out),
+            Platform::X86_64 => x86_64::not_there(partition, at, out),
+        }
+        guest::dma_windows(partition, facts.platform, at, out);
         devices::guest_side(partition, at, out);
         nodes::guest_side(partition, facts, at, out);
         if partition.on_fault.threshold == 0 {

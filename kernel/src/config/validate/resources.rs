@@ -3,12 +3,8 @@
 use super::super::placement::{free_memory, place_memory};
 use super::super::{Bytes, MAX_VCPUS, MEMORY_BLOCK, Machine, MachineFacts, Partition, Path, Rule};
 use super::Problems;
-use crate::guest_map;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
-
-/// RAM that fits a guest's address space.
-const MAX_MEMORY: u64 = (1 << guest_map::IPA_BITS) - guest_map::RAM.0;
 
 pub fn cpus(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let mut given: Vec<(u16, Path)> = Vec::new();
@@ -38,7 +34,8 @@ pub fn cpus(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
 pub fn memory(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let found_before = out.0.len();
     for (i, partition) in machine.partitions.iter().enumerate() {
-        size(partition, Path::partition(i).key("memory"), out);
+        let most = facts.platform.max_memory();
+        size(partition, most, Path::partition(i).key("memory"), out);
         let at = Path::partition(i).key("base");
         if let Some(span) = fixed(partition, at, facts, out) {
             let overlaps = |other: &Partition| fixed_span(other).is_some_and(|o| o.overlaps(&span));
@@ -62,15 +59,15 @@ pub fn memory(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     }
 }
 
-fn size(partition: &Partition, at: Path, out: &mut Problems) {
+fn size(partition: &Partition, most: u64, at: Path, out: &mut Problems) {
     let size = partition.memory;
     if size.get() == 0 {
         out.add(Rule::MemoryZero, at);
     } else if !size.get().is_multiple_of(MEMORY_BLOCK) {
         out.add(Rule::MemoryUnaligned { size }, at);
     }
-    if size.get() > MAX_MEMORY {
-        let max = Bytes(MAX_MEMORY);
+    if size.get() > most {
+        let max = Bytes(most);
         out.add(Rule::MemoryBeyondMap { size, max }, at);
     }
 }

@@ -121,7 +121,7 @@ const INTO: u64 = 4;
 
 /// A machine with a bundle, and so with names, that stands still, and where `function` is in it.
 fn halted(context: &Context, function: &str) -> Result<(Guest, u64)> {
-    let mut machine = packed(context, "[machine]\nname = 'nothing'\n")?;
+    let mut machine = packed(context, TWO)?;
     machine.halted = true;
     let functions = symbols::functions(&hypervisor()?.elf)?;
     let (address, _) = functions

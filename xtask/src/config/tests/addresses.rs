@@ -209,7 +209,15 @@ address = "/pl031@9010000"
 reset = "best-effort"
 dma = false
 "#;
-    let check = |text: String| check_text("m.toml", text, dir.path(), &Made::new());
+    let check = |text: String| {
+        check_text(
+            "m.toml",
+            text,
+            dir.path(),
+            &Made::new(),
+            crate::arch::Arch::Aarch64,
+        )
+    };
     if let Err(report) = check(board.to_owned()) {
         panic!("{}", report.render(false));
     }
