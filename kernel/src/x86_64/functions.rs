@@ -5,11 +5,13 @@ use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
 use crate::boot_info::Dmar;
+use crate::budget;
 use crate::config::{self, FaultAction, OnFault};
 use crate::devices::Devices;
 use crate::dma::Dma;
 use crate::functions;
 use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
+use crate::life::Change;
 use crate::lock::Mutex;
 use crate::machine::Ram;
 use crate::monitor::Sender;
@@ -219,14 +221,41 @@ impl Partition {
     }
 
     /// A fault of one of its functions: the configured policy, once the threshold is reached.
-    pub fn fault(&self, _: &System, sender: Sender) {
+    pub fn fault(&self, system: &System, sender: Sender) {
         let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
         let OnFault { action, threshold } = self.config.on_fault;
-        if action != FaultAction::Log
-            && faults >= u64::from(threshold)
-            && self.assigned().cut_off(sender)
-        {
-            say!("{}: {sender} is cut off after {faults} faults", self.name());
+        let (reached, first) = (
+            faults >= u64::from(threshold),
+            faults == u64::from(threshold),
+        );
+        match action {
+            // Each function that faults from then on, not only the one that happened to reach the threshold.
+            FaultAction::AbortStream if reached => {
+                if self.assigned().cut_off(sender) {
+                    say!("{}: {sender} is cut off after {faults} faults", self.name());
+                }
+            }
+            // One that is stopped already has nothing left to stop.
+            _ if !first || !self.life.is_running() => {}
+            FaultAction::Log | FaultAction::AbortStream => {}
+            FaultAction::Stop => {
+                say!("{}: stops after {faults} faults", self.name());
+                self.ask(system, Change::Stop);
+            }
+            FaultAction::Restart => {
+                if self.fault_restarts.lock().spend(arch::clock::now_ns()) {
+                    say!("{}: restarts after {faults} faults", self.name());
+                    self.ask(system, Change::Restart);
+                } else {
+                    say!(
+                        "{}: stops: faults have restarted it {} times in {} s",
+                        self.name(),
+                        budget::TIMES,
+                        budget::WINDOW_NS / 1_000_000_000
+                    );
+                    self.ask(system, Change::Stop);
+                }
+            }
         }
     }
 

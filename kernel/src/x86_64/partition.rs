@@ -5,6 +5,7 @@ use super::functions::{self, Functions};
 use super::irq;
 use super::system::System;
 use crate::boot_info::BootInfo;
+use crate::budget::Budget;
 use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress, Platform};
 use crate::gate::Gate;
@@ -55,6 +56,8 @@ pub struct Partition {
     pub functions: Functions,
     /// DMA faults since it was started.
     pub faults: AtomicU64,
+    /// Restarts that its faults may cause.
+    pub(super) fault_restarts: Mutex<Budget>,
     /// How often it was started again.
     pub restarts: AtomicU64,
     /// vCPUs that have got INIT and do not know it yet: a bit for each.
@@ -248,6 +251,7 @@ impl Partition {
             devices: Mutex::new(devices),
             functions,
             faults: AtomicU64::new(0),
+            fault_restarts: Mutex::new(Budget::new()),
             restarts: AtomicU64::new(0),
             resets: AtomicU64::new(0),
             boot: Mutex::new(None),

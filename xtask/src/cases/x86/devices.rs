@@ -103,6 +103,40 @@ pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// A guest whose device faults, under the policies that are on the guest: it is stopped at the threshold, or starts again a few
+/// times first. Its neighbour goes on.
+pub fn faults_stop_and_restart(context: &Context) -> Result<()> {
+    let targets = TARGETS.map(|target| format!("{target:#x}")).join(",");
+    for action in ["stop", "restart"] {
+        let text = format!(
+            "[machine]\nname = 'edu'\n\
+            [[partition]]\nname = 'attacker'\nmemory = '64M'\ncpus = [0]\n\
+            payload = 'edu_attacker_x86_64'\ncmdline = 'attack={targets}'\n\
+            on_fault = {{ action = '{action}', threshold = 3 }}\n\
+            [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
+            [[partition]]\nname = 'other'\nmemory = '32M'\ncpus = [1]\npayload = 'hello'\n"
+        );
+        let mut machine = packed(context, &text)?;
+        machine.devices = ["edu,addr=02.0,dma_mask=0xffffffffffffffff".to_owned()].into();
+        let mut guest = context.start(&machine)?;
+        guest.wait_off(LIMIT)?;
+        let console = guest.console();
+        let count = |start: &str| {
+            let all = lines::of(&console, "sluice");
+            all.filter(|line| line.starts_with(start)).count()
+        };
+        lines::passed(&console, "other")?;
+        ensure!(lines::passed(&console, "attacker").is_err());
+        ensure!(count("attacker: stopped") == 1);
+        let restarts = count("attacker: restarts after 3 faults");
+        match action {
+            "stop" => ensure!(restarts == 0 && count("attacker: stops after 3 faults") == 1),
+            _ => ensure!(restarts > 0 && count("attacker: stops: faults have restarted it") == 1),
+        }
+    }
+    Ok(())
+}
+
 const PAGE: u64 = 4096;
 
 /// A guest starts a DMA to its own memory and powers off before it lands. Then the debugger drives the device, with bus

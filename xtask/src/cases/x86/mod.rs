@@ -51,6 +51,10 @@ pub const CASES: &[Case] = &[
         "x86::edu_reaches_its_memory_only_in_scalable_mode",
         devices::reaches_its_memory_only_in_scalable_mode,
     ),
+    case(
+        "x86::faults_stop_and_restart",
+        devices::faults_stop_and_restart,
+    ),
     case("x86::boots_through_grub", firmware::boots_through_grub),
     case("x86::boots_through_uefi", firmware::boots_through_uefi),
     case(
