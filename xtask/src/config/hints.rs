@@ -198,7 +198,6 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::NotOnX86 { .. } => match problem.at.steps().last() {
             Some(Step::Key("tables")) => "leave it out: guests are told by ACPI what they have",
             Some(Step::Key("base")) => "leave it out: the hypervisor chooses",
-            Some(Step::Key("action")) => "use \"log\" or \"abort-stream\"",
             Some(Step::Key("address")) => "only PCI functions can be given",
             _ => "leave it out",
         },

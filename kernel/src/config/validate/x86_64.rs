@@ -1,6 +1,6 @@
 //! Rules of x86_64 alone: what the hypervisor does not have there.
 
-use super::super::{FaultAction, Partition, Path, Rule, Tables};
+use super::super::{Partition, Path, Rule, Tables};
 use super::Problems;
 
 /// What `partition` asks for that only guests on AArch64 can have. That a device is none of PCI is said with the others.
@@ -14,11 +14,5 @@ pub fn not_there(partition: &Partition, at: Path, out: &mut Problems) {
     }
     if partition.base.is_some() {
         add("`base`", at.key("base"));
-    }
-    let action = at.key("on_fault").key("action");
-    match partition.on_fault.action {
-        FaultAction::Log | FaultAction::AbortStream => {}
-        FaultAction::Stop => add("action \"stop\"", action),
-        FaultAction::Restart => add("action \"restart\"", action),
     }
 }

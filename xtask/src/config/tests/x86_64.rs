@@ -80,8 +80,6 @@ const CASES: &[Case] = &[
     ("cmdline = \"quiet\"", "viommu = true", "27:10", "`viommu` is not there on x86_64 yet"),
     ("cmdline = \"quiet\"", "tables = \"acpi\"", "27:10", "a choice of `tables` is not there on x86_64 yet"),
     ("cmdline = \"quiet\"", "base = 0x4000_0000", "27:8", "`base` is not there on x86_64 yet"),
-    ("cmdline = \"quiet\"", "on_fault = { action = \"stop\" }", "27:23", "action \"stop\" is not there on x86_64 yet"),
-    ("cmdline = \"quiet\"", "on_fault = { action = \"restart\" }", "27:23", "action \"restart\" is not there on x86_64 yet"),
     ("\"00:04.0\"", "\"/pl031@9010000\"", "30:11", "a device of a device tree is not there on x86_64 yet"),
     // Policies.
     ("cmdline = \"quiet\"", "on_fault = { threshold = 0 }", "27:26", "a threshold of 0 faults"),
