@@ -64,14 +64,14 @@ mod scenario {
     }
 
     /// Messages in the compatibility format for each CPU, as vectors that the hypervisor and its timer have, and one that
-    /// nobody has; then in the remappable format, with indices that are nobody's: 0 and 1 are the devices'.
+    /// nobody has; then in the remappable format, with indices that are nobody's: 0 to 2 are the devices' and the console's.
     fn forge(edu: &Edu) {
         for cpu in 0..3 {
             for vector in [0x80, 0xf0, 0xf1, 0xfe] {
                 write(edu, ADDRESS | cpu << 12, vector);
             }
         }
-        for index in 2..8 {
+        for index in 3..9 {
             write(edu, ADDRESS | 1 << 4 | index << 5, 0);
         }
     }
