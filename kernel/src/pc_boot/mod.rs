@@ -255,12 +255,17 @@ impl<'a> Layout<'a> {
     fn put_high(&mut self, bytes: &'a [u8], limit: u64) -> Result<Gpa, Refused> {
         let len = bytes.len() as u64;
         let limit = limit.min(1 << 32);
-        // The highest place is below the end of RAM, or below something that is there already.
-        let ends = self.memory.iter().map(|ram| ram.base.0 + ram.len);
-        let starts = self.taken.iter().map(|span| span.base.0);
-        let mut tops: Vec<u64> = ends.chain(starts).map(|top| top.min(limit)).collect();
-        tops.sort_unstable_by(|a, b| b.cmp(a));
-        for top in tops {
+        // The highest place is below the end of RAM, or below something that is there already. The sorts of `core` are made for
+        // long lists, and several KiB of code.
+        let mut tried = u64::MAX;
+        loop {
+            let ends = self.memory.iter().map(|ram| ram.base.0 + ram.len);
+            let starts = self.taken.iter().map(|span| span.base.0);
+            let tops = ends.chain(starts).map(|top| top.min(limit));
+            let Some(top) = tops.filter(|top| *top < tried).max() else {
+                break;
+            };
+            tried = top;
             let Some(base) = top.checked_sub(len) else {
                 continue;
             };
