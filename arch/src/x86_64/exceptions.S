@@ -1,25 +1,30 @@
-/* One stub for each of the 256 vectors, 16 bytes apart: an error code, the vector, and on. */
+/* One stub for each of the 256 vectors, 8 bytes apart: the vector, and on. */
 .pushsection .text.sluice_vectors, "ax"
-.balign 16
+.balign 8
 .global sluice_vectors
 sluice_vectors:
 .set vector, 0
 .rept 256
-    .balign 16
+    .balign 8
+    /* push vector, sign-extended: its low byte is what counts */
+    .byte 0x6a, vector
     /* Those where the CPU itself pushes an error code (AMD64 APM 2, 8.4). */
     .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
-    .else
-    push 0
-    .endif
-    /* push vector */
-    .byte 0x68
-    .long vector
     jmp sluice_exception
+    .else
+    jmp sluice_exception_without_code
+    .endif
     .set vector, vector + 1
 .endr
 
+/* An error code of 0 below the vector. */
+sluice_exception_without_code:
+    push qword ptr [rsp]
+    mov qword ptr [rsp + 8], 0
+
 /* An `ExceptionFrame` on the stack. Whatever is interrupted is ours, so GS is. */
 sluice_exception:
+    and qword ptr [rsp], 0xff
     push rax
     push rcx
     push rdx

@@ -146,7 +146,7 @@ unsafe extern "C" {
 }
 
 /// Bytes from one stub to the next.
-const STUB: u64 = 16;
+const STUB: u64 = 8;
 
 /// Fills the gates.
 ///

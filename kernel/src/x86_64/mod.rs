@@ -23,6 +23,7 @@ use crate::machine::{Clock, Ecam};
 use crate::monitor::Monitor;
 use crate::pci::Topology;
 use crate::{life, say, terminal, tick};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::FramePool;
@@ -113,7 +114,8 @@ pub fn start(start: Start) -> ! {
     if let Err(error) = console::listen(&boot_info, &gate, &mut mmio, apic_id) {
         say!("the console has no input: {error}");
     }
-    let system = SYSTEM.call_once(|| System {
+    // What would be captured would have to be dropped, where it is already there.
+    let system: &'static System = Box::leak(Box::new(System {
         technology,
         gate,
         owners: life::owners(
@@ -124,7 +126,8 @@ pub fn start(start: Start) -> ! {
         frames,
         heap_in_use,
         may_end: AtomicBool::new(false),
-    });
+    }));
+    SYSTEM.call_once(|| system);
     start_partitions(system);
     run::run(system, boot_cpu)
 }

@@ -34,7 +34,7 @@ pub struct System {
 }
 
 /// Once the other CPUs may run their partitions.
-pub static SYSTEM: Once<System> = Once::new();
+pub static SYSTEM: Once<&'static System> = Once::new();
 
 /// What is left of the machine's memory: the same before and after a life of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
