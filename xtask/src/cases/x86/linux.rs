@@ -183,6 +183,49 @@ pub fn two_read_their_disks(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// It starts again while both of its CPUs read, and reads all of its disk in both lives.
+pub fn restarts_with_dma_in_flight(context: &Context) -> Result<()> {
+    let script = format!(
+        "
+{READ}
+key waits yes
+read line
+stty sane
+[ \"$line\" = again ] && {{
+  for cpu in 0 1; do
+    (while :; do taskset $((1 << cpu)) dd if=$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null; done) &
+  done
+  sleep 1
+  reboot -f
+}}
+"
+    );
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(context, "initrd.cpio", &linux, &[], &script)?;
+    let partition = with_disk("linux", 0, "00:02.0").replace("cpus = [0]", "cpus = [0, 1]");
+    let mut machine = packed(context, &format!("[machine]\nname = 'one'\n{partition}"))?;
+    machine.cpus = 2;
+    let given = random(GIVEN)?;
+    let path = context.file("disk.img", &given)?;
+    machine.disks.push(("disk".to_owned(), path));
+    machine
+        .devices
+        .push("nvme,drive=disk,serial=disk,addr=02.0".to_owned());
+    let mut guest = context.start(&machine)?;
+    guest.wait_line("[linux] waits=yes;", RUN_LIMIT)?;
+    guest.send("again\n")?;
+    guest.wait_line("linux: restarts", RUN_LIMIT)?;
+    guest.wait_line("[linux] waits=yes;", RUN_LIMIT)?;
+    guest.send("off\n")?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    lines::hypervisor(&console, "linux: stopped")?;
+    // The same in both lives, so that it is said once.
+    let reads = console.matches("[linux] read=").count();
+    ensure!(reads == 2, "{reads} reads in: {console}");
+    has_read(&console, "linux", &given)
+}
+
 /// Two vCPUs read 64 MiB, then go on reading while the guest switches itself off: DMA and messages are under way when its
 /// disk is taken back.
 pub fn stops_with_dma_in_flight(context: &Context) -> Result<()> {

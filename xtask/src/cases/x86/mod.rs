@@ -36,6 +36,10 @@ pub const CASES: &[Case] = &[
         linux::stops_with_dma_in_flight,
     ),
     case(
+        "x86::linux_restarts_with_dma_in_flight",
+        linux::restarts_with_dma_in_flight,
+    ),
+    case(
         "x86::edu_is_stopped_without_an_owner",
         devices::edu_is_stopped_without_an_owner,
     ),
