@@ -135,14 +135,20 @@ fn has_read(console: &str, name: &str, given: &[u8]) -> Result<()> {
         "{name} read something else"
     );
     let interrupts = lines::answers(console, name, "interrupt");
-    ensure!(!interrupts.is_empty(), "{name} has no interrupts");
+    // Of the queues for reads, one for each CPU, those of CPUs that have read.
+    let mut reads = 0;
     for line in interrupts {
         // A count for each CPU, behind the interrupt's number.
         let counts = line.split_whitespace().skip(1);
         let counts = counts.map_while(|word| lines::number(word).ok());
         let count: u64 = counts.sum();
-        ensure!(count > 0 && line.contains("PCI-MSIX"), "{name}: {line}");
+        ensure!(line.contains("PCI-MSIX"), "{name}: {line}");
+        match line.ends_with("nvme0q0") {
+            true => ensure!(count > 0, "{name}: {line}"),
+            false => reads += count,
+        }
     }
+    ensure!(reads > 0, "no read of {name} has interrupted");
     ensure!(
         lines::summary(console, name)?.0 == 0,
         "DMA of {name} was refused"
