@@ -4,7 +4,7 @@
 //! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them (see [`start()`]). From there on each CPU
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
 //! [`guest_tree`] or [`guest_acpi`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
-//! devices of other buses; [`life`] and [`partition`] start and stop it. [`gate`] and [`monitor`] say whose a fault is;
+//! devices of other buses; [`life`] and [`partition`] start and stop it, [`policy`] when its devices fault. [`gate`] and [`monitor`] say whose a fault is;
 //! [`terminal`] with [`console`] and [`output`], and [`trace`], are what we see of all that.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -37,6 +37,7 @@ pub mod guest_ram;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
 pub mod host;
+pub mod idle;
 pub mod input;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod instruction;
@@ -62,6 +63,7 @@ pub mod pc_boot;
 pub mod pci;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod platform;
+pub mod policy;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod setup;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]

@@ -1,7 +1,7 @@
 //! A partition: its memory, what its guest sees, and how it starts, restarts and stops.
 
-use crate::budget::{self, Budget};
-use crate::config::{self, FaultAction, OnFault, Tables};
+use crate::budget::Budget;
+use crate::config::{self, Tables};
 use crate::devices::Devices;
 use crate::dma::Dma;
 use crate::guest_map;
@@ -11,7 +11,6 @@ use crate::life::{Change, Entry, Life};
 use crate::load::Files;
 use crate::lock::Mutex;
 use crate::machine::Host;
-use crate::monitor::Sender;
 use crate::platform::Platform;
 use crate::system::System;
 use crate::vdev::vgic::Vgic;
@@ -149,16 +148,6 @@ impl Partition {
         AfterCall::Leave
     }
 
-    /// Asks for a change of the partition as a whole, from any CPU.
-    pub fn ask(&self, system: &'static System, change: Change) {
-        let change = if self.config.restart {
-            change
-        } else {
-            Change::Stop
-        };
-        system.kick(self, self.life.ask(change));
-    }
-
     /// Counts what nothing answered.
     pub fn count_misuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -172,52 +161,6 @@ impl Partition {
     /// How often it was started again.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
-    }
-
-    /// A fault of one of its devices: the configured policy, once the threshold is reached.
-    pub fn fault(&self, system: &'static System, sender: Sender) {
-        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
-        let OnFault { action, threshold } = self.config.on_fault;
-        let (reached, first) = (
-            faults >= u64::from(threshold),
-            faults == u64::from(threshold),
-        );
-        match action {
-            // Each function that faults from then on, not only the one that happened to reach the threshold.
-            FaultAction::AbortStream if reached => {
-                if self.devices.cut_off(sender) {
-                    say!("{}: {sender} is cut off after {faults} faults", self.name());
-                }
-            }
-            // One that is stopped already has nothing left to stop.
-            _ if !first || !self.life.is_running() => {}
-            FaultAction::Log | FaultAction::AbortStream => {}
-            FaultAction::Stop => {
-                say!("{}: stops after {faults} faults", self.name());
-                self.ask(system, Change::Stop);
-            }
-            FaultAction::Restart => {
-                if self.fault_restarts.lock().spend(arch::clock::now_ns()) {
-                    say!("{}: restarts after {faults} faults", self.name());
-                    self.ask(system, Change::Restart);
-                } else {
-                    say!(
-                        "{}: stops: faults have restarted it {} times in {} s",
-                        self.name(),
-                        budget::TIMES,
-                        budget::WINDOW_NS / 1_000_000_000
-                    );
-                    self.ask(system, Change::Stop);
-                }
-            }
-        }
-    }
-
-    /// A storm of faults of one of its devices, whatever the policy is: handling them is at the cost of others.
-    pub fn storm(&self, sender: Sender) {
-        if self.devices.cut_off(sender) {
-            say!("{}: {sender} is cut off: a storm of faults", self.name());
-        }
     }
 
     /// How physical interrupt `intid`, which is one of the guest's, signals.

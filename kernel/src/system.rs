@@ -11,10 +11,8 @@ use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
 use arch::memory::FramePool;
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::fault::Fault;
-use iommu::id::IommuIndex;
 
 /// See the module's description.
 pub struct System {
@@ -44,22 +42,6 @@ pub struct System {
     pub maintenance: Option<(Intid, Trigger)>,
     /// Receive interrupt of the console.
     pub uart: Option<(Intid, Trigger)>,
-}
-
-/// What is left of the machine's memory: the same before and after a life of a partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
-    /// Bytes that nobody has.
-    pub free: u64,
-    /// Bytes of the heap in use.
-    pub heap: usize,
-}
-
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { free, heap } = self;
-        write!(f, "{free} bytes free, {heap} bytes of the heap in use")
-    }
 }
 
 impl System {
@@ -182,14 +164,6 @@ impl System {
         self.trace.here().record(Event::Fault(fault.device.0));
     }
 
-    /// What is left of the machine's memory.
-    pub fn memory(&self) -> Memory {
-        Memory {
-            free: self.frames.free_bytes(),
-            heap: (self.heap_in_use)(),
-        }
-    }
-
     /// Says how every partition is doing.
     pub fn statistics(&self) {
         for partition in &self.partitions {
@@ -220,23 +194,5 @@ impl System {
             .partitions
             .iter()
             .any(|partition| partition.take_message(self, intid));
-    }
-
-    /// Once no partition runs, there is nothing left to do for the machine.
-    pub fn end_if_idle(&'static self) {
-        let mut partitions = self.partitions.iter();
-        if partitions.any(|partition| partition.life.is_running())
-            // Two that stop at once both come here.
-            || !self.may_end.swap(false, Ordering::AcqRel)
-        {
-            return;
-        }
-        for iommu in 0..self.gate.units.len() {
-            self.gate.serve_all_faults(self, IommuIndex(iommu as u8));
-        }
-        self.statistics();
-        crate::say!("all partitions have stopped");
-        terminal::flush();
-        arch::power::off()
     }
 }

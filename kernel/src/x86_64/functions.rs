@@ -5,16 +5,13 @@ use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
 use crate::boot_info::Dmar;
-use crate::budget;
-use crate::config::{self, FaultAction, OnFault};
+use crate::config;
 use crate::devices::Devices;
 use crate::dma::Dma;
 use crate::functions;
 use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
-use crate::life::Change;
 use crate::lock::Mutex;
 use crate::machine::Ram;
-use crate::monitor::Sender;
 use crate::pci::{Function, FunctionInfo, Topology};
 use crate::say;
 use crate::vdev::vpci::ports::{ConfigPorts, Target};
@@ -218,52 +215,6 @@ impl Partition {
             system.gate.serve_all_faults(system, slice.iommu);
         }
         system.gate.take_records(system, self);
-    }
-
-    /// A fault of one of its functions: the configured policy, once the threshold is reached.
-    pub fn fault(&self, system: &System, sender: Sender) {
-        let faults = self.faults.fetch_add(1, Ordering::Relaxed) + 1;
-        let OnFault { action, threshold } = self.config.on_fault;
-        let (reached, first) = (
-            faults >= u64::from(threshold),
-            faults == u64::from(threshold),
-        );
-        match action {
-            // Each function that faults from then on, not only the one that happened to reach the threshold.
-            FaultAction::AbortStream if reached => {
-                if self.assigned().cut_off(sender) {
-                    say!("{}: {sender} is cut off after {faults} faults", self.name());
-                }
-            }
-            // One that is stopped already has nothing left to stop.
-            _ if !first || !self.life.is_running() => {}
-            FaultAction::Log | FaultAction::AbortStream => {}
-            FaultAction::Stop => {
-                say!("{}: stops after {faults} faults", self.name());
-                self.ask(system, Change::Stop);
-            }
-            FaultAction::Restart => {
-                if self.fault_restarts.lock().spend(arch::clock::now_ns()) {
-                    say!("{}: restarts after {faults} faults", self.name());
-                    self.ask(system, Change::Restart);
-                } else {
-                    say!(
-                        "{}: stops: faults have restarted it {} times in {} s",
-                        self.name(),
-                        budget::TIMES,
-                        budget::WINDOW_NS / 1_000_000_000
-                    );
-                    self.ask(system, Change::Stop);
-                }
-            }
-        }
-    }
-
-    /// A storm of faults of one of its functions, whatever the policy is: handling them is at the cost of others.
-    pub fn storm(&self, sender: Sender) {
-        if self.assigned().cut_off(sender) {
-            say!("{}: {sender} is cut off: a storm of faults", self.name());
-        }
     }
 
     /// IN from one of the ports of configuration space; `None` for another port.

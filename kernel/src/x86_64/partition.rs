@@ -57,7 +57,7 @@ pub struct Partition {
     /// DMA faults since it was started.
     pub faults: AtomicU64,
     /// Restarts that its faults may cause.
-    pub(super) fault_restarts: Mutex<Budget>,
+    pub fault_restarts: Mutex<Budget>,
     /// How often it was started again.
     pub restarts: AtomicU64,
     /// vCPUs that have got INIT and do not know it yet: a bit for each.
@@ -368,16 +368,6 @@ impl Partition {
             }
         }
         system.end_if_idle();
-    }
-
-    /// Asks for a change of the partition as a whole, from any CPU.
-    pub fn ask(&self, system: &System, change: Change) {
-        let change = if self.config.restart {
-            change
-        } else {
-            Change::Stop
-        };
-        system.kick(self, self.life.ask(change));
     }
 
     /// Does something with what it sees beside memory, and carries out what that means to its vCPUs.

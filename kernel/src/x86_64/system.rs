@@ -4,15 +4,13 @@ use super::irq::KICK;
 use super::partition::Partition;
 use crate::gate::Gate;
 use crate::life::Owner;
+use crate::say;
 use crate::vdev::CpuSet;
-use crate::{say, terminal};
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::x86_64::apic;
 use arch::x86_64::technology::Technology;
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use iommu::id::IommuIndex;
 use spin::Once;
 
 /// See the module's description.
@@ -36,22 +34,6 @@ pub struct System {
 /// Once the other CPUs may run their partitions.
 pub static SYSTEM: Once<&'static System> = Once::new();
 
-/// What is left of the machine's memory: the same before and after a life of a partition.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Memory {
-    /// Bytes that nobody has.
-    pub free: u64,
-    /// Bytes of the heap in use.
-    pub heap: usize,
-}
-
-impl fmt::Display for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { free, heap } = self;
-        write!(f, "{free} bytes free, {heap} bytes of the heap in use")
-    }
-}
-
 impl System {
     /// The vCPU on physical CPU `cpu`.
     pub fn owner(&self, cpu: usize) -> Option<Owner> {
@@ -64,14 +46,6 @@ impl System {
             if cpu != arch::cpu::index() {
                 apic::interrupt(self.gate.messages.cpus[cpu], KICK);
             }
-        }
-    }
-
-    /// What is left of the machine's memory.
-    pub fn memory(&self) -> Memory {
-        Memory {
-            free: self.frames.free_bytes(),
-            heap: (self.heap_in_use)(),
         }
     }
 
@@ -91,23 +65,5 @@ impl System {
         }
         self.gate.summary(&self.partitions);
         say!("{}", self.memory());
-    }
-
-    /// Once no partition runs, there is nothing left to do for the machine.
-    pub fn end_if_idle(&'static self) {
-        let mut partitions = self.partitions.iter();
-        if partitions.any(|partition| partition.life.is_running())
-            // Two that stop at once both come here.
-            || !self.may_end.swap(false, Ordering::AcqRel)
-        {
-            return;
-        }
-        for iommu in 0..self.gate.units.len() {
-            self.gate.serve_all_faults(self, IommuIndex(iommu as u8));
-        }
-        self.statistics();
-        say!("all partitions have stopped");
-        terminal::flush();
-        arch::power::off()
     }
 }

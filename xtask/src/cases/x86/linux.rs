@@ -6,6 +6,7 @@ use crate::cases::lines::{self, answer, answers};
 use crate::cases::linux::{TOOLS, initial_disk_of};
 use crate::cases::{Context, random, sha256};
 use crate::initrd::{self, Init};
+use crate::qemu::Machine;
 use crate::setup::linux;
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -189,6 +190,30 @@ pub fn two_read_their_disks(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Reads on, on both CPUs, without end.
+const READ_ON: &str = "
+for cpu in 0 1; do
+  (while :; do taskset $((1 << cpu)) dd if=$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null; done) &
+done
+sleep 1
+";
+
+/// A machine whose only guest has two vCPUs and a disk, and runs `script`; what is on the disk.
+fn two_cpus_and_a_disk(context: &Context, script: &str) -> Result<(Machine, Vec<u8>)> {
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(context, "initrd.cpio", &linux, &[], script)?;
+    let partition = with_disk("linux", 0, "00:02.0").replace("cpus = [0]", "cpus = [0, 1]");
+    let mut machine = packed(context, &format!("[machine]\nname = 'one'\n{partition}"))?;
+    machine.cpus = 2;
+    let given = random(GIVEN)?;
+    let path = context.file("disk.img", &given)?;
+    machine.disks.push(("disk".to_owned(), path));
+    machine
+        .devices
+        .push("nvme,drive=disk,serial=disk,addr=02.0".to_owned());
+    Ok((machine, given))
+}
+
 /// It starts again while both of its CPUs read, and reads all of its disk in both lives.
 pub fn restarts_with_dma_in_flight(context: &Context) -> Result<()> {
     let script = format!(
@@ -198,25 +223,12 @@ key waits yes
 read line
 stty sane
 [ \"$line\" = again ] && {{
-  for cpu in 0 1; do
-    (while :; do taskset $((1 << cpu)) dd if=$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null; done) &
-  done
-  sleep 1
+{READ_ON}
   reboot -f
 }}
 "
     );
-    let linux = linux::linux(Arch::X86_64)?;
-    initial_disk_of(context, "initrd.cpio", &linux, &[], &script)?;
-    let partition = with_disk("linux", 0, "00:02.0").replace("cpus = [0]", "cpus = [0, 1]");
-    let mut machine = packed(context, &format!("[machine]\nname = 'one'\n{partition}"))?;
-    machine.cpus = 2;
-    let given = random(GIVEN)?;
-    let path = context.file("disk.img", &given)?;
-    machine.disks.push(("disk".to_owned(), path));
-    machine
-        .devices
-        .push("nvme,drive=disk,serial=disk,addr=02.0".to_owned());
+    let (machine, given) = two_cpus_and_a_disk(context, &script)?;
     let mut guest = context.start(&machine)?;
     guest.wait_line("[linux] waits=yes;", RUN_LIMIT)?;
     guest.send("again\n")?;
@@ -226,7 +238,7 @@ stty sane
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
     lines::hypervisor(&console, "linux: stopped")?;
-    // The same in both lives, so that it is said once.
+    // Once a life; that both are the same is what `has_read` asks for.
     let reads = console.matches("[linux] read=").count();
     ensure!(reads == 2, "{reads} reads in: {console}");
     has_read(&console, "linux", &given)
@@ -235,27 +247,8 @@ stty sane
 /// Two vCPUs read 64 MiB, then go on reading while the guest switches itself off: DMA and messages are under way when its
 /// disk is taken back.
 pub fn stops_with_dma_in_flight(context: &Context) -> Result<()> {
-    let script = format!(
-        "
-key cpus $(nproc)
-{READ}
-for cpu in 0 1; do
-  (while :; do taskset $((1 << cpu)) dd if=$disk of=/dev/null bs=1M count=64 iflag=direct 2>/dev/null; done) &
-done
-sleep 1
-"
-    );
-    let linux = linux::linux(Arch::X86_64)?;
-    initial_disk_of(context, "initrd.cpio", &linux, &[], &script)?;
-    let partition = with_disk("linux", 0, "00:02.0").replace("cpus = [0]", "cpus = [0, 1]");
-    let mut machine = packed(context, &format!("[machine]\nname = 'one'\n{partition}"))?;
-    machine.cpus = 2;
-    let given = random(GIVEN)?;
-    let path = context.file("disk.img", &given)?;
-    machine.disks.push(("disk".to_owned(), path));
-    machine
-        .devices
-        .push("nvme,drive=disk,serial=disk,addr=02.0".to_owned());
+    let script = format!("key cpus $(nproc)\n{READ}\n{READ_ON}");
+    let (machine, given) = two_cpus_and_a_disk(context, &script)?;
     let mut guest = context.start(&machine)?;
     guest.wait_off(RUN_LIMIT)?;
     let console = guest.console();
