@@ -25,24 +25,31 @@ const BASE: u64 = 0x4020_0000;
 impl Ram {
     /// The walk of DDI 0487 D8.2 by descriptors alone: output address, S2AP, and block size.
     fn hardware(&self, root: u64, start: u32, address: u64) -> Option<(u64, u64, u64)> {
+        let (leaf, size) = self.walked(root, start, address);
+        leaf.map(|(output, access)| (output, access, size))
+    }
+
+    /// The same, and what the last entry covers, be it a leaf or none.
+    fn walked(&self, root: u64, start: u32, address: u64) -> (Option<(u64, u64)>, u64) {
         let mut table = root;
         for level in start..4 {
             let shift = 39 - 9 * level;
+            let size = 1 << shift;
             let entry = self.word(table + ((address >> shift) & 511) * 8);
             assert_ne!(entry, 0xdead_dead_dead_dead, "walk into freed memory");
             match (entry & 3, level) {
                 (3, 0..3) => table = entry & 0xffff_ffff_f000,
                 (3, 3) | (1, 1..3) => {
                     assert_ne!(entry & 1 << 10, 0, "access flag");
-                    let offset = address & ((1 << shift) - 1);
+                    let offset = address & (size - 1);
                     let output = entry & 0xffff_ffff_f000;
-                    assert_eq!(output & ((1 << shift) - 1), 0, "block address");
-                    return Some((output + offset, entry >> 6 & 3, 1 << shift));
+                    assert_eq!(output & (size - 1), 0, "block address");
+                    return (Some((output + offset, entry >> 6 & 3)), size);
                 }
-                _ => return None,
+                _ => return (None, size),
             }
         }
-        None
+        unreachable!("level 3 has no tables")
     }
 }
 
