@@ -5,8 +5,9 @@ use iommu::model::memory::Memory;
 use iommu::model::smmu::{Completion, Config, SmmuModel};
 
 use crate::devices::{WRITTEN, Written};
+use crate::driven::Machine;
 use crate::image::{Access, COMMANDS, DATA, EVENTS, Image};
-use crate::machine::{self, Machine, RAM, RAM_BYTES};
+use crate::machine::{self, RAM, RAM_BYTES};
 use crate::predict;
 use crate::qtest::number;
 

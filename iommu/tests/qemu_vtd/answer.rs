@@ -5,8 +5,9 @@ use iommu::model::memory::Memory;
 use iommu::model::vtd::{Completion, Config, VtdModel};
 
 use crate::devices::{WRITTEN, Written};
+use crate::driven::Machine;
 use crate::image::{Access, DATA, INTERRUPTS, Image, RAM_BYTES};
-use crate::machine::{self, Machine};
+use crate::machine;
 use crate::predict;
 use crate::qtest::number;
 

@@ -8,25 +8,29 @@ mod devices;
 #[path = "../qemu/image/dice.rs"]
 mod dice;
 mod differential;
+#[path = "../qemu/driven.rs"]
+mod driven;
 mod image;
 mod machine;
 mod predict;
 #[path = "../qemu/qtest.rs"]
 mod qtest;
+#[path = "../qemu/tally.rs"]
+mod tally;
 #[macro_use]
 #[path = "../vtd_bench/mod.rs"]
 mod vtd_bench;
 
 use std::sync::Arc;
-use std::{env, thread};
+use std::thread;
 
 use devices::{READING, WRITING, WRITTEN};
+use driven::Machine;
 use iommu::fault::FaultReason;
 use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
 use iommu::vtd::interrupt_remap::{Destinations, Message, Route, Source};
 use iommu::vtd::{Setup, Vtd, event};
-use machine::Machine;
 use vtd_bench::{Bench, WORD};
 
 const _: () = assert!(WORD == WRITTEN);
@@ -52,7 +56,7 @@ impl<const SCALABLE: bool> Bench for Qemu<SCALABLE> {
 
     fn new() -> Self {
         let scalable = if SCALABLE { ",scalable-mode=on" } else { "" };
-        Self(Machine::start(&format!(",intremap=on,eim=on{scalable}")))
+        Self(machine::start(&format!(",intremap=on,eim=on{scalable}")))
     }
 
     fn platform(&self) -> Arc<Machine> {
@@ -77,7 +81,7 @@ impl<const SCALABLE: bool> Bench for Qemu<SCALABLE> {
 
     fn read(&self, iova: u64) -> u32 {
         self.0.dma_read(Self::READER, iova, 0, &[]);
-        self.0.slots(Self::READER, 1)[0]
+        machine::slots(&self.0, Self::READER, 1)[0]
     }
 }
 
@@ -105,8 +109,8 @@ fn interrupts_without_an_entry_or_of_another_source_are_refused_and_recorded() {
     let index = driver.take_interrupts(1).expect("there are some");
     let message = Message::new(index);
     let refused = |driver: &mut Vtd<Machine, Machine>| {
-        qemu.0
-            .message(Qemu::<false>::READER, message.address, message.data);
+        let source = Qemu::<false>::READER;
+        machine::message(&qemu.0, source, message.address, message.data);
         let mut faults = [event::decode(IommuIndex(0), [0; 2])];
         assert_eq!(driver.drain_faults(&mut faults).count, 1);
         assert_eq!(faults[0].device.0, Qemu::<false>::READER);
@@ -129,48 +133,16 @@ fn interrupts_without_an_entry_or_of_another_source_are_refused_and_recorded() {
     assert_eq!(refused(&mut driver), expected(0x26), "of another source");
 }
 
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// 10,000 of them, half in each mode; `SLUICE_IMAGES` is another count, `SLUICE_SEED` another start.
+/// Half of them in each mode.
 #[test]
 #[ignore = "needs QEMU: cargo xtask test vtd"]
 fn random_images_translate_alike() {
-    let count = number("SLUICE_IMAGES", 10_000);
-    let seed = number("SLUICE_SEED", 1);
-    let half = count / 2;
-    let other = thread::spawn(move || differential::compare(seed, half, true));
-    let legacy = differential::compare(seed, count - half, false);
+    let (count, seed) = tally::asked();
+    let other = thread::spawn(move || differential::compare(seed, count / 2, true));
+    let legacy = differential::compare(seed, count - count / 2, false);
     let mut tally = other.join().expect("no panic");
-    for (mode, tally) in [("legacy", &legacy), ("scalable", &tally)] {
-        for line in tally.report() {
-            println!("report: {mode}: {line}");
-        }
-    }
+    legacy.report("legacy");
+    tally.report("scalable");
     tally.add(legacy);
-    println!("report: seeds from {seed}");
-    for row in causes::TABLE {
-        let count = tally.causes.get(&row.cause).copied().unwrap_or(0);
-        println!(
-            "{count:6} {:?}: {}; QEMU's {}",
-            row.cause, row.rule, row.qemu
-        );
-    }
-    let told: Vec<_> = tally.open.iter().take(3).collect();
-    assert!(
-        told.is_empty(),
-        "{}",
-        told.into_iter().cloned().collect::<String>()
-    );
-    assert_eq!(u64::from(tally.equal + tally.explained), count);
-    // What no image needs any more is not listed.
-    let needed = |row: &&causes::Row| !tally.causes.contains_key(&row.cause);
-    let idle: Vec<_> = causes::TABLE
-        .iter()
-        .filter(needed)
-        .map(|row| row.cause)
-        .collect();
-    assert!(count < 10_000 || idle.is_empty(), "{idle:?}: not seen");
+    tally.check(count);
 }
