@@ -1,28 +1,12 @@
 //! Attachments: the errors of attach and replace, groups, PASIDs, automatic tables, and the state after a failure.
 
-use super::super::driver::{HwptFlags, ReservedKind, StageOne, Target, UserData};
+use super::super::driver::{HwptFlags, ReservedKind, StageOne, Target};
 use super::super::mock::{Mock, SLICE};
 use super::super::{Errno, Error, Item, Record};
-use super::{K4, RW, World, bind_to, errno, memory, region};
+use super::{K4, NONE, RW, TABLE, World, bind_to, errno, memory, region};
 use crate::addr::Iova;
 use crate::id::DeviceId;
-use crate::physical::StageOneConfig;
 
-const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
-const TABLE: StageOne = StageOne::Translate(StageOneConfig {
-    format: 0,
-    contexts: 0x4000,
-    contexts_log2: 0,
-    default_context: 0,
-    inner: 0,
-    outer: 0,
-    shareability: 0,
-    no_stall: false,
-    ats: false,
-});
 const PLAIN: HwptFlags = HwptFlags::empty();
 
 impl World {

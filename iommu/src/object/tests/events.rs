@@ -3,8 +3,8 @@
 use super::super::driver::Answer;
 use super::super::mock::EVENTS;
 use super::super::{Delivery, Errno, Item, MAX_DEPTH, PageRequest, Record};
-use super::errno;
-use super::slice::{Slice, TABLE, slice};
+use super::slice::{Slice, slice};
+use super::{TABLE, errno};
 use crate::addr::Iova;
 use crate::fault::{Fault, FaultReason, Stage};
 use crate::id::{DeviceId, IommuIndex};

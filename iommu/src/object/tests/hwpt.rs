@@ -7,13 +7,9 @@ use super::super::by_id::{HwptRequest, InvalidateRequest};
 use super::super::driver::UserData;
 use super::super::mock::{DIRECT_DATA, ENTRY, ILLEGAL, Mock, NESTED_DATA, OP_ATC, OP_TLB, SLICE};
 use super::super::{BATCH, Errno, Error, HwptPaging, Ioas, MAX_ENTRIES, Progress};
-use super::{Device, K4, RW, World, bind_to, errno, memory};
+use super::{Device, K4, NONE, RW, World, bind_to, errno, memory};
 use crate::addr::Iova;
 
-const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
 const TABLE: [u8; 8] = 0x4000u64.to_le_bytes();
 
 /// A device, an address space, a nest parent and a slice on it.

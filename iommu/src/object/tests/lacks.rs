@@ -4,30 +4,14 @@ use alloc::sync::Arc;
 use alloc::vec;
 
 use super::super::by_id::{HwptRequest, InvalidateRequest, MapRequest};
-use super::super::driver::{Answer, Driver, Format, HwptFlags, StageOne, Target, UserData};
+use super::super::driver::{Answer, Driver, Format, HwptFlags, Target, UserData};
 use super::super::mock::{DIRECT_DATA, ENTRY, EVENTS, Mock, OP_ATC, OP_TLB, SLICE};
 use super::super::{BATCH, Context, Delivery, Errno, Item, PageRequest, Record};
-use super::{K4, RW, World, bind_to, errno, memory, span};
+use super::{K4, NONE, RW, TABLE, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::fault::{Fault, FaultReason, Stage};
 use crate::id::{DeviceId, IommuIndex};
-use crate::physical::{Invalidation, PriRequest, StageOneConfig};
-
-const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
-const TABLE: StageOne = StageOne::Translate(StageOneConfig {
-    format: 0,
-    contexts: 0x4000,
-    contexts_log2: 0,
-    default_context: 0,
-    inner: 0,
-    outer: 0,
-    shareability: 0,
-    no_stall: false,
-    ats: false,
-});
+use crate::physical::{Invalidation, PriRequest};
 
 #[test]
 fn one_nest_parent_serves_slices_on_several_iommus() {

@@ -3,28 +3,11 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::super::driver::{HwptFlags, StageOne, UserData};
+use super::super::driver::HwptFlags;
 use super::super::mock::{EVENTS, Mock, Pieces, SLICE};
 use super::super::{Context, Errno, Error, Item, Record};
-use super::{K4, RW, World, bind_to, errno, memory};
+use super::{K4, NONE, RW, TABLE, World, bind_to, errno, memory};
 use crate::addr::Iova;
-use crate::physical::StageOneConfig;
-
-const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
-const TABLE: StageOne = StageOne::Translate(StageOneConfig {
-    format: 0,
-    contexts: 0x4000,
-    contexts_log2: 0,
-    default_context: 0,
-    inner: 0,
-    outer: 0,
-    shareability: 0,
-    no_stall: false,
-    ats: false,
-});
 
 #[test]
 fn destroy_rows() {

@@ -5,11 +5,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use super::driver::{Access, DeviceInfo, Driver, Memory, ReservedRegion};
+use super::driver::{Access, DeviceInfo, Driver, Memory, ReservedRegion, StageOne, UserData};
 use super::mock::{Mock, Pieces};
 use super::{Context, Device, Errno, Error, Ioas};
 use crate::addr::{Iova, Span};
 use crate::id::DeviceId;
+use crate::physical::StageOneConfig;
 
 mod attach;
 mod events;
@@ -28,6 +29,21 @@ mod unit;
 
 const K4: u64 = 0x1000;
 const M2: u64 = 0x20_0000;
+const NONE: UserData<'static> = UserData {
+    kind: 0,
+    bytes: &[],
+};
+const TABLE: StageOne = StageOne::Translate(StageOneConfig {
+    format: 0,
+    contexts: 0x4000,
+    contexts_log2: 0,
+    default_context: 0,
+    inner: 0,
+    outer: 0,
+    shareability: 0,
+    no_stall: false,
+    ats: false,
+});
 const RW: Access = Access::READ.union(Access::WRITE);
 
 /// One mock IOMMU and one context.

@@ -6,14 +6,9 @@ use super::super::driver::{HwptFlags, ReservedKind, UserData};
 use super::super::mock::{DIRECT_DATA, EVENTS, NESTED_DATA, Pieces, QUEUES, SLICE, translate};
 use super::super::room::inject;
 use super::super::{Device, Error, FaultQueue, HwptNested, HwptPaging, Ioas, Vdevice, Viommu};
-use super::{K4, RW, World, bind_to, memory, region, span};
+use super::{K4, NONE, RW, World, bind_to, memory, region, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::id::DeviceId;
-
-const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
 
 /// Something of everything. The fields go in this order.
 struct Rich {

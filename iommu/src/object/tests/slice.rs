@@ -1,28 +1,11 @@
 //! Slices: each row of VIOMMU_ALLOC, VDEVICE_ALLOC and HW_QUEUE_ALLOC, and access pins.
 
-use super::super::driver::{Access, HwptFlags, StageOne, Target, UserData};
+use super::super::driver::{Access, HwptFlags, StageOne, Target};
 use super::super::mock::{ILLEGAL, Mock, Pieces, QUEUES, SLICE, translate};
 use super::super::{Device, Errno, Error, HwptPaging, Ioas, Viommu};
-use super::{K4, RW, World, bind_to, errno, memory, span};
+use super::{K4, NONE, RW, TABLE, World, bind_to, errno, memory, span};
 use crate::addr::{Gpa, Hpa, Iova};
 use crate::id::DeviceId;
-use crate::physical::StageOneConfig;
-
-pub(super) const NONE: UserData<'static> = UserData {
-    kind: 0,
-    bytes: &[],
-};
-pub(super) const TABLE: StageOne = StageOne::Translate(StageOneConfig {
-    format: 0,
-    contexts: 0x4000,
-    contexts_log2: 0,
-    default_context: 0,
-    inner: 0,
-    outer: 0,
-    shareability: 0,
-    no_stall: false,
-    ats: false,
-});
 
 pub(super) struct Slice {
     pub(super) world: World,
