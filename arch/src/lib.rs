@@ -16,6 +16,7 @@ extern crate alloc;
 pub mod aarch64;
 #[cfg(not(target_os = "none"))]
 pub mod host;
+mod map_error;
 pub mod memory;
 pub mod mmio;
 #[cfg(any(target_os = "none", test))]
@@ -40,3 +41,4 @@ pub use machine::exceptions;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub use machine::stage2;
 pub use machine::{area, barrier, clock, cpu, power, timer};
+pub use map_error::MapError;

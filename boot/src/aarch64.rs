@@ -1,6 +1,6 @@
 //! What happens between the first instruction and the kernel, in order.
 
-use crate::layout::{HEAP, Layout};
+use crate::layout::Layout;
 use crate::{backtrace, console, deny, early_map, efi, heap, image, layout};
 use alloc::vec::Vec;
 use arch::aarch64::memory::Window;
@@ -65,23 +65,7 @@ unsafe extern "C" fn boot_main(tree: *const u8, len: usize) -> ! {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error}"),
     };
-    let (text, constants, data) = (image::text(), image::constants(), image::data());
-    console::line(format_args!(
-        "image: text {:#x}+{:#x}, constants {:#x}+{:#x}, data {:#x}+{:#x}, ends at {:#x}",
-        text.start,
-        text.end - text.start,
-        constants.start,
-        constants.end - constants.start,
-        data.start,
-        data.end - data.start,
-        image::bundle_range().start
-    ));
-    console::line(format_args!(
-        "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
-        plan.heap,
-        plan.areas,
-        boot_info.cpus.len() as u64 * area::SIZE
-    ));
+    image::report(&plan, boot_info.cpus.len());
     let map = activate_map(&plan, uart);
     // SAFETY: once; `plan` set the range aside, and it is mapped by now.
     unsafe { heap::init_main(plan.heap) };

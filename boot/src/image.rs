@@ -1,5 +1,8 @@
 //! Where the parts of the image are.
 
+use crate::console;
+use crate::layout::{HEAP, Layout};
+use arch::area;
 #[cfg(target_arch = "aarch64")]
 use core::arch::asm;
 use core::ops::Range;
@@ -109,4 +112,25 @@ pub fn bundle() -> &'static [u8] {
     let start = core::ptr::with_exposed_provenance(range.start as usize);
     // SAFETY: the boot protocol has all of it in memory; they are mapped, read-only, and never written.
     unsafe { core::slice::from_raw_parts(start, (range.end - range.start) as usize) }
+}
+
+/// Says where everything is.
+pub fn report(plan: &Layout, cpus: usize) {
+    let (text, constants, data) = (text(), constants(), data());
+    console::line(format_args!(
+        "image: text {:#x}+{:#x}, constants {:#x}+{:#x}, data {:#x}+{:#x}, ends at {:#x}",
+        text.start,
+        text.end - text.start,
+        constants.start,
+        constants.end - constants.start,
+        data.start,
+        data.end - data.start,
+        bundle_range().start
+    ));
+    console::line(format_args!(
+        "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
+        plan.heap,
+        plan.areas,
+        cpus as u64 * area::SIZE
+    ));
 }

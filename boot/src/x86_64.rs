@@ -1,6 +1,6 @@
 //! What happens between the first instruction and the kernel, in order.
 
-use crate::layout::{HEAP, Layout};
+use crate::layout::Layout;
 use crate::loader::{self, Handover, LoaderError};
 use crate::{backtrace, console, deny, efi, heap, image, layout, root_pointer};
 use alloc::vec::Vec;
@@ -108,23 +108,7 @@ unsafe extern "C" fn boot_main(start: u32, how: u32) -> ! {
         Ok(plan) => plan,
         Err(error) => panic!("memory: {error}"),
     };
-    let (text, constants, data) = (image::text(), image::constants(), image::data());
-    console::line(format_args!(
-        "image: text {:#x}+{:#x}, constants {:#x}+{:#x}, data {:#x}+{:#x}, ends at {:#x}",
-        text.start,
-        text.end - text.start,
-        constants.start,
-        constants.end - constants.start,
-        data.start,
-        data.end - data.start,
-        image::bundle_range().start
-    ));
-    console::line(format_args!(
-        "heap at {:#x}+{HEAP:#x}, stacks at {:#x}+{:#x}",
-        plan.heap,
-        plan.areas,
-        boot_info.cpus.len() as u64 * area::SIZE
-    ));
+    image::report(&plan, boot_info.cpus.len());
     // SAFETY: the page is RAM, checked above, below what `plan` gives away; the initial map has it writable.
     unsafe { smp::place_trampoline() };
     let map = activate_map(&plan);

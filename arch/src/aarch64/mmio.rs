@@ -3,7 +3,8 @@
 //! They are inline assembly because a compiler may pick a write-back or pair form for a volatile access, and such a
 //! form has no valid syndrome (ESR_ELx.ISV = 0, Arm ARM D24.2) where a hypervisor below us emulates the device.
 
-use super::mmu::{El2Map, MapError};
+use super::mmu::El2Map;
+use crate::map_error::MapError;
 use crate::mmio::MmioError;
 use core::arch::asm;
 

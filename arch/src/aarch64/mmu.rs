@@ -1,6 +1,7 @@
 //! Stage 1 of EL2: an identity map of what the hypervisor uses, nothing both writable and executable.
 
 use super::cpu;
+use crate::map_error::MapError;
 use aarch64_paging::Mapping;
 use aarch64_paging::descriptor::{El23Attributes, PhysicalAddress};
 use aarch64_paging::paging::{El2, MemoryRegion, PageTable, Translation};
@@ -45,25 +46,6 @@ impl Kind {
                 Self::Data => normal | El23Attributes::XN,
                 Self::Device => El23Attributes::ATTRIBUTE_INDEX_0 | El23Attributes::XN,
             }
-    }
-}
-
-/// Why a range was not mapped.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MapError {
-    /// No table is left.
-    NoTable,
-    /// The range is past the address space, or changes what is mapped there; its first address.
-    Range(u64),
-}
-
-impl core::fmt::Display for MapError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let (what, value) = match *self {
-            Self::NoTable => ("no table left", None),
-            Self::Range(base) => ("cannot be mapped:", Some(base)),
-        };
-        crate::text::write(f, what, value)
     }
 }
 

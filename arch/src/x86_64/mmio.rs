@@ -1,6 +1,7 @@
 //! Register accesses on x86_64: one plain move each, of a form that every hypervisor below us decodes.
 
-use super::mmu::{HostMap, MapError};
+use super::mmu::HostMap;
+use crate::map_error::MapError;
 use crate::mmio::MmioError;
 use core::arch::asm;
 
