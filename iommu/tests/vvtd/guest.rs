@@ -125,6 +125,7 @@ pub struct How {
     pub config: Config,
     pub input_bits: u8,
     pub scalable: bool,
+    pub first_stage: bool,
     pub budget: u32,
     pub shadow_bytes: u64,
 }
@@ -135,6 +136,7 @@ impl Default for How {
             config: Config::default(),
             input_bits: 48,
             scalable: true,
+            first_stage: true,
             budget: 256,
             shadow_bytes: 1 << 24,
         }
@@ -189,6 +191,7 @@ impl Machine {
             input_bits: how.input_bits,
             address_bits: 40,
             scalable: how.scalable,
+            first_stage: how.first_stage,
             interrupts: true,
             records: 4,
             budget: how.budget,

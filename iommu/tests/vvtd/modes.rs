@@ -101,6 +101,31 @@ fn first_stages_of_scalable_mode() {
     });
 }
 
+/// As for Linux, which does not say when an entry of a first stage becomes present.
+#[test]
+fn first_stages_that_are_not_offered_are_refused() {
+    let offers = |machine: &mut Machine| {
+        let (cap, ecap) = (machine.unit.read(8, 8), machine.unit.read(0x10, 8));
+        // CAP.FS1GP; ECAP.SMTS, SSTS and FSTS.
+        (cap >> 56 & 1, ecap >> 43 & 1, ecap >> 46 & 3)
+    };
+    assert_eq!(offers(&mut Machine::new(&How::default())), (1, 1, 3));
+    let mut machine = Machine::new(&How {
+        first_stage: false,
+        ..How::default()
+    });
+    assert_eq!(offers(&mut machine), (0, 1, 1));
+    machine.enable(SCALABLE_ROOT);
+    let mut stage = Stage::first(0);
+    stage.set(&machine.memory, 0x7000, DATA | 7);
+    pasid_entry(&machine, [1 << 6 | 1, 9, stage.root]);
+    machine.invalidate(&[CONTEXTS_ALL, PASIDS_ALL, [0x26 | 9 << 16, 0]]);
+    assert_eq!(machine.reach(0, 0x7000, false), None);
+    machine.faults();
+    let word = 1 << 63 | 1 << 62 | 0x5b << 32 | u64::from(SOURCES[0]);
+    assert_eq!(machine.fault_record(0), [0x7000, word]);
+}
+
 /// Each table on the way, wrong in one way; the reason is the guest's to see (7.1.3).
 #[test]
 fn what_is_wrong_on_the_way_has_its_reason() {
@@ -144,6 +169,8 @@ fn messages_are_what_the_guests_table_says() {
     };
     let plain = GuestInterrupt::of_message(0xfee0_3000, 0x41);
     assert_eq!((plain.destination, plain.vector), (3, 0x41));
+    let everybody = GuestInterrupt::of_message(0xfeef_f000, 0x41);
+    assert_eq!(everybody.destination, u32::MAX);
     assert_eq!(remap(&mut machine, source, 0xfee0_3000, 0x41), Some(plain));
     // 256 entries, wide destinations.
     machine.write(IRTA, 8, TABLE | 1 << 11 | 7);

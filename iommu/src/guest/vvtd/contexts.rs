@@ -47,6 +47,8 @@ pub(super) struct Rules {
     /// CAP.SAGAW.
     pub widths: u64,
     pub scalable: bool,
+    /// Whether there are first stages in it.
+    pub first_stage: bool,
 }
 
 /// A refusal on the way.
@@ -225,7 +227,7 @@ fn of_pasid_zero(
             first: false,
             domain,
         })
-    } else if kind == PASID0::PGTT::FirstStage.value {
+    } else if kind == PASID0::PGTT::FirstStage.value && rules.first_stage {
         // Four levels, and no more than user requests.
         let levels = third >> PASID2::FSPM.shift & PASID2::FSPM.mask;
         let extended = PASID2::SRE::SET + PASID2::EAFE::SET;

@@ -41,3 +41,10 @@ pub struct FaultCounters {
     /// Lost on the way here; the guest was told by PFO.
     pub lost: u64,
 }
+
+impl FaultCounters {
+    /// Faults that the guest has no record of.
+    pub fn dropped(&self) -> u64 {
+        self.overflowed + self.silent + self.lost
+    }
+}

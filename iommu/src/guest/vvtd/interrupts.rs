@@ -12,7 +12,7 @@ use crate::vtd::spec::registers::{GCMD_FIELDS, IRTA_FIELDS};
 /// An interrupt for the guest's local APICs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestInterrupt {
-    /// Destination, of 8 bits unless the guest's table has wide ones.
+    /// Destination; all ones are everybody, as 0xff is in a message or an entry with 8 bits for it.
     pub destination: u32,
     /// It is a logical one.
     pub logical: bool,
@@ -30,13 +30,22 @@ impl GuestInterrupt {
     /// What a message in the compatibility format says, or one that is not remapped.
     pub const fn of_message(address: u32, data: u32) -> Self {
         Self {
-            destination: address >> 12 & 0xff,
+            destination: widened(address >> 12 & 0xff),
             logical: address >> 2 & 1 != 0,
             redirect: address >> 3 & 1 != 0,
             mode: (data >> 8 & 7) as u8,
             vector: data as u8,
             level: data >> 15 & 1 != 0,
         }
+    }
+}
+
+/// A destination of 8 bits in 32.
+const fn widened(destination: u32) -> u32 {
+    if destination == 0xff {
+        u32::MAX
+    } else {
+        destination
     }
 }
 
@@ -144,9 +153,9 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         };
         Ok(GuestInterrupt {
             destination: match wide {
-                true => field(IRTE0::DST),
-                false => field(IRTE0::DST_XAPIC),
-            } as u32,
+                true => field(IRTE0::DST) as u32,
+                false => widened(field(IRTE0::DST_XAPIC) as u32),
+            },
             logical: field(IRTE0::DM) != 0,
             redirect: field(IRTE0::RH) != 0,
             mode: field(IRTE0::DLM) as u8,

@@ -176,6 +176,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 beyond: !((1 << setup.address_bits) - 1),
                 widths,
                 scalable: setup.scalable,
+                first_stage: setup.first_stage,
             },
             input_bits: if setup.input_bits >= 48 { 48 } else { 39 },
             budget: setup.budget,

@@ -17,9 +17,12 @@ pub struct Setup {
     pub input_bits: u8,
     /// Bits of the guest's physical addresses.
     pub address_bits: u8,
-    /// Scalable mode is offered: second and first stages for requests without PASID. It is emulated whole, so that the
-    /// hardware need not have it.
+    /// Scalable mode is offered: second stages for requests without PASID. It is emulated whole, so that the hardware need
+    /// not have it.
     pub scalable: bool,
+    /// And first stages. Caching mode is not about these (6.1): a driver of the document, and Linux's, does not say when an
+    /// entry becomes present, which a shadow has to be told. So this is for guests that do say it.
+    pub first_stage: bool,
     /// Interrupt remapping is offered, where the hardware has it.
     pub interrupts: bool,
     /// Bytes of tables that the guest's shadows may take together. Whoever goes through one that would take more is in
@@ -70,6 +73,7 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
     let cap = LocalRegisterCopy::<u64, CAP_FIELDS::Register>::new(setup.hardware.0);
     let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
     let wide = setup.input_bits >= 48;
+    let first = u64::from(setup.scalable && setup.first_stage);
     // 39 bits and, where shadows hold them, 48. Domains of 16 bits are names of the guest's only.
     let own = CAP_FIELDS::ND.val(6)
         + CAP_FIELDS::CM::SET
@@ -83,7 +87,7 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + CAP_FIELDS::MAMV.val(ADDRESS_MASK.into())
         + CAP_FIELDS::DWD.val(cap.read(CAP_FIELDS::DWD))
         + CAP_FIELDS::DRD.val(cap.read(CAP_FIELDS::DRD))
-        + CAP_FIELDS::FS1GP.val(setup.scalable.into());
+        + CAP_FIELDS::FS1GP.val(first);
     let interrupts = setup.interrupts && ecap.is_set(ECAP_FIELDS::IR);
     let scalable = u64::from(setup.scalable);
     // Its tables are read by CPUs: walks are coherent.
@@ -96,6 +100,6 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + ECAP_FIELDS::MHMV.val(INDEX_MASK.into())
         + ECAP_FIELDS::SMTS.val(scalable)
         + ECAP_FIELDS::SSTS.val(scalable)
-        + ECAP_FIELDS::FSTS.val(scalable);
+        + ECAP_FIELDS::FSTS.val(first);
     Ok((own.value, more.value))
 }
