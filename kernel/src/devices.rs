@@ -79,6 +79,17 @@ impl Devices {
         }
     }
 
+    /// For each IOMMU that the guest sees, the requester IDs that are behind it.
+    pub fn behind_viommus(&self) -> Vec<Vec<u16>> {
+        let behind = |iommu| {
+            let owned = self.owned.iter();
+            let owned = owned.filter(move |it| it.streams.iter().any(|stream| stream.0 == iommu));
+            owned.map(|owned| owned.virt.0 as u16).gather()
+        };
+        let viommus = self.dma.viommus().iter();
+        viommus.map(|viommu| behind(viommu.iommu)).gather()
+    }
+
     /// Resets every function and hands it over; one that cannot be handed over stays silent, and refused DMA.
     pub fn open(&self, system: &System, partition: &str) {
         for slot in 0..self.owned.len() {

@@ -1,6 +1,6 @@
 //! The RAM of a partition, as its files are put there and its queues are read.
 
-use crate::guest_map;
+use crate::config::Platform;
 use crate::irq;
 use crate::machine::Ram;
 use alloc::sync::Arc;
@@ -13,31 +13,44 @@ use iommu::object::driver::Memory;
 /// Bytes of memory that are cleared or copied in one go, in far less than a millisecond.
 const PIECE: usize = 256 << 10;
 
-/// A partition's RAM: one piece of host memory at [`guest_map::RAM`]. Clearing and filling all of it takes long: interrupts
-/// are served meanwhile, and no lock may be held.
+/// A partition's RAM: one piece of host memory, where [`Platform::ram`] says. Clearing and filling all of it takes long:
+/// interrupts are served meanwhile, and no lock may be held.
 #[derive(Debug)]
 pub struct GuestRam {
     /// Whatever lets devices at it holds it too.
     memory: Arc<Ram>,
+    /// Where the guest sees it, lowest first.
+    spans: [Span<Gpa>; 2],
     /// Neither we nor a guest has written to it yet, and frames are handed out zeroed.
     untouched: AtomicBool,
 }
 
 impl GuestRam {
-    /// All of `frames` as RAM. Nobody has written to them.
-    pub fn new(frames: Frames) -> Self {
+    /// All of `frames` as RAM of a guest on `platform`. Nobody has written to them.
+    pub fn new(frames: Frames, platform: Platform) -> Self {
         Self {
+            spans: platform.ram(frames.len()),
             memory: Arc::new(Ram(frames)),
             untouched: AtomicBool::new(true),
         }
     }
 
-    /// Where the guest sees it.
+    /// The first part of it.
     pub fn guest(&self) -> Span<Gpa> {
-        Span {
-            base: guest_map::RAM,
-            len: self.memory.0.len(),
+        self.spans[0]
+    }
+
+    /// All of its parts, one behind the other in the host's memory.
+    pub fn spans(&self) -> &[Span<Gpa>] {
+        match &self.spans {
+            [low, high] if high.len == 0 => core::slice::from_ref(low),
+            all => all,
         }
+    }
+
+    /// Bytes of it.
+    pub fn size(&self) -> u64 {
+        self.memory.0.len()
     }
 
     /// Where it is.
@@ -83,15 +96,19 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Where the `len` bytes at `at` are, which have to be in one part.
     fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
-        let inside = at.0.checked_sub(guest_map::RAM.0).filter(|&offset| {
-            offset
-                .checked_add(len as u64)
-                .is_some_and(|end| end <= self.memory.0.len())
-        });
-        inside
-            .map(|offset| offset as usize)
-            .ok_or(GuestMemoryError(at))
+        let mut before = 0;
+        for span in &self.spans {
+            if let Some(into) = at.0.checked_sub(span.base.0)
+                && let Some(end) = into.checked_add(len as u64)
+                && end <= span.len
+            {
+                return Ok((before + into) as usize);
+            }
+            before += span.len;
+        }
+        Err(GuestMemoryError(at))
     }
 }
 

@@ -32,7 +32,6 @@ pub mod gate;
 pub mod gather;
 pub mod guest_acpi;
 pub mod guest_map;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_ram;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod guest_tree;
@@ -78,7 +77,6 @@ pub mod trace;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vcpu;
 pub mod vdev;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod viommu;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod x86_64;

@@ -75,7 +75,7 @@ pub fn access(
                 .reset_by_guest(system, partition.name(), slot);
         }
     } else if inside(&SMMU) {
-        return partition.access_smmu(system, at.base - SMMU.base, size, value);
+        return partition.access_viommu(system, at.base - SMMU.base, size, value);
     } else {
         return None;
     }

@@ -63,10 +63,15 @@ impl System {
             if cpu == arch::cpu::index() {
                 self.attend();
             } else {
-                // Both numbers are of things that exist.
-                let _ = self.gic.send_sgi(cpu, KICK);
+                self.kick_cpu(cpu);
             }
         }
+    }
+
+    /// Makes CPU `cpu` leave the guest that it is in, or is about to enter.
+    pub fn kick_cpu(&self, cpu: usize) {
+        // Both numbers are of things that exist.
+        let _ = self.gic.send_sgi(cpu, KICK);
     }
 
     /// Carries out what a change of `partition`'s virtual GIC means outside.

@@ -50,7 +50,7 @@ pub fn run(system: &'static System, cpu: usize) -> ! {
                 irq::serve(system, None);
                 // What the guest asked for goes on while this vCPU is off.
                 partition.serve_its(system);
-                partition.serve_smmus(system);
+                partition.serve_viommus(system);
             }
         }
     }
@@ -105,7 +105,7 @@ impl Stay<'_> {
             let then = self.handle(exit);
             partition.serve_its(system);
             if !doorbell {
-                partition.serve_smmus(system);
+                partition.serve_viommus(system);
             }
             if then == Then::Suspend {
                 lists.store(system, partition, index);
@@ -239,7 +239,7 @@ impl Stay<'_> {
             arch::cpu::wait();
             irq::serve(system, Some((partition, index)));
             partition.serve_its(system);
-            partition.serve_smmus(system);
+            partition.serve_viommus(system);
         }
     }
 

@@ -95,7 +95,7 @@ impl Bench {
         let prod = at + commands.len() as u64;
         self.smmu_register(0x98, Some(prod));
         for _ in 0..8 {
-            self.system.partitions[0].serve_smmus(self.system);
+            self.system.partitions[0].serve_viommus(self.system);
         }
         assert_eq!(self.smmu_register(0x9c, None), prod);
     }

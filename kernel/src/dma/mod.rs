@@ -2,7 +2,6 @@
 //! doorbell of its messages, one table of that which every IOMMU in front of its devices walks, a slice at each of
 //! these, and the devices themselves. Where the guest has IOMMUs of its own, these say what is put on the table.
 
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 mod viommus;
 
 use crate::gate::Gate;
@@ -10,7 +9,6 @@ use crate::gather::Gather;
 use crate::machine::Iommu;
 use crate::messages;
 use crate::monitor::Sender;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 use crate::viommu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -60,10 +58,6 @@ pub struct Master {
 
 /// One device at one IOMMU.
 struct Bound {
-    #[cfg_attr(
-        all(target_os = "none", target_arch = "x86_64"),
-        expect(dead_code, reason = "guests see no IOMMU there yet")
-    )]
     iommu: IommuIndex,
     device: Arc<Device>,
     /// A guest's IOMMU says what it goes through.
@@ -79,16 +73,11 @@ pub struct Dma {
     /// By slot.
     senders: Vec<Sender>,
     /// What the guest sees of the slices, if it sees any; each has its slice to itself.
-    #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
     viommus: Vec<viommu::Viommu>,
     /// By IOMMU.
     pub slices: Vec<Slice>,
     /// There where a device is.
     table: Option<HwptPaging>,
-    #[cfg_attr(
-        all(target_os = "none", target_arch = "x86_64"),
-        expect(dead_code, reason = "guests see no IOMMU there yet")
-    )]
     space: Ioas,
     context: Context,
 }
@@ -153,7 +142,6 @@ impl Dma {
             .map(|master| bind(&context, gate, &slices, master, behind_guests));
         Ok(Self {
             masters: bound.try_gather()?,
-            #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
             viommus: Vec::new(),
             senders: masters.iter().map(|master| master.sender).gather(),
             slices,

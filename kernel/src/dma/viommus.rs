@@ -1,17 +1,16 @@
-//! The SMMUs that a guest sees before its devices.
+//! The IOMMUs that a guest sees before its devices.
 
-use super::{Dma, Master, driver};
+use super::{Dma, Master};
 use crate::gate::Gate;
 use crate::guest_ram::GuestRam;
 use crate::machine::Host;
-use crate::viommu::{self, VirtSmmu};
+use crate::viommu::{Parts, Viommu};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use iommu::guest::vsmmu::{Behind, ObjectSlice};
 use iommu::object::Error;
 
 impl Dma {
-    /// Has the guest see an SMMU before those of `masters`, what it was made for, that it has a name for, with memory of
+    /// Has the guest see an IOMMU before those of `masters`, what it was made for, that it has a name for, with memory of
     /// `host`.
     ///
     /// # Errors
@@ -27,63 +26,51 @@ impl Dma {
             return Ok(());
         };
         for slice in &self.slices {
-            let unit = &gate.unit(slice.iommu).iommu;
-            let offer = viommu::offer(unit);
-            let requests = viommu::requests(&offer);
-            let mut slice = (
-                slice.iommu,
-                ObjectSlice::new(
-                    &self.context,
-                    table,
-                    &driver(unit),
-                    viommu::EVENTS,
-                    requests,
-                )?,
-            );
             let mut behind = Vec::new();
             for (master, bounds) in masters.iter().zip(&self.masters) {
-                let bounds = bounds.iter().filter(|bound| bound.iommu == slice.0);
+                let bounds = bounds.iter().filter(|bound| bound.iommu == slice.iommu);
                 for (bound, virt) in bounds.zip(master.virt) {
-                    slice.1.add(Arc::clone(&bound.device), virt.0)?;
-                    behind.push(Behind {
-                        stream: virt,
-                        ats: false,
-                    });
+                    behind.push((Arc::clone(&bound.device), virt));
                 }
             }
             if behind.is_empty() {
                 continue;
             }
-            let (size, count) = (ram.guest().len, self.viommus.len());
-            let setup = viommu::setup(&self.space, host, unit, count, offer, size)?;
-            let smmu = VirtSmmu::new(Arc::clone(host), setup, slice.1, &behind);
-            let smmu = smmu.map_err(viommu::refused)?;
-            self.viommus
-                .push(viommu::Viommu::new(slice.0, smmu, requests > 0));
+            let parts = Parts {
+                host,
+                unit: &gate.unit(slice.iommu).iommu,
+                context: &self.context,
+                space: &self.space,
+                table,
+                ram,
+                index: self.viommus.len(),
+            };
+            let viommu = Viommu::new(slice.iommu, &parts, behind)?;
+            self.viommus.push(viommu);
         }
         Ok(())
     }
 
-    /// The SMMUs that the guest sees.
-    pub fn viommus(&self) -> &[viommu::Viommu] {
+    /// The IOMMUs that the guest sees.
+    pub fn viommus(&self) -> &[Viommu] {
         &self.viommus
     }
 
-    /// How many events wait for the guest's SMMUs.
+    /// How many events wait for the guest's IOMMUs.
     pub fn waiting_events(&self) -> u64 {
         self.viommus.iter().map(|viommu| viommu.counters().1).sum()
     }
 
-    /// With all devices open: the guest's SMMUs are out of reset.
+    /// With all devices open: the guest's IOMMUs are out of reset.
     pub fn start(&self, ram: &GuestRam) {
         self.viommus.iter().for_each(|viommu| viommu.start(ram));
     }
 
-    /// The guest's SMMUs stop. All devices are closed next.
+    /// The guest's IOMMUs stop. All devices are closed next.
     ///
     /// # Panics
     /// DMA cannot be stopped.
     pub fn stop(&self) {
-        self.viommus.iter().for_each(viommu::Viommu::stop);
+        self.viommus.iter().for_each(Viommu::stop);
     }
 }

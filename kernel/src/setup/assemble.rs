@@ -77,7 +77,7 @@ pub fn partition(
     materials: &Materials<'_>,
 ) -> Result<Partition, SetupError> {
     let refused = || SetupError::Partition(index);
-    let ram = GuestRam::new(ram);
+    let ram = GuestRam::new(ram, config::Platform::Aarch64);
     let (devices, platform, links) = devices(index, config, &ram, gate, materials)?;
     let stage_two = stage_two(&ram, &devices, &platform, materials.host);
     let stage_two = stage_two.map_err(SetupError::Table)?;
@@ -116,7 +116,7 @@ pub fn partition(
         index,
         cpus: config.cpus.iter().map(|&cpu| usize::from(cpu)).gather(),
         life: Life::new(config.cpus.len()),
-        files: Files::find(materials.bundle, config, pcie, smmus(&devices))
+        files: Files::find(materials.bundle, config, pcie, devices.behind_viommus())
             .map_err(|_| refused())?,
         config: config.clone(),
         ram,
@@ -220,17 +220,6 @@ fn devices(
     }
     let messages = (sources, mapped);
     Ok((Devices::new(owned, bus, dma, messages), platform, links))
-}
-
-/// For each SMMU that the guest sees, the requester IDs that are behind it.
-fn smmus(devices: &Devices) -> Vec<Vec<u16>> {
-    let behind = |iommu| {
-        let owned = devices.owned.iter();
-        let owned = owned.filter(move |it| it.streams.iter().any(|stream| stream.0 == iommu));
-        owned.map(|owned| owned.virt.0 as u16).gather()
-    };
-    let viommus = devices.dma.viommus().iter();
-    viommus.map(|viommu| behind(viommu.iommu)).gather()
 }
 
 /// All that may do DMA: functions first, by slot. A stream that two devices have is the first one's; both come and go

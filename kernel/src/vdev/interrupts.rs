@@ -1,13 +1,15 @@
 //! The local APICs and the I/O APIC of a partition, behind one lock: what leaves the one arrives at the other, and what a
 //! vCPU does to either has all its consequences at once.
 //!
-//! Messages of the remappable format go nowhere as long as the partition has no interrupt remapping, and are counted.
+//! Messages of the remappable format go nowhere where the partition has no interrupt remapping, and are counted. Where it has,
+//! what the I/O APIC sends waits here for its owner, who takes it to the unit that remaps it and brings the result back.
 
 use super::cpuid::Rates;
 use super::msi::{Interrupt, Msi};
 use super::msr::{self, Access, Outcome};
-use super::vioapic::Vioapic;
-use super::vlapic::{Effects, Vlapics};
+use super::vioapic::{PINS, Vioapic};
+use super::vlapic::{Effects, Message, Vlapics};
+use alloc::vec::Vec;
 
 /// What RDMSR and WRMSR come to, once those of the local APIC are done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +32,8 @@ pub struct Interrupts {
     /// The local APICs, for what is between a vCPU and its own: ticks, pending vectors, CR8.
     pub local: Vlapics,
     io: Vioapic,
+    /// What the I/O APIC has sent, where that is remapped.
+    sent: Option<Vec<Msi>>,
     /// Messages that are none, or that nobody translates.
     lost: u64,
 }
@@ -40,14 +44,28 @@ impl Interrupts {
         Some(Self {
             local: Vlapics::new(cpus, rates.bus_shift())?,
             io: Vioapic::new(),
+            sent: None,
             lost: 0,
         })
+    }
+
+    /// From here on what the I/O APIC sends is remapped, by the caller.
+    pub fn set_remapped(&mut self) {
+        self.sent = Some(Vec::with_capacity(PINS));
+    }
+
+    /// What the I/O APIC has sent, to be remapped.
+    pub fn next_sent(&mut self) -> Option<Msi> {
+        self.sent.as_mut()?.pop()
     }
 
     /// As after reset, but for the lines of devices.
     pub fn reset(&mut self) {
         self.local.reset();
         self.io.reset();
+        if let Some(sent) = &mut self.sent {
+            sent.clear();
+        }
     }
 
     /// Accesses and messages so far that have no meaning.
@@ -93,8 +111,16 @@ impl Interrupts {
     /// A device sends a message.
     pub fn send(&mut self, msi: Msi) -> Effects {
         match msi.decode() {
-            Some(Interrupt::Message(message)) => self.local.deliver(&message),
-            Some(Interrupt::Remappable { .. }) | None => {
+            Some(Interrupt::Message(message)) => self.deliver(Some(message)),
+            Some(Interrupt::Remappable { .. }) | None => self.deliver(None),
+        }
+    }
+
+    /// A message that has its meaning; `None`: it has none.
+    pub fn deliver(&mut self, message: Option<Message>) -> Effects {
+        match message {
+            Some(message) => self.local.deliver(&message),
+            None => {
                 self.lost = self.lost.saturating_add(1);
                 Effects::default()
             }
@@ -153,7 +179,14 @@ impl Interrupts {
     /// Sends what the I/O APIC has: once a pin at most, as each is then waiting for its end, or sent.
     fn settle(&mut self, mut effects: Effects) -> Effects {
         while let Some(msi) = self.io.next_message() {
-            effects = effects.and(self.send(msi));
+            match &mut self.sent {
+                // One that is on its way already arrives for both.
+                Some(sent) if sent.contains(&msi) => {}
+                Some(sent) if sent.len() < PINS => sent.push(msi),
+                // A guest that writes entries faster than they are sent.
+                Some(_) => self.lost = self.lost.saturating_add(1),
+                None => effects = effects.and(self.send(msi)),
+            }
         }
         effects
     }
@@ -239,6 +272,38 @@ mod tests {
         program(&mut all, 18, 1 << 48 | 0x8012);
         assert_eq!(all.set_line(18, true), Effects::default());
         assert_eq!(all.misuse(), 3);
+    }
+
+    #[test]
+    fn what_is_remapped_waits_for_its_owner() {
+        let mut all = two();
+        all.set_remapped();
+        // One of each format; the second of the same is the first.
+        program(&mut all, 4, 0x51);
+        program(&mut all, 18, 1 << 48 | 0x8012);
+        for high in [true, false, true] {
+            assert_eq!(all.set_line(4, high), Effects::default());
+        }
+        assert_eq!(all.set_line(18, true), Effects::default());
+        let sent = [all.next_sent().unwrap(), all.next_sent().unwrap()];
+        assert_eq!(sent.map(|msi| msi.address), [0xfee0_0010, 0xfee0_0000]);
+        assert_eq!(all.next_sent(), None);
+        assert_eq!(all.local.pending(0), None);
+        // A level is sent once until it has ended: here by the pin's own vector, as Linux does it.
+        all.set_line(18, false);
+        assert_eq!(all.set_line(18, true), Effects::default());
+        assert_eq!(all.next_sent(), None);
+        all.write_io(0x40, 4, 0x12);
+        assert_eq!(all.next_sent(), Some(sent[0]));
+        // What is not taken is gone with a reset, and does not grow without bound.
+        for entry in 0..64 {
+            program(&mut all, 4, 0x50 + entry);
+            all.set_line(4, false);
+            all.set_line(4, true);
+        }
+        assert_eq!(all.misuse(), 64 - 24);
+        all.reset();
+        assert_eq!(all.next_sent(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! translates "Interrupt Request Formats" in Intel's VT-d specification, §5.1.2.
 
 use super::vlapic::{Destination, Message, Mode};
+use iommu::guest::vvtd::GuestInterrupt;
 
 /// Upper bits of the address.
 const PAGE: u64 = 0xfee;
@@ -13,8 +14,6 @@ const LOGICAL: u64 = 1 << 2;
 const REDIRECT: u64 = 1 << 3;
 /// Address, bit 4: remappable.
 const REMAPPABLE: u64 = 1 << 4;
-/// Data, bit 15.
-const LEVEL: u32 = 1 << 15;
 
 /// The store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,13 +37,18 @@ pub enum Interrupt {
 }
 
 impl Msi {
+    /// Whether its address is one of interrupts.
+    pub const fn is_interrupt(self) -> bool {
+        self.address >> 20 == PAGE
+    }
+
     /// What it asks for; `None` if the address is none of interrupts, or the delivery mode has no meaning here.
     ///
     /// The destination is logical wherever bit 2 says so. The manual wants it ignored without the redirection hint;
     /// Linux does not set that in its flat mode.
-    pub const fn decode(self) -> Option<Interrupt> {
+    pub fn decode(self) -> Option<Interrupt> {
         let Self { address, data } = self;
-        if address >> 20 != PAGE {
+        if !self.is_interrupt() {
             return None;
         }
         if address & REMAPPABLE != 0 {
@@ -58,18 +62,23 @@ impl Msi {
                 index: handle + subhandle,
             });
         }
-        let mode = match Mode::from_bits((data >> 8) as u8) {
-            Some(Mode::Fixed) if address & REDIRECT != 0 => Mode::Lowest,
-            Some(mode) => mode,
-            None => return None,
-        };
-        Some(Interrupt::Message(Message {
-            destination: Destination::narrow((address >> 12) as u8, address & LOGICAL != 0),
-            mode,
-            vector: data as u8,
-            level: data & LEVEL != 0,
-        }))
+        let compatible = GuestInterrupt::of_message(address as u32, data);
+        remapped(&compatible).map(Interrupt::Message)
     }
+}
+
+/// What the local APICs are told of an interrupt that has its meaning; `None` if the delivery mode has none here.
+pub fn remapped(interrupt: &GuestInterrupt) -> Option<Message> {
+    let mode = match Mode::from_bits(interrupt.mode)? {
+        Mode::Fixed if interrupt.redirect => Mode::Lowest,
+        mode => mode,
+    };
+    Some(Message {
+        destination: Destination::wide(interrupt.destination, interrupt.logical),
+        mode,
+        vector: interrupt.vector,
+        level: interrupt.level,
+    })
 }
 
 #[cfg(test)]

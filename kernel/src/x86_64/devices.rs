@@ -230,7 +230,7 @@ impl Devices {
             vcpus: self.interrupts.local.cpus() as u32,
             rates: rates(),
             invariant_tsc: clock::is_steady(),
-            address_bits: ADDRESS_BITS.min(arch::cpu::address_bits()),
+            address_bits: address_bits(),
             xcr0,
             osxsave: cr4 & CR4_OSXSAVE != 0,
             apic: self.interrupts.local.base(vcpu) & APIC_ON != 0,
@@ -241,6 +241,11 @@ impl Devices {
         });
         [sees.eax, sees.ebx, sees.ecx, sees.edx]
     }
+}
+
+/// Width of its physical addresses.
+pub fn address_bits() -> u8 {
+    ADDRESS_BITS.min(arch::cpu::address_bits())
 }
 
 /// Of its clocks: its counter has the machine's rate.

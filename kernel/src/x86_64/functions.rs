@@ -10,8 +10,9 @@ use crate::devices::Devices;
 use crate::dma::Dma;
 use crate::functions;
 use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
+use crate::guest_ram::GuestRam;
+use crate::host::Host;
 use crate::lock::Mutex;
-use crate::machine::Ram;
 use crate::pci::{Function, FunctionInfo, Topology};
 use crate::say;
 use crate::vdev::vpci::ports::{ConfigPorts, Target};
@@ -22,10 +23,9 @@ use arch::x86_64::apic;
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
-use iommu::addr::{Gpa, Hpa, Span};
-use iommu::id::IommuIndex;
+use iommu::addr::{Gpa, Span};
 use iommu::object;
-use iommu::object::driver::Memory;
+use iommu::table::Attributes;
 
 /// See the module's description.
 pub struct Functions {
@@ -69,8 +69,7 @@ impl fmt::Display for Error {
 }
 
 impl Functions {
-    /// Those that `config` names, whose DMA is to reach `memory`, which the guest has at `spans`, one after the other. All
-    /// are silent, and refused DMA.
+    /// Those that `config` names, whose DMA is to reach `ram`. All are silent, and refused DMA.
     ///
     /// # Errors
     /// See [`Error`]. What a failure has left is undone.
@@ -78,8 +77,7 @@ impl Functions {
         partition: usize,
         config: &config::Partition,
         materials: &Materials<'_>,
-        memory: &Arc<Ram>,
-        spans: &[Span<Gpa>],
+        ram: &GuestRam,
     ) -> Result<Self, Error> {
         let gate = materials.gate;
         let functions = functions::owned(config, gate).ok_or(Error::Absent)?;
@@ -114,14 +112,20 @@ impl Functions {
             }
         }
         let masters = functions::masters(&owned, gate);
-        let windows = windows(config, spans);
+        let windows = windows(config, ram.spans());
         for (window, offset) in windows.iter().filter(|_| !owned.is_empty()) {
-            let host = Hpa(memory.0.base() + offset);
+            let host = ram.host() + *offset;
             let (name, Span { base, len }) = (&config.name, window);
             say!("{name}: dma at {base}+{len:#x} reaches {host}");
         }
-        let memory = Arc::clone(memory) as Arc<dyn Memory>;
-        let dma = Dma::new(gate, &memory, &windows, &masters, false).map_err(Error::Objects)?;
+        let viommu = config.viommu;
+        let dma = Dma::new(gate, &ram.memory(), &windows, &masters, viommu);
+        let mut dma = dma.map_err(Error::Objects)?;
+        if viommu {
+            let host = Arc::new(Host(materials.frames));
+            let added = dma.add_viommus(gate, &host, ram, &masters);
+            added.map_err(Error::Objects)?;
+        }
         Ok(Self {
             devices: Devices::new(owned, bus, dma, (sources, mapped)),
             ports: Mutex::new(ConfigPorts::default()),
@@ -186,16 +190,11 @@ impl Partition {
         devices.misuse + devices.interrupts.misuse()
     }
 
-    /// It sees no VT-d unit.
-    pub fn summarize_viommus(&self) {}
-
-    /// It sees no VT-d unit that could have news.
-    pub fn notify_viommus(&self, _: &System, _: IommuIndex) {}
-
     /// Its functions become its own, before it runs.
     pub fn open(&self, system: &'static System) {
         self.open_messages(system);
         self.assigned().open(system, self.name());
+        self.dma().start(&self.ram);
         // What they tried while nobody owned them is no fault of this life.
         self.settle_faults(system);
         self.faults.store(0, Ordering::Relaxed);
@@ -203,6 +202,7 @@ impl Partition {
 
     /// Its functions are taken back. It does not run any more.
     pub fn close(&self, system: &'static System) {
+        self.dma().stop();
         self.assigned().close(&system.gate, self.name());
         self.close_messages(system);
         self.settle_faults(system);
@@ -302,7 +302,8 @@ impl Partition {
                     base: base + part.start,
                     len: part.end - part.start,
                 };
-                if let Err(error) = nested.map(span, bar.host.base + part.start) {
+                if let Err(error) = nested.map(span, bar.host.base + part.start, Attributes::DEVICE)
+                {
                     // The window is empty but for BARs, which do not overlap: only memory can be short.
                     say!("{}: no BAR at {base}: {error}", self.name());
                 }

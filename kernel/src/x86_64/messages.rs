@@ -377,13 +377,12 @@ impl Partition {
     fn take_message(&self, system: &System, slot: usize, number: u16) {
         let devices = self.assigned();
         let mut sources = devices.sources.iter();
-        let wanted = sources
-            .find(|source| source.slot == slot)
-            .and_then(|source| source.wanted(&devices.bus.lock(), number));
+        let source = sources.find(|source| source.slot == slot);
+        let wanted = source.and_then(|source| source.wanted(&devices.bus.lock(), number));
+        let from = source.map(|source| (source.iommu, devices.owned[slot].virt.0 as u16));
         // The guest may have turned it off since it was sent.
         if let Some(msi) = wanted {
-            let effects = self.devices.lock().interrupts.send(msi);
-            self.apply(system, &effects);
+            self.send_message(system, from, msi);
         }
     }
 }

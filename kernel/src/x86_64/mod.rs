@@ -2,7 +2,7 @@
 #![warn(rustdoc::broken_intra_doc_links)]
 
 mod console;
-mod devices;
+pub(crate) mod devices;
 mod functions;
 pub(crate) mod irq;
 pub(crate) mod messages;

@@ -1,8 +1,7 @@
 //! A partition: its memory, what is in it at the start, and its end.
 
-use super::devices::Devices;
+use super::devices::{Devices, address_bits};
 use super::functions::{self, Functions};
-use super::irq;
 use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::budget::Budget;
@@ -10,11 +9,11 @@ use crate::bundle::Bundle;
 use crate::config::{self, DeviceAddress, Platform};
 use crate::gate::Gate;
 use crate::guest_acpi::x86_64 as guest_acpi;
-use crate::guest_map::x86_64::ADDRESS_BITS;
+use crate::guest_map::x86_64::{ADDRESS_BITS, VTD, VTD_STRIDE};
+use crate::guest_ram::GuestRam;
 use crate::host::Host;
 use crate::life::{Change, Entry, Life};
 use crate::lock::Mutex;
-use crate::machine::Ram;
 use crate::pc_boot::{self, Refused, Start};
 use crate::vdev::CpuSet;
 use crate::vdev::v16550::V16550;
@@ -37,8 +36,6 @@ use iommu::table::{
 
 /// RAM is mapped by leaves of this size where it can be.
 const BLOCK: u64 = 2 << 20;
-/// Bytes of it that are cleared in one go, in far less than a millisecond.
-const PIECE: usize = 64 << 10;
 
 /// One VM.
 pub struct Partition {
@@ -64,8 +61,8 @@ pub struct Partition {
     pub(super) resets: AtomicU64,
     /// How vCPU 0 starts, once its files are in place.
     boot: Mutex<Option<(State, Registers)>>,
-    memory: Arc<Ram>,
-    spans: Vec<Span<Gpa>>,
+    /// Its RAM.
+    pub ram: GuestRam,
     /// What its CPUs reach.
     pub(super) nested: Mutex<Nested>,
     /// Who has what of that.
@@ -117,11 +114,11 @@ impl Nested {
         }
     }
 
-    /// Maps registers of a device.
-    pub fn map(&mut self, span: Span<Gpa>, host: Hpa) -> Result<(), MapError> {
+    /// Maps what is no RAM.
+    pub fn map(&mut self, span: Span<Gpa>, to: Hpa, how: Attributes) -> Result<(), MapError> {
         match self {
-            Self::Npt(table) => table.map(span, host, Attributes::DEVICE),
-            Self::Ept(table) => table.map(span, host, Attributes::DEVICE),
+            Self::Npt(table) => table.map(span, to, how),
+            Self::Ept(table) => table.map(span, to, how),
         }
     }
 
@@ -170,7 +167,7 @@ pub enum Error {
     Vcpus(usize),
     /// It wants a CPU that the machine does not have, or that another one has.
     Cpu(u16),
-    /// It has a VT-d unit of its own, or devices that are no functions.
+    /// It has devices that are no functions.
     Devices,
     /// Its functions cannot be had.
     Functions(functions::Error),
@@ -186,9 +183,7 @@ impl fmt::Display for Error {
             Self::File => f.write_str("a file is missing"),
             Self::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs: from 1 to 64 can be had"),
             Self::Cpu(cpu) => write!(f, "CPU {cpu} is not there, or another partition's"),
-            Self::Devices => f.write_str(
-                "a VT-d unit of its own, or devices without a PCI address, are not there on x86_64 yet",
-            ),
+            Self::Devices => f.write_str("devices without a PCI address are not there on x86_64"),
             Self::Functions(error) => error.fmt(f),
             Self::Memory(len) => write!(f, "no {} MiB of RAM in one piece", len >> 20),
             Self::Tables(error) => write!(f, "nested tables: {error}"),
@@ -211,7 +206,7 @@ impl Partition {
             ..
         } = materials;
         let vcpus = config.cpus.len();
-        let devices = Devices::new(vcpus).ok_or(Error::Vcpus(vcpus))?;
+        let mut devices = Devices::new(vcpus).ok_or(Error::Vcpus(vcpus))?;
         let mut cpus: Vec<usize> = Vec::with_capacity(vcpus);
         for &cpu in &config.cpus {
             let number = usize::from(cpu);
@@ -221,7 +216,7 @@ impl Partition {
             cpus.push(number);
         }
         let is_function = |device: &config::Device| matches!(device.address, DeviceAddress::Pci(_));
-        if config.viommu || !config.devices.iter().all(is_function) {
+        if !config.devices.iter().all(is_function) {
             return Err(Error::Devices);
         }
         let file = |name: Option<&String>| match name {
@@ -232,17 +227,29 @@ impl Partition {
         let initrd = file(config.initrd.as_ref())?;
         let len = config.memory.0;
         let memory = frames.allocate(len, BLOCK).ok_or(Error::Memory(len))?;
-        let [low, high] = Platform::X86_64.ram(len);
-        let mut spans = alloc::vec![low];
-        if high.len != 0 {
-            spans.push(high);
-        }
-        let nested = Nested::new(technology, frames, &spans, Hpa(memory.base()));
-        let nested = nested.map_err(Error::Tables)?;
+        let ram = GuestRam::new(memory, Platform::X86_64);
+        let nested = Nested::new(technology, frames, ram.spans(), ram.host());
+        let mut nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, vcpus));
-        let memory = Arc::new(Ram(memory));
-        let functions = Functions::new(index, &config, materials, &memory, &spans);
+        let functions = Functions::new(index, &config, materials, &ram);
         let functions = functions.map_err(Error::Functions)?;
+        let viommus = functions.devices.dma.viommus();
+        if !viommus.is_empty() {
+            devices.interrupts.set_remapped();
+        }
+        for (number, viommu) in (0..).zip(viommus) {
+            let page = Span {
+                base: VTD.base + number * VTD_STRIDE,
+                len: VTD_STRIDE,
+            };
+            // Registers to the guest whatever it thinks, so that its reads find what was cleaned to memory; stores trap.
+            let registers = Attributes {
+                write: false,
+                ..Attributes::DEVICE
+            };
+            let mapped = nested.map(page, viommu.image(), registers);
+            mapped.map_err(Error::Tables)?;
+        }
         Ok(Self {
             index,
             cpus,
@@ -255,8 +262,7 @@ impl Partition {
             restarts: AtomicU64::new(0),
             resets: AtomicU64::new(0),
             boot: Mutex::new(None),
-            memory,
-            spans,
+            ram,
             nested: Mutex::new(nested),
             tables,
             kernel,
@@ -271,27 +277,31 @@ impl Partition {
 
     /// Puts its files into its memory. How vCPU 0 starts then.
     fn load(&self) -> Result<(State, Registers), Refused> {
+        let behind = self.assigned().behind_viommus();
+        let vtd = guest_acpi::Vtd {
+            units: &behind,
+            address_bits: address_bits(),
+            interrupts: true,
+        };
         let acpi = guest_acpi::build(&guest_acpi::Guest {
             vcpus: self.cpus.len(),
             pcie: !self.config.devices.is_empty(),
-            vtd: None,
+            vtd: (!behind.is_empty()).then_some(vtd),
         });
         let command_line = self.command_line();
         let plan = pc_boot::plan(
             self.kernel,
             &pc_boot::Guest {
-                memory: &self.spans,
+                memory: self.ram.spans(),
                 command_line: &command_line,
                 initrd: self.initrd,
                 acpi: &acpi,
             },
         )?;
-        if self.restarts.load(Ordering::Relaxed) != 0 {
-            self.clear();
-        }
+        self.ram.clear();
         for part in &plan.parts {
-            self.write(part.at, &part.bytes)
-                .ok_or(Refused::Overlap(part.at))?;
+            let filled = self.ram.fill(part.at, &part.bytes);
+            filled.map_err(|_| Refused::Overlap(part.at))?;
         }
         let gdtr = DescriptorTable {
             base: plan.gdt.base.0,
@@ -375,13 +385,18 @@ impl Partition {
         let mut devices = self.devices.lock();
         let result = action(&mut devices);
         let effects = devices.take_effects();
+        let mut sent = devices.interrupts.next_sent();
         drop(devices);
         self.apply(system, &effects);
+        while let Some(msi) = sent {
+            self.send_message(system, None, msi);
+            sent = self.devices.lock().interrupts.next_sent();
+        }
         result
     }
 
     /// Carries out what a change of its local APICs means.
-    pub(super) fn apply(&self, system: &System, effects: &Effects) {
+    pub(crate) fn apply(&self, system: &System, effects: &Effects) {
         for vcpu in effects.init.iter() {
             if vcpu == 0 {
                 // A PC's firmware would start from its reset vector.
@@ -416,15 +431,6 @@ impl Partition {
         self.with_devices(system, |devices| devices.with_uart(V16550::resume));
     }
 
-    /// Zeroes all of its RAM.
-    fn clear(&self) {
-        let end = self.memory.0.len() as usize;
-        for at in (0..end).step_by(PIECE) {
-            self.memory.0.zero(at, PIECE.min(end - at));
-            irq::serve_meanwhile();
-        }
-    }
-
     /// What its kernel is told. Linux takes the rate of the TSC from CPUID on Intel's CPUs only, and by the ACPI timer only where
     /// a read of that takes less than 50 us (`tsc_read_refs`): so it is told, before what the integrator says.
     fn command_line(&self) -> String {
@@ -436,32 +442,5 @@ impl Partition {
         }
         line.push_str(given);
         line
-    }
-
-    /// Copies `bytes` out of its RAM, if all of it is in one piece of that.
-    pub fn read(&self, at: Gpa, bytes: &mut [u8]) -> Option<()> {
-        let offset = self.offset(at, bytes.len())?;
-        self.memory.0.read_bytes(offset, bytes);
-        Some(())
-    }
-
-    fn write(&self, at: Gpa, bytes: &[u8]) -> Option<()> {
-        let offset = self.offset(at, bytes.len())?;
-        self.memory.0.write_bytes(offset, bytes);
-        Some(())
-    }
-
-    /// Where in its piece of the machine's RAM the `len` bytes at `at` are.
-    fn offset(&self, at: Gpa, len: usize) -> Option<usize> {
-        let mut before = 0;
-        for span in &self.spans {
-            if let Some(into) = at.0.checked_sub(span.base.0)
-                && into.checked_add(len as u64)? <= span.len
-            {
-                return usize::try_from(before + into).ok();
-            }
-            before += span.len;
-        }
-        None
     }
 }

@@ -14,6 +14,7 @@ use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, Vcpu}
 use core::fmt;
 use core::sync::atomic::Ordering;
 use iommu::addr::Gpa;
+use iommu::hal::GuestMemory;
 
 /// RFLAGS.AC.
 const RFLAGS_AC: u64 = 1 << 18;
@@ -167,7 +168,10 @@ impl Stay<'_> {
 
     fn handle(&mut self, exit: Exit) -> Result<(), End> {
         match exit {
-            Exit::Interrupt => irq::serve(),
+            Exit::Interrupt => {
+                irq::serve();
+                self.partition.serve_viommus(self.system);
+            }
             Exit::Nmi | Exit::InterruptWindow | Exit::NmiWindow | Exit::Retry => {}
             Exit::Io(access) => return self.io(&access),
             Exit::Msr { write } => return self.msr(write),
@@ -204,6 +208,7 @@ impl Stay<'_> {
         while !self.must_leave() && !self.prepare() {
             arch::cpu::wait();
             irq::serve();
+            self.partition.serve_viommus(self.system);
         }
     }
 
@@ -315,6 +320,7 @@ impl Stay<'_> {
         let loaded = match instruction.loads() {
             true => partition
                 .read_function(system, at, size)
+                .or_else(|| partition.access_vtd(system, at, size, None))
                 .unwrap_or_else(|| partition.devices.lock().read(index, at, size)),
             false => 0,
         };
@@ -323,6 +329,9 @@ impl Stay<'_> {
         let completion = instruction.complete(general, rflags, loaded);
         if let Some(value) = completion.store
             && !partition.write_function(system, at, size, value)
+            && partition
+                .access_vtd(system, at, size, Some(value))
+                .is_none()
         {
             partition.with_devices(system, |devices| devices.write(index, at, size, value));
         }
@@ -337,7 +346,8 @@ impl Stay<'_> {
 fn fetch(partition: &Partition, paging: &Paging, linear: u64, bytes: &mut [u8]) -> usize {
     let mut read = |at: Gpa, size: u8| {
         let mut entry = [0; 8];
-        partition.read(at, entry.get_mut(..usize::from(size))?)?;
+        let entry_bytes = entry.get_mut(..usize::from(size))?;
+        partition.ram.read(at, entry_bytes).ok()?;
         Some(u64::from_le_bytes(entry))
     };
     let mut done = 0;
@@ -348,7 +358,7 @@ fn fetch(partition: &Partition, paging: &Paging, linear: u64, bytes: &mut [u8]) 
         };
         let in_page = (PAGE - at % PAGE) as usize;
         let end = bytes.len().min(done + in_page);
-        if partition.read(gpa, &mut bytes[done..end]).is_none() {
+        if partition.ram.read(gpa, &mut bytes[done..end]).is_err() {
             break;
         }
         done = end;

@@ -44,9 +44,14 @@ impl System {
     pub fn kick(&self, partition: &Partition, vcpus: CpuSet) {
         for &cpu in vcpus.iter().filter_map(|vcpu| partition.cpus.get(vcpu)) {
             if cpu != arch::cpu::index() {
-                apic::interrupt(self.gate.messages.cpus[cpu], KICK);
+                self.kick_cpu(cpu);
             }
         }
+    }
+
+    /// Makes CPU `cpu` leave the guest that it is in, or is about to enter.
+    pub fn kick_cpu(&self, cpu: usize) {
+        apic::interrupt(self.gate.messages.cpus[cpu], KICK);
     }
 
     /// Says how every partition is doing.

@@ -2,6 +2,7 @@
 //! their interrupt.
 
 use super::irq::FAULT;
+use super::partition::Partition;
 use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::gate::{Gate, Unit};
@@ -136,6 +137,32 @@ impl Unit {
             counts.records,
             counts.table_bytes
         );
+    }
+}
+
+impl Partition {
+    /// What the units that it sees have done.
+    pub fn summarize_viommus(&self) {
+        for viommu in self.dma().viommus() {
+            let (counts, waiting) = viommu.counters();
+            say!(
+                "{}: its vtd{}: {} descriptors, {} waits, {} sources set, {} entries read, {} runs, {} errors; {} events: {} delivered, {} pending, {} dropped, {} interrupts, {} messages",
+                self.name(),
+                viommu.iommu.0,
+                counts.descriptors,
+                counts.waits,
+                counts.attached,
+                counts.entries,
+                counts.runs,
+                counts.errors,
+                counts.faults.recorded + waiting,
+                counts.faults.delivered,
+                waiting,
+                counts.faults.dropped(),
+                counts.interrupts,
+                counts.remapped
+            );
+        }
     }
 }
 

@@ -6,9 +6,6 @@ use super::Problems;
 /// What `partition` asks for that only guests on AArch64 can have. That a device is none of PCI is said with the others.
 pub fn not_there(partition: &Partition, at: Path, out: &mut Problems) {
     let mut add = |what, at| out.add(Rule::NotOnX86 { what }, at);
-    if partition.viommu {
-        add("`viommu`", at.key("viommu"));
-    }
     if partition.tables != Tables::default() {
         add("a choice of `tables`", at.key("tables"));
     }

@@ -77,7 +77,6 @@ const CASES: &[Case] = &[
     ("base = 0x1_0000_0000", "base = 0x1_4000_0000", "19:8", "is not all in the partition's RAM, 0x100000000..0x140000000"),
     ("base = 0x1_0000_0000", "base = 0x800", "19:8", "0x800 is not a multiple of 4 KiB"),
     // What is not there.
-    ("cmdline = \"quiet\"", "viommu = true", "27:10", "`viommu` is not there on x86_64 yet"),
     ("cmdline = \"quiet\"", "tables = \"acpi\"", "27:10", "a choice of `tables` is not there on x86_64 yet"),
     ("cmdline = \"quiet\"", "base = 0x4000_0000", "27:8", "`base` is not there on x86_64 yet"),
     ("\"00:04.0\"", "\"/pl031@9010000\"", "30:11", "a device of a device tree is not there on x86_64 yet"),
