@@ -11,7 +11,7 @@ use crate::setup::linux;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-const RUN_LIMIT: Duration = Duration::from_secs(150);
+pub const RUN_LIMIT: Duration = Duration::from_secs(150);
 
 fn initial_disk(context: &Context, script: &str) -> Result<()> {
     let linux = linux::linux(Arch::X86_64)?;
@@ -113,7 +113,7 @@ stty sane
 }
 
 /// Bytes of a disk that are read.
-const GIVEN: usize = 64 << 20;
+pub const GIVEN: usize = 64 << 20;
 /// Reads all of them past all caches, and says what the driver's interrupts are.
 const READ: &str = "
 key read $(part 0 64 | sum)
@@ -130,7 +130,7 @@ fn with_disk(name: &str, cpu: u8, address: &str) -> String {
 }
 
 /// What `name` has read, and that the driver was told by MSI-X.
-fn has_read(console: &str, name: &str, given: &[u8]) -> Result<()> {
+pub fn has_read(console: &str, name: &str, given: &[u8]) -> Result<()> {
     ensure!(
         lines::answer(console, name, "read")? == sha256(given)?,
         "{name} read something else"

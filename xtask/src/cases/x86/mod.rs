@@ -3,6 +3,7 @@
 mod devices;
 mod firmware;
 mod linux;
+mod viommu;
 
 use super::{Case, Context, case};
 use crate::arch::Arch;
@@ -58,6 +59,14 @@ pub const CASES: &[Case] = &[
     case(
         "x86::faults_stop_and_restart",
         devices::faults_stop_and_restart,
+    ),
+    case(
+        "x86::viommu_is_driven_in_legacy_mode",
+        viommu::is_driven_in_legacy_mode,
+    ),
+    case(
+        "x86::viommu_is_driven_in_scalable_mode",
+        viommu::is_driven_in_scalable_mode,
     ),
     case("x86::boots_through_grub", firmware::boots_through_grub),
     case("x86::boots_through_uefi", firmware::boots_through_uefi),
