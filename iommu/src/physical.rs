@@ -69,6 +69,24 @@ pub struct StageOneConfig {
     pub ats: bool,
 }
 
+/// A first stage whose table the device's entry names itself (VT-d, 9.6), field by field: a guest's, canonicalised, or the
+/// host's own. A driver checks them against its hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FirstStage {
+    /// Root table: a guest physical address on a second stage, a host physical address without one.
+    pub root: u64,
+    /// Input address width in bits: 48 or 57.
+    pub input_bits: u8,
+    /// Privileged requests are allowed (SRE).
+    pub supervisor: bool,
+    /// Privileged writes obey R/W too (WPE).
+    pub write_protect: bool,
+    /// Extended accessed flags are set (EAFE).
+    pub extended_accessed: bool,
+    /// ATS is on, as with [`StageOneConfig::ats`].
+    pub ats: bool,
+}
+
 /// A first-stage table of the host's own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StageOneTable {
@@ -116,6 +134,21 @@ pub enum StreamConfig {
         stage_two: StageTwo,
         /// The guest's.
         stage_one: StageOneConfig,
+    },
+    /// A first stage that the entry names, of the host's own. Nothing else has the tag.
+    FirstStage {
+        /// Tag of its cache entries.
+        tag: CacheTag,
+        /// The first stage.
+        first: FirstStage,
+    },
+    /// A first stage that the entry names, of the guest's, on our second stage. No other first stage has the tag, as what is
+    /// cached of two would not be told apart.
+    FirstOnSecond {
+        /// Ours; its tag is for what is cached of both.
+        second: StageTwo,
+        /// The guest's.
+        first: FirstStage,
     },
 }
 
@@ -407,6 +440,22 @@ pub trait PhysicalIommu: Send {
         _pasid: u32,
         _with: ContextSetup,
         _table: Option<&StageOneTable>,
+    ) -> Result<(), IommuError> {
+        Err(IommuError::Unsupported)
+    }
+    /// Puts `config` in force for what `device` sends with `pasid`, which is not 0, where each PASID goes through a table of
+    /// its own kind. PASIDs are refused where nobody said otherwise. They go on as they are when [`attach`](Self::attach)
+    /// changes what comes without one; after [`StreamConfig::Abort`] everything is refused until what comes without a PASID
+    /// is told otherwise. When this returns, no transaction that starts later uses the old one.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where there is no such PASID, or no such table; those of the hardware. The PASID is
+    /// refused then.
+    fn attach_pasid(
+        &mut self,
+        _device: DeviceId,
+        _pasid: u32,
+        _config: StreamConfig,
     ) -> Result<(), IommuError> {
         Err(IommuError::Unsupported)
     }

@@ -31,7 +31,8 @@ impl<const SCALABLE: bool> Bench for Model<SCALABLE> {
             output_bits: 39,
             late_writes: false,
             scalable: SCALABLE,
-            says_nesting: SCALABLE,
+            first_stage: SCALABLE,
+            nesting: SCALABLE,
             ..Config::default()
         };
         let vtd = VtdModel::new(config, &memory);

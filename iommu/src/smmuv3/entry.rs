@@ -50,6 +50,7 @@ impl StreamTableEntry {
                 words[1] |= second | STE1::MEV::SET.value;
                 Ok(Self(words))
             }
+            _ => Err(IommuError::Unsupported),
         }
     }
 

@@ -3,9 +3,10 @@
 use super::probe::Features;
 use super::registers::invalidate;
 use super::spec::descriptor::{
-    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, PASID_CACHE, WAIT0, WAIT1,
+    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, PASID_CACHE, PASID_IOTLB,
+    WAIT0, WAIT1,
 };
-use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA, IVA_FIELDS};
+use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA};
 use crate::addr::{Hpa, Iova};
 use crate::hal::Mmio;
 use crate::id::{CacheTag, DeviceId};
@@ -27,17 +28,31 @@ pub enum Translations {
     All,
     /// Those of one domain.
     Domain(CacheTag),
-    /// Those of some pages of a domain.
+    /// Those of some pages of a domain, by second stages.
     Pages {
         /// The domain.
         domain: CacheTag,
-        /// First page, a multiple of 2^`log2` pages.
-        first: Iova,
-        /// log2 of the pages.
-        log2: u8,
-        /// Only last-level entries changed.
-        leaf: bool,
+        /// Which.
+        pages: Pages,
     },
+}
+
+/// Some pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pages {
+    /// The first, a multiple of 2^`log2` pages.
+    pub first: Iova,
+    /// log2 of their number.
+    pub log2: u8,
+    /// Only last-level entries changed.
+    pub leaf: bool,
+}
+
+impl Pages {
+    fn word(&self) -> u64 {
+        let how = IOTLB1::AM.val(self.log2.into()) + IOTLB1::IH.val(self.leaf.into());
+        self.first.0 | how.value
+    }
 }
 
 /// One thing to forget.
@@ -49,8 +64,10 @@ pub enum Command {
     Translations(Translations),
     /// Every PASID table entry, and what led there.
     Pasids,
-    /// The entry of PASID 0 with this domain, of whatever source.
-    PasidOf(CacheTag),
+    /// The entry of a PASID with this domain, of whatever source.
+    Pasid(CacheTag, u32),
+    /// What first stages took part in, under a domain and a PASID; `None` for all of it.
+    FirstStage(CacheTag, u32, Option<Pages>),
     /// Every interrupt remapping entry.
     Interrupts,
     /// One of them.
@@ -79,14 +96,8 @@ impl Command {
                 let (granularity, domain, second) = match which {
                     Translations::All => (IOTLB0::G::Global, CacheTag(0), 0),
                     Translations::Domain(domain) => (IOTLB0::G::Domain, domain, 0),
-                    Translations::Pages {
-                        domain,
-                        first,
-                        log2,
-                        leaf,
-                    } => {
-                        let how = IOTLB1::AM.val(log2.into()) + IOTLB1::IH.val(leaf.into());
-                        (IOTLB0::G::Page, domain, first.0 | how.value)
+                    Translations::Pages { domain, pages } => {
+                        (IOTLB0::G::Page, domain, pages.word())
                     }
                 };
                 let fields = granularity + drains + IOTLB0::DID.val(domain.0.into());
@@ -96,9 +107,22 @@ impl Command {
                 DESCRIPTOR::TYPE::PasidCache.value | PASID_CACHE::G::Global.value,
                 0,
             ],
-            Self::PasidOf(CacheTag(domain)) => {
-                let which = PASID_CACHE::G::Pasid + PASID_CACHE::DID.val(domain.into());
+            Self::Pasid(CacheTag(domain), pasid) => {
+                let which = PASID_CACHE::G::Pasid
+                    + PASID_CACHE::DID.val(domain.into())
+                    + PASID_CACHE::PASID.val(pasid.into());
                 [DESCRIPTOR::TYPE::PasidCache.value | which.value, 0]
+            }
+            Self::FirstStage(CacheTag(domain), pasid, pages) => {
+                let granularity = match pages {
+                    None => PASID_IOTLB::G::Pasid,
+                    Some(_) => PASID_IOTLB::G::Page,
+                };
+                let which = granularity
+                    + PASID_IOTLB::DID.val(domain.into())
+                    + PASID_IOTLB::PASID.val(pasid.into());
+                let second = pages.map_or(0, |pages| pages.word());
+                [DESCRIPTOR::TYPE::PasidIotlb.value | which.value, second]
             }
             Self::Interrupts => [DESCRIPTOR::TYPE::InterruptEntryCache.value, 0],
             Self::Interrupt(index) => {
@@ -137,14 +161,9 @@ impl Command {
                 let (granularity, domain) = match which {
                     Translations::All => (IOTLB_FIELDS::IIRG::Global, CacheTag(0)),
                     Translations::Domain(domain) => (IOTLB_FIELDS::IIRG::Domain, domain),
-                    Translations::Pages {
-                        domain,
-                        first,
-                        log2,
-                        leaf,
-                    } => {
-                        let how = IVA_FIELDS::AM.val(log2.into()) + IVA_FIELDS::IH.val(leaf.into());
-                        mmio.write64(at + IVA, first.0 | how.value);
+                    Translations::Pages { domain, pages } => {
+                        // IVA is as word 1 of the descriptor (11.4).
+                        mmio.write64(at + IVA, pages.word());
                         (IOTLB_FIELDS::IIRG::Page, domain)
                     }
                 };

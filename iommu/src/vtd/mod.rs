@@ -5,13 +5,15 @@
 //! which every source is refused. A source passes only between [`PhysicalIommu::attach`] with a second stage and the next
 //! one with `Refuse` or `Abort`. If the driver is dropped, or a step of the start fails, the unit refuses everything.
 //!
-//! In legacy mode a context entry leads to one second stage, in scalable mode to a directory of PASIDs, of which there is one:
-//! that of requests without. Which mode, follows from the unit ([`Setup::scalable`]).
+//! In legacy mode a context entry leads to one second stage. In scalable mode it leads to a directory of PASIDs, each with a
+//! second stage, a first, or a guest's first on ours; requests without are those of PASID 0. Which mode, follows from the
+//! unit ([`Setup::scalable`]). Nothing is ever passed through untranslated (PGTT 100, TT 10).
 //!
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
-//! builds context entries; `command` says what can be forgotten, `program` chooses of it; `tables`, `invalidation_queue`, `fault_log`
-//! and `interrupt_remap` are the one writer or reader of each; `event` is pure; `backend` and `slice` are what the objects want of the
-//! driver; `quirks` says where the emulator differs.
+//! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
+//! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log` and `interrupt_remap` are the one writer or
+//! reader of each; `event` is pure; `backend` and `slice` are what the objects want of the driver; `quirks` says where the
+//! emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
 //! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
@@ -22,21 +24,24 @@ use alloc::sync::Arc;
 use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
-use crate::id::{CacheTag, DeviceId, IommuIndex};
+use crate::id::{DeviceId, IommuIndex};
 use crate::physical::{
     Caps, Drained, HardwareErrors, Incomplete, Invalidation, IommuError, PhysicalIommu,
     StreamConfig,
 };
 use command::{Command, Contexts, Translations};
 use deny::{Cap, Ecap, deny_with};
-use entry::{ContextEntry, PasidEntry};
 use fault_log::FaultLog;
 use interrupt_remap::{InterruptTable, is_present};
 use invalidation_queue::InvalidationQueue;
+use pasid_tables::{PASID_BITS, PasidTables};
+use program::Program;
 use registers::Registers;
 use spec::registers::{FEADDR, FECTL, FEDATA, FEUADDR, FSTS, FSTS_FIELDS};
 use tables::Tables;
+use users::Users;
 
+mod attach;
 mod backend;
 pub mod command;
 mod deny;
@@ -46,6 +51,7 @@ mod fault_log;
 pub mod interrupt_remap;
 mod invalidation_queue;
 mod lost;
+mod pasid_tables;
 mod probe;
 mod program;
 mod quirks;
@@ -54,6 +60,7 @@ pub mod slice;
 pub mod spec;
 mod start;
 mod tables;
+mod users;
 
 pub use backend::HW_INFO;
 pub use deny::{ZEROS_BYTES, deny_all, deny_interrupts};
@@ -105,6 +112,8 @@ pub struct Vtd<P: Platform, M: Mmio> {
     features: Features,
     scalable: bool,
     tables: Tables<P>,
+    pasids: PasidTables<P>,
+    users: Users,
     queue: Option<InvalidationQueue<P>>,
     interrupts: Option<InterruptTable<P>>,
     faults: FaultLog,
@@ -151,7 +160,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             refusals: queue.map_or(0, |queue| queue.refusals),
             records: self.faults.records,
             losses: self.faults.losses,
-            table_bytes: self.tables.bytes(),
+            table_bytes: self.tables.bytes() + self.pasids.bytes(),
             queue_bytes: queue.map_or(0, InvalidationQueue::bytes),
         }
     }
@@ -219,69 +228,6 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             self.forget_all()?;
         }
         Ok(())
-    }
-
-    /// The context entry for `config`, and what it leads to in scalable mode.
-    fn entries(
-        &mut self,
-        device: DeviceId,
-        config: StreamConfig,
-    ) -> Result<(ContextEntry, Option<PasidEntry>), IommuError> {
-        match config {
-            StreamConfig::StageTwo(stage) if self.scalable => {
-                let entry = PasidEntry::second_stage(&stage, &self.features)?;
-                let directory = self.tables.directory(&self.platform, device)?;
-                Ok((ContextEntry::of_directory(directory), Some(entry)))
-            }
-            _ => Ok((ContextEntry::new(config, &self.features)?, None)),
-        }
-    }
-
-    /// The domain of a source that can pass.
-    fn domain(&mut self, device: DeviceId, entry: &ContextEntry) -> Option<CacheTag> {
-        match self.scalable {
-            false => entry.domain(),
-            true if entry.is_present() => Some(self.tables.read_pasid(device)?.domain()),
-            true => None,
-        }
-    }
-
-    /// See [`PhysicalIommu::attach`].
-    fn configure(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
-        self.tables.prepare(&self.platform, device)?;
-        let old = self.tables.read(device);
-        let old = old.ok_or(IommuError::NoSuchDevice(device))?;
-        let entries = self.entries(device, config);
-        let (wanted, pasid) = entries.unwrap_or((ContextEntry::REFUSED, None));
-        if let Some(domain) = self.domain(device, &old) {
-            // 6.5.3.3: not present, then forgotten, the context first and then what was made of it.
-            let shut = match wanted.is_present() {
-                true => ContextEntry::SILENT,
-                false => wanted,
-            };
-            self.tables.store(&self.platform, device, shut);
-            self.be_sure()?;
-            let translations = Command::Translations(Translations::Domain(domain));
-            if self.scalable {
-                let contexts = Contexts::Device(device, CacheTag(0));
-                let pasid = Command::PasidOf(domain);
-                self.tell(&[Command::Contexts(contexts), pasid, translations])?;
-            } else {
-                let contexts = Contexts::Device(device, domain);
-                self.tell(&[Command::Contexts(contexts), translations])?;
-            }
-        } else if !wanted.is_present() {
-            self.tables.store(&self.platform, device, wanted);
-        }
-        // Nothing opens before all that was closed is.
-        self.be_sure()?;
-        if wanted.is_present() {
-            if let Some(pasid) = &pasid {
-                self.tables.store_pasid(&self.platform, device, pasid);
-            }
-            self.tables.store(&self.platform, device, wanted);
-        }
-        entries.map(drop)
     }
 
     /// All DMA refused, then as it was.
@@ -378,16 +324,18 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
             output_bits: self.features.output_bits,
             device_id_bits: 16,
             cache_tag_bits: self.features.domain_bits,
-            nested: false,
+            nested: self.scalable && self.features.nested,
             coherent: self.features.coherent,
             range_invalidation: self.features.page_mask.is_some(),
             address_space_bits: 0,
-            pasid_bits: 0,
+            pasid_bits: match self.scalable {
+                true => self.features.pasid_bits.min(PASID_BITS),
+                false => 0,
+            },
             ats: false,
         }
     }
 
-    /// From one present entry to another through one that is not: the two words of an entry are not changed at once.
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
         match self.configure(device, config) {
             // What it was told before, it has again; this not.
@@ -408,10 +356,31 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
         let features = self.features;
         // All of it can be said, or none is.
         for entry in batch {
-            program::command(entry, &features).map_err(early)?;
+            program::check(entry, &features).map_err(early)?;
         }
-        let commands = batch.iter().map(|entry| program::command(entry, &features));
-        self.send(&mut commands.map_while(Result::ok))
+        let users = core::mem::take(&mut self.users);
+        let mut program = Program::new(batch, &users, &features);
+        let sent = self.send(&mut program);
+        let sent = sent.map_err(|incomplete| Incomplete {
+            complete: Program::new(batch, &users, &features).entries_in(incomplete.complete),
+            ..incomplete
+        });
+        self.users = users;
+        sent
+    }
+
+    fn attach_pasid(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        config: StreamConfig,
+    ) -> Result<(), IommuError> {
+        match self.configure_pasid(device, pasid, config) {
+            Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
+                self.configure_pasid(device, pasid, config)
+            }
+            result => result,
+        }
     }
 
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained {

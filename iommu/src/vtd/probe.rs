@@ -17,7 +17,8 @@
 //! | | IR, EIM | interrupt remapping, and 32-bit destinations |
 //! | | SMTS, SSTS | scalable mode, where it is asked for |
 //! | | SMPWCS | PWSNP of PASID table entries |
-//! | | SC, NEST, PASID, FSTS | told |
+//! | | NEST, PASID, FSTS, SRS, EAFS; CAP.FS5LP | PASIDs, first stages, and what their entries may say |
+//! | | SC | told |
 //!
 //! Not used: advanced fault logging (AFL), device TLBs (DT), pass-through (PT), memory types (MTS), abort-DMA mode (ADMS),
 //! performance counters.
@@ -51,6 +52,14 @@ pub struct Features {
     pub walks_snoop_on_demand: bool,
     /// Bits of a PASID; 0 without.
     pub pasid_bits: u8,
+    /// First stages.
+    pub first_stage: bool,
+    /// First stages of 5 levels.
+    pub first_stage_5_levels: bool,
+    /// Privileged requests through first stages.
+    pub supervisor: bool,
+    /// Extended accessed flags in first stages.
+    pub extended_accessed: bool,
     /// First stages of guests on second stages of ours.
     pub nested: bool,
     /// Bits of a domain ID.
@@ -111,7 +120,8 @@ impl Features {
         }
         let queue = more.is_set(ECAP_FIELDS::QI);
         let scalable = more.is_set(ECAP_FIELDS::SMTS) && queue;
-        let both = more.is_set(ECAP_FIELDS::SSTS) && more.is_set(ECAP_FIELDS::FSTS);
+        let first_stage = scalable && more.is_set(ECAP_FIELDS::FSTS);
+        let both = more.is_set(ECAP_FIELDS::SSTS) && first_stage;
         let pasids = scalable && more.is_set(ECAP_FIELDS::PASID);
         let sizes = caps.read(CAP_FIELDS::SLLPS);
         Ok(Self {
@@ -129,6 +139,10 @@ impl Features {
             } else {
                 0
             },
+            first_stage,
+            first_stage_5_levels: first_stage && caps.is_set(CAP_FIELDS::FS5LP),
+            supervisor: first_stage && more.is_set(ECAP_FIELDS::SRS),
+            extended_accessed: first_stage && more.is_set(ECAP_FIELDS::EAFS),
             nested: scalable && both && more.is_set(ECAP_FIELDS::NEST),
             domain_bits,
             levels,

@@ -1,7 +1,8 @@
 //! Which commands an invalidation needs.
 
-use super::command::{Command, Contexts, Translations};
+use super::command::{Command, Contexts, Pages, Translations};
 use super::probe::Features;
+use super::users::Users;
 use crate::addr::{Iova, Span};
 use crate::id::CacheTag;
 use crate::physical::{Invalidation, IommuError};
@@ -9,43 +10,141 @@ use crate::physical::{Invalidation, IommuError};
 /// A page.
 const PAGE_LOG2: u8 = 12;
 
-/// The one command that does `entry`.
+/// What of a domain an entry takes by PASID.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct ByPasid {
+    tag: CacheTag,
+    pages: Option<Pages>,
+}
+
+/// The command that does `entry` but for what is by PASID, and that.
 ///
 /// # Errors
-/// [`IommuError::Unsupported`] for what needs a first stage or a device TLB.
-pub(super) fn command(entry: &Invalidation, features: &Features) -> Result<Command, IommuError> {
+/// [`IommuError::Unsupported`] for what needs other hardware.
+fn parts(
+    entry: &Invalidation,
+    features: &Features,
+) -> Result<(Option<Command>, Option<ByPasid>), IommuError> {
+    let whole = |tag| ByPasid { tag, pages: None };
     Ok(match *entry {
-        Invalidation::Tag(tag) => Command::Translations(Translations::Domain(tag)),
+        // Of what has a first stage alone, nothing is forgotten by domain.
+        Invalidation::Tag(tag) => (
+            Some(Command::Translations(Translations::Domain(tag))),
+            Some(whole(tag)),
+        ),
+        // 6.5.2.3: what is cached of both stages goes with the domain, whatever the pages.
         Invalidation::StageTwoRange { tag, range, leaf } => {
-            Command::Translations(pages(tag, range, leaf, features))
+            let pages = pages(range, leaf, features);
+            let which = match pages {
+                Some(pages) => Translations::Pages { domain: tag, pages },
+                None => Translations::Domain(tag),
+            };
+            (Some(Command::Translations(which)), None)
+        }
+        Invalidation::StageOne(tag) if features.first_stage => (None, Some(whole(tag))),
+        Invalidation::StageOneRange {
+            tag,
+            asid: None,
+            range,
+            leaf,
+            ..
+        } if features.first_stage => {
+            let pages = pages(range, leaf, features);
+            (None, Some(ByPasid { tag, pages }))
         }
         // The domain of its entry is not known here: all of the cache is within what may be forgotten.
-        Invalidation::Device(_) => Command::Contexts(Contexts::All),
+        Invalidation::Device(_) => (Some(Command::Contexts(Contexts::All)), None),
         _ => return Err(IommuError::Unsupported),
     })
 }
 
-/// The smallest naturally aligned block of pages around `range`, or the domain where the unit has none so large (6.5.2.3).
-fn pages(domain: CacheTag, range: Span<Iova>, leaf: bool, features: &Features) -> Translations {
-    let all = Translations::Domain(domain);
-    let Some(most) = features.page_mask else {
-        return all;
-    };
+/// Whether there are commands for an entry.
+///
+/// # Errors
+/// [`IommuError::Unsupported`].
+pub(super) fn check(entry: &Invalidation, features: &Features) -> Result<(), IommuError> {
+    parts(entry, features).map(drop)
+}
+
+/// The commands of a batch.
+pub(super) struct Program<'a> {
+    entries: &'a [Invalidation],
+    users: &'a Users,
+    features: &'a Features,
+    /// Entries begun.
+    begun: usize,
+    by_pasid: Option<ByPasid>,
+    last: Option<u32>,
+}
+
+impl<'a> Program<'a> {
+    /// `entries` that [`check`] is content with.
+    pub(super) fn new(
+        entries: &'a [Invalidation],
+        users: &'a Users,
+        features: &'a Features,
+    ) -> Self {
+        Self {
+            entries,
+            users,
+            features,
+            begun: 0,
+            by_pasid: None,
+            last: None,
+        }
+    }
+
+    /// How many entries are complete where only so many commands are.
+    pub(super) fn entries_in(mut self, commands: usize) -> usize {
+        for _ in 0..commands {
+            self.next();
+        }
+        match self.next() {
+            None => self.entries.len(),
+            Some(_) => self.begun - 1,
+        }
+    }
+}
+
+impl Iterator for Program<'_> {
+    type Item = Command;
+
+    fn next(&mut self) -> Option<Command> {
+        loop {
+            if let Some(ByPasid { tag, pages }) = self.by_pasid {
+                self.last = self.users.next(tag, self.last);
+                match self.last {
+                    Some(pasid) => return Some(Command::FirstStage(tag, pasid, pages)),
+                    None => self.by_pasid = None,
+                }
+            }
+            let entry = self.entries.get(self.begun)?;
+            self.begun += 1;
+            let (command, by_pasid) = parts(entry, self.features).ok()?;
+            self.by_pasid = by_pasid;
+            self.last = None;
+            if command.is_some() {
+                return command;
+            }
+        }
+    }
+}
+
+/// The smallest naturally aligned block of pages around `range`; `None` where the unit has none so large (6.5.2.3).
+fn pages(range: Span<Iova>, leaf: bool, features: &Features) -> Option<Pages> {
+    let most = features.page_mask?;
     if range.len == 0 {
-        return all;
+        return None;
     }
     let (first, last) = (range.base.0, range.base.0 + (range.len - 1));
     let bits = (64 - (first ^ last).leading_zeros()).max(PAGE_LOG2.into()) as u8;
     let log2 = bits - PAGE_LOG2;
-    if log2 > most {
-        return all;
-    }
-    Translations::Pages {
-        domain,
+    let fits = log2 <= most;
+    fits.then(|| Pages {
         first: Iova(first >> bits << bits),
         log2,
         leaf,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -62,10 +161,8 @@ mod tests {
 
     fn block(first: u64, len: u64, mask: Option<u8>) -> Option<(u64, u8)> {
         let range = Span::<Iova>::new(Iova(first), len).unwrap();
-        match pages(CacheTag(3), range, true, &features(mask)) {
-            Translations::Pages { first, log2, .. } => Some((first.0, log2)),
-            _ => None,
-        }
+        let pages = pages(range, true, &features(mask))?;
+        Some((pages.first.0, pages.log2))
     }
 
     #[test]

@@ -8,12 +8,14 @@ use super::deny::{capabilities, deny_with, scales, unprotect};
 use super::fault_log::FaultLog;
 use super::interrupt_remap::{self, Destinations, InterruptTable};
 use super::invalidation_queue::InvalidationQueue;
+use super::pasid_tables::PasidTables;
 use super::probe::Features;
 use super::registers::{Registers, command, switch};
 use super::spec::registers::{
     ECAP_FIELDS, FECTL, FECTL_FIELDS, GCMD_FIELDS, IECTL, IRTA, IRTA_FIELDS, RTADDR, RTADDR_FIELDS,
 };
 use super::tables::Tables;
+use super::users::Users;
 use crate::hal::{Mmio, Platform};
 use crate::id::IommuIndex;
 use crate::physical::IommuError;
@@ -143,6 +145,8 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             features,
             scalable,
             tables,
+            pasids: PasidTables::new(coherent),
+            users: Users::default(),
             queue,
             interrupts,
             faults: FaultLog::new(features.fault_records),
@@ -226,6 +230,9 @@ impl<P: Platform, M: Mmio> Drop for Vtd<P, M> {
         let forgotten = self.forget_all();
         let now_ns = || platform.now_ns();
         self.tables.lose(forgotten.is_err());
+        if forgotten.is_err() {
+            self.pasids.lose();
+        }
         if let Some(queue) = &mut self.queue {
             let off = || switch(&self.registers, &now_ns, GCMD_FIELDS::QIE::SET, false);
             if !queue.is_idle() || off().is_err() {

@@ -1,14 +1,12 @@
-//! The root table, the context tables (VT-d, 3.4.2), and the PASID directories and tables of scalable mode (3.4.3): their one
-//! writer.
+//! The root table and the context tables (VT-d, 3.4.2): their one writer.
 //!
 //! Closed by default: a bus without a context table, or with an entry never written, is refused and its attempts are
 //! recorded. Refused silently is only what somebody asked for.
 
 use alloc::vec::Vec;
 
-use super::entry::{ContextEntry, PasidEntry};
+use super::entry::ContextEntry;
 use super::spec::context::{CONTEXT_BYTES, ROOT, ROOT_BYTES, SCALABLE_CONTEXT_BYTES};
-use super::spec::pasid::{DIRECTORY, PASID_BYTES};
 use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Platform};
 use crate::held::{Held, span};
@@ -16,18 +14,14 @@ use crate::id::DeviceId;
 use crate::physical::IommuError;
 
 /// Bytes of a root table, and of a context table.
-const TABLE_BYTES: usize = 4096;
+pub(super) const TABLE_BYTES: usize = 4096;
 const _: () = assert!(ROOT_BYTES << 8 == TABLE_BYTES && CONTEXT_BYTES << 8 == TABLE_BYTES);
 const _: () = assert!(SCALABLE_CONTEXT_BYTES << 7 == TABLE_BYTES);
-/// A page for the directory of a source's PASIDs, and one for its first table.
-const SPACE_BYTES: usize = 2 * TABLE_BYTES;
 
 pub(super) struct Tables<P: Platform> {
     root: Held<P::Buffer>,
     /// Context tables in order: by bus, or by half of a bus in scalable mode.
     contexts: Vec<(u16, Held<P::Buffer>)>,
-    /// Of sources in scalable mode, in order.
-    spaces: Vec<(u16, Held<P::Buffer>)>,
     scalable: bool,
     coherent: bool,
 }
@@ -38,7 +32,7 @@ fn root_offset(index: u16, scalable: bool) -> usize {
     usize::from(index) * stride
 }
 
-fn source_of(device: DeviceId) -> Result<u16, IommuError> {
+pub(super) fn source_of(device: DeviceId) -> Result<u16, IommuError> {
     u16::try_from(device.0).map_err(|_| IommuError::NoSuchDevice(device))
 }
 
@@ -52,7 +46,6 @@ impl<P: Platform> Tables<P> {
         Some(Self {
             root: Held::new(root),
             contexts: Vec::new(),
-            spaces: Vec::new(),
             scalable,
             coherent,
         })
@@ -60,8 +53,7 @@ impl<P: Platform> Tables<P> {
 
     /// Bytes of all tables.
     pub(super) fn bytes(&self) -> u64 {
-        let spaces = self.spaces.len() * SPACE_BYTES;
-        ((self.contexts.len() + 1) * TABLE_BYTES + spaces) as u64
+        ((self.contexts.len() + 1) * TABLE_BYTES) as u64
     }
 
     /// The root table.
@@ -73,8 +65,7 @@ impl<P: Platform> Tables<P> {
     pub(super) fn lose(&mut self, all: bool) {
         self.root.lose();
         if all {
-            let tables = self.contexts.iter_mut().chain(&mut self.spaces);
-            tables.for_each(|(_, table)| table.lose());
+            self.contexts.iter_mut().for_each(|(_, table)| table.lose());
         }
     }
 
@@ -133,57 +124,6 @@ impl<P: Platform> Tables<P> {
             false => usize::from(source & 0xff) * CONTEXT_BYTES,
         };
         Some((&mut **table, offset))
-    }
-
-    /// The directory of a source's PASIDs, which has a table for the first ones. The source has no entry that leads there,
-    /// or has this one.
-    pub(super) fn directory(&mut self, platform: &P, device: DeviceId) -> Result<Hpa, IommuError> {
-        let source = source_of(device)?;
-        let place = match self.spaces.binary_search_by_key(&source, |(at, _)| *at) {
-            Ok(place) => return Ok(self.spaces[place].1.hpa()),
-            Err(place) => place,
-        };
-        let room = self.spaces.try_reserve(1);
-        room.map_err(|_| IommuError::OutOfMemory)?;
-        let space = platform.allocate(SPACE_BYTES);
-        let mut space = space.ok_or(IommuError::OutOfMemory)?;
-        let directory = space.hpa();
-        let table = directory + TABLE_BYTES as u64;
-        space.write64(0, DIRECTORY::P::SET.value | table.0);
-        if !self.coherent {
-            space.clean(0, SPACE_BYTES);
-        }
-        platform.write_barrier();
-        self.spaces.insert(place, (source, Held::new(space)));
-        Ok(directory)
-    }
-
-    fn space(&mut self, device: DeviceId) -> Option<&mut P::Buffer> {
-        let source = source_of(device).ok()?;
-        let place = self.spaces.binary_search_by_key(&source, |(at, _)| *at);
-        Some(&mut self.spaces[place.ok()?].1)
-    }
-
-    /// The entry of PASID 0 of a source, as it is in memory.
-    pub(super) fn read_pasid(&mut self, device: DeviceId) -> Option<PasidEntry> {
-        let space = self.space(device)?;
-        let word = |index| space.read64(TABLE_BYTES + index * 8);
-        Some(PasidEntry(core::array::from_fn(word)))
-    }
-
-    /// Stores the entry of PASID 0 of a source that has no context entry; visible to the unit on return.
-    pub(super) fn store_pasid(&mut self, platform: &P, device: DeviceId, entry: &PasidEntry) {
-        let coherent = self.coherent;
-        let Some(space) = self.space(device) else {
-            return;
-        };
-        for (index, word) in entry.0.iter().enumerate() {
-            space.write64(TABLE_BYTES + index * 8, *word);
-        }
-        if !coherent {
-            space.clean(TABLE_BYTES, PASID_BYTES);
-        }
-        platform.write_barrier();
     }
 
     /// The entry of a device as it is in memory.

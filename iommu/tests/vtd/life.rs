@@ -18,7 +18,8 @@ fn no_memory_that_was_given_back_is_reached_over_a_life() {
                 Config {
                     coherent,
                     scalable,
-                    says_nesting: scalable,
+                    first_stage: scalable,
+                    nesting: scalable,
                     ..Config::default()
                 },
                 Some(Destinations::Wide),

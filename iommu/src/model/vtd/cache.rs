@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 
 use super::State;
+use super::first_stage::FirstStages;
 
 /// A translation.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +21,12 @@ type Partial = (u64, u64, bool, bool);
 pub(super) struct Cache {
     /// Context entries by source.
     pub contexts: BTreeMap<u16, [u64; 2]>,
+    /// PASID directory entries by source and place.
+    pub directories: BTreeMap<(u16, u32), u64>,
     /// PASID table entries by source and PASID.
     pub pasids: BTreeMap<(u16, u32), [u64; 8]>,
+    /// What first stages took part in.
+    pub first: FirstStages,
     /// Translations by domain and first address.
     pub translations: BTreeMap<(u16, u64), Translation>,
     /// Tables on the way by domain, height of the entry that leads there and first address.
@@ -52,6 +57,14 @@ pub(super) enum Scope {
     },
     Everything,
     Domain(u16),
+    /// What first stages took part in, by domain and PASID.
+    FirstStage {
+        domain: u16,
+        pasid: u32,
+        first: u64,
+        last: u64,
+        leaf: bool,
+    },
     Pages {
         domain: u16,
         first: u64,
@@ -90,6 +103,33 @@ impl Scope {
             },
             3 => Self::AllPasids,
             _ => return None,
+        })
+    }
+
+    /// From granularity, domain, PASID and address (6.5.2.4).
+    pub fn first_stage(
+        granularity: u64,
+        domain: u64,
+        pasid: u64,
+        address: u64,
+        largest: Option<u8>,
+    ) -> Option<Self> {
+        let (first, last, leaf) = match granularity {
+            2 => (0, u64::MAX, false),
+            3 => match Self::translations(3, domain, address, largest)? {
+                Self::Pages {
+                    first, last, leaf, ..
+                } => (first, last, leaf),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(Self::FirstStage {
+            domain: domain as u16,
+            pasid: pasid as u32 & 0xf_ffff,
+            first,
+            last,
+            leaf,
         })
     }
 
@@ -142,6 +182,7 @@ impl Cache {
     }
 
     pub fn forget_translations(&mut self, scope: &Scope) {
+        self.first.forget(scope);
         self.translations.retain(|(of, base), it| match *scope {
             Scope::Everything => false,
             Scope::Domain(domain) => *of != domain,
@@ -188,7 +229,11 @@ impl State {
                 // In scalable mode the entry has none.
                 (of ^ source) & !mask != 0 || !scalable && domain_of(entry) != domain
             }),
-            Scope::AllPasids => self.cache.pasids.clear(),
+            Scope::AllPasids => {
+                self.cache.pasids.clear();
+                // Directory entries have no domain: nothing less takes them.
+                self.cache.directories.clear();
+            }
             Scope::PasidsOf(domain) => {
                 let pasids = &mut self.cache.pasids;
                 pasids.retain(|_, entry| entry[1] as u16 != domain);

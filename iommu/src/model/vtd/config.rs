@@ -52,8 +52,20 @@ pub struct Config {
     pub pass_through: bool,
     /// ECAP.SMTS and SSTS: scalable mode with second stages.
     pub scalable: bool,
-    /// ECAP.FSTS and NEST, which the unit says but does not do.
-    pub says_nesting: bool,
+    /// ECAP.FSTS: first stages.
+    pub first_stage: bool,
+    /// ECAP.NEST: first stages on second stages.
+    pub nesting: bool,
+    /// CAP.FS5LP: first stages of 5 levels.
+    pub five_levels: bool,
+    /// CAP.FS1GP: first-stage pages of 1 GiB.
+    pub first_stage_1_gib: bool,
+    /// ECAP.SRS: privileged requests.
+    pub supervisor: bool,
+    /// ECAP.EAFS: extended accessed flags.
+    pub extended_accessed: bool,
+    /// ECAP.PASID, and PSS plus one; 0 without.
+    pub pasid_bits: u8,
     /// ECAP.SMPWCS.
     pub walk_snoop: bool,
     /// ECAP.RPS: RID_PASID is looked at; requests without PASID are those of PASID 0 otherwise.
@@ -93,7 +105,13 @@ impl Default for Config {
             snoop_control: false,
             pass_through: true,
             scalable: false,
-            says_nesting: false,
+            first_stage: false,
+            nesting: false,
+            five_levels: false,
+            first_stage_1_gib: true,
+            supervisor: false,
+            extended_accessed: false,
+            pasid_bits: 0,
             walk_snoop: true,
             rid_pasid: true,
             collapse: false,
@@ -106,6 +124,17 @@ impl Default for Config {
 }
 
 impl Config {
+    /// A unit in scalable mode with all that the model knows of it.
+    pub fn nesting() -> Self {
+        Self {
+            scalable: true,
+            first_stage: true,
+            nesting: true,
+            pasid_bits: 20,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn cap(&self) -> u64 {
         let (records, count) = self.fault_records;
         let flag = |on: bool, bit: u32| u64::from(on) << bit;
@@ -124,6 +153,8 @@ impl Config {
             | u64::from(self.page_mask.unwrap_or(0)) << 48
             | flag(self.drains, 54)
             | flag(self.drains, 55)
+            | flag(self.first_stage && self.first_stage_1_gib, 56)
+            | flag(self.five_levels, 60)
             | flag(self.pointer_forgets, 62)
             | flag(self.pointer_forgets, 63)
     }
@@ -136,10 +167,14 @@ impl Config {
             | flag(self.wide_destinations, 4)
             | flag(self.pass_through, 6)
             | flag(self.snoop_control, 7)
-            | flag(self.says_nesting, 26)
+            | flag(self.nesting, 26)
+            | flag(self.supervisor, 31)
+            | flag(self.extended_accessed, 34)
+            | u64::from(self.pasid_bits.saturating_sub(1)) << 35
+            | flag(self.pasid_bits != 0, 40)
             | flag(self.scalable, 43)
             | flag(self.scalable, 46)
-            | flag(self.says_nesting, 47)
+            | flag(self.first_stage, 47)
             | flag(self.walk_snoop, 48)
             | flag(self.rid_pasid, 49)
             | (self.iotlb_registers as u64 / 16) << 8

@@ -77,6 +77,7 @@ impl State {
         if self.config.pointer_forgets {
             self.cache.contexts.clear();
             self.cache.pasids.clear();
+            self.cache.directories.clear();
             self.cache.forget_translations(&Scope::Everything);
         }
     }

@@ -7,6 +7,42 @@ use super::interrupt::{Delivered, Refused};
 use super::translate::{INTERRUPTS, Request};
 use super::{State, VtdModel};
 
+/// Who sends a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Initiator {
+    source: u16,
+    pasid: Option<u32>,
+    privileged: bool,
+}
+
+impl From<u16> for Initiator {
+    fn from(source: u16) -> Self {
+        Self {
+            source,
+            pasid: None,
+            privileged: false,
+        }
+    }
+}
+
+impl Initiator {
+    /// With a PASID.
+    pub fn with_pasid(self, pasid: u32) -> Self {
+        Self {
+            pasid: Some(pasid),
+            ..self
+        }
+    }
+
+    /// As a privileged one.
+    pub fn privileged(self) -> Self {
+        Self {
+            privileged: true,
+            ..self
+        }
+    }
+}
+
 /// Why a request was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {
@@ -55,11 +91,27 @@ impl VtdModel {
     /// # Errors
     /// [`Denied`], after its record.
     pub fn translate(&self, source: u16, address: u64, write: bool) -> Result<u64, Denied> {
-        if INTERRUPTS.contains(&address) {
+        self.translate_as(source.into(), address, write)
+    }
+
+    /// Where a request goes.
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn translate_as(&self, from: Initiator, address: u64, write: bool) -> Result<u64, Denied> {
+        let Initiator {
+            source,
+            pasid,
+            privileged,
+        } = from;
+        // 3.14: without PASID this is where interrupts are.
+        if pasid.is_none() && INTERRUPTS.contains(&address) {
             return Err(Denied::Interrupt);
         }
         self.0.lock().translate(Request {
             source,
+            pasid,
+            privileged,
             address,
             write,
         })

@@ -2,10 +2,24 @@
 
 use super::State;
 use super::registers::PFO;
+use super::translate::Request;
 
 impl State {
+    /// Records a request that was refused.
+    pub(super) fn record_request(&mut self, reason: u8, request: &Request) {
+        let pasid = request.pasid.map_or(0, |pasid| {
+            u64::from(pasid) << 40 | 1 << 31 | u64::from(request.privileged) << 29
+        });
+        let page = request.address & !0xfff;
+        self.record_as(request.source, reason, page, request.write, pasid);
+    }
+
     /// Records a fault, if there is room and its source has not one already.
     pub(super) fn record(&mut self, source: u16, reason: u8, information: u64, write: bool) {
+        self.record_as(source, reason, information, write, 0);
+    }
+
+    fn record_as(&mut self, source: u16, reason: u8, information: u64, write: bool, more: u64) {
         self.counters.faults += 1;
         if self.registers.fsts & PFO != 0 {
             return;
@@ -24,7 +38,7 @@ impl State {
             self.registers.fri = index;
         }
         let second =
-            1 << 63 | u64::from(!write) << 62 | u64::from(reason) << 32 | u64::from(source);
+            1 << 63 | u64::from(!write) << 62 | u64::from(reason) << 32 | u64::from(source) | more;
         self.registers.records[index] = [information, second];
         self.registers.next_record = (index + 1) % self.registers.records.len();
         self.counters.records += 1;

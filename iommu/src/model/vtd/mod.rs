@@ -1,4 +1,5 @@
-//! A VT-d unit in software (Intel VT-d, sections of revision 4.1), in legacy mode, and in scalable mode with second stages.
+//! A VT-d unit in software (Intel VT-d, sections of revision 4.1), in legacy mode, and in scalable mode with PASIDs, first and
+//! second stages, and the one on the other.
 //!
 //! Where the document allows hardware to be late or forgetful, it is: what is invalidated stays in use until the wait
 //! descriptor behind it, entries stay in every cache until the one invalidation that must remove them, a change of state
@@ -10,10 +11,11 @@
 //! verbs in `inject`.
 //!
 //! Files: `config` the features and capability registers; `registers` and `control` the register file; `queue` the
-//! invalidation queue; `cache` contexts, translations and interrupt entries that are held; `translate` the tables; `interrupt`
-//! interrupt remapping; `fault` the records; `device` and `inject` the verbs.
+//! invalidation queue; `cache` contexts, translations and interrupt entries that are held; `space` what a request goes through;
+//! `translate` second stages, `first_stage` the others; `interrupt` interrupt remapping; `fault` the records; `device` and
+//! `inject` the verbs.
 //!
-//! Not there: first stages and nesting, requests with PASID, device TLBs, page requests, advanced fault logging, posted interrupts.
+//! Not there: device TLBs, page requests, advanced fault logging, posted interrupts; requests for execution.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -30,14 +32,16 @@ mod config;
 mod control;
 mod device;
 mod fault;
+mod first_stage;
 mod inject;
 mod interrupt;
 mod queue;
 mod registers;
+mod space;
 mod translate;
 
 pub use config::{Completion, Config};
-pub use device::Denied;
+pub use device::{Denied, Initiator};
 pub use interrupt::{Delivered, Refused};
 
 /// Exact counts.
@@ -47,6 +51,8 @@ pub struct Counters {
     pub walks: u64,
     /// Second-stage entries read.
     pub entries: u64,
+    /// First-stage entries read.
+    pub first_entries: u64,
     /// Translations found in the IOTLB.
     pub hits: u64,
     /// Context entries read.
@@ -163,6 +169,7 @@ impl VtdModel {
 
     /// Translations that are held.
     pub fn cached(&self) -> usize {
-        self.0.lock().cache.translations.len()
+        let state = self.0.lock();
+        state.cache.translations.len() + state.cache.first.len()
     }
 }

@@ -173,6 +173,15 @@ impl State {
                     }
                 })
             }
+            6 if self.config.scalable => {
+                within(first, 0x000f_ffff_ffff_003f)?;
+                within(second, 0xffff_ffff_ffff_f07f)?;
+                if granularity == 2 {
+                    within(second, 0)?;
+                }
+                let largest = self.config.page_mask;
+                Scope::first_stage(granularity, first >> 16, first >> 32, second, largest)
+            }
             7 if self.config.scalable => {
                 within(first, 0x000f_ffff_ffff_003f)?;
                 within(second, 0)?;

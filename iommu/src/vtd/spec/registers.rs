@@ -215,6 +215,8 @@ register_bitfields![u64,
         PRS OFFSET(29) NUMBITS(1) [],
         /// Supervisor requests.
         SRS OFFSET(31) NUMBITS(1) [],
+        /// First stages have extended accessed flags.
+        EAFS OFFSET(34) NUMBITS(1) [],
         /// PASIDs have one bit more than this.
         PSS OFFSET(35) NUMBITS(5) [],
         /// Requests with PASID.
