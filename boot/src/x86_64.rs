@@ -201,6 +201,9 @@ fn use_fixed_hardware(info: &BootInfo) {
             "no power management timer that runs: the TSC's rate is unknown"
         ));
     }
+    if fixed.rtc {
+        clock::set_date();
+    }
 }
 
 /// What was found.

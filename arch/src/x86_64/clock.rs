@@ -6,11 +6,14 @@ use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::port;
+use super::{port, rtc};
 
 /// Ticks a second. Until [`calibrate`] has measured them they count for as short as any CPU's, so that no deadline comes
 /// early.
 static HERTZ: AtomicU64 = AtomicU64::new(6_000_000_000);
+
+/// See [`epoch_ns`].
+static EPOCH_NS: AtomicU64 = AtomicU64::new(0);
 
 /// The count, in ticks.
 pub fn now() -> u64 {
@@ -34,6 +37,19 @@ pub fn now_ns() -> u64 {
 /// Nanoseconds from the counter's start to `ticks`.
 pub fn ns(ticks: u64) -> u64 {
     rate::ns(ticks, frequency())
+}
+
+/// The date when the counter was 0, in nanoseconds since 1970 (UTC); 0 if nobody knows.
+pub fn epoch_ns() -> u64 {
+    EPOCH_NS.load(Ordering::Relaxed)
+}
+
+/// Takes the date from the machine's clock, which has seconds.
+pub fn set_date() {
+    if let Some(date) = rtc::read() {
+        let date_ns = date.saturating_mul(rate::SECOND);
+        EPOCH_NS.store(date_ns.saturating_sub(now_ns()), Ordering::Relaxed);
+    }
 }
 
 /// Invariant TSC: CPUID 0x8000_0007, `EDX[8]`.

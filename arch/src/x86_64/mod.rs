@@ -30,6 +30,8 @@ pub mod pic;
 pub mod port;
 #[cfg(target_os = "none")]
 pub mod power;
+#[cfg(any(target_os = "none", test))]
+pub mod rtc;
 #[cfg(target_os = "none")]
 pub mod smp;
 pub mod svm;

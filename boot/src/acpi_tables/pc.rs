@@ -112,6 +112,9 @@ fn fixed(fadt: Fields<'_>, soft_off: Option<[u8; 2]>) -> Result<FixedHardware, A
     };
     // PM_TMR_LEN says whether there is one; RESET_REG_SUP and an address space of ports.
     let timer = Some(port(76)?).filter(|&timer| timer != 0 && fadt.u8(91) == Ok(4));
+    // IAPC_BOOT_ARCH (§5.2.9.3), which was reserved once.
+    const NO_CMOS_RTC: u16 = 1 << 5;
+    let rtc = fadt.len() < 111 || fadt.u16(109)? & NO_CMOS_RTC == 0;
     let mut reset = None;
     if fadt.len() > 128 && fadt.u32(112)? & 1 << 10 != 0 && fadt.u8(116)? == 1 {
         let register = u16::try_from(fadt.u64(120)?).ok();
@@ -122,6 +125,7 @@ fn fixed(fadt: Fields<'_>, soft_off: Option<[u8; 2]>) -> Result<FixedHardware, A
         control: [port(64)?, port(68)?],
         soft_off,
         reset,
+        rtc,
     })
 }
 

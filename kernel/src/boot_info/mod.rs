@@ -232,6 +232,8 @@ pub struct FixedHardware {
     pub soft_off: Option<[u8; 2]>,
     /// The reset register, and what is written to it.
     pub reset: Option<(u16, u8)>,
+    /// There is a clock that knows the date, where every PC has it.
+    pub rtc: bool,
 }
 
 /// A device on the memory bus, or what might be one: a node of the device tree.

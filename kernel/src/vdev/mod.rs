@@ -2,7 +2,7 @@
 //! outside comes back as a value, so none of them calls up.
 //!
 //! A partition on AArch64 sees `vgic`, `vits`, `vpsci`, `vuart` and what `sysreg` lets through; one on x86_64 sees `vlapic`
-//! and `vioapic` with `msi` between them (together: `interrupts`), `v16550`, `vpower`, and what `cpuid` and `msr` let
+//! and `vioapic` with `msi` between them (together: `interrupts`), `v16550`, `vclock`, `vpower`, and what `cpuid` and `msr` let
 //! through. Both see `vpci`.
 
 #[cfg(any(target_arch = "x86_64", test))]
@@ -17,6 +17,8 @@ pub mod msr;
 pub mod sysreg;
 #[cfg(any(target_arch = "x86_64", test))]
 pub mod v16550;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod vclock;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vgic;
 #[cfg(any(target_arch = "x86_64", test))]

@@ -11,8 +11,8 @@
 pub const SLEEP_CONTROL: u16 = 0x600;
 /// Sleep status register.
 pub const SLEEP_STATUS: u16 = 0x601;
-/// Power management timer. Linux takes the TSC's rate from CPUID on Intel's CPUs only, and from leaf 0x4000_0010 only with
-/// `CONFIG_ACRN_GUEST`, which Debian does not set: elsewhere it calibrates the TSC by this timer.
+/// Power management timer, by which a guest calibrates its TSC that takes the rate neither from CPUID nor from
+/// [`vclock`](super::vclock).
 pub const TIMER: u16 = 0x608;
 /// Reset control register.
 pub const RESET: u16 = 0xcf9;

@@ -7,6 +7,7 @@ use crate::vdev::cpuid::{self, Rates};
 use crate::vdev::interrupts::{Interrupts, MsrOutcome};
 use crate::vdev::msr::Access;
 use crate::vdev::v16550::V16550;
+use crate::vdev::vclock;
 use crate::vdev::vlapic::Effects;
 use crate::vdev::vpower;
 use alloc::vec::Vec;
@@ -57,6 +58,8 @@ pub enum MsrEffect {
     Value(u64),
     /// WRMSR has been carried out.
     Written,
+    /// WRMSR has been carried out once this is in guest memory.
+    Record(vclock::Record),
     /// EFER, which is the vCPU's.
     Efer,
     /// #GP(0).
@@ -107,6 +110,17 @@ impl Devices {
     /// When its own counter is `tsc`, in nanoseconds of the machine's clock.
     pub fn ns(&self, tsc: u64) -> u64 {
         clock::ns(tsc.saturating_add(self.start))
+    }
+
+    fn clock(&self) -> vclock::Clock {
+        vclock::Clock {
+            tsc_hz: clock::frequency(),
+            stable: clock::is_steady(),
+            start_ns: match clock::epoch_ns() {
+                0 => 0,
+                epoch_ns => epoch_ns.saturating_add(clock::ns(self.start)),
+            },
+        }
     }
 
     /// IN.
@@ -175,6 +189,11 @@ impl Devices {
             (TSC_AUX, Access::Write(value)) if value >> 32 == 0 => {
                 self.tsc_aux[vcpu] = value;
                 return MsrEffect::Written;
+            }
+            (vclock::WALL_CLOCK | vclock::SYSTEM_TIME, Access::Write(value)) => {
+                if let Some(record) = self.clock().write(msr, value) {
+                    return MsrEffect::Record(record);
+                }
             }
             _ => {}
         }

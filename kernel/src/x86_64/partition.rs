@@ -22,12 +22,11 @@ use crate::{say, terminal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::clock;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
-use core::fmt::{self, Write};
+use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::table::{
@@ -288,12 +287,11 @@ impl Partition {
             pcie: !self.config.devices.is_empty(),
             vtd: (!behind.is_empty()).then_some(vtd),
         });
-        let command_line = self.command_line();
         let plan = pc_boot::plan(
             self.kernel,
             &pc_boot::Guest {
                 memory: self.ram.spans(),
-                command_line: &command_line,
+                command_line: self.config.cmdline.as_deref().unwrap_or_default(),
                 initrd: self.initrd,
                 acpi: &acpi,
             },
@@ -429,18 +427,5 @@ impl Partition {
     /// All that its UART has taken is gone.
     pub fn resume_output(&self, system: &System) {
         self.with_devices(system, |devices| devices.with_uart(V16550::resume));
-    }
-
-    /// What its kernel is told. Linux takes the rate of the TSC from CPUID on Intel's CPUs only, and by the ACPI timer only where
-    /// a read of that takes less than 50 us (`tsc_read_refs`): so it is told, before what the integrator says.
-    fn command_line(&self) -> String {
-        let given = self.config.cmdline.as_deref().unwrap_or_default();
-        let mut line = String::new();
-        if self.config.kernel.is_some() {
-            // A string takes everything.
-            let _ = write!(line, "tsc_early_khz={} ", clock::frequency() / 1000);
-        }
-        line.push_str(given);
-        line
     }
 }

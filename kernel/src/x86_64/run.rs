@@ -265,6 +265,12 @@ impl Stay<'_> {
         match (effect, access) {
             (MsrEffect::Value(value), _) => self.vcpu.complete_rdmsr(value),
             (MsrEffect::Written, _) => self.vcpu.skip_instruction(),
+            (MsrEffect::Record(record), _) => {
+                if partition.ram.write(record.at, record.bytes()).is_err() {
+                    return self.inject(Exception::GENERAL_PROTECTION);
+                }
+                self.vcpu.skip_instruction();
+            }
             (MsrEffect::Efer, Access::Read) => {
                 let efer = self.vcpu.context().efer;
                 self.vcpu.complete_rdmsr(efer);

@@ -6,12 +6,13 @@
 //! VMX, SVM, SMM's features, performance counters, or a feature that needs an MSR which [`msr`](super::msr) does not have.
 //!
 //! Guests calibrate nothing: leaves 0x15 and 0x16 have the rates as Intel's CPUs say them, leaf 0x4000_0010 as hypervisors
-//! do (in kHz: the TSC's in EAX, the local APIC's in EBX).
+//! do (in kHz: the TSC's in EAX, the local APIC's in EBX), and [`vclock`] has leaves of its own.
 
 mod allowed;
 #[cfg(test)]
 mod tests;
 
+use super::vclock;
 use allowed::ROWS;
 
 /// The four registers.
@@ -115,6 +116,9 @@ impl Guest {
         subleaf: u32,
         physical: &dyn Fn(u32, u32) -> Registers,
     ) -> Registers {
+        if let Some(sees) = vclock::cpuid(leaf) {
+            return sees;
+        }
         let mut sees = filter(leaf, subleaf, physical);
         match leaf {
             0 => sees.eax = LAST,
