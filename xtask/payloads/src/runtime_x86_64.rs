@@ -123,6 +123,7 @@ const UART: u16 = 0x3f8;
 const LINE_STATUS: u16 = UART + 5;
 /// Power management (FADT: sleep control, SLP_EN and \_S5's type; the reset register).
 const SLEEP_CONTROL: u16 = 0x600;
+const RESET: u16 = 0xcf9;
 const OFF: u8 = 1 << 5 | 5 << 2;
 
 fn out8(port: u16, value: u8) {
@@ -286,6 +287,13 @@ pub fn sleep_ms(ms: u64) {
     let end = now_ns() + ms * 1_000_000;
     while now_ns() < end {
         core::hint::spin_loop();
+    }
+}
+
+/// Starts this partition again.
+pub fn reset() -> ! {
+    loop {
+        out8(RESET, 6);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Bochs: the machine with VMX that QEMU is not. It has no IOMMU.
 
 use crate::setup::kit;
-use crate::tasks::build::Program;
-use anyhow::{Context, Result, ensure};
-use object::read::elf::ElfFile64;
-use object::{LittleEndian, Object, ObjectSection};
+use crate::tasks::build;
+use anyhow::{Context, Result, bail, ensure};
+use object::LittleEndian;
+use object::elf::FileHeader64;
+use object::read::elf::{FileHeader, ProgramHeader};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,16 +17,19 @@ const CHUNK: usize = 64 * SECTOR;
 /// Bytes of a cylinder: 16 heads of 63 sectors.
 const CYLINDER: usize = 16 * 63 * SECTOR;
 
-/// Runs `program`, an image for x86_64, on one CPU of Bochs's `model` until the machine is off, and says what it wrote to its
+/// MiB of RAM.
+const MEMORY: u32 = 512;
+
+/// Runs `program`, an ELF image for x86_64, on one CPU of Bochs's `model` until the machine is off, and says what it wrote to its
 /// serial port. What there is of it stays in `folder`.
-pub fn run(program: &Program, model: &str, folder: &Path, limit: Duration) -> Result<String> {
+pub fn run(program: &Path, model: &str, folder: &Path, limit: Duration) -> Result<String> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let disk = folder.join("disk.img");
     let cylinders = write_disk(program, folder, &disk)?;
     let (tool, share) = kit::bochs()?;
     let serial = folder.join("serial.txt");
     let settings = format!(
-        "megs: 256\n\
+        "megs: {MEMORY}\n\
          cpu: model={model}, count=1, ips=50000000\n\
          romimage: file={share}/bochs/BIOS-bochs-latest\n\
          vgaromimage: file={share}/vgabios/vgabios.bin\n\
@@ -69,10 +73,11 @@ pub fn run(program: &Program, model: &str, folder: &Path, limit: Duration) -> Re
 }
 
 /// A disk with the first sector and `program` behind it; how many cylinders it has.
-fn write_disk(program: &Program, folder: &Path, disk: &Path) -> Result<usize> {
-    let flat = fs::read(&program.flat).context("no flat image")?;
+fn write_disk(program: &Path, folder: &Path, disk: &Path) -> Result<usize> {
+    let elf = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let flat = build::flatten(&elf)?;
     let chunks = flat.len().div_ceil(CHUNK);
-    let sector = assemble(entry(&fs::read(&program.elf)?)?, chunks, folder)?;
+    let sector = assemble(entry(&elf)?, chunks, folder)?;
     let mut bytes = fs::read(sector)?;
     ensure!(
         bytes.len() == SECTOR,
@@ -87,12 +92,23 @@ fn write_disk(program: &Program, folder: &Path, disk: &Path) -> Result<usize> {
     Ok(cylinders)
 }
 
-/// Where PVH enters `elf`: the word that its note holds.
+/// Where PVH enters `elf`: the word of its note (`XEN_ELFNOTE_PHYS32_ENTRY`, of `Xen`).
 fn entry(elf: &[u8]) -> Result<u32> {
-    let parsed = ElfFile64::<LittleEndian>::parse(elf).context("no 64-bit ELF file")?;
-    let note = parsed.section_by_name(".note.pvh").context("no PVH note")?;
-    let word = note.data()?.last_chunk().context("a short PVH note")?;
-    Ok(u32::from_le_bytes(*word))
+    const PHYS32_ENTRY: u32 = 18;
+    let header = FileHeader64::<LittleEndian>::parse(elf).context("no 64-bit ELF file")?;
+    let endian = header.endian()?;
+    for segment in header.program_headers(endian, elf)? {
+        let Some(mut notes) = segment.notes(endian, elf)? else {
+            continue;
+        };
+        while let Some(note) = notes.next()? {
+            if note.name() == b"Xen" && note.n_type(endian).0 == PHYS32_ENTRY {
+                let word = note.desc().first_chunk().context("a short PVH note")?;
+                return Ok(u32::from_le_bytes(*word));
+            }
+        }
+    }
+    bail!("no PVH note")
 }
 
 /// The first sector, made by the C compiler's assembler and linker.

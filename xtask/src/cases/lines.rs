@@ -101,11 +101,11 @@ pub fn left<'a>(console: &'a str, who: &str, restarts: usize) -> Result<&'a str>
         ensure!(other == first, "at first {first}, after {count}: {other}");
     }
     ensure!(count == restarts, "{count} restarts of {restarts}");
-    let none = |what| format!(" 0 {what},");
-    ensure!(
-        first.contains(&none("messages")) && first.contains(&none("events")),
-        "{first}"
-    );
+    // On x86_64 neither is counted: the entry of a message is the partition's for good, and there are no events.
+    for what in [" messages,", " events,"] {
+        let none = format!(" 0{what}");
+        ensure!(!first.contains(what) || first.contains(&none), "{first}");
+    }
     Ok(first)
 }
 

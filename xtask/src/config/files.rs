@@ -22,6 +22,15 @@ const ELF: &[u8] = b"\x7fELF";
 /// Where the files that we make ourselves lie, by the name that a configuration uses, once they are made.
 pub type Made = BTreeMap<String, PathBuf>;
 
+/// The end of a binary's name in the package for x86_64 whose scenario is one of AArch64's: Cargo wants another name. In
+/// configurations it has the same.
+const SHARED: &str = "_x86_64";
+
+/// The name of a binary's small guest in configurations.
+pub fn payload(binary: &str) -> &str {
+    binary.strip_suffix(SHARED).unwrap_or(binary)
+}
+
 /// The names of all small guests for a platform: one file each, or named by their package.
 pub fn payloads(platform: Platform) -> BTreeSet<String> {
     let package = project::root().join(match platform {
@@ -36,7 +45,7 @@ pub fn payloads(platform: Platform) -> BTreeSet<String> {
     let manifest: toml::Table = toml::from_str(&manifest.unwrap_or_default()).unwrap_or_default();
     let named = manifest.get("bin").and_then(|bins| bins.as_array());
     let named = named.into_iter().flatten();
-    let named = named.filter_map(|bin| Some(bin.get("name")?.as_str()?.to_owned()));
+    let named = named.filter_map(|bin| Some(payload(bin.get("name")?.as_str()?).to_owned()));
     files.chain(named).collect()
 }
 

@@ -69,6 +69,14 @@ impl Debugger {
         self.send("c")
     }
 
+    /// Lets the machine run until a CPU is about to run the instruction at `address`.
+    pub fn run_to(&mut self, address: u64) -> Result<()> {
+        self.want(&format!("Z1,{address:x},1"), "OK")?;
+        let why = self.ask("c")?;
+        ensure!(why.starts_with('T'), "the machine ended: {why}");
+        self.want(&format!("z1,{address:x},1"), "OK")
+    }
+
     /// Halts it again.
     pub fn halt(&mut self) -> Result<()> {
         self.0.write_all(&[3])?;

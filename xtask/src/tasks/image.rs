@@ -176,7 +176,7 @@ fn make(machine: &Machine, arch: Arch, profile: Profile) -> Result<Made> {
                 // Says here, with its reason, what the rules would only refuse.
                 files::bytes(&program.elf)?;
             }
-            made.insert(program.name, program.elf);
+            made.insert(files::payload(&program.name).to_owned(), program.elf);
         }
     }
     if arch == Arch::Aarch64 && named.contains(DEBIAN_KERNEL_16K) {

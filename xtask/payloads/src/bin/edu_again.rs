@@ -5,10 +5,10 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::Ordering;
     use payloads::edu::Edu;
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Guest, entry};
+    #[cfg(target_arch = "aarch64")]
     use payloads::stage_one::{Granule, StageOne};
     use payloads::tree::number;
 
@@ -52,6 +52,7 @@ mod scenario {
             landed && wrong(0) == 0,
             format_args!("{} words changed since the last life", wrong(0)),
         );
+        #[cfg(target_arch = "aarch64")]
         if tree.smmu.is_some() {
             let started = StageOne::start(tree, edu.stream(), Granule::Four);
             checks.check(started.is_some(), format_args!("its SMMU starts"));

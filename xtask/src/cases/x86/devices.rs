@@ -1,8 +1,9 @@
 //! Devices of partitions behind VT-d.
 
-use super::packed;
+use super::{hypervisor, packed};
 use crate::cases::edu::armed::{Place, start, wait_landed};
 use crate::cases::{Context, lines};
+use crate::tasks::build;
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ fn reaches_its_memory_only(context: &Context, options: &'static str, mode: &str)
     let text = format!(
         "[machine]\nname = 'edu'\n\
         [[partition]]\nname = 'attacker'\nmemory = '64M'\ncpus = [0]\n\
-        payload = 'edu_attacker_x86_64'\ncmdline = 'attack={targets}'\n\
+        payload = 'edu_attacker'\ncmdline = 'attack={targets}'\n\
         [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
         [[partition]]\nname = 'other'\nmemory = '32M'\ncpus = [1]\npayload = 'hello'\n"
     );
@@ -73,6 +74,33 @@ pub fn reaches_its_memory_only_in_scalable_mode(context: &Context) -> Result<()>
     reaches_its_memory_only(context, ",scalable-mode=on", "scalable")
 }
 
+/// A partition that starts again and again with DMA on its way: each life finds its memory as it has to be, and leaves nothing
+/// behind.
+pub fn a_hundred_lives_leave_nothing_over(context: &Context) -> Result<()> {
+    const LIVES: usize = 100;
+    let text = format!(
+        "[machine]\nname = 'lives'\n\
+        [[partition]]\nname = 'again'\nmemory = '32M'\ncpus = [0]\n\
+        payload = 'edu_again'\ncmdline = 'buffer=0x1ff0000 lives={LIVES}'\n\
+        [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n"
+    );
+    let mut machine = packed(context, &text)?;
+    machine.devices = ["edu,addr=02.0,dma_mask=0xffffffffffffffff".to_owned()].into();
+    let mut guest = context.start(&machine)?;
+    // A DMA takes a tenth of a second.
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "again")?;
+    let numbers = lines::answers(&console, "again", "life");
+    let expected: Vec<String> = (1..=LIVES).map(|life| life.to_string()).collect();
+    ensure!(numbers == expected, "the lives {numbers:?}");
+    ensure!(lines::summary(&console, "again")?.0 == 0);
+    ensure!(lines::summary(&console, "nobody")?.0 == 0);
+    let left = lines::left(&console, "again", LIVES - 1)?;
+    context.note(&format!("after each of {LIVES} lives: {left}"));
+    Ok(())
+}
+
 /// Two partitions with a device each that interrupts by messages. One then has its device write to 0xFEEx_xxxx what would be
 /// interrupts of the hypervisor, or of nobody: no guest takes one, and those that name an entry are recorded.
 ///
@@ -111,7 +139,7 @@ pub fn faults_stop_and_restart(context: &Context) -> Result<()> {
         let text = format!(
             "[machine]\nname = 'edu'\n\
             [[partition]]\nname = 'attacker'\nmemory = '64M'\ncpus = [0]\n\
-            payload = 'edu_attacker_x86_64'\ncmdline = 'attack={targets}'\n\
+            payload = 'edu_attacker'\ncmdline = 'attack={targets}'\n\
             on_fault = {{ action = '{action}', threshold = 3 }}\n\
             [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
             [[partition]]\nname = 'other'\nmemory = '32M'\ncpus = [1]\npayload = 'hello'\n"
@@ -139,6 +167,64 @@ pub fn faults_stop_and_restart(context: &Context) -> Result<()> {
 
 const PAGE: u64 = 4096;
 
+/// A device that is told to write to Sluice's code before the first instruction of that, when firmware has set the machine up:
+/// its DMA lands when Sluice has taken over, on nothing. Where Sluice does not run it arrives.
+pub fn edu_is_stopped_before_anybody_owns_it(context: &Context) -> Result<()> {
+    const TEXT: &str = "[machine]\nname = 'unowned'\n\
+        [[partition]]\nname = 'canary'\nmemory = '16M'\ncpus = [1]\n\
+        payload = 'canary'\ncmdline = 'seconds=1'\n";
+    let mut machine = packed(context, TEXT)?;
+    machine.devices = ["edu,addr=02.0,dma_mask=0xffffffffffffffff".to_owned()].into();
+    machine.halted = true;
+    let elf = hypervisor()?.elf;
+    let entry = build::symbol(&elf, "sluice_pvh_entry")?;
+    let code = build::symbol(&elf, "sluice_entry_64")?.next_multiple_of(PAGE);
+    let place = place(2);
+    for sluice_runs in [false, true] {
+        let mut guest = context.start(&machine)?;
+        let mut debugger = guest.debugger()?;
+        let mut monitor = guest.monitor()?;
+        debugger.run_to(entry)?;
+        let before = monitor.memory(code, PAGE)?;
+        start(&mut debugger, place, code..code + PAGE)?;
+        if !sluice_runs {
+            // A jump to itself.
+            debugger.write(entry, &[0xeb, 0xfe])?;
+        }
+        debugger.go()?;
+        if sluice_runs {
+            guest.wait_line("[canary] watching", LIMIT)?;
+        }
+        wait_landed(&mut debugger, place)?;
+        let after = monitor.memory(code, PAGE)?;
+        if !sluice_runs {
+            ensure!(
+                after == [0; PAGE as usize] && before != after,
+                "it does not arrive even without Sluice"
+            );
+            continue;
+        }
+        ensure!(
+            after == before,
+            "the DMA of before the start reached the hypervisor's code"
+        );
+        debugger.go()?;
+        guest.wait_off(LIMIT)?;
+        let console = guest.console();
+        lines::passed(&console, "canary")?;
+        ensure!(lines::summary(&console, "canary")?.0 == 0);
+    }
+    Ok(())
+}
+
+/// A function on bus 0 for the debugger, by its device number.
+fn place(device: u64) -> Place {
+    Place {
+        config: 0xb000_0000 + (device << 15),
+        window: 0xc000_0000,
+    }
+}
+
 /// A guest starts a DMA to its own memory and powers off before it lands. Then the debugger drives the device, with bus
 /// mastering switched on behind Sluice's back, and one that never had an owner: VT-d alone is in the way, and no byte lands.
 pub fn edu_is_stopped_without_an_owner(context: &Context) -> Result<()> {
@@ -147,20 +233,16 @@ pub fn edu_is_stopped_without_an_owner(context: &Context) -> Result<()> {
     let text = format!(
         "[machine]\nname = 'parting'\n\
         [[partition]]\nname = 'shooter'\nmemory = '64M'\ncpus = [0]\n\
-        payload = 'edu_parting_shot_x86_64'\ncmdline = 'buffer={BUFFER:#x}'\n\
+        payload = 'edu_parting_shot'\ncmdline = 'buffer={BUFFER:#x}'\n\
         [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
         [[partition]]\nname = 'canary'\nmemory = '16M'\ncpus = [1]\n\
-        payload = 'canary_x86_64'\ncmdline = 'seconds=12'\n"
+        payload = 'canary'\ncmdline = 'seconds=12'\n"
     );
     let mut machine = packed(context, &text)?;
     let edu = |device| format!("edu,addr={device}.0,dma_mask=0xffffffffffffffff");
     machine.devices = [edu("02"), edu("03")].into();
     // Its debugger's socket; let go at once.
     machine.halted = true;
-    let place = |device: u64| Place {
-        config: 0xb000_0000 + (device << 15),
-        window: 0xc000_0000,
-    };
     let mut guest = context.start(&machine)?;
     let mut debugger = guest.debugger()?;
     let mut monitor = guest.monitor()?;

@@ -5,14 +5,17 @@ mod firmware;
 mod linux;
 mod viommu;
 
-use super::{Case, Context, case};
+use super::{Case, Context, case, lines};
 use crate::arch::Arch;
 use crate::bochs;
+use crate::project;
 use crate::qemu::{Boot, Guest, Machine};
 use crate::symbols;
 use crate::tasks::build::{self, Profile, Program};
 use crate::tasks::{image, run};
 use anyhow::{Context as _, Result, ensure};
+use kernel::config;
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +25,7 @@ pub const CASES: &[Case] = &[
     case("x86::describes_a_full_stack", describes_a_full_stack),
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
+    case("x86::runs_the_demo", runs_the_demo),
     case("x86::linux_boots", linux::boots),
     case("x86::linux_has_two_cpus", linux::has_two_cpus),
     case(
@@ -39,6 +43,14 @@ pub const CASES: &[Case] = &[
     case(
         "x86::linux_restarts_with_dma_in_flight",
         linux::restarts_with_dma_in_flight,
+    ),
+    case(
+        "x86::edu_is_stopped_before_anybody_owns_it",
+        devices::edu_is_stopped_before_anybody_owns_it,
+    ),
+    case(
+        "x86::a_hundred_lives_leave_nothing_over",
+        devices::a_hundred_lives_leave_nothing_over,
     ),
     case(
         "x86::edu_is_stopped_without_an_owner",
@@ -79,6 +91,11 @@ pub const CASES: &[Case] = &[
         long: true,
         run: enters_a_guest_by_vmx,
     },
+    Case {
+        name: "x86::linux_boots_by_vmx",
+        long: true,
+        run: linux::boots_by_vmx,
+    },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -101,11 +118,16 @@ fn by_pvh(image: PathBuf) -> Machine {
 
 /// A machine that boots the configuration `text`.
 fn packed(context: &Context, text: &str) -> Result<Machine> {
+    Ok(by_pvh(packed_file(context, text)?))
+}
+
+/// The image with the configuration `text`.
+fn packed_file(context: &Context, text: &str) -> Result<PathBuf> {
     let config = context.file("machine.toml", text.as_bytes())?;
     let image = config.with_extension("img");
     image::pack(&config, Some(image.clone()), Arch::X86_64, Profile::Release)?
         .context("the configuration has problems, see above")?;
-    Ok(by_pvh(image))
+    Ok(image)
 }
 
 /// By its PVH note, on three CPUs behind VT-d. Without a bundle there is nothing to do, so it ends by itself.
@@ -206,10 +228,13 @@ fn enters_a_guest(context: &Context) -> Result<()> {
     said_all(&guest.console(), "SVM", "not ready")
 }
 
+/// A CPU of Bochs's that has all of VMX that is asked for.
+const VMX_CPU: &str = "corei7_icelake_u";
+
 /// The same guest under VMX and EPT, in Bochs.
 fn enters_a_guest_by_vmx(context: &Context) -> Result<()> {
     let trial = build::trial()?;
-    let console = bochs::run(&trial, "corei7_icelake_u", &context.folder, LIMIT)?;
+    let console = bochs::run(&trial.elf, VMX_CPU, &context.folder, LIMIT)?;
     said_all(&console, "VMX", "ready")
 }
 
@@ -243,6 +268,30 @@ fn said_all(console: &str, way: &str, at_iret: &str) -> Result<()> {
 fn runs_two_partitions(context: &Context) -> Result<()> {
     let machine = packed(context, TWO)?;
     two_run(context, machine)?;
+    Ok(())
+}
+
+/// What `cargo xtask run --arch x86_64` shows: every attack is stopped, and counted.
+fn runs_the_demo(context: &Context) -> Result<()> {
+    let text = fs::read_to_string(project::root().join("boot/configs/demo.toml"))?;
+    let described: config::Machine = toml::from_str(&text)?;
+    let qemu = described.machine.qemu.as_ref();
+    let qemu = qemu.context("the demo has no [machine.qemu]")?;
+    let image = packed_file(context, &text)?;
+    let mut machine = Machine::of_config(qemu, image, &context.folder, &context.folder)?;
+    machine.arch = Arch::X86_64;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    run::verdict(&console, &described)?;
+    let attempts = lines::number(lines::behind(&console, "attacker", "attempts: ")?)?;
+    let (faults, _) = lines::summary(&console, "attacker")?;
+    ensure!(
+        attempts > 0 && faults >= 2 * attempts,
+        "{faults} faults of {attempts} attempts"
+    );
+    ensure!(lines::summary(&console, "canary")?.0 == 0);
+    context.note(&format!("{attempts} attempts, {faults} faults recorded"));
     Ok(())
 }
 
