@@ -241,7 +241,10 @@ impl Inner {
                 if nested.driver.index() != bound.driver.index() {
                     return Err(Error::OtherIommu);
                 }
-                let translates = matches!(nested.stage_one, StageOne::Translate(_));
+                let translates = matches!(
+                    nested.stage_one,
+                    StageOne::Translate(_) | StageOne::Table(_)
+                );
                 if let Parent::Viommu(viommu) = nested.parent
                     && translates
                     && self.virt_id(device, viommu).is_none()

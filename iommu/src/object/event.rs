@@ -127,7 +127,10 @@ impl Inner {
             .ok()?;
         let (viommu, virt_id) = (name.viommu, name.virt_id);
         // Only while the guest's own stage 1 is in force is the fault the guest's.
-        let hwpt = self.attached(device, 0)?;
+        let hwpt = fault
+            .pasid
+            .and_then(|pasid| self.attached(device, pasid))
+            .or_else(|| self.attached(device, 0))?;
         let nested = self.ids.nested(hwpt).map(|nested| nested.parent);
         if nested != Ok(Parent::Viommu(viommu)) && self.shadows(device) != Some(viommu) {
             return None;

@@ -176,7 +176,7 @@ pub(super) struct Nested {
     pub driver: Arc<dyn Driver>,
     /// The slice's, or its own where there is no slice.
     pub tag: CacheTag,
-    /// Where there is no slice to do it.
+    /// Where the tag is its own.
     pub invalidator: Option<Box<dyn Invalidator>>,
 }
 
@@ -340,7 +340,8 @@ impl Inner {
         if slice.driver.index() != driver.index() {
             return Err(Error::OtherIommu);
         }
-        let tag = slice.tag;
+        let (shared, parent) = (slice.tag, slice.parent);
+        let format = self.ids.paging(parent)?.format;
         let fault = self.fault_of(flags, fault)?;
         self.publish_with(|inner, _| {
             let slice = inner.ids.viommu_mut(viommu)?;
@@ -353,6 +354,11 @@ impl Inner {
                     stage_one
                 }
             };
+            let own = slice.ops.has_own_tags() && matches!(stage_one, StageOne::Table(_));
+            let (tag, invalidator) = match own {
+                true => inner.own_tag(viommu, parent, driver, format)?,
+                false => (shared, None),
+            };
             Ok(Object::Nested(Nested {
                 parent: Parent::Viommu(viommu),
                 stage_one,
@@ -360,9 +366,38 @@ impl Inner {
                 fault,
                 driver: Arc::clone(driver),
                 tag,
-                invalidator: None,
+                invalidator,
             }))
         })
+    }
+
+    /// A tag for one stage 1 on a slice, and what takes its invalidations.
+    fn own_tag(
+        &mut self,
+        viommu: u32,
+        parent: u32,
+        driver: &Arc<dyn Driver>,
+        format: Format,
+    ) -> Result<(CacheTag, Option<Box<dyn Invalidator>>), Error> {
+        room::reserve(&mut self.ids.paging_mut(parent)?.tags, 1)?;
+        let tag = driver.alloc_tag(format)?;
+        let invalidator = self.ids.viommu(viommu)?.ops.invalidator(tag);
+        let parent = self.ids.paging_mut(parent)?;
+        match invalidator {
+            Ok(invalidator) => {
+                parent.tags.push(Tagged {
+                    driver: Arc::clone(driver),
+                    tag,
+                    nested: true,
+                    users: 1,
+                });
+                Ok((tag, Some(invalidator)))
+            }
+            Err(error) => {
+                parent.free_tag(driver, tag);
+                Err(error)
+            }
+        }
     }
 
     fn nested_on_parent(
@@ -420,9 +455,14 @@ impl Inner {
         if entry.users != 1 + entry.handles {
             return Err(Error::InUse(id));
         }
-        let Parent::Viommu(viommu) = self.ids.nested(id)?.parent else {
+        let nested = self.ids.nested(id)?;
+        let Parent::Viommu(viommu) = nested.parent else {
             return Err(Error::Unsupported(0));
         };
+        // What has a tag of its own keeps it, and nothing else needs one.
+        if nested.invalidator.is_some() != matches!(stage_one, StageOne::Table(_)) {
+            return Err(Error::Unsupported(0));
+        }
         self.ids.viommu_mut(viommu)?.ops.check_nested(&stage_one)?;
         self.ids.nested_mut(id)?.stage_one = stage_one;
         Ok(())
@@ -430,7 +470,15 @@ impl Inner {
 
     pub(super) fn nested_destroyed(&mut self, hwpt: Nested) {
         match hwpt.parent {
-            Parent::Viommu(viommu) => self.put(viommu),
+            Parent::Viommu(viommu) => {
+                if hwpt.invalidator.is_some()
+                    && let Ok(parent) = self.nest_parent_of(hwpt.parent)
+                    && let Ok(parent) = self.ids.paging_mut(parent)
+                {
+                    parent.drop_nested_tag(&hwpt.driver, hwpt.tag);
+                }
+                self.put(viommu);
+            }
             Parent::Paging(paging) => {
                 if let Ok(parent) = self.ids.paging_mut(paging) {
                     parent.drop_nested_tag(&hwpt.driver, hwpt.tag);

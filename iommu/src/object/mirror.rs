@@ -8,8 +8,8 @@ use crate::addr::{Hpa, Iova, Span};
 use crate::hal::Platform;
 use crate::physical::{Invalidated, IommuError};
 use crate::table::{
-    self, Attributes, Granule4K, MapError, Memory, PageTable, SecondStage, SecondStageAttributes,
-    StageOne, StageOneAttributes, StageTwo,
+    self, Attributes, Granule4K, MapError, Memory, Npt, PageTable, SecondStage,
+    SecondStageAttributes, StageOne, StageOneAttributes, StageTwo,
 };
 
 /// A first stage of ours.
@@ -78,6 +78,25 @@ impl Kind for SecondStage {
     }
 
     fn rights(attributes: SecondStageAttributes) -> (bool, bool) {
+        (attributes.read, attributes.write)
+    }
+}
+
+/// Whatever may be written may be read: what is present is for all that is not said otherwise (VT-d, 9.7).
+impl Kind for Npt {
+    const FORMAT: Format = Format::VtdFirstStage;
+
+    fn of(access: Access) -> Attributes {
+        Attributes {
+            read: true,
+            write: access.contains(Access::WRITE),
+            // No request is refused for it: there are none for execution.
+            execute: true,
+            memory: Memory::Normal,
+        }
+    }
+
+    fn rights(attributes: Attributes) -> (bool, bool) {
         (attributes.read, attributes.write)
     }
 }

@@ -1,5 +1,7 @@
 //! A boxed value is a box of an array of one (see `room`): the array is whatever its element is.
 
+use alloc::boxed::Box;
+
 use super::Error;
 use super::driver::{
     Access, Entry, EntryRule, Flush, HwptFlags, Invalidator, PageTable, Root, StageOne, UserData,
@@ -7,7 +9,7 @@ use super::driver::{
 };
 use crate::addr::{Hpa, Iova, Span};
 use crate::fault::Fault;
-use crate::id::DeviceId;
+use crate::id::{CacheTag, DeviceId};
 use crate::physical::{Incomplete, Invalidation, IommuError};
 
 impl<T: PageTable> PageTable for [T; 1] {
@@ -85,6 +87,12 @@ impl<T: ViommuDriver> ViommuDriver for [T; 1] {
     }
     fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
         self[0].check_nested(stage_one)
+    }
+    fn has_own_tags(&self) -> bool {
+        self[0].has_own_tags()
+    }
+    fn invalidator(&self, tag: CacheTag) -> Result<Box<dyn Invalidator>, Error> {
+        self[0].invalidator(tag)
     }
     fn vdevice(&mut self, streams: &[DeviceId], virt_id: u64) -> Result<(), Error> {
         self[0].vdevice(streams, virt_id)

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::driver::{
-    Answer, Driver, Format, HwInfo, HwptFlags, PageTable, Requester, Root, StageOne, Stale, Target,
-    UserData, ViommuDriver, Waiting,
+    Answer, Driver, Format, HwInfo, HwptFlags, Invalidator, PageTable, Requester, Root, StageOne,
+    Stale, Target, UserData, ViommuDriver, Waiting,
 };
 use super::mirror::{FirstTable, Table, refused};
 use super::{Error, room};
@@ -16,15 +16,15 @@ use super::{Error, room};
 use crate::hal::Platform;
 use crate::id::{CacheTag, DeviceId, IommuIndex};
 use crate::physical::{
-    Caps, ContextSetup, Granule, HOST, Invalidate, Invalidated, Invalidation, IommuError,
-    PhysicalIommu, StageOneConfig, StageOneTable, StageTwo, StreamConfig,
+    Caps, ContextSetup, FirstStage, Granule, HOST, Incomplete, Invalidate, Invalidated,
+    Invalidation, IommuError, PhysicalIommu, StageOneConfig, StageOneTable, StageTwo, StreamConfig,
 };
 use crate::smmuv3::CacheTagAllocator;
 use crate::sync::Mutex;
 use crate::table::{self, SecondStage, Shape, StageOneAttributes, StageTwoTable};
 
 /// A physical IOMMU, and what it gives the objects that others do not have.
-pub trait Backend: PhysicalIommu {
+pub trait Backend: PhysicalIommu + 'static {
     /// As [`Driver::hw_info`].
     ///
     /// # Errors
@@ -39,10 +39,41 @@ pub trait Backend: PhysicalIommu {
     fn slice(
         &self,
         kind: u32,
-        _tag: CacheTag,
+        _on: &NestParent<'_>,
         _data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
         Err(Error::Unsupported(kind))
+    }
+
+    /// A guest's stage 1 without a slice, as [`Driver::alloc_nested`] wants it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]; the data rules of [`UserData`].
+    fn nested(
+        &self,
+        _on: &NestParent<'_>,
+        data: UserData<'_>,
+    ) -> Result<(StageOne, Box<dyn Invalidator>), Error> {
+        Err(Error::Unsupported(data.kind))
+    }
+}
+
+/// What a slice, or a guest's stage 1 without one, is on.
+pub struct NestParent<'a> {
+    /// The nest parent.
+    pub root: &'a Root,
+    /// The tag of what is cached of it there.
+    pub tag: CacheTag,
+    /// For invalidations later.
+    pub invalidator: Arc<dyn Invalidate>,
+}
+
+/// Invalidation by whoever can wait for the IOMMU as a whole.
+struct Locked<I>(Arc<Mutex<I>>);
+
+impl<I: PhysicalIommu> Invalidate for Locked<I> {
+    fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
+        self.0.lock().submit(batch)
     }
 }
 
@@ -83,10 +114,12 @@ pub struct Unit<P: Platform, I: Backend> {
     second_stages: (Format, MakeTable<P>),
     caps: Caps,
     /// How first stages of its own are made, where it has any.
-    first_stages: Option<MakeTable<P>>,
-    physical: Mutex<I>,
-    /// For invalidations beside whoever has `physical`.
-    invalidator: Option<Arc<dyn Invalidate>>,
+    first_stages: Option<(Format, MakeTable<P>)>,
+    /// Bytes of their largest page.
+    first_largest: u64,
+    physical: Arc<Mutex<I>>,
+    /// For invalidations, beside whoever has `physical` where the IOMMU can do that.
+    invalidator: Arc<dyn Invalidate>,
     tags: Mutex<CacheTagAllocator>,
     /// Address spaces of its own first stages, all under [`HOST`].
     spaces: Mutex<CacheTagAllocator>,
@@ -99,6 +132,8 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
     /// The IOMMU `physical`, number `index`, whose tables translate `input_bits` of input address.
     pub fn new(index: IommuIndex, physical: I, platform: Arc<P>, input_bits: u8) -> Self {
         let caps = physical.caps();
+        let beside = physical.invalidator();
+        let physical = Arc::new(Mutex::new(physical));
         Self {
             index,
             platform,
@@ -112,8 +147,9 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
             }),
             caps,
             first_stages: None,
-            invalidator: physical.invalidator(),
-            physical: Mutex::new(physical),
+            first_largest: u64::MAX,
+            invalidator: beside.unwrap_or_else(|| Arc::new(Locked(Arc::clone(&physical)))),
+            physical,
             tags: Mutex::new(CacheTagAllocator::new(caps.cache_tag_bits)),
             spaces: Mutex::new(CacheTagAllocator::new(caps.address_space_bits)),
             groups: Mutex::new(GroupOwners::default()),
@@ -126,10 +162,10 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
     #[must_use]
     pub fn with_pasids(self) -> Self {
         Self {
-            first_stages: Some(|platform, shape| {
+            first_stages: Some((Format::ArmStageOne, |platform, shape| {
                 let table = FirstTable::with_shape(platform, shape);
                 Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
-            }),
+            })),
             ..self
         }
     }
@@ -154,6 +190,19 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
     /// The hardware itself, for its faults and errors.
     pub fn physical(&self) -> &Mutex<I> {
         &self.physical
+    }
+
+    /// The same with first stages of VT-d for PASIDs, of pages of at most `largest` bytes.
+    #[must_use]
+    pub fn with_first_stages_of_vtd(self, largest: u64) -> Self {
+        Self {
+            first_stages: Some((Format::VtdFirstStage, |platform, shape| {
+                let table = table::PageTable::<_, table::Npt>::with_shape(platform, shape);
+                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+            })),
+            first_largest: largest,
+            ..self
+        }
     }
 
     /// Whether its walks snoop CPU caches. Tables that others made for walks that do not are good for it too.
@@ -212,7 +261,8 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
                 attributes: StageOneAttributes::MAIR,
             }))?);
         }
-        if pasid != 0 {
+        let each = self.second_stages.0 == Format::VtdSecondStage;
+        if pasid != 0 && !each {
             context(None)?;
             return match target {
                 Target::Refuse | Target::Abort => Ok(()),
@@ -228,6 +278,17 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
         let config = match target {
             Target::Refuse => StreamConfig::Refuse,
             Target::Abort => StreamConfig::Abort,
+            Target::Paging { tag, root } if root.format == Format::VtdFirstStage => {
+                StreamConfig::FirstStage {
+                    tag: *tag,
+                    first: FirstStage {
+                        root: root.root.0,
+                        input_bits: root.input_bits,
+                        ats,
+                        ..FirstStage::default()
+                    },
+                }
+            }
             Target::Paging { tag, root } => StreamConfig::StageTwo(stage_two(tag, root, ats)),
             Target::Nested {
                 tag,
@@ -248,9 +309,28 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
                         ..*stage_one
                     },
                 },
+                StageOne::Table(first) => StreamConfig::FirstOnSecond {
+                    second: stage_two(tag, parent, false),
+                    first: FirstStage {
+                        ats: ats && first.ats,
+                        ..*first
+                    },
+                },
             },
         };
-        Ok(self.physical.lock().attach(from.stream, config)?)
+        let mut physical = self.physical.lock();
+        Ok(match pasid {
+            0 => physical.attach(from.stream, config),
+            _ => physical.attach_pasid(from.stream, pasid, config),
+        }?)
+    }
+
+    fn nest_parent<'a>(&self, root: &'a Root, tag: CacheTag) -> NestParent<'a> {
+        NestParent {
+            root,
+            tag,
+            invalidator: Arc::clone(&self.invalidator),
+        }
     }
 
     fn tags_of(&self, format: Format) -> &Mutex<CacheTagAllocator> {
@@ -261,10 +341,7 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
     }
 
     fn submit(&self, entry: Invalidation) -> Result<(), IommuError> {
-        let submitted = match &self.invalidator {
-            Some(invalidator) => invalidator.submit(&[entry]),
-            None => self.physical.lock().submit(&[entry]),
-        };
+        let submitted = self.invalidator.submit(&[entry]);
         submitted.map_err(|incomplete| incomplete.error)
     }
 }
@@ -298,20 +375,34 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         data: UserData<'_>,
     ) -> Result<Box<dyn PageTable>, Error> {
         // What PASIDs go through is a first stage, what guests' first stages go on is a second.
+        let each = self.second_stages.0 == Format::VtdSecondStage;
         let first = flags == HwptFlags::PASID
             && self.first_stages.is_some()
-            && self.caps.address_space_bits != 0;
-        if !first && !HwptFlags::NEST_PARENT.contains(flags) {
+            && (each || self.caps.address_space_bits != 0);
+        // Where each PASID has a table of its own kind, it may be a second stage as well.
+        let second = match each && self.caps.pasid_bits != 0 {
+            true => HwptFlags::NEST_PARENT | HwptFlags::PASID,
+            false => HwptFlags::NEST_PARENT,
+        };
+        if !first && !second.contains(flags) {
             return Err(Error::Unsupported(flags.bits()));
         }
         if data.kind != 0 {
             return Err(Error::Unsupported(data.kind));
         }
         let platform = Arc::clone(&self.platform);
-        if let (true, Some(make)) = (first, self.first_stages) {
+        if let (true, Some((format, make))) = (first, self.first_stages) {
             let shape = Shape {
                 output_bits: self.caps.output_bits.min(48),
                 ..self.shape
+            };
+            let shape = match format {
+                Format::VtdFirstStage => Shape {
+                    input_bits: 48,
+                    largest: self.first_largest,
+                    ..shape
+                },
+                _ => shape,
             };
             return make(platform, shape);
         }
@@ -333,6 +424,11 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
             }
             Format::ArmStageOne => {
                 self.caps.address_space_bits != 0 && root.output_bits <= self.caps.output_bits
+            }
+            Format::VtdFirstStage => {
+                let own = matches!(self.first_stages, Some((Format::VtdFirstStage, _)));
+                own && root.output_bits <= self.caps.output_bits
+                    && root.largest <= self.first_largest
             }
             _ => false,
         };
@@ -366,7 +462,7 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
         tag: CacheTag,
         format: Format,
         stale: Stale,
-        _nested: bool,
+        nested: bool,
     ) -> Result<(), IommuError> {
         let Stale { range, leaf } = stale;
         self.invalidate(match format {
@@ -377,6 +473,20 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
                 granule: Granule::Size4K,
                 level: 0,
                 leaf,
+            },
+            Format::VtdFirstStage => Invalidation::StageOneRange {
+                tag,
+                asid: None,
+                range,
+                granule: Granule::Size4K,
+                level: 0,
+                leaf,
+            },
+            // Tables on the way through a guest's first stage are known by what this table says of them.
+            Format::VtdSecondStage => Invalidation::StageTwoRange {
+                tag,
+                range,
+                leaf: leaf && !nested,
             },
             // What is cached of both stages goes along: see `Invalidation`.
             _ => Invalidation::StageTwoRange { tag, range, leaf },
@@ -403,11 +513,22 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
     fn alloc_viommu(
         &self,
         kind: u32,
-        _parent: &Root,
+        parent: &Root,
         tag: CacheTag,
         data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
-        self.physical.lock().slice(kind, tag, data)
+        let on = self.nest_parent(parent, tag);
+        self.physical.lock().slice(kind, &on, data)
+    }
+
+    fn alloc_nested(
+        &self,
+        parent: &Root,
+        tag: CacheTag,
+        data: UserData<'_>,
+    ) -> Result<(StageOne, Box<dyn Invalidator>), Error> {
+        let on = self.nest_parent(parent, tag);
+        self.physical.lock().nested(&on, data)
     }
 
     fn contain(&self, stream: DeviceId) {

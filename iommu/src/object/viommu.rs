@@ -258,10 +258,12 @@ impl Inner {
     pub(super) fn invalidate(&mut self, id: u32, kind: u32, entries: Entries<'_>) -> Progress {
         let progress = self.take_entries(id, kind, entries);
         // What its guest does not hear from, it is refused: others wait for it too.
-        if let Err(Error::Hardware(IommuError::DeviceTlb(stream))) = progress.result
-            && let Ok(slice) = self.ids.viommu(id)
-        {
-            slice.driver.contain(stream);
+        if let Err(Error::Hardware(IommuError::DeviceTlb(stream))) = progress.result {
+            match self.ids.entry(id).map(|entry| &entry.object) {
+                Ok(Object::Viommu(slice)) => slice.driver.contain(stream),
+                Ok(Object::Nested(nested)) => nested.driver.contain(stream),
+                _ => {}
+            }
         }
         progress
     }

@@ -6,11 +6,10 @@ use alloc::sync::Arc;
 use super::slice::Slice;
 use super::{HW_INFO, Smmu};
 use crate::hal::{Mmio, Platform};
-use crate::id::CacheTag;
 use crate::object::Error;
 use crate::object::driver::{HwInfo, UserData, ViommuDriver};
 use crate::object::room;
-use crate::object::unit::Backend;
+use crate::object::unit::{Backend, NestParent};
 use crate::physical::Invalidate;
 
 impl<P: Platform + 'static, M: Mmio + 'static> Backend for Smmu<P, M> {
@@ -24,11 +23,11 @@ impl<P: Platform + 'static, M: Mmio + 'static> Backend for Smmu<P, M> {
     fn slice(
         &self,
         kind: u32,
-        tag: CacheTag,
+        on: &NestParent<'_>,
         data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
         let invalidator = Arc::clone(&self.shared) as Arc<dyn Invalidate>;
-        let slice = Slice::new(kind, data, self.features, tag, invalidator)?;
+        let slice = Slice::new(kind, data, self.features, on.tag, invalidator)?;
         Ok(room::boxed(slice)?)
     }
 }

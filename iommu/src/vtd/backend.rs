@@ -1,13 +1,14 @@
 //! What IOMMUFD's objects want of a unit beyond second stages.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use super::Vtd;
+use super::nested::{NestedTable, Rules};
 use super::slice::Slice;
 use crate::hal::{Mmio, Platform};
-use crate::id::CacheTag;
-use crate::object::driver::{HwInfo, UserData, ViommuDriver};
-use crate::object::unit::Backend;
+use crate::object::driver::{HwInfo, Invalidator, StageOne, UserData, ViommuDriver};
+use crate::object::unit::{Backend, NestParent};
 use crate::object::{Error, room};
 
 /// IOMMU_HW_INFO_TYPE_INTEL_VTD (Linux, include/uapi/linux/iommufd.h).
@@ -33,9 +34,32 @@ impl<P: Platform + 'static, M: Mmio + 'static> Backend for Vtd<P, M> {
     fn slice(
         &self,
         kind: u32,
-        _tag: CacheTag,
+        on: &NestParent<'_>,
         data: UserData<'_>,
     ) -> Result<Box<dyn ViommuDriver>, Error> {
-        Ok(room::boxed(Slice::new(kind, data)?)?)
+        let rules = self.rules(on);
+        let invalidator = Arc::clone(&on.invalidator);
+        Ok(room::boxed(Slice::new(kind, data, rules, invalidator)?)?)
+    }
+
+    fn nested(
+        &self,
+        on: &NestParent<'_>,
+        data: UserData<'_>,
+    ) -> Result<(StageOne, Box<dyn Invalidator>), Error> {
+        let first = self.rules(on).decode(data)?;
+        let table = NestedTable::new(on.tag, Arc::clone(&on.invalidator));
+        Ok((StageOne::Table(first), room::boxed(table)?))
+    }
+}
+
+impl<P: Platform, M: Mmio> Vtd<P, M> {
+    /// What a guest's first stage on a nest parent has to keep to.
+    fn rules(&self, on: &NestParent<'_>) -> Rules {
+        Rules {
+            features: self.features,
+            nests: self.scalable && self.features.nested,
+            bits: on.root.input_bits,
+        }
     }
 }

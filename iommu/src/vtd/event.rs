@@ -26,8 +26,15 @@ fn meaning(number: u8) -> (FaultReason, Stage) {
         reason::SCALABLE_ROOT | reason::SCALABLE_CONTEXT => (R::FetchAbort, Stage::None),
         reason::SCALABLE_FIRST..reason::PASID => (R::BadDeviceEntry, Stage::None),
         reason::PASID..=reason::PASID_LAST => (R::BadContext, Stage::None),
-        reason::FIRST_ACCESS => (R::FetchAbort, Stage::One),
-        reason::FIRST_NOT_PRESENT => (R::Translation, Stage::One),
+        reason::FIRST_ACCESS | reason::FIRST_ROOT_ACCESS => (R::FetchAbort, Stage::One),
+        // An entry that says what there is not leads nowhere.
+        reason::FIRST_NOT_PRESENT | reason::FIRST_RESERVED => (R::Translation, Stage::One),
+        reason::FIRST_FLAGS => (R::AccessFlag, Stage::One),
+        // Of a guest's table, which the second stage has not, or not for this.
+        reason::FIRST_BEYOND => (R::AddressSize, Stage::Two),
+        reason::FIRST_ROOT_READ | reason::FIRST_READ | reason::FIRST_WRITE => {
+            (R::Translation, Stage::Two)
+        }
         reason::SECOND_ACCESS => (R::FetchAbort, Stage::Two),
         reason::SECOND_PERMISSION => (R::Translation, Stage::Two),
         reason::NOT_CANONICAL => (R::AddressSize, Stage::One),

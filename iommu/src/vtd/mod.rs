@@ -12,7 +12,7 @@
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
 //! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log` and `interrupt_remap` are the one writer or
-//! reader of each; `event` is pure; `backend` and `slice` are what the objects want of the driver; `quirks` says where the
+//! reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver; `quirks` says where the
 //! emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
@@ -51,6 +51,7 @@ mod fault_log;
 pub mod interrupt_remap;
 mod invalidation_queue;
 mod lost;
+pub mod nested;
 mod pasid_tables;
 mod probe;
 mod program;

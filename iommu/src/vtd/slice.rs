@@ -7,17 +7,23 @@
 //! | [`VIOMMU`] | the slice itself; it takes no data |
 //! | [`EVENTS`] | a fault record (VT-d, 11.4, FRCD) without F, 16 bytes, with the source that the guest knows |
 //!
-//! A guest's own translation is a shadow ([`HwptShadow`](crate::object::HwptShadow)): nothing of it is cached under other names
-//! than ours, and there are no invalidations of the guest's for the hardware.
+//! A guest's own translation is a shadow ([`HwptShadow`](crate::object::HwptShadow)), of which nothing is cached under other names
+//! than ours; or, where the unit nests, a first stage of the guest's on our second ([`nested`](super::nested)), each with its
+//! own invalidations. There are none of the slice as a whole.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+
+use super::nested::{NestedTable, Rules};
 use super::spec::fault::{FAULT0, FAULT1};
 use crate::fault::{Fault, FaultReason};
-use crate::id::DeviceId;
-use crate::object::Error;
+use crate::id::{CacheTag, DeviceId};
 use crate::object::driver::{
     Entry, EntryRule, HwptFlags, Invalidator, StageOne, UserData, ViommuDriver, VirtIds,
 };
-use crate::physical::{Incomplete, Invalidation};
+use crate::object::{Error, room};
+use crate::physical::{Incomplete, Invalidate, Invalidation};
 
 /// The slice: none of Linux's types.
 pub const VIOMMU: u32 = 0x8000_0001;
@@ -25,22 +31,35 @@ pub const VIOMMU: u32 = 0x8000_0001;
 pub const EVENTS: u32 = 0x8000_0001;
 
 /// See the module's description.
-#[derive(Debug)]
-pub struct Slice(());
+pub struct Slice {
+    rules: Rules,
+    invalidator: Arc<dyn Invalidate>,
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slice")
+    }
+}
 
 impl Slice {
-    /// A slice.
+    /// A slice, of the unit that `invalidator` reaches.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for another type; [`Error::DataLength`] for any data.
-    pub fn new(kind: u32, data: UserData<'_>) -> Result<Self, Error> {
+    pub(super) fn new(
+        kind: u32,
+        data: UserData<'_>,
+        rules: Rules,
+        invalidator: Arc<dyn Invalidate>,
+    ) -> Result<Self, Error> {
         if kind != VIOMMU {
             return Err(Error::Unsupported(kind));
         }
         if !data.bytes.is_empty() {
             return Err(Error::DataLength(data.bytes.len()));
         }
-        Ok(Self(()))
+        Ok(Self { rules, invalidator })
     }
 }
 
@@ -64,15 +83,28 @@ impl Invalidator for Slice {
 }
 
 impl ViommuDriver for Slice {
-    fn decode_nested(&mut self, _flags: HwptFlags, data: UserData<'_>) -> Result<StageOne, Error> {
-        Err(Error::DataType(data.kind))
+    fn decode_nested(&mut self, flags: HwptFlags, data: UserData<'_>) -> Result<StageOne, Error> {
+        if !HwptFlags::PASID.contains(flags) {
+            return Err(Error::Unsupported(flags.bits()));
+        }
+        Ok(StageOne::Table(self.rules.decode(data)?))
     }
 
     fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
         match stage_one {
+            StageOne::Table(first) => self.rules.check(first),
             StageOne::Translate(_) => Err(Error::IllegalStageOne),
             _ => Ok(()),
         }
+    }
+
+    fn has_own_tags(&self) -> bool {
+        true
+    }
+
+    fn invalidator(&self, tag: CacheTag) -> Result<Box<dyn Invalidator>, Error> {
+        let table = NestedTable::new(tag, Arc::clone(&self.invalidator));
+        Ok(room::boxed(table)?)
     }
 
     /// A name is a source ID, and for one source.
@@ -100,7 +132,10 @@ impl ViommuDriver for Slice {
         }
         let kept = FAULT1::FR.mask << FAULT1::FR.shift
             | FAULT1::T1.mask << FAULT1::T1.shift
-            | FAULT1::T2.mask << FAULT1::T2.shift;
+            | FAULT1::T2.mask << FAULT1::T2.shift
+            | FAULT1::PP.mask << FAULT1::PP.shift
+            | FAULT1::PV.mask << FAULT1::PV.shift
+            | FAULT1::PRIV.mask << FAULT1::PRIV.shift;
         let source = FAULT1::SID.val(virt_id).value;
         let address = fault.raw[0] & FAULT0::FI.mask << FAULT0::FI.shift;
         Some((EVENTS, [address, fault.raw[1] & kept | source, 0, 0]))

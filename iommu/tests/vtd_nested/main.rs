@@ -3,6 +3,7 @@
 
 mod driver;
 mod hitless;
+mod objects;
 mod random;
 
 use std::cell::Cell;

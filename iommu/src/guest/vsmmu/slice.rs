@@ -144,7 +144,7 @@ impl Slice for ObjectSlice {
             StageOne::Refuse => put(&at.device, &self.refuse),
             StageOne::Abort => put(&at.device, &self.abort),
             StageOne::Bypass => put(&at.device, &self.bypass),
-            StageOne::Translate(_) => {
+            StageOne::Translate(_) | StageOne::Table(_) => {
                 // The device does not go through this one, nor does another of its group.
                 at.used ^= 1;
                 let free = &at.stage_ones[at.used];

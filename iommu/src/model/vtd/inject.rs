@@ -13,8 +13,8 @@ pub(super) struct Faults {
     pub deaf: bool,
     /// All registers read as ones, writes go nowhere.
     pub gone: bool,
-    /// The next descriptor of this type stops the queue with this code.
-    pub refuse: Option<(u8, u64)>,
+    /// A descriptor of this type stops the queue with this code, after so many others of the type.
+    pub refuse: Option<(u8, u64, u32)>,
     /// The next wait reports that this source's device TLB does not answer.
     pub time_out: Option<u16>,
 }
@@ -41,7 +41,12 @@ impl VtdModel {
 
     /// The next descriptor of type `kind` is refused, with `code` as IQERCD.IQEI.
     pub fn refuse(&self, kind: u8, code: u8) {
-        self.0.lock().faults.refuse = Some((kind, code.into()));
+        self.refuse_after(kind, 0, code);
+    }
+
+    /// The same after `count` others of the type.
+    pub fn refuse_after(&self, kind: u8, count: u32, code: u8) {
+        self.0.lock().faults.refuse = Some((kind, code.into(), count));
     }
 
     /// The next wait reports an invalidation of `source`'s device TLB that timed out (ITE).

@@ -65,10 +65,7 @@ impl State {
             let decoded = match words {
                 None => Err(error::UNREADABLE),
                 Some((first, second)) => {
-                    if let Some((kind, code)) = self.faults.refuse
-                        && u64::from(kind) == first & 0xf
-                    {
-                        self.faults.refuse = None;
+                    if let Some(code) = self.is_refused(first) {
                         Err(code)
                     } else if rest != Some((0, 0)) {
                         Err(error::RESERVED)
@@ -104,6 +101,19 @@ impl State {
             }
             self.registers.iqh = (self.registers.iqh + step) % size;
         }
+    }
+
+    /// The code with which a descriptor is to be refused.
+    fn is_refused(&mut self, first: u64) -> Option<u64> {
+        let (kind, code, left) = self.faults.refuse?;
+        if u64::from(kind) != first & 0xf {
+            return None;
+        }
+        self.faults.refuse = match left {
+            0 => None,
+            _ => Some((kind, code, left - 1)),
+        };
+        (left == 0).then_some(code)
     }
 
     fn execute(&mut self, what: Decoded) {

@@ -12,7 +12,7 @@ use bitflags::bitflags;
 use super::Error;
 use crate::addr::{Hpa, Iova, Span};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
-use crate::physical::{IommuError, StageOneConfig};
+use crate::physical::{FirstStage, IommuError, StageOneConfig};
 
 mod slice;
 
@@ -74,6 +74,8 @@ pub enum Format {
     ArmStageOne,
     /// VT-d second stage.
     VtdSecondStage,
+    /// VT-d first stage, of four levels.
+    VtdFirstStage,
     /// A mock's.
     Mock,
 }
@@ -167,6 +169,8 @@ pub enum StageOne {
     Bypass,
     /// Through the guest's tables.
     Translate(StageOneConfig),
+    /// Through a table of the guest's that the entry names itself.
+    Table(FirstStage),
 }
 
 /// Data in a driver's own format, as a caller outside sent it. `kind` 0 with no bytes is none.

@@ -1,12 +1,13 @@
 //! What the driver of a slice gives: stages 1, invalidations, names, events and hardware queues.
 
+use alloc::boxed::Box;
 use core::fmt::Debug;
 
 use super::super::Error;
 use super::{HwptFlags, StageOne, UserData};
 use crate::addr::Hpa;
 use crate::fault::Fault;
-use crate::id::DeviceId;
+use crate::id::{CacheTag, DeviceId};
 use crate::physical::{Incomplete, Invalidation};
 
 /// An invalidation entry, zero-extended.
@@ -76,6 +77,18 @@ pub trait ViommuDriver: Invalidator {
     /// # Errors
     /// [`Error::IllegalStageOne`]; [`Error::Unsupported`].
     fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error>;
+    /// Whether a [`StageOne::Table`] needs a tag of its own, as the hardware does not tell what it caches of two apart
+    /// otherwise. It has an [`Invalidator`] of its own then.
+    fn has_own_tags(&self) -> bool {
+        false
+    }
+    /// Takes invalidations of the stage 1 under `tag`.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::Unsupported`] where there are no tags of their own.
+    fn invalidator(&self, _tag: CacheTag) -> Result<Box<dyn Invalidator>, Error> {
+        Err(Error::Unsupported(0))
+    }
     /// A device gets a name in the slice.
     ///
     /// # Errors

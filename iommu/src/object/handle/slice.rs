@@ -26,7 +26,21 @@ impl Viommu {
         stage_one: StageOne,
         fault_queue: Option<&FaultQueue>,
     ) -> Result<HwptNested, Error> {
-        self.nested_of(StageOneSource::Decoded(stage_one), fault_queue)
+        let source = StageOneSource::Decoded(stage_one);
+        self.nested_of(source, HwptFlags::empty(), fault_queue)
+    }
+
+    /// The same for PASIDs, where the IOMMU has a table for each.
+    ///
+    /// # Errors
+    /// As [`nested`](Self::nested).
+    pub fn nested_for_pasids(
+        &self,
+        stage_one: StageOne,
+        fault_queue: Option<&FaultQueue>,
+    ) -> Result<HwptNested, Error> {
+        let source = StageOneSource::Decoded(stage_one);
+        self.nested_of(source, HwptFlags::PASID, fault_queue)
     }
 
     /// A guest's stage 1 in the driver's own format.
@@ -38,16 +52,17 @@ impl Viommu {
         data: UserData<'_>,
         fault_queue: Option<&FaultQueue>,
     ) -> Result<HwptNested, Error> {
-        self.nested_of(StageOneSource::Data(data), fault_queue)
+        self.nested_of(StageOneSource::Data(data), HwptFlags::empty(), fault_queue)
     }
 
     fn nested_of(
         &self,
         source: StageOneSource<'_>,
+        flags: HwptFlags,
         fault_queue: Option<&FaultQueue>,
     ) -> Result<HwptNested, Error> {
         let fault = peer_of(&self.0, fault_queue)?;
-        let flags = with_fault(HwptFlags::empty(), fault);
+        let flags = with_fault(flags, fault);
         let make = |inner: &mut Inner, id| {
             let driver = Arc::clone(&inner.ids.viommu(id)?.driver);
             inner.nested_alloc(Parent::Viommu(id), &driver, flags, source, fault)
@@ -177,6 +192,12 @@ impl HwptNested {
     /// [`Error::NoSuchObject`]. It is what it was then.
     pub fn renew(&self, stage_one: StageOne) -> Result<(), Error> {
         self.0.with(|inner, id| inner.nested_renew(id, stage_one))
+    }
+
+    /// A guest's invalidations of this stage 1 alone, as [`Viommu::invalidate`].
+    pub fn invalidate(&self, kind: u32, entries: &[Entry]) -> Progress {
+        self.0
+            .with(|inner, id| inner.invalidate(id, kind, Entries::Words(entries)))
     }
 }
 

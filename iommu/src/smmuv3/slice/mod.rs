@@ -171,8 +171,10 @@ impl ViommuDriver for Slice {
 
     /// Whatever would make the entry ILLEGAL on this SMMU (§5.2).
     fn check_nested(&mut self, stage_one: &StageOne) -> Result<(), Error> {
-        let StageOne::Translate(stage_one) = stage_one else {
-            return Ok(());
+        let stage_one = match stage_one {
+            StageOne::Translate(stage_one) => stage_one,
+            StageOne::Table(_) => return Err(Error::IllegalStageOne),
+            _ => return Ok(()),
         };
         match entry::stage_one_words(stage_one, &self.features) {
             Ok(_) => Ok(()),

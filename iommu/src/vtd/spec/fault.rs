@@ -86,6 +86,18 @@ pub mod reason {
     pub const FIRST_ACCESS: u8 = 0x70;
     /// A first-stage entry is not present.
     pub const FIRST_NOT_PRESENT: u8 = 0x71;
+    /// Reserved bits of a first-stage entry.
+    pub const FIRST_RESERVED: u8 = 0x72;
+    /// The root of a first stage could not be read.
+    pub const FIRST_ROOT_ACCESS: u8 = 0x73;
+    /// The address in a first-stage entry is past what the second stage has.
+    pub const FIRST_BEYOND: u8 = 0x74;
+    /// The second stage does not allow the root of a first stage to be read.
+    pub const FIRST_ROOT_READ: u8 = 0x75;
+    /// The second stage does not allow another table of a first stage to be read.
+    pub const FIRST_READ: u8 = 0x76;
+    /// The second stage does not allow flags of a first-stage entry to be set.
+    pub const FIRST_WRITE: u8 = 0x77;
     /// A second-stage entry could not be read, in scalable mode.
     pub const SECOND_ACCESS: u8 = 0x78;
     /// A second-stage entry does not allow it, in scalable mode.
@@ -94,6 +106,8 @@ pub mod reason {
     pub const NOT_CANONICAL: u8 = 0x80;
     /// The first stage does not allow user requests.
     pub const SUPERVISOR_ONLY: u8 = 0x81;
+    /// Flags of a first-stage entry have to be set by a walk that does not snoop.
+    pub const FIRST_FLAGS: u8 = 0x90;
     /// The input address is past what the unit has, in scalable mode.
     pub const SCALABLE_BEYOND: u8 = 0x83;
     /// The input address is past what the second stage has, in scalable mode.
