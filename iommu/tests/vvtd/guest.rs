@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use iommu::addr::{Gpa, Hpa, Iova, Span};
-use iommu::guest::vvtd::{Behind, Counters, Effect, ObjectSlice, Setup, VirtVtd};
+use iommu::guest::vvtd::{Behind, Counters, Effect, FirstStages, ObjectSlice, Setup, VirtVtd};
 use iommu::hal::{GuestMemory, GuestMemoryError};
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::model::memory::Memory;
@@ -125,7 +125,7 @@ pub struct How {
     pub config: Config,
     pub input_bits: u8,
     pub scalable: bool,
-    pub first_stage: bool,
+    pub first_stages: FirstStages,
     pub budget: u32,
     pub shadow_bytes: u64,
 }
@@ -136,7 +136,7 @@ impl Default for How {
             config: Config::default(),
             input_bits: 48,
             scalable: true,
-            first_stage: true,
+            first_stages: FirstStages::Shadowed,
             budget: 256,
             shadow_bytes: 1 << 24,
         }
@@ -191,7 +191,7 @@ impl Machine {
             input_bits: how.input_bits,
             address_bits: 40,
             scalable: how.scalable,
-            first_stage: how.first_stage,
+            first_stages: how.first_stages,
             interrupts: true,
             records: 4,
             budget: how.budget,

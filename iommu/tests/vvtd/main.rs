@@ -2,6 +2,7 @@
 
 mod guest;
 mod modes;
+mod nested;
 mod random;
 mod shadow;
 mod words;

@@ -1,6 +1,6 @@
 //! A guest in scalable mode: second and first stages of requests without PASID, and interrupts of devices.
 
-use iommu::guest::vvtd::GuestInterrupt;
+use iommu::guest::vvtd::{FirstStages, GuestInterrupt};
 use iommu::model::vtd::Config;
 
 use super::guest::{
@@ -101,7 +101,7 @@ fn first_stages_of_scalable_mode() {
     });
 }
 
-/// As for Linux, which does not say when an entry of a first stage becomes present.
+/// As for Linux, which does not say when an entry of a first stage becomes present, on hardware that does not walk it.
 #[test]
 fn first_stages_that_are_not_offered_are_refused() {
     let offers = |machine: &mut Machine| {
@@ -111,7 +111,7 @@ fn first_stages_that_are_not_offered_are_refused() {
     };
     assert_eq!(offers(&mut Machine::new(&How::default())), (1, 1, 3));
     let mut machine = Machine::new(&How {
-        first_stage: false,
+        first_stages: FirstStages::Nested,
         ..How::default()
     });
     assert_eq!(offers(&mut machine), (0, 1, 1));

@@ -15,7 +15,7 @@ use crate::x86_64::devices::address_bits;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use iommu::addr::Gpa;
-use iommu::guest::vvtd::{self, Behind, MOST_RECORDS, ObjectSlice, Setup, SetupError};
+use iommu::guest::vvtd::{self, Behind, FirstStages, MOST_RECORDS, ObjectSlice, Setup, SetupError};
 pub use iommu::guest::vvtd::{Counters, Effect};
 use iommu::id::{IommuIndex, VirtDeviceId};
 use iommu::object::driver::Driver;
@@ -62,7 +62,7 @@ pub(super) fn make(
         input_bits: bits.min(INPUT_BITS),
         address_bits: address_bits(),
         scalable: true,
-        first_stage: false,
+        first_stages: FirstStages::Nested,
         interrupts: true,
         shadow_bytes: (parts.ram.size() / SHADOW_PART).max(SHADOW_LEAST),
         records: MOST_RECORDS,

@@ -17,6 +17,8 @@ pub struct Counters {
     pub entries: u64,
     /// Runs of equal work that shadows were told: each is a mapping or a hole.
     pub runs: u64,
+    /// Invalidations of first stages that the hardware walks, as it was told of them.
+    pub forgotten: u64,
     /// Interrupts of the unit's own.
     pub interrupts: u64,
     /// Accesses that the architecture does not allow, and waits whose status is not in the guest's memory.

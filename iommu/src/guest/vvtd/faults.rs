@@ -98,6 +98,20 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         write: bool,
     ) -> Option<u8> {
         let device = &self.devices[device];
+        if let Some(Current::Shadow(at)) = device.current
+            && self.shadows[at].is_some_and(|shadow| shadow.nested)
+        {
+            // The hardware has walked the guest's own tables: its reason is the guest's, if it is one of those.
+            let own = [
+                reason::FIRST_NOT_PRESENT,
+                reason::FIRST_RESERVED,
+                reason::NOT_CANONICAL,
+                reason::SUPERVISOR_ONLY,
+                reason::SCALABLE_WRITE,
+                reason::SCALABLE_READ,
+            ];
+            return own.contains(&number).then_some(number);
+        }
         let scalable = is_scalable(self.registers.root);
         let beyond = match number {
             reason::BEYOND_WIDTH

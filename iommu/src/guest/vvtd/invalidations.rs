@@ -1,13 +1,17 @@
 //! The consumer of a guest's invalidation queue (VT-d, 6.5.2), and its invalidations by register (6.5.1).
 
 use super::effect::{Effect, Interrupts};
+use super::registers::Queue;
 use super::spec::{
     ADDRESS_MASK, CCMD_DONE, ICS, ICS_FIELDS, INDEX_MASK, IOTLB_DONE, IOTLB_REGISTERS, descriptor,
     error,
 };
-use super::{Job, Slice, Then, VirtVtd, Which};
+use super::work::forgotten;
+use super::{DESCRIPTOR_COST, Job, Slice, Then, VirtVtd, Which};
 use crate::addr::Gpa;
 use crate::hal::{GuestMemory, Platform};
+use crate::object::BATCH;
+use crate::object::driver::Entry;
 use crate::vtd::spec::descriptor::{
     CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, PASID_CACHE, PASID_IOTLB,
     WAIT0,
@@ -27,6 +31,8 @@ enum Decoded {
         domain: Option<u16>,
         first: u64,
         last: u64,
+        /// Only last-level entries changed.
+        leaf: bool,
     },
     /// Interrupt entries may be others.
     Interrupts(u16, u16),
@@ -41,17 +47,18 @@ enum Decoded {
 struct Illegal(u64);
 
 const RESERVED: Illegal = Illegal(error::RESERVED);
-const ALL: (u64, u64) = (0, u64::MAX);
+const ALL: (u64, u64, bool) = (0, u64::MAX, false);
 
-/// The pages of an invalidation by page: aligned to their number (6.5.2.3).
-fn pages(word: u64) -> Result<(u64, u64), Illegal> {
+/// The pages of an invalidation by page, aligned to their number, and IH (6.5.2.3).
+fn pages(word: u64) -> Result<(u64, u64, bool), Illegal> {
     let log2 = word >> IOTLB1::AM.shift & IOTLB1::AM.mask;
     if log2 > ADDRESS_MASK.into() {
         return Err(RESERVED);
     }
     let size = 4096u64 << log2;
     let first = word & !(size - 1);
-    Ok((first, first + (size - 1)))
+    let leaf = word & IOTLB1::IH::SET.value != 0;
+    Ok((first, first + (size - 1), leaf))
 }
 
 fn field<R: tock_registers::RegisterLongName>(
@@ -77,10 +84,11 @@ fn decode(words: [u64; 2], ecap: u64) -> Result<Decoded, Illegal> {
     let (scalable, interrupts) = (offers(ECAP_FIELDS::SMTS), offers(ECAP_FIELDS::IR));
     type Type = DESCRIPTOR::TYPE::Value;
     let is = |kind: Type| field(first, DESCRIPTOR::TYPE) == kind as u64;
-    let translations = |domain: u64, (first, last): (u64, u64)| Decoded::Translations {
+    let translations = |domain: u64, (first, last, leaf): (u64, u64, bool)| Decoded::Translations {
         domain: Some(domain as u16),
         first,
         last,
+        leaf,
     };
     if is(Type::ContextCache) {
         within(words, descriptor::CONTEXT_CACHE)?;
@@ -111,6 +119,7 @@ fn decode(words: [u64; 2], ecap: u64) -> Result<Decoded, Illegal> {
                 domain: None,
                 first: ALL.0,
                 last: ALL.1,
+                leaf: ALL.2,
             }),
             _ if granularity == Granularity::Domain as u64 => Ok(translations(domain, ALL)),
             _ if granularity == Granularity::Page as u64 => {
@@ -169,31 +178,35 @@ fn decode(words: [u64; 2], ecap: u64) -> Result<Decoded, Illegal> {
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
     /// Takes the descriptor at the head, and does it or begins it. `false`: there is none, or the queue has stopped.
-    pub(super) fn descriptor(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) -> bool {
+    pub(super) fn descriptor(
+        &mut self,
+        memory: &dyn GuestMemory,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> bool {
         let Some(queue) = self.registers.queue() else {
             return false;
         };
         if queue.is_empty() || self.registers.queue_stopped() {
             return false;
         }
-        let mut words = [0; 4];
-        let length = 1usize << (queue.log2 - 3);
-        let words = match memory.read_words(queue.slot(), &mut words[..length]) {
-            Ok(()) => words,
-            Err(_) => return self.stop_queue(Illegal(error::UNREADABLE), effect),
-        };
-        let [first, second, third, fourth] = words;
-        let decoded = match third | fourth {
-            0 => decode([first, second], self.registers.capabilities().1),
-            _ => Err(RESERVED),
-        };
-        match decoded {
+        match self.read_descriptor(memory, &queue) {
             Err(illegal) => return self.stop_queue(illegal, effect),
+            Ok(Decoded::Translations {
+                domain: Some(domain),
+                first,
+                last,
+                leaf,
+            }) if self.is_nested(domain) => {
+                let begun = forgotten(first, last, leaf);
+                self.forget_run(memory, queue, (domain, begun), budget, effect);
+            }
             Ok(Decoded::Contexts(which)) => self.job = Some(Job::devices(which, Then::Descriptor)),
             Ok(Decoded::Translations {
                 domain,
                 first,
                 last,
+                ..
             }) => self.job = Some(Job::tables(domain, first, last, Then::Descriptor)),
             Ok(Decoded::Interrupts(first, last)) => {
                 effect.changed(first, last);
@@ -214,6 +227,71 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             }
         }
         true
+    }
+
+    /// What the descriptor at the head of `queue` asks for.
+    fn read_descriptor(&self, memory: &dyn GuestMemory, queue: &Queue) -> Result<Decoded, Illegal> {
+        let mut words = [0; 4];
+        let length = 1usize << (queue.log2 - 3);
+        let read = memory.read_words(queue.slot(), &mut words[..length]);
+        read.map_err(|_| Illegal(error::UNREADABLE))?;
+        let [first, second, third, fourth] = words;
+        match third | fourth {
+            0 => decode([first, second], self.registers.capabilities().1),
+            _ => Err(RESERVED),
+        }
+    }
+
+    /// Whether a domain has first stages that the hardware walks, and nothing else.
+    fn is_nested(&self, domain: u16) -> bool {
+        let mut of = self.shadows.iter().flatten();
+        let mut any = false;
+        let all = of.all(|shadow| {
+            let same = shadow.tables.domain == domain;
+            any |= same;
+            !same || shadow.nested
+        });
+        all && any
+    }
+
+    /// Does the descriptor at the head, of which the first entry is, and those of the same kind that follow it, with one wait
+    /// for all of them.
+    fn forget_run(
+        &mut self,
+        memory: &dyn GuestMemory,
+        mut queue: Queue,
+        (domain, begun): (u16, Entry),
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) {
+        let mut entries = [begun; BATCH];
+        let mut count = 1;
+        loop {
+            queue = queue.after();
+            if count == BATCH || *budget == 0 || queue.is_empty() {
+                break;
+            }
+            *budget = budget.saturating_sub(DESCRIPTOR_COST);
+            match self.read_descriptor(memory, &queue) {
+                Ok(Decoded::Translations {
+                    domain: Some(of),
+                    first,
+                    last,
+                    leaf,
+                }) if of == domain => entries[count] = forgotten(first, last, leaf),
+                // It is read anew when it is at the head.
+                _ => break,
+            }
+            count += 1;
+        }
+        for shadow in 0..self.shadows.len() {
+            if self.shadows[shadow].is_some_and(|it| it.tables.domain == domain) {
+                self.forget(shadow, &entries[..count], effect);
+            }
+        }
+        for _ in 0..count {
+            self.consumed();
+        }
     }
 
     /// The descriptor at the head is complete.
@@ -252,7 +330,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let value = self.registers.get64(IOTLB_REGISTERS + IOTLB);
         let domain = field(value, IOTLB_FIELDS::DID) as u16;
         let kind = value & IOTLB_FIELDS::IIRG.mask << IOTLB_FIELDS::IIRG.shift;
-        let (domain, (first, last)) = if kind == IOTLB_FIELDS::IIRG::Page.value {
+        let (domain, (first, last, _)) = if kind == IOTLB_FIELDS::IIRG::Page.value {
             let range = pages(self.registers.get64(IOTLB_REGISTERS + IVA));
             (Some(domain), range.unwrap_or(ALL))
         } else if kind == IOTLB_FIELDS::IIRG::Domain.value {

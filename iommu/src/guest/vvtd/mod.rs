@@ -2,7 +2,9 @@
 //!
 //! A guest's driver finds registers, queue and tables as the document has them, for a unit in caching mode: what becomes
 //! present is told to it as what goes is. What its sources go through in truth are *shadows*: the guest's tables and its memory
-//! in one table, with the largest blocks that both allow, changed where an invalidation says that something changed.
+//! in one table, with the largest blocks that both allow, changed where an invalidation says that something changed. First
+//! stages go to the hardware as they are where it has them on second stages ([`FirstStages::Nested`]): a map is no matter of
+//! ours then, and what a guest invalidates is invalidated under the domain that its tables have in truth.
 //!
 //! * **Registers** (`registers`: values and their readable copy; `access`: writes). Reads need no trap where the copy is mapped
 //!   for the guest.
@@ -16,9 +18,9 @@
 //! Nothing here calls up: what has to happen outside comes back as an [`Effect`]. A guest's mistakes are what the document has for
 //! them: fault records, IQE, writes that are ignored and counted.
 //!
-//! What is not there, and not offered: requests with PASID, page requests, device TLBs, nested translation, posted
-//! interrupts, protected memory registers, advanced fault logging. Accessed and dirty flags of a guest's first stage are not
-//! set: nobody walks it but for its shadow. A page of 2 MiB or 1 GiB that lies on memory in smaller pieces, and is replaced by
+//! What is not there, and not offered: requests with PASID, page requests, device TLBs, nested translation of the guest's own,
+//! posted interrupts, protected memory registers, advanced fault logging. Accessed and dirty flags of a first stage that has a
+//! shadow are not set: nobody walks it but for that. A page of 2 MiB or 1 GiB that lies on memory in smaller pieces, and is replaced by
 //! something other than a hole, has to be invalidated as a whole: its pieces do not know of each other.
 //!
 //! # What its owner does
@@ -36,7 +38,7 @@ use alloc::vec::Vec;
 
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::{Error, MAX_SEQUENCE};
-use crate::vtd::spec::registers::CAP_FIELDS;
+use crate::vtd::spec::registers::{CAP_FIELDS, ECAP_FIELDS};
 use contexts::{Found, Rules, Tables, Wanted};
 use registers::RegisterFile;
 use setup::capabilities;
@@ -60,7 +62,7 @@ pub use counters::{Counters, FaultCounters};
 pub use effect::{Effect, Interrupts, Message};
 pub use interrupts::GuestInterrupt;
 pub use registers::IMAGE_BYTES;
-pub use setup::{Behind, MOST_RECORDS, Setup, SetupError};
+pub use setup::{Behind, FirstStages, MOST_RECORDS, Setup, SetupError};
 pub use slice::{ObjectSlice, Slice, Through};
 
 /// What the entry of a source takes of the budget.
@@ -91,11 +93,12 @@ struct Device {
     found: Found,
 }
 
-/// Tables of the guest's, and the slice's number of their shadow.
+/// Tables of the guest's, and the slice's number of their shadow, or of themselves where the hardware walks them.
 #[derive(Clone, Copy, Debug)]
 struct Shadow {
     number: usize,
     tables: Tables,
+    nested: bool,
 }
 
 /// See the module's description.
@@ -104,6 +107,8 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     registers: RegisterFile<P::Buffer>,
     rules: Rules,
     input_bits: u8,
+    /// First stages are for the hardware to walk.
+    nests: bool,
     budget: u32,
     shadow_bytes: u64,
     devices: Vec<Device>,
@@ -176,9 +181,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 beyond: !((1 << setup.address_bits) - 1),
                 widths,
                 scalable: setup.scalable,
-                first_stage: setup.first_stage,
+                first_stage: ecap & ECAP_FIELDS::FSTS::SET.value != 0,
             },
             input_bits: if setup.input_bits >= 48 { 48 } else { 39 },
+            nests: setup::nests(setup),
             budget: setup.budget,
             shadow_bytes: setup.shadow_bytes,
             devices: list,
@@ -314,7 +320,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 self.context_command();
             } else if core::mem::take(&mut self.translations_asked) {
                 self.translation_command();
-            } else if !self.descriptor(memory, effect) {
+            } else if !self.descriptor(memory, &mut budget, effect) {
                 break;
             }
         }

@@ -37,6 +37,14 @@ impl Queue {
         Gpa(self.base + self.head)
     }
 
+    /// The queue as it is after one descriptor.
+    pub fn after(&self) -> Self {
+        Self {
+            head: self.next(),
+            ..*self
+        }
+    }
+
     /// The head after one descriptor.
     pub fn next(&self) -> u64 {
         (self.head + (1 << self.log2)) & (self.size - 1)

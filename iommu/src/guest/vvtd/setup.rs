@@ -20,9 +20,8 @@ pub struct Setup {
     /// Scalable mode is offered: second stages for requests without PASID. It is emulated whole, so that the hardware need
     /// not have it.
     pub scalable: bool,
-    /// And first stages. Caching mode is not about these (6.1): a driver of the document, and Linux's, does not say when an
-    /// entry becomes present, which a shadow has to be told. So this is for guests that do say it.
-    pub first_stage: bool,
+    /// And first stages, by this.
+    pub first_stages: FirstStages,
     /// Interrupt remapping is offered, where the hardware has it.
     pub interrupts: bool,
     /// Bytes of tables that the guest's shadows may take together. Whoever goes through one that would take more is in
@@ -34,6 +33,18 @@ pub struct Setup {
     /// that changes nothing. The entry of a source counts as 16, a fault as 4, a page of 1 GiB as 64. What is more than the
     /// whole is done by itself.
     pub budget: u32,
+}
+
+/// How guests' first stages are had, if scalable mode is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FirstStages {
+    /// Not at all.
+    Absent,
+    /// By shadows. Caching mode is not about first stages (6.1): a driver of the document, and Linux's, does not say when an
+    /// entry becomes present, which a shadow has to be told. So this is for guests that do say it.
+    Shadowed,
+    /// By the hardware, on the slice's own table, where it has that and its walks snoop; elsewhere not at all.
+    Nested,
 }
 
 /// One device of the slice.
@@ -56,6 +67,20 @@ pub enum SetupError {
     OutOfMemory,
 }
 
+/// Whether guests' first stages are for the hardware to walk.
+pub(super) fn nests(setup: &Setup) -> bool {
+    let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
+    let all = [
+        ECAP_FIELDS::C,
+        ECAP_FIELDS::SMTS,
+        ECAP_FIELDS::FSTS,
+        ECAP_FIELDS::SSTS,
+        ECAP_FIELDS::NEST,
+    ];
+    let has = all.into_iter().all(|field| ecap.is_set(field));
+    setup.scalable && setup.first_stages == FirstStages::Nested && has
+}
+
 /// CAP and ECAP of the guest's unit. Caching mode is always on: shadows have to be told what becomes present (6.1).
 pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
     let sizes = [
@@ -73,7 +98,11 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
     let cap = LocalRegisterCopy::<u64, CAP_FIELDS::Register>::new(setup.hardware.0);
     let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
     let wide = setup.input_bits >= 48;
-    let first = u64::from(setup.scalable && setup.first_stage);
+    let nests = nests(setup);
+    let shadowed = setup.scalable && setup.first_stages == FirstStages::Shadowed;
+    let first = u64::from(nests || shadowed);
+    // Pages of 1 GiB are the hardware's to have where it walks.
+    let large = u64::from(shadowed || nests && cap.is_set(CAP_FIELDS::FS1GP));
     // 39 bits and, where shadows hold them, 48. Domains of 16 bits are names of the guest's only.
     let own = CAP_FIELDS::ND.val(6)
         + CAP_FIELDS::CM::SET
@@ -87,7 +116,7 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + CAP_FIELDS::MAMV.val(ADDRESS_MASK.into())
         + CAP_FIELDS::DWD.val(cap.read(CAP_FIELDS::DWD))
         + CAP_FIELDS::DRD.val(cap.read(CAP_FIELDS::DRD))
-        + CAP_FIELDS::FS1GP.val(first);
+        + CAP_FIELDS::FS1GP.val(large);
     let interrupts = setup.interrupts && ecap.is_set(ECAP_FIELDS::IR);
     let scalable = u64::from(setup.scalable);
     // Its tables are read by CPUs: walks are coherent.

@@ -5,11 +5,13 @@ use alloc::vec::Vec;
 
 use crate::addr::{Gpa, Iova, Span};
 use crate::guest::put;
-use crate::object::driver::{Access, Driver, StageOne};
+use crate::object::driver::{Access, Driver, Entry, StageOne};
 use crate::object::{
     Delivery, Device, Error, Event, HwptNested, HwptPaging, HwptShadow, Item, Vdevice, Veventq,
     Viommu, room,
 };
+use crate::physical::FirstStage;
+use crate::vtd::nested::INVALIDATE;
 use crate::vtd::slice::{EVENTS, VIOMMU};
 
 /// What the DMA of a source goes through.
@@ -21,7 +23,7 @@ pub enum Through {
     Abort,
     /// Guest physical addresses, straight into the slice's own table.
     Bypass,
-    /// The shadow with this number.
+    /// The shadow, or the guest's first stage, with this number.
     Shadow(usize),
 }
 
@@ -39,7 +41,18 @@ pub trait Slice {
     /// # Errors
     /// [`Error::NoSpace`], [`Error::OutOfMemory`].
     fn open(&mut self) -> Result<usize, Error>;
-    /// A shadow that no device goes through any more is gone.
+    /// A guest's first stage on the slice's own table, as the hardware walks it; its number is one of those of shadows.
+    ///
+    /// # Errors
+    /// [`Error::IllegalStageOne`], [`Error::Unsupported`], [`Error::NoSpace`], [`Error::OutOfMemory`].
+    fn open_first_stage(&mut self, first: FirstStage) -> Result<usize, Error>;
+    /// Has the hardware forget of a guest's first stage what entries in the format of [`INVALIDATE`] say: all of it before
+    /// this returns.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] where there is no such first stage; [`Error::Hardware`].
+    fn forget(&mut self, first_stage: usize, entries: &[Entry]) -> Result<(), Error>;
+    /// A shadow, or a first stage, that no device goes through any more is gone.
     fn close(&mut self, shadow: usize);
     /// Makes `range` of a shadow lead to the guest's memory from the address on, or nowhere. What is so already costs nothing.
     /// What was otherwise is in no cache when this returns.
@@ -70,6 +83,12 @@ struct Attached {
     _name: Vdevice,
 }
 
+/// What tables of the guest's became.
+enum Opened {
+    Shadow(HwptShadow),
+    FirstStage(HwptNested),
+}
+
 /// [`Slice`] by the objects.
 pub struct ObjectSlice {
     viommu: Viommu,
@@ -77,7 +96,7 @@ pub struct ObjectSlice {
     refuse: HwptNested,
     abort: HwptNested,
     bypass: HwptNested,
-    shadows: Vec<Option<HwptShadow>>,
+    opened: Vec<Option<Opened>>,
     devices: Vec<Attached>,
 }
 
@@ -94,7 +113,7 @@ impl ObjectSlice {
             abort: viommu.nested(StageOne::Abort, None)?,
             bypass: viommu.nested(StageOne::Bypass, None)?,
             viommu,
-            shadows: Vec::new(),
+            opened: Vec::new(),
             devices: Vec::new(),
         })
     }
@@ -126,7 +145,20 @@ impl ObjectSlice {
 
     /// A shadow that is open.
     pub fn shadow(&self, shadow: usize) -> Option<&HwptShadow> {
-        self.shadows.get(shadow)?.as_ref()
+        match self.opened.get(shadow)? {
+            Some(Opened::Shadow(shadow)) => Some(shadow),
+            _ => None,
+        }
+    }
+
+    /// A place for what is opened next.
+    fn place(&mut self) -> Result<usize, Error> {
+        if let Some(free) = self.opened.iter().position(Option::is_none) {
+            return Ok(free);
+        }
+        room::reserve(&mut self.opened, 1)?;
+        self.opened.push(None);
+        Ok(self.opened.len() - 1)
     }
 }
 
@@ -137,9 +169,10 @@ impl Slice for ObjectSlice {
             Through::Refuse => put(device, &self.refuse),
             Through::Abort => put(device, &self.abort),
             Through::Bypass => put(device, &self.bypass),
-            Through::Shadow(shadow) => match self.shadow(shadow) {
-                Some(shadow) => put(device, shadow),
-                None => Err(Error::NoSpace),
+            Through::Shadow(number) => match self.opened.get(number) {
+                Some(Some(Opened::Shadow(shadow))) => put(device, shadow),
+                Some(Some(Opened::FirstStage(nested))) => put(device, nested),
+                _ => Err(Error::NoSpace),
             },
         };
         if result.is_err() && through != Through::Abort && put(device, &self.abort).is_err() {
@@ -150,21 +183,27 @@ impl Slice for ObjectSlice {
     }
 
     fn open(&mut self) -> Result<usize, Error> {
-        let free = self.shadows.iter().position(Option::is_none);
-        if free.is_none() {
-            room::reserve(&mut self.shadows, 1)?;
-        }
-        let shadow = self.viommu.shadow()?;
-        let at = free.unwrap_or(self.shadows.len());
-        match self.shadows.get_mut(at) {
-            Some(slot) => *slot = Some(shadow),
-            None => self.shadows.push(Some(shadow)),
-        }
+        let at = self.place()?;
+        self.opened[at] = Some(Opened::Shadow(self.viommu.shadow()?));
         Ok(at)
     }
 
+    fn open_first_stage(&mut self, first: FirstStage) -> Result<usize, Error> {
+        let at = self.place()?;
+        let nested = self.viommu.nested(StageOne::Table(first), None)?;
+        self.opened[at] = Some(Opened::FirstStage(nested));
+        Ok(at)
+    }
+
+    fn forget(&mut self, first_stage: usize, entries: &[Entry]) -> Result<(), Error> {
+        match self.opened.get(first_stage) {
+            Some(Some(Opened::FirstStage(nested))) => nested.invalidate(INVALIDATE, entries).result,
+            _ => Err(Error::NoSpace),
+        }
+    }
+
     fn close(&mut self, shadow: usize) {
-        if let Some(slot) = self.shadows.get_mut(shadow) {
+        if let Some(slot) = self.opened.get_mut(shadow) {
             *slot = None;
         }
     }
@@ -188,8 +227,13 @@ impl Slice for ObjectSlice {
     }
 
     fn bytes(&self) -> u64 {
-        let shadows = self.shadows.iter().flatten();
-        shadows.map(HwptShadow::bytes).sum()
+        let opened = self.opened.iter().flatten();
+        let bytes = opened.map(|it| match it {
+            Opened::Shadow(shadow) => shadow.bytes(),
+            // In the guest's own memory.
+            Opened::FirstStage(_) => 0,
+        });
+        bytes.sum()
     }
 
     fn event(&mut self) -> Option<Item<Event>> {

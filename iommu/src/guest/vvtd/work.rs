@@ -4,9 +4,11 @@ use super::contexts::{Found, Tables, Wanted, find};
 use super::effect::Effect;
 use super::shadow::{Piece, Walk};
 use super::{Current, SOURCE_COST, Shadow, Slice, Through, VirtVtd};
-use crate::addr::{Iova, Span};
+use crate::addr::{Iova, PAGE_SIZE, Span};
 use crate::hal::{GuestMemory, Platform};
 use crate::object::Error;
+use crate::object::driver::Entry;
+use crate::physical::FirstStage;
 
 /// What a hole in a guest's tables is taken out of a shadow by: as much as one table of tables holds.
 const WINDOW: u64 = 1 << 30;
@@ -97,6 +99,14 @@ impl Job {
     }
 }
 
+/// What the hardware is to forget of a first stage: the pages `first..=last`, as [`Slice::forget`] takes it.
+pub(super) fn forgotten(first: u64, last: u64, leaf: bool) -> Entry {
+    match (first, last) {
+        (0, u64::MAX) => [0, u64::MAX, 0, 0],
+        _ => [first, (last - first) / PAGE_SIZE + 1, leaf.into(), 0],
+    }
+}
+
 /// A shadow that is made for a source, before the source goes through it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Filling {
@@ -139,11 +149,12 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     if *budget == 0 {
                         return false;
                     }
-                    let tables = self.shadows[job.next].as_ref().map(|shadow| shadow.tables);
+                    let shadow = self.shadows[job.next];
                     let domain = *domain;
-                    if let Some(tables) = tables
-                        && domain.is_none_or(|domain| domain == tables.domain)
-                    {
+                    let wanted = shadow.filter(|it| domain.is_none_or(|of| of == it.tables.domain));
+                    if let Some(Shadow { nested: true, .. }) = wanted {
+                        self.forget(job.next, &[forgotten(*first, *last, false)], effect);
+                    } else if let Some(Shadow { tables, .. }) = wanted {
                         let limit = 1u64 << self.input_bits.min(tables.input_bits);
                         // Of a block that is left in part the size is not known any more.
                         let whole = || self.widened(job.next, *first, *last, limit);
@@ -327,9 +338,33 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         // There is one more than there are sources.
         let free = self.shadows.iter().position(Option::is_none);
         let free = free.ok_or(Error::NoSpace)?;
-        let number = self.slice.open()?;
-        self.shadows[free] = Some(Shadow { number, tables });
+        let nested = tables.first && self.nests;
+        let number = match nested {
+            true => self.slice.open_first_stage(FirstStage {
+                root: tables.root,
+                input_bits: tables.input_bits,
+                ..FirstStage::default()
+            }),
+            false => self.slice.open(),
+        }?;
+        self.shadows[free] = Some(Shadow {
+            number,
+            tables,
+            nested,
+        });
         Ok(free)
+    }
+
+    /// Has the hardware forget something of a first stage that it walks. Whoever goes through one that is not forgotten is in
+    /// abort.
+    pub(super) fn forget(&mut self, shadow: usize, entries: &[Entry], effect: &mut Effect) {
+        let Some(Shadow { number, .. }) = self.shadows[shadow] else {
+            return;
+        };
+        self.counters.forgotten += entries.len() as u64;
+        if let Err(error) = self.slice.forget(number, entries) {
+            self.lose(shadow, error, effect);
+        }
     }
 
     /// Fills a shadow, and puts a source behind it once it is full.
@@ -342,11 +377,16 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         effect: &mut Effect,
     ) -> bool {
         let shadow = filling.shadow;
-        let Some(Shadow { number, tables }) = self.shadows[shadow] else {
+        let Some(Shadow {
+            number,
+            tables,
+            nested,
+        }) = self.shadows[shadow]
+        else {
             return true;
         };
         let limit = 1u64 << self.input_bits.min(tables.input_bits);
-        if filling.at < limit {
+        if filling.at < limit && !nested {
             match self.sync(memory, shadow, tables, filling.at..limit, budget) {
                 Ok(reached) if reached < limit => {
                     filling.at = reached;
