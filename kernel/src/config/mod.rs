@@ -224,8 +224,9 @@ pub struct Partition {
     /// Runs from the start; true if absent.
     #[serde(default = "yes")]
     pub autostart: bool,
-    /// It sees an SMMU of its own for each one that its devices are behind, and builds its own stage 1 on our stage 2;
-    /// false if absent: it sees none.
+    /// It sees an IOMMU of its own for each one that its functions are behind; false if absent: it sees none. On AArch64
+    /// these are SMMUs, with a stage 1 that it builds on our stage 2; on x86_64 VT-d units, whose second stage is
+    /// composed with ours in a shadow, and which remap its interrupts.
     #[serde(default)]
     pub viommu: bool,
     /// How it is told what it has: `"device-tree"`, if absent, or `"acpi"`, which a Linux kernel with its EFI stub takes.

@@ -363,9 +363,10 @@ impl Partition {
                 self.restarts.fetch_add(1, Ordering::Relaxed);
                 // After the first life all that a life may leave is there.
                 say!(
-                    "{}: restarts with {} objects, {}",
+                    "{}: restarts with {} objects, {} events, {}",
                     self.name(),
                     self.dma().objects(),
+                    self.dma().waiting_events(),
                     system.memory()
                 );
                 self.start(system);

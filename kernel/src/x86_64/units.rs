@@ -146,9 +146,10 @@ impl Partition {
         for viommu in self.dma().viommus() {
             let (counts, waiting) = viommu.counters();
             say!(
-                "{}: its vtd{}: {} descriptors, {} waits, {} sources set, {} entries read, {} runs, {} errors; {} events: {} delivered, {} pending, {} dropped, {} interrupts, {} messages",
+                "{}: its vtd{}: {} stores, {} descriptors, {} waits, {} sources set, {} entries read, {} runs, {} errors; {} events: {} delivered, {} pending, {} dropped, {} interrupts, {} messages",
                 self.name(),
                 viommu.iommu.0,
+                counts.stores,
                 counts.descriptors,
                 counts.waits,
                 counts.attached,

@@ -3,6 +3,8 @@
 /// Counts since it was made; a reset of the guest does not clear them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
+    /// Stores of the guest to registers: each is an exit.
+    pub stores: u64,
     /// Descriptors consumed, waits included.
     pub descriptors: u64,
     /// Waits.

@@ -243,6 +243,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
     /// A store of `size` bytes at `offset`, and as much of what follows from it as one call does.
     pub fn write(&mut self, memory: &dyn GuestMemory, offset: u64, size: u8, value: u64) -> Effect {
         let mut effect = Effect::default();
+        self.counters.stores += 1;
         let Some(asked) = self.registers.write(offset, size, value) else {
             self.counters.misuse += 1;
             effect.more = self.has_work();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Starts again in the middle of reads and writes, which the count on the disk tells from the last time. In turns nobody
 /// ends what is on its way (`b`: at once, without a word to any driver), and Linux does.
-const AGAIN: &str = "
+pub const AGAIN: &str = "
 count=$(dd if=$disk bs=4k skip=20480 count=1 iflag=direct 2>/dev/null | head -c 3)
 key start $((count))
 key faults $(dmesg | grep -c 'event 0x')
@@ -102,7 +102,7 @@ fn layout() -> String {
 }
 
 /// Its disk takes 16 MiB a second: what is asked for takes longer than the way to the end of a life.
-fn slow_down(machine: &mut Machine) {
+pub fn slow_down(machine: &mut Machine) {
     for (id, path) in std::mem::take(&mut machine.disks) {
         machine.drives.push(format!(
             "if=none,format=raw,id={id},throttling.bps-total={},file={}",

@@ -9,7 +9,7 @@ use super::{
 
 /// `edu`, which is the guest's 00:02.0 and the machine's 00:03.0, without a driver: eight writes of 4 bytes, each to another
 /// page that its domain does not map. QEMU has one event for 4 bytes, and Linux prints ten in a row.
-const STRAY: &str = r#"
+pub const STRAY: &str = r#"
 dev=/sys/bus/pci/devices/0000:00:02.0
 # A driver that wants it, and finds that it is no disk, is what puts a device into a domain.
 echo 1234 11e8 > /sys/bus/pci/drivers/nvme/new_id
@@ -27,6 +27,10 @@ for page in 0 1 2 3 4 5 6 7; do
   register 0x98 3
   await '[ $(($(register 0x98) & 1)) = 0 ]'
 done
+"#;
+
+/// What Linux prints of its SMMU's events.
+const EVENTS: &str = r#"
 count() { dmesg | grep -c 'event 0x.. received'; }
 await '[ $(count) -ge 8 ]'
 key events $(count)
@@ -41,7 +45,7 @@ done
 /// them is the other partition's.
 pub fn a_guest_is_told_of_its_own_faults(context: &Context) -> Result<()> {
     disk(context, "disk.img", &random(MIB)?, MIB)?;
-    crate::cases::linux::initial_disk(context, STRAY)?;
+    crate::cases::linux::initial_disk(context, &format!("{STRAY}{EVENTS}"))?;
     let linux = Linux {
         functions: &["00:02.0", "00:03.0"],
         unresettable: &["00:03.0"],

@@ -1,9 +1,9 @@
 //! Linux drives SMMUs of its own: its stage 1, walked by the hardware on our stage 2.
 
 mod acpi;
-mod again;
+pub mod again;
 mod disk;
-mod faults;
+pub mod faults;
 mod flood;
 mod granules;
 mod slices;
@@ -81,7 +81,7 @@ const MIB: usize = 1 << 20;
 const RUN_LIMIT: Duration = Duration::from_secs(600);
 
 /// The machine's 00:03.0, whose DMA goes where it is told.
-const EDU: &str = "edu,addr=03.0,dma_mask=0xffffffffffffffff";
+pub const EDU: &str = "edu,addr=03.0,dma_mask=0xffffffffffffffff";
 
 /// A disk image of `len` bytes that starts with `given`.
 fn disk(context: &Context, name: &str, given: &[u8], len: usize) -> Result<PathBuf> {

@@ -80,6 +80,22 @@ pub const CASES: &[Case] = &[
         "x86::viommu_is_driven_in_scalable_mode",
         viommu::is_driven_in_scalable_mode,
     ),
+    case(
+        "x86::viommu_two_guests_use_equal_names",
+        viommu::two_guests_use_equal_names,
+    ),
+    case(
+        "x86::viommu_tells_its_own_faults_in_legacy_mode",
+        viommu::tells_its_own_faults_in_legacy_mode,
+    ),
+    case(
+        "x86::viommu_tells_its_own_faults_in_scalable_mode",
+        viommu::tells_its_own_faults_in_scalable_mode,
+    ),
+    case(
+        "x86::viommu_restarts_leave_nothing_over",
+        viommu::restarts_leave_nothing_over,
+    ),
     case("x86::boots_through_grub", firmware::boots_through_grub),
     case("x86::boots_through_uefi", firmware::boots_through_uefi),
     case(
