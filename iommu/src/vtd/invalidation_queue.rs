@@ -89,6 +89,12 @@ impl<P: Platform> InvalidationQueue<P> {
         (self.tail << self.log2) as u64
     }
 
+    /// IQA.
+    pub(super) fn register(&self) -> u64 {
+        let wide = IQA_FIELDS::DW.val((self.log2 == WIDE_LOG2).into());
+        self.buffer.hpa().0 | wide.value
+    }
+
     /// Tells the unit where the queue is, and turns it on. Whatever was in it is gone.
     pub(super) fn start<M: Mmio>(
         &mut self,
@@ -100,8 +106,7 @@ impl<P: Platform> InvalidationQueue<P> {
         self.tail = 0;
         // The tail first: a queue that is on takes what lies between head and tail (11.4, IQT).
         registers.write64(IQT, 0);
-        let wide = IQA_FIELDS::DW.val((self.log2 == WIDE_LOG2).into());
-        registers.write64(IQA, self.buffer.hpa().0 | wide.value);
+        registers.write64(IQA, self.register());
         acknowledge(registers);
         switch(registers, &now_ns, GCMD_FIELDS::QIE::SET, true)?;
         self.stuck = false;

@@ -11,9 +11,9 @@
 //!
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
-//! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log` and `interrupt_remap` are the one writer or
-//! reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver; `quirks` says where the
-//! emulator differs.
+//! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log`, `event_message` and `interrupt_remap` are
+//! the one writer or reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver; `quirks` says
+//! where the emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
 //! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
@@ -30,14 +30,14 @@ use crate::physical::{
     StreamConfig,
 };
 use command::{Command, Contexts, Translations};
-use deny::{Cap, Ecap, deny_with};
+use event_message::EventMessage;
 use fault_log::FaultLog;
 use interrupt_remap::{InterruptTable, is_present};
 use invalidation_queue::InvalidationQueue;
 use pasid_tables::{PASID_BITS, PasidTables};
 use program::Program;
 use registers::Registers;
-use spec::registers::{FEADDR, FECTL, FEDATA, FEUADDR, FSTS, FSTS_FIELDS};
+use spec::registers::{FSTS, FSTS_FIELDS};
 use tables::Tables;
 use users::Users;
 
@@ -47,6 +47,7 @@ pub mod command;
 mod deny;
 mod entry;
 pub mod event;
+mod event_message;
 mod fault_log;
 pub mod interrupt_remap;
 mod invalidation_queue;
@@ -118,6 +119,7 @@ pub struct Vtd<P: Platform, M: Mmio> {
     queue: Option<InvalidationQueue<P>>,
     interrupts: Option<InterruptTable<P>>,
     faults: FaultLog,
+    fault_message: EventMessage,
     /// Something that was to be forgotten may not be: everything is, before anything else is done.
     unsure: bool,
     /// It refuses everything, and does not take its state back.
@@ -169,15 +171,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
     /// Has the unit say by this message that there are faults or errors of its own. Messages of the unit are not remapped
     /// (5.1.3): the address is that of a local APIC. `None`: it says nothing.
     pub fn set_fault_message(&mut self, message: Option<(u64, u32)>) {
-        let masked = spec::registers::FECTL_FIELDS::IM::SET.value;
-        self.registers.write32(FECTL, masked);
-        if let Some((address, data)) = message {
-            self.registers.write32(FEDATA, data);
-            self.registers.write32(FEADDR, address as u32);
-            self.registers.write32(FEUADDR, (address >> 32) as u32);
-            // What came before is told now (11.4, FECTL.IP).
-            self.registers.write32(FECTL, 0);
-        }
+        self.fault_message.set(&self.registers, message);
     }
 
     /// Sends commands and waits for them.
@@ -229,25 +223,6 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             self.forget_all()?;
         }
         Ok(())
-    }
-
-    /// All DMA refused, then as it was.
-    fn restore(&mut self) -> Result<(), IommuError> {
-        let platform = Arc::clone(&self.platform);
-        let root = self.tables.root().base;
-        let capabilities = (
-            Cap::new(self.capabilities.0),
-            Ecap::new(self.capabilities.1),
-        );
-        let now_ns = || platform.now_ns();
-        let registers = &self.registers;
-        deny_with(registers, root, self.scalable, capabilities, &now_ns).map_err(|error| {
-            match error {
-                StartError::Hardware(error) => error,
-                _ => IommuError::Gone,
-            }
-        })?;
-        self.enable()
     }
 
     /// Takes `count` interrupts in a row, a power of two, aligned to it; the first one's index. They are blocked until they

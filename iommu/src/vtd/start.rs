@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 
 use super::Vtd;
 use super::command::Command;
-use super::deny::{capabilities, deny_with, scales, unprotect};
+use super::deny::{Cap, capabilities, deny_with, scales, unprotect};
+use super::event_message::EventMessage;
 use super::fault_log::FaultLog;
 use super::interrupt_remap::{self, Destinations, InterruptTable};
 use super::invalidation_queue::InvalidationQueue;
@@ -150,6 +151,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             queue,
             interrupts,
             faults: FaultLog::new(features.fault_records),
+            fault_message: EventMessage::new(FECTL),
             unsure: false,
             stopped: false,
         };
@@ -182,11 +184,20 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         if self.interrupts.is_some() {
             self.enable_interrupts()?;
         }
-        let cap = tock_registers::LocalRegisterCopy::new(self.capabilities.0);
-        match unprotect(&self.registers, cap, &now_ns) {
-            Err(StartError::Hardware(error)) => Err(error),
-            _ => Ok(()),
+        let cap = Cap::new(self.capabilities.0);
+        if let Err(StartError::Hardware(error)) = unprotect(&self.registers, cap, &now_ns) {
+            return Err(error);
         }
+        self.fault_message.program(&self.registers);
+        Ok(())
+    }
+
+    /// IRTA, where interrupts are remapped.
+    pub(super) fn interrupt_register(&self) -> Option<u64> {
+        let table = self.interrupts.as_ref()?;
+        let wide = table.destinations == Destinations::Wide;
+        let fields = IRTA_FIELDS::S.val(interrupt_remap::SIZE) + IRTA_FIELDS::EIME.val(wide.into());
+        Some(table.place().base.0 | fields.value)
     }
 
     /// RTADDR.
@@ -202,13 +213,11 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
     fn enable_interrupts(&mut self) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
         let now_ns = || platform.now_ns();
-        let Some(table) = &self.interrupts else {
+        let Some(table) = self.interrupt_register() else {
             return Ok(());
         };
-        let wide = table.destinations == Destinations::Wide;
-        let fields = IRTA_FIELDS::S.val(interrupt_remap::SIZE) + IRTA_FIELDS::EIME.val(wide.into());
         let registers = &self.registers;
-        registers.write64(IRTA, table.place().base.0 | fields.value);
+        registers.write64(IRTA, table);
         command(registers, &now_ns, GCMD_FIELDS::SIRTP::SET)?;
         self.tell(&[Command::Interrupts])?;
         switch(&self.registers, &now_ns, GCMD_FIELDS::CFI::SET, false)?;

@@ -1,7 +1,7 @@
 //! Hardware that does not answer, refuses, or has lost its state.
 
 use super::{DEVICE, EVERYTHING, RAM, Rig, TAG, route, stage_two};
-use iommu::hal::Platform;
+use iommu::hal::{Mmio, Platform};
 use iommu::id::DeviceId;
 use iommu::model::vtd::{Config, Denied};
 use iommu::physical::{Invalidation, IommuError, PhysicalIommu, StreamConfig};
@@ -98,4 +98,76 @@ fn a_unit_that_lost_its_state_refuses_and_then_is_what_it_was() {
     rig.vtd.vanish(true);
     assert_eq!(rig.driver.check(), Err(IommuError::Gone));
     assert_eq!(rig.drain(), (Vec::new(), true));
+}
+
+/// Each register that the driver has written, alone as reset leaves it: found, and told again.
+#[test]
+fn any_register_that_is_lost_is_told_again() {
+    for scalable in [false, true] {
+        let mut rig = Rig::with(
+            Config {
+                scalable,
+                protected_memory: true,
+                // What loses a register does not obey the rules of software.
+                strict: false,
+                update_reads: 0,
+                ..Config::default()
+            },
+            Some(Destinations::Wide),
+        );
+        let _table = rig.open();
+        let index = rig.driver.take_interrupts(1).unwrap();
+        rig.driver.route_interrupt(index, &route(0x41)).unwrap();
+        rig.driver.set_fault_message(Some((0x3_fee0_1000, 0x55)));
+        let status = rig.vtd.read32(0x1c);
+        // GSTS by GCMD, a state each: TES, QIES, IRES off, CFIS on.
+        let states =
+            [31, 26, 25, 23].map(|bit| (0x18, u64::from((status ^ 1 << bit) & 0x9680_0000)));
+        // RTADDR, IQA, IRTA; FECTL, FEDATA, FEADDR, FEUADDR; PMEN.
+        let others = [(0x20, 0), (0x90, 0), (0xb8, 0)];
+        let events = [
+            (0x38, 1 << 31),
+            (0x3c, 0),
+            (0x40, 0),
+            (0x44, 0),
+            (0x64, 1 << 31),
+        ];
+        for (offset, value) in states.into_iter().chain(others).chain(events) {
+            assert_eq!(rig.driver.check(), Ok(false), "{offset:#x}");
+            match offset {
+                0x20 | 0x90 | 0xb8 => rig.vtd.write64(offset, value),
+                _ => rig.vtd.write32(offset, value as u32),
+            }
+            assert_eq!(rig.driver.check(), Ok(true), "{offset:#x} {value:#x}");
+            assert_eq!(rig.vtd.read32(0x1c), status, "{offset:#x}");
+            assert_eq!(rig.vtd.translate(DEVICE, 0, true), Ok(RAM), "{offset:#x}");
+            let message = Message::new(index);
+            let delivered = rig.vtd.message(DEVICE, message.address, message.data);
+            assert!(delivered.unwrap().remapped, "{offset:#x}");
+            rig.driver.invalidate(&[Invalidation::Tag(TAG)]).unwrap();
+            // A fault says so, where it was told to.
+            rig.drain();
+            rig.vtd.take_messages();
+            assert!(rig.vtd.translate(0x500, 0, true).is_err());
+            assert_eq!(
+                rig.vtd.take_messages(),
+                [(0x3_fee0_1000, 0x55)],
+                "{offset:#x}"
+            );
+            rig.drain();
+        }
+    }
+}
+
+#[test]
+fn a_unit_without_interrupt_remapping_leaves_interrupts_as_they_are() {
+    let mut rig = Rig::new(Config::default());
+    let _table = rig.open();
+    // Compatibility format, as firmware had it.
+    rig.vtd.write32(0x18, 0x8480_0000);
+    assert_eq!(rig.driver.check(), Ok(false));
+    rig.vtd.lose_state();
+    assert_eq!(rig.driver.check(), Ok(true));
+    assert_eq!(rig.vtd.translate(DEVICE, 0, true), Ok(RAM));
+    assert_eq!(rig.vtd.read32(0x1c) >> 25 & 1, 0);
 }
