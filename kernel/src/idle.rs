@@ -31,6 +31,23 @@ impl System {
         }
     }
 
+    /// Says how every partition is doing.
+    pub fn statistics(&self) {
+        for partition in &self.partitions {
+            let state = match partition.life.is_running() {
+                true => "runs",
+                false => "stopped",
+            };
+            let (name, restarts) = (partition.name(), partition.restarts());
+            self.say_state(
+                partition,
+                format_args!("{name}: {restarts} restarts, {state}"),
+            );
+        }
+        self.gate.summary(&self.partitions);
+        say!("{}", self.memory());
+    }
+
     /// Once no partition runs, there is nothing left to do for the machine.
     pub fn end_if_idle(&'static self) {
         let mut partitions = self.partitions.iter();

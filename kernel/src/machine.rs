@@ -46,12 +46,24 @@ pub const IOMMU: &str = "smmu";
 /// What an identity at one is.
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub const STREAM: &str = "stream";
+/// What says where the requests of an identity go.
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+pub const STREAM_ENTRY: &str = "stream table entry";
+/// What says where those with one PASID go.
+#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
+pub const PASID_ENTRY: &str = "context descriptor";
 /// What an IOMMU is called on the console, with its number behind.
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 pub const IOMMU: &str = "vtd";
 /// What an identity at one is.
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 pub const STREAM: &str = "source";
+/// What says where the requests of an identity go.
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub const STREAM_ENTRY: &str = "context entry";
+/// What says where those with one PASID go.
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub const PASID_ENTRY: &str = "PASID table entry";
 
 /// The machine's time, for the waits of a reset.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 //! console. Bounded in memory and in lines, whatever a device does.
 
 use crate::config::Name;
-use crate::machine::{IOMMU, STREAM};
+use crate::machine::{IOMMU, PASID_ENTRY, STREAM, STREAM_ENTRY};
 use crate::pci::Function;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -206,8 +206,8 @@ impl fmt::Display for Attributed {
             Stage::Two => "stage 2: ",
         };
         let reason = match fault.reason {
-            FaultReason::BadDeviceEntry => "no stream table entry for it",
-            FaultReason::BadContext => "bad context descriptor",
+            FaultReason::BadDeviceEntry => return write!(f, ": {stage}no {STREAM_ENTRY} for it"),
+            FaultReason::BadContext => return write!(f, ": {stage}bad {PASID_ENTRY}"),
             FaultReason::Translation => "not mapped",
             FaultReason::AddressSize => "address out of range",
             FaultReason::AccessFlag => "access flag clear",

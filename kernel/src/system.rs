@@ -11,6 +11,7 @@ use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
 use arch::memory::FramePool;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use iommu::fault::Fault;
 
@@ -169,28 +170,15 @@ impl System {
         self.trace.here().record(Event::Fault(fault.device.0));
     }
 
-    /// Says how every partition is doing.
-    pub fn statistics(&self) {
-        for partition in &self.partitions {
-            let state = if partition.life.is_running() {
-                "runs"
-            } else {
-                "stopped"
-            };
-            crate::say!(
-                "{}: {} restarts, {state}, {}",
-                partition.name(),
-                partition.restarts(),
-                self.trace.counts(partition.cpus.iter().copied())
-            );
-            let longest = self.trace.longest(partition.cpus.iter().copied());
-            crate::say!(
-                "{}: longest handling of an exit, in ticks: {longest}",
-                partition.name()
-            );
-        }
-        self.gate.summary(&self.partitions);
-        crate::say!("{}", self.memory());
+    /// Says how a partition is doing, and what its guest was left for.
+    pub fn say_state(&self, partition: &Partition, state: fmt::Arguments<'_>) {
+        let cpus = || partition.cpus.iter().copied();
+        crate::say!("{state}, {}", self.trace.counts(cpus()));
+        crate::say!(
+            "{}: longest handling of an exit, in ticks: {}",
+            partition.name(),
+            self.trace.longest(cpus())
+        );
     }
 
     /// Serves an LPI.

@@ -274,6 +274,11 @@ impl Partition {
         &self.config.name
     }
 
+    /// How often it was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
     /// Puts its files into its memory. How vCPU 0 starts then.
     fn load(&self) -> Result<(State, Registers), Refused> {
         let behind = self.assigned().behind_viommus();

@@ -10,7 +10,8 @@ use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::x86_64::apic;
 use arch::x86_64::technology::Technology;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::fmt;
+use core::sync::atomic::AtomicBool;
 use spin::Once;
 
 /// See the module's description.
@@ -54,21 +55,8 @@ impl System {
         apic::interrupt(self.gate.messages.cpus[cpu], KICK);
     }
 
-    /// Says how every partition is doing.
-    pub fn statistics(&self) {
-        for partition in &self.partitions {
-            let state = if partition.life.is_running() {
-                "runs"
-            } else {
-                "stopped"
-            };
-            say!(
-                "{}: {} restarts, {state}",
-                partition.name(),
-                partition.restarts.load(Ordering::Relaxed)
-            );
-        }
-        self.gate.summary(&self.partitions);
-        say!("{}", self.memory());
+    /// Says how a partition is doing.
+    pub fn say_state(&self, _: &Partition, state: fmt::Arguments<'_>) {
+        say!("{state}");
     }
 }

@@ -276,7 +276,7 @@ pub fn edu_is_stopped_without_an_owner(context: &Context) -> Result<()> {
                 "the DMA of 00:{device:02}.0 to {target:#x} landed"
             );
             expected.push(format!(
-                "source {:#x} 0000:00:{device:02}.0 write at {target:#x}: no stream table entry for it ({owner})",
+                "source {:#x} 0000:00:{device:02}.0 write at {target:#x}: no context entry for it ({owner})",
                 device << 3
             ));
         }
