@@ -143,6 +143,21 @@ impl MmioPool {
 
     /// Takes `[base, base + len)` out of the pool, mapped as device memory (Device-nGnRE, never executable).
     pub fn take(&mut self, base: u64, len: u64) -> Result<MmioRegion, MmioError> {
+        self.check(base, len)?;
+        let access = self.map.map(base, len)?;
+        self.taken.push(base..base + len);
+        Ok(MmioRegion::new(base, len, access))
+    }
+
+    /// Takes `[base, base + len)` out of the pool, for nobody to have here.
+    pub fn reserve(&mut self, base: u64, len: u64) -> Result<(), MmioError> {
+        self.check(base, len)?;
+        self.taken.push(base..base + len);
+        Ok(())
+    }
+
+    /// Whether the range can be taken.
+    fn check(&self, base: u64, len: u64) -> Result<(), MmioError> {
         let end = base
             .checked_add(len)
             .filter(|&end| end > base && end <= self.map.end())
@@ -157,12 +172,10 @@ impl MmioPool {
         if let Some(at) = self.ram.iter().map(page).find_map(|ram| common(&ram)) {
             return Err(MmioError::Ram(at));
         }
-        if let Some(at) = self.taken.iter().find_map(common) {
-            return Err(MmioError::Overlap(at));
+        match self.taken.iter().find_map(common) {
+            Some(at) => Err(MmioError::Overlap(at)),
+            None => Ok(()),
         }
-        let access = self.map.map(base, len)?;
-        self.taken.push(base..end);
-        Ok(MmioRegion::new(base, len, access))
     }
 }
 
@@ -188,6 +201,16 @@ mod tests {
         );
         assert!(pool.take(0x8ff_f000, 0x1000).is_ok());
         assert!(pool.take(0x900_1000, 4).is_ok());
+        // By nobody here, too.
+        pool.reserve(0xa00_0000, 0x1000).unwrap();
+        for taken in [0x900_0000, 0xa00_0000] {
+            assert_eq!(pool.reserve(taken, 4), Err(MmioError::Overlap(taken)));
+        }
+        assert!(pool.take(0xa00_0ffc, 4).is_err());
+        assert_eq!(
+            pool.reserve(0x4000_0000, 4),
+            Err(MmioError::Ram(0x4000_0000))
+        );
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub mod pci;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod platform;
 pub mod policy;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod reserved_memory;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod setup;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]

@@ -116,6 +116,24 @@ impl DeviceScope {
         }
         Some(requester(bus, last))
     }
+
+    /// Whether it is the function with this requester ID, or a bridge above that. `secondary` as for [`Dmar::unit_of`].
+    fn holds(&self, requester: u16, secondary: &impl Fn(u16) -> Option<(u8, u8)>) -> bool {
+        let first = |bridge| secondary(bridge).map(|(first, _)| first);
+        let Some(end) = self.requester(first) else {
+            return false;
+        };
+        match self.kind {
+            ScopeKind::Endpoint => end == requester,
+            ScopeKind::Bridge => {
+                let behind = secondary(end).is_some_and(|(first, last)| {
+                    (u16::from(first)..=u16::from(last)).contains(&(requester >> 8))
+                });
+                end == requester || behind
+            }
+            _ => false,
+        }
+    }
 }
 
 impl Dmar {
@@ -128,26 +146,27 @@ impl Dmar {
         requester: u16,
         secondary: impl Fn(u16) -> Option<(u8, u8)>,
     ) -> Option<usize> {
-        let holds = |scope: &DeviceScope| {
-            let first = |bridge| secondary(bridge).map(|(first, _)| first);
-            let Some(end) = scope.requester(first) else {
-                return false;
-            };
-            match scope.kind {
-                ScopeKind::Endpoint => end == requester,
-                ScopeKind::Bridge => {
-                    let behind = secondary(end).is_some_and(|(first, last)| {
-                        (u16::from(first)..=u16::from(last)).contains(&(requester >> 8))
-                    });
-                    end == requester || behind
-                }
-                _ => false,
-            }
-        };
+        let holds = |scope: &DeviceScope| scope.holds(requester, &secondary);
         let own = |vtd: &Vtd| vtd.segment == segment && vtd.scopes.iter().any(holds);
         let all = |vtd: &Vtd| vtd.segment == segment && vtd.include_all;
         let units = || self.vtds.iter();
         units().position(own).or_else(|| units().position(all))
+    }
+
+    /// The memory that firmware goes on to use by the function with this requester ID (VT-d, 8.4): of the regions in whose
+    /// scopes it or a bridge above it is. `secondary` as for [`Dmar::unit_of`].
+    pub fn reserved_of(
+        &self,
+        segment: u16,
+        requester: u16,
+        secondary: impl Fn(u16) -> Option<(u8, u8)>,
+    ) -> impl Iterator<Item = Span<Hpa>> {
+        let regions = self.reserved.iter();
+        let own = regions.filter(move |region| {
+            let mut scopes = region.scopes.iter();
+            region.segment == segment && scopes.any(|scope| scope.holds(requester, &secondary))
+        });
+        own.map(|region| region.memory)
     }
 }
 

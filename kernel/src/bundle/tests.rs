@@ -37,6 +37,7 @@ fn machine() -> Machine {
                 dma: false,
                 manages_vfs: true,
                 ats: true,
+                reserved_memory: true,
             }],
             dma_windows: vec![crate::config::DmaWindow {
                 base: Bytes(0x4000_0000),

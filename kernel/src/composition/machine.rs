@@ -297,6 +297,7 @@ fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition 
         dma: true,
         manages_vfs: false,
         ats: false,
+        reserved_memory: false,
     };
     config::Partition {
         name: name.into(),

@@ -35,6 +35,7 @@ fn bench() -> Bench {
         dma: true,
         manages_vfs,
         ats: false,
+        reserved_memory: false,
     };
     machine.partitions[0].devices = alloc::vec![device(PHYSICAL, true)];
     machine.partitions[1].devices = alloc::vec![device(VIRTUALS[0], false)];

@@ -283,6 +283,11 @@ pub struct Device {
     /// together with `viommu`.
     #[serde(default)]
     pub ats: bool,
+    /// Firmware goes on to use memory by the function (RMRR), and may: the partition's devices reach that memory at the
+    /// machine's own addresses, beside its RAM. Without this such a function is refused. On x86_64, not together with
+    /// `viommu`.
+    #[serde(default)]
+    pub reserved_memory: bool,
 }
 
 /// What to do with a device that cannot be reset.

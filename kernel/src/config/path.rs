@@ -19,11 +19,12 @@ pub struct Path {
 }
 
 /// What keys there are in paths.
-const KEYS: [&str; 36] = [
+const KEYS: [&str; 37] = [
     "sriov",
     "vfs",
     "manages_vfs",
     "ats",
+    "reserved_memory",
     "viommu",
     "machine",
     "partition",

@@ -150,6 +150,9 @@ pub enum Rule {
     /// Two devices with one StreamID, and only one is trusted with ATS.
     AtsOfOne,
 
+    /// Reserved memory where no function can have it.
+    ReservedMemory,
+
     /// Two devices at one guest address.
     GuestAddressTwice { address: PciAddress },
     /// A guest address that the guest would not find.
@@ -335,6 +338,9 @@ impl fmt::Display for Rule {
             Self::AtsBehindGuest => {
                 f.write_str("`ats` does not reach through an SMMU of the guest's own")
             }
+            Self::ReservedMemory => f.write_str(
+                "`reserved_memory` is for functions on x86_64 whose guest has no unit of its own",
+            ),
             Self::AtsOfOne => f.write_str("`ats` for one of two devices with one StreamID"),
             Self::GuestAddressTwice { address } => {
                 write!(f, "guest address {address} is given twice")

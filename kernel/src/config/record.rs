@@ -168,6 +168,7 @@ fn no_device() -> Device {
         dma: false,
         manages_vfs: false,
         ats: false,
+        reserved_memory: false,
     }
 }
 
@@ -183,7 +184,12 @@ fn device<R: Record>(r: &mut R, device: &mut Device) -> Option<()> {
     option(r, &mut device.guest, || PciAddress::new(0, 0, 0), function)?;
     let policies = [ResetPolicy::Required, ResetPolicy::BestEffort];
     device.reset = one_of(r, device.reset, policies)?;
-    for yes in [&mut device.dma, &mut device.manages_vfs, &mut device.ats] {
+    for yes in [
+        &mut device.dma,
+        &mut device.manages_vfs,
+        &mut device.ats,
+        &mut device.reserved_memory,
+    ] {
         *yes = one_of(r, *yes, [false, true])?;
     }
     Some(())
@@ -286,6 +292,7 @@ mod tests {
             dma: true,
             manages_vfs: true,
             ats: true,
+            reserved_memory: true,
         });
         full.devices.push(Device {
             address: DeviceAddress::Path("/uart@0".into()),

@@ -104,6 +104,7 @@ fn device(address: &str) -> Device {
         dma: true,
         manages_vfs: false,
         ats: false,
+        reserved_memory: false,
     }
 }
 

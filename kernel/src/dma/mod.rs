@@ -12,9 +12,7 @@ use crate::monitor::Sender;
 use crate::viommu;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-#[cfg(test)]
-use iommu::addr::Hpa;
-use iommu::addr::{Gpa, Iova, Span};
+use iommu::addr::{Gpa, Hpa, Iova, Span};
 use iommu::fault::Fault;
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::object::driver::{Access, DeviceInfo, Driver, Memory, UserData};
@@ -83,8 +81,8 @@ pub struct Dma {
 }
 
 impl Dma {
-    /// Takes `masters`, by slot, all of them refused. They will reach `windows` of `memory`, each from an offset of it on, and
-    /// what messages are written to. With `behind_guests`, what those go through that the guest has a name for is said by
+    /// Takes `masters`, by slot, all of them refused. They will reach `windows` of `memory`, each from an offset of it on,
+    /// what messages are written to, and `reserved` memory where the machine has it. With `behind_guests`, what those go through that the guest has a name for is said by
     /// IOMMUs that it sees. What a failure has left is undone.
     ///
     /// # Errors
@@ -93,6 +91,7 @@ impl Dma {
         gate: &Gate,
         memory: &Arc<dyn Memory>,
         windows: &[(Span<Gpa>, u64)],
+        reserved: &[(Hpa, Arc<dyn Memory>)],
         masters: &[Master],
         behind_guests: bool,
     ) -> Result<Self, Error> {
@@ -107,6 +106,10 @@ impl Dma {
                 window.len,
                 access,
             )?;
+        }
+        for (at, region) in reserved {
+            let access = Access::READ | Access::WRITE;
+            space.map(Iova(at.0), Arc::clone(region), 0, region.size(), access)?;
         }
         messages::let_through(gate, &space)?;
         let iommus = iommus(masters);

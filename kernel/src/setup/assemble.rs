@@ -213,7 +213,8 @@ fn devices(
     let refuse = |error| SetupError::Objects(index, error);
     let windows = windows.iter().map(|it| (*it, it.base - ram.guest().base));
     let (memory, windows) = (ram.memory(), windows.gather());
-    let mut dma = Dma::new(gate, &memory, &windows, &masters, config.viommu).map_err(refuse)?;
+    let mut dma =
+        Dma::new(gate, &memory, &windows, &[], &masters, config.viommu).map_err(refuse)?;
     if config.viommu {
         dma.add_viommus(gate, materials.host, ram, &masters)
             .map_err(refuse)?;

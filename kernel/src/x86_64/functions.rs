@@ -4,16 +4,17 @@ use super::irq::{self, KICK};
 use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
-use crate::boot_info::Dmar;
 use crate::config;
 use crate::devices::Devices;
 use crate::dma::Dma;
 use crate::functions;
+use crate::gather::Gather;
 use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
 use crate::guest_ram::GuestRam;
 use crate::host::Host;
 use crate::lock::Mutex;
-use crate::pci::{Function, FunctionInfo, Topology};
+use crate::pci::Function;
+use crate::reserved_memory::{self, Region};
 use crate::say;
 use crate::vdev::vpci::ports::{ConfigPorts, Target};
 use crate::vdev::vpci::{Effect, MapBar, Placement, PlacementError, VirtualPci};
@@ -25,6 +26,7 @@ use core::ops::Range;
 use core::sync::atomic::Ordering;
 use iommu::addr::{Gpa, Span};
 use iommu::object;
+use iommu::object::driver::Memory;
 use iommu::table::Attributes;
 
 /// See the module's description.
@@ -42,8 +44,8 @@ pub enum Error {
     Absent,
     /// No unit translates its DMA.
     NoUnit(Function),
-    /// Firmware goes on using memory by it (RMRR), where the guest has its own.
-    ReservedMemory(Function),
+    /// Firmware goes on to use memory by one of them.
+    ReservedMemory(reserved_memory::Error),
     /// They make no bus.
     Bus(PlacementError),
     /// They cannot have their messages.
@@ -57,10 +59,7 @@ impl fmt::Display for Error {
         match self {
             Self::Absent => f.write_str("a function is not there, or has no place in the guest"),
             Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
-            Self::ReservedMemory(function) => write!(
-                f,
-                "{function}: firmware has it use memory (RMRR) at addresses that are the guest's"
-            ),
+            Self::ReservedMemory(error) => error.fmt(f),
             Self::Bus(error) => error.fmt(f),
             Self::Messages(error) => error.fmt(f),
             Self::Objects(error) => write!(f, "dma: {error}"),
@@ -88,9 +87,6 @@ impl Functions {
             if !info.is_behind_smmu() {
                 return Err(Error::NoUnit(info.address));
             }
-            if is_used_by_firmware(&materials.info.dmar, &gate.topology, info) {
-                return Err(Error::ReservedMemory(info.address));
-            }
             placements.push(Placement {
                 guest,
                 info,
@@ -111,6 +107,20 @@ impl Functions {
                 mapped.push(entries);
             }
         }
+        let records = owned
+            .iter()
+            .map(|owned| &gate.topology.functions[owned.info]);
+        // What a guest's own unit leads through is the guest's to say.
+        let devices = config.devices.iter();
+        let is_said = devices.map(|device| device.reserved_memory && !config.viommu);
+        let reserved = reserved_memory::take(
+            &materials.info.dmar,
+            &gate.topology,
+            records.zip(is_said),
+            ram.spans(),
+            &mut materials.mmio.lock(),
+        );
+        let reserved = reserved.map_err(Error::ReservedMemory)?;
         let masters = functions::masters(&owned, gate);
         let windows = windows(config, ram.spans());
         for (window, offset) in windows.iter().filter(|_| !owned.is_empty()) {
@@ -118,8 +128,17 @@ impl Functions {
             let (name, Span { base, len }) = (&config.name, window);
             say!("{name}: dma at {base}+{len:#x} reaches {host}");
         }
+        let reserved = reserved.into_iter().map(|region| {
+            let Span { base, len } = region;
+            say!(
+                "{}: dma at {base}+{len:#x} reaches {base}, which is firmware's",
+                config.name
+            );
+            (base, Arc::new(Region(region)) as Arc<dyn Memory>)
+        });
+        let reserved = reserved.gather();
         let viommu = config.viommu;
-        let dma = Dma::new(gate, &ram.memory(), &windows, &masters, viommu);
+        let dma = Dma::new(gate, &ram.memory(), &windows, &reserved, &masters, viommu);
         let mut dma = dma.map_err(Error::Objects)?;
         if viommu {
             let host = Arc::new(Host(materials.frames));
@@ -153,19 +172,6 @@ fn windows(config: &config::Partition, spans: &[Span<Gpa>]) -> Vec<(Span<Gpa>, u
         offset += span.len;
     }
     all
-}
-
-/// Whether an RMRR (VT-d, 8.4) names the function.
-fn is_used_by_firmware(dmar: &Dmar, topology: &Topology, info: &FunctionInfo) -> bool {
-    let requester = info.address.bdf.requester_id();
-    let mut reserved = dmar.reserved.iter();
-    reserved.any(|region| {
-        region.segment == info.address.segment
-            && region.scopes.iter().any(|scope| {
-                scope.requester(|bridge| Some(topology.buses_of(region.segment, bridge)?.secondary))
-                    == Some(requester)
-            })
-    })
 }
 
 impl Partition {

@@ -181,6 +181,7 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         }
         Rule::AtsNone => "leave it out",
         Rule::AtsBehindGuest => "leave one of the two out",
+        Rule::ReservedMemory => "leave it out",
         Rule::AtsOfOne => "say it of both, or of none",
         Rule::GuestAddressTwice { .. } | Rule::GuestBusFull => {
             return free_guest_address(problem, machine);

@@ -111,6 +111,9 @@ fn every_part_of_the_table_is_found() {
     );
     assert_eq!(dmar.reserved[0].memory, span(0x7f00_0000, 0x20_0000));
     assert_eq!(&dmar.reserved[0].scopes[0], disk);
+    let reserved = |requester| dmar.reserved_of(0, requester, |_| None).collect::<Vec<_>>();
+    assert_eq!(reserved(0x10), [span(0x7f00_0000, 0x20_0000)]);
+    assert_eq!(reserved(0x11), []);
     assert!(!dmar.ats_ports[0].all && dmar.ats_devices[0].required);
 }
 

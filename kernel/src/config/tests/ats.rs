@@ -32,3 +32,23 @@ fn ats_is_for_functions_that_have_it_and_no_guest_in_between() {
     };
     assert_eq!(with(Some(true), false, both), []);
 }
+
+#[test]
+fn reserved_memory_is_for_functions_on_x86_without_a_unit_of_the_guests() {
+    let with = |platform: Platform, address: &str, viommu: bool| {
+        let mut facts = facts();
+        facts.platform = platform;
+        let all = broken_on(&facts, |m| {
+            m.partitions[0].viommu = viommu;
+            m.partitions[0].devices = vec![device(address)];
+            m.partitions[0].devices[0].reserved_memory = true;
+        });
+        let at = "partition[0].device[0].reserved_memory";
+        all.iter()
+            .any(|(path, rule)| path == at && *rule == Rule::ReservedMemory)
+    };
+    assert!(!with(Platform::X86_64, "00:01.0", false));
+    assert!(with(Platform::X86_64, "00:01.0", true));
+    assert!(with(Platform::Aarch64, "00:01.0", false));
+    assert!(with(Platform::X86_64, "/uart@0", false));
+}

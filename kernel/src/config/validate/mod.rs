@@ -27,6 +27,7 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
             Platform::Aarch64 => guest::tables(partition, at, out),
             Platform::X86_64 => x86_64::not_there(partition, at, out),
         }
+        x86_64::reserved_memory(partition, facts.platform, at, out);
         guest::dma_windows(partition, facts.platform, at, out);
         devices::guest_side(partition, at, out);
         nodes::guest_side(partition, facts, at, out);

@@ -1,6 +1,6 @@
 //! Rules of x86_64 alone: what the hypervisor does not have there.
 
-use super::super::{Partition, Path, Rule, Tables};
+use super::super::{DeviceAddress, Partition, Path, Platform, Rule, Tables};
 use super::Problems;
 
 /// What `partition` asks for that only guests on AArch64 can have. That a device is none of PCI is said with the others.
@@ -11,5 +11,17 @@ pub fn not_there(partition: &Partition, at: Path, out: &mut Problems) {
     }
     if partition.base.is_some() {
         add("`base`", at.key("base"));
+    }
+}
+
+/// Where functions can have what firmware uses by them.
+pub fn reserved_memory(partition: &Partition, platform: Platform, at: Path, out: &mut Problems) {
+    for (j, device) in partition.devices.iter().enumerate() {
+        let function = matches!(device.address, DeviceAddress::Pci(_));
+        let fine = function && platform == Platform::X86_64 && !partition.viommu;
+        if device.reserved_memory && !fine {
+            let at = at.key("device").index(j).key("reserved_memory");
+            out.add(Rule::ReservedMemory, at);
+        }
     }
 }
