@@ -9,6 +9,7 @@ use iommu::model::vtd::{Config, Denied, VtdModel};
 use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Device, Error};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{HW_INFO, Setup, Vtd};
 
 const RAM: u64 = 0x2000_0000;
@@ -44,6 +45,7 @@ impl Machine {
             address_bits: config.output_bits,
             interrupts: None,
             scalable: None,
+            errata: Errata::default(),
         };
         let index = IommuIndex(index);
         let platform = Arc::new(memory.clone());

@@ -10,6 +10,7 @@ use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared, StageO
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, Item};
 use iommu::physical::PhysicalIommu;
+use iommu::vtd::errata::Errata;
 use iommu::vtd::slice::{EVENTS, VIOMMU};
 use iommu::vtd::{Setup, Vtd};
 
@@ -44,6 +45,7 @@ fn unit(memory: &Memory, config: Config) -> (VtdModel, Arc<Hardware>) {
         address_bits: config.output_bits,
         interrupts: None,
         scalable: None,
+        errata: Errata::default(),
     };
     let platform = Arc::new(memory.clone());
     let driver = Vtd::start(IommuIndex(0), vtd.clone(), Arc::clone(&platform), setup);

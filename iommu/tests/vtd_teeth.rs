@@ -9,6 +9,7 @@ use iommu::model::memory::{Buffer, Memory};
 use iommu::model::vtd::{Config, VtdModel};
 use iommu::physical::{Invalidated, PhysicalIommu, StageTwo, StreamConfig};
 use iommu::table::{PageTable, SecondStage, SecondStageAttributes, Shape};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::{Destinations, Message, Route, Source};
 use iommu::vtd::{Setup, Vtd};
 
@@ -113,6 +114,7 @@ fn lives(fault: Fault, memory: &Memory, vtd: &VtdModel, coherent: bool) -> bool 
         address_bits: 46,
         interrupts: Some(Destinations::Wide),
         scalable: None,
+        errata: Errata::default(),
     };
     let started = Vtd::start(IommuIndex(0), vtd.clone(), Arc::clone(&platform), setup);
     let Ok(mut driver) = started else {

@@ -11,6 +11,7 @@ use super::spec::registers::{
 };
 use crate::addr::Hpa;
 use crate::hal::Mmio;
+use crate::physical::IommuError;
 
 /// Bytes of zeros that [`deny_all`] and [`deny_interrupts`] need.
 pub const ZEROS_BYTES: usize = 4096;
@@ -48,6 +49,13 @@ pub(super) fn scales(ecap: Ecap) -> bool {
     needed.into_iter().all(|field| ecap.is_set(field))
 }
 
+/// Whether a unit that translates does so in scalable mode.
+pub(super) fn in_force(mmio: &impl Mmio) -> Result<Option<bool>, IommuError> {
+    let on = status(mmio)? & GCMD_FIELDS::TE::SET.value != 0;
+    let root = LocalRegisterCopy::<u64, RTADDR_FIELDS::Register>::new(mmio.read64(RTADDR));
+    Ok(on.then(|| root.matches_all(RTADDR_FIELDS::TTM::Scalable)))
+}
+
 /// [`deny_all`] in the mode that the unit is to have later, unless it has another one and translates.
 pub(super) fn deny_with(
     mmio: &impl Mmio,
@@ -62,13 +70,8 @@ pub(super) fn deny_with(
     }
     // Registers invalidate only while there is no queue (6.5.1).
     switch(mmio, now_ns, GCMD_FIELDS::QIE::SET, false)?;
-    let on = status(mmio)? & GCMD_FIELDS::TE::SET.value != 0;
-    let old = LocalRegisterCopy::<u64, RTADDR_FIELDS::Register>::new(mmio.read64(RTADDR));
     // No bus has a context in either mode.
-    let scalable = match on {
-        true => old.matches_all(RTADDR_FIELDS::TTM::Scalable),
-        false => scalable,
-    };
+    let scalable = in_force(mmio)?.unwrap_or(scalable);
     let mode = if scalable {
         RTADDR_FIELDS::TTM::Scalable
     } else {

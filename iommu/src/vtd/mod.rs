@@ -12,8 +12,8 @@
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
 //! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log`, `event_message` and `interrupt_remap` are
-//! the one writer or reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver; `quirks` says
-//! where the emulator differs.
+//! the one writer or reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver;
+//! `errata` says what chipsets get wrong, `quirks` where the emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
 //! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
@@ -46,6 +46,7 @@ mod backend;
 pub mod command;
 mod deny;
 mod entry;
+pub mod errata;
 pub mod event;
 mod event_message;
 mod fault_log;

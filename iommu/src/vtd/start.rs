@@ -4,7 +4,8 @@ use alloc::sync::Arc;
 
 use super::Vtd;
 use super::command::Command;
-use super::deny::{Cap, capabilities, deny_with, scales, unprotect};
+use super::deny::{Cap, capabilities, deny_with, in_force, scales, unprotect};
+use super::errata::Errata;
 use super::event_message::EventMessage;
 use super::fault_log::FaultLog;
 use super::interrupt_remap::{self, Destinations, InterruptTable};
@@ -75,6 +76,8 @@ pub struct Setup {
     pub interrupts: Option<Destinations>,
     /// Scalable mode or not; `None` for scalable mode where the unit has second stages in it.
     pub scalable: Option<bool>,
+    /// What its chipset gets wrong.
+    pub errata: Errata,
 }
 
 impl<P: Platform, M: Mmio> Vtd<P, M> {
@@ -93,7 +96,10 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         let (cap, ecap) = capabilities(&registers)?;
         // ECAP.C says whether the root table has to be cleaned; all else comes after the denial.
         let coherent = ecap.is_set(ECAP_FIELDS::C);
-        let scalable = setup.scalable.unwrap_or(scales(ecap));
+        let scalable = match in_force(&registers)? {
+            Some(old) if setup.errata.keeps_translating => old,
+            _ => setup.scalable.unwrap_or(scales(ecap)),
+        };
         let tables = Tables::new(&*platform, scalable, coherent);
         let mut tables = tables.ok_or(StartError::OutOfMemory)?;
         let root = tables.root().base;
@@ -103,9 +109,13 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         // The unit reads the root table from here on: should anything fail, it is lost and refuses.
         let features = denied.and_then(|()| {
             let features = Features::of(cap.get(), ecap.get(), setup.address_bits)?;
+            if setup.errata.write_buffers {
+                return Err(StartError::NeedsToldOfMaps(cap.get()));
+            }
             let wide = setup.interrupts == Some(Destinations::Wide);
-            let lacks = setup.interrupts.is_some() && !features.interrupt_remapping
-                || wide && !features.wide_destinations;
+            let remaps = features.interrupt_remapping && !setup.errata.no_interrupt_remapping;
+            let lacks =
+                setup.interrupts.is_some() && !remaps || wide && !features.wide_destinations;
             if lacks {
                 return Err(StartError::NoInterruptRemapping(ecap.get()));
             }

@@ -16,6 +16,7 @@ use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Denied, VtdModel};
 use iommu::physical::{Drained, PhysicalIommu, StageTwo, StreamConfig};
 use iommu::table::{PageTable, SecondStage, SecondStageAttributes, Shape};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::{Destinations, Route, Source};
 use iommu::vtd::{Setup, StartError, Vtd, event};
 
@@ -33,6 +34,7 @@ fn setup(interrupts: Option<Destinations>) -> Setup {
         address_bits: 46,
         interrupts,
         scalable: None,
+        errata: Errata::default(),
     }
 }
 

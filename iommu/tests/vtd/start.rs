@@ -5,6 +5,7 @@ use iommu::addr::Hpa;
 use iommu::hal::{Mmio, Platform};
 use iommu::model::vtd::Config;
 use iommu::physical::IommuError;
+use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
 use iommu::vtd::{Setup, StartError, deny_all};
 
@@ -141,5 +142,63 @@ fn a_start_without_memory_leaves_everything_closed() {
             assert_eq!(error, StartError::OutOfMemory);
         }
         assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
+    }
+}
+
+#[test]
+fn what_a_chipset_gets_wrong_is_not_used() {
+    let with = |errata: Errata, interrupts: Option<Destinations>| {
+        let (memory, vtd) = parts(Config::default());
+        let setup = Setup {
+            errata,
+            ..setup(interrupts)
+        };
+        let error = start(&memory, &vtd, setup).err();
+        assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
+        error
+    };
+    let buffers = Errata {
+        write_buffers: true,
+        ..Errata::default()
+    };
+    let refused = with(buffers, None);
+    assert!(matches!(refused, Some(StartError::NeedsToldOfMaps(_))));
+    let drains = Errata {
+        no_interrupt_remapping: true,
+        ..Errata::default()
+    };
+    assert_eq!(with(drains, None), None);
+    let refused = with(drains, Some(Destinations::Wide));
+    assert!(matches!(refused, Some(StartError::NoInterruptRemapping(_))));
+}
+
+/// Firmware left a unit on in legacy mode, which could have scalable mode.
+#[test]
+fn translation_stays_on_where_graphics_need_it() {
+    for keeps_translating in [false, true] {
+        let (memory, vtd) = parts(Config {
+            scalable: true,
+            ..Config::default()
+        });
+        let legacy = Setup {
+            scalable: Some(false),
+            ..setup(None)
+        };
+        core::mem::forget(start(&memory, &vtd, legacy).unwrap());
+        let denied = |now_ns: &dyn Fn() -> u64| deny_all(&vtd, Hpa(ZEROS), now_ns);
+        denied(&|| memory.now_ns()).unwrap();
+        let before = vtd.counters();
+        let errata = Errata {
+            keeps_translating,
+            ..Errata::default()
+        };
+        let wanted = Setup {
+            errata,
+            ..setup(None)
+        };
+        let driver = start(&memory, &vtd, wanted).unwrap();
+        assert_eq!(driver.is_scalable(), !keeps_translating);
+        let off = vtd.counters().turned_off - before.turned_off;
+        assert_eq!(off, u64::from(!keeps_translating));
     }
 }

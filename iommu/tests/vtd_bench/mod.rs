@@ -8,6 +8,7 @@ use iommu::hal::{Mmio, Platform};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::physical::{Drained, Invalidated, Invalidation, PhysicalIommu, StageTwo, StreamConfig};
 use iommu::table::{PageTable, SecondStage, SecondStageAttributes, Shape};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{Setup, Vtd, event};
 
 pub const PAGE: u64 = 4096;
@@ -50,6 +51,7 @@ pub fn setup<B: Bench>() -> Setup {
         address_bits: 39,
         interrupts: None,
         scalable: Some(B::SCALABLE),
+        errata: Errata::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use iommu::id::IommuIndex;
 use iommu::model::memory::{Buffer, Memory};
 use iommu::model::vtd::{Config, VtdModel};
 use iommu::physical::{PhysicalIommu, StageTwo, StreamConfig};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{Setup, Vtd};
 
 use super::{DEVICE, OWN, PAGE, RAM, Rig, from, map, on_second, stage_two};
@@ -96,6 +97,7 @@ fn nobody_notices_that_an_entry_takes_the_place_of_another() {
         address_bits: 46,
         interrupts: None,
         scalable: None,
+        errata: Errata::default(),
     };
     let driver = Vtd::start(IommuIndex(1), vtd.clone(), Arc::clone(&platform), setup);
     let mut driver = driver.expect("it starts");

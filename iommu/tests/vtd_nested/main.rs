@@ -15,6 +15,7 @@ use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Denied, Initiator, VtdModel};
 use iommu::physical::{FirstStage, StageTwo, StreamConfig};
 use iommu::table::{PageTable, SecondStage, SecondStageAttributes, Shape};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{Setup, StartError, Vtd};
 
 type Driver = Vtd<Memory, VtdModel>;
@@ -47,6 +48,7 @@ fn start(memory: &Memory, vtd: &VtdModel) -> Result<Driver, StartError> {
         address_bits: 46,
         interrupts: None,
         scalable: None,
+        errata: Errata::default(),
     };
     Vtd::start(IommuIndex(0), vtd.clone(), Arc::new(memory.clone()), setup)
 }

@@ -13,6 +13,7 @@ use iommu::object::driver::{
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, Error, HwptPaging, Ioas, Item};
 use iommu::physical::{FirstStage, PhysicalIommu};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::nested::{INVALIDATE, STAGE_ONE};
 use iommu::vtd::slice::{EVENTS, VIOMMU};
 use iommu::vtd::{Setup, Vtd, event};
@@ -60,6 +61,7 @@ impl World {
             address_bits: config.output_bits,
             interrupts: None,
             scalable: None,
+            errata: Errata::default(),
         };
         let platform = Arc::new(memory.clone());
         let driver = Vtd::start(IommuIndex(0), vtd.clone(), Arc::clone(&platform), setup);

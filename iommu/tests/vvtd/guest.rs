@@ -12,6 +12,7 @@ use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, HwptPaging, Ioas};
 use iommu::physical::PhysicalIommu;
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{self, Vtd};
 
 /// Where the guest's memory is in truth, and for the guest.
@@ -155,6 +156,7 @@ impl Machine {
             address_bits: how.config.output_bits,
             interrupts: None,
             scalable: None,
+            errata: Errata::default(),
         };
         let index = IommuIndex(0);
         let platform = Arc::new(host.clone());

@@ -9,6 +9,8 @@ mod assign;
 pub mod bar;
 mod bridge;
 pub mod capability;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod chipset;
 mod enumerate;
 #[cfg(test)]
 pub(crate) mod fake;

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::lock::Mutex;
 use crate::machine::{Clock, Ecam};
 use crate::monitor::Monitor;
-use crate::pci::Topology;
+use crate::pci::{Topology, chipset};
 use crate::{life, say, terminal, tick};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -152,8 +152,6 @@ fn gate(
 ) -> Gate {
     let cpus: Vec<u32> = info.cpus.iter().map(|cpu| cpu.id as u32).gather();
     let host = Arc::new(Host(frames));
-    let units = units::start(info, mmio, &host, cpus[boot_cpu]);
-    let units = units.unwrap_or_else(|error| cannot_start(&error));
     let mut buses = Ecam::default();
     for host in &info.pcie {
         let window = mmio.take(host.ecam.base.0, host.ecam.len);
@@ -166,6 +164,9 @@ fn gate(
     for problem in &topology.problems {
         say!("pci: {problem}");
     }
+    let errata = chipset::errata(&topology, &mut &buses);
+    let units = units::start(info, mmio, &host, errata, cpus[boot_cpu]);
+    let units = units.unwrap_or_else(|error| cannot_start(&error));
     Gate {
         units,
         messages: messages::Shared::new(cpus),

@@ -18,6 +18,7 @@ use core::sync::atomic::AtomicBool;
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
+use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
 use iommu::vtd::{Setup, StartError, Vtd};
 
@@ -47,19 +48,26 @@ pub fn start(
     info: &BootInfo,
     mmio: &mut MmioPool,
     host: &Arc<Host>,
+    errata: Errata,
     cpu: u32,
 ) -> Result<Vec<Unit>, UnitError> {
     let destinations = match apic::is_wide() {
         true => Destinations::Wide,
         false => Destinations::Narrow,
     };
+    let remaps = info.dmar.interrupt_remapping && !errata.no_interrupt_remapping;
     let setup = Setup {
         address_bits: info.dmar.address_bits,
-        interrupts: info.dmar.interrupt_remapping.then_some(destinations),
+        interrupts: remaps.then_some(destinations),
         scalable: None,
+        errata,
     };
-    if !info.dmar.vtds.is_empty() && setup.interrupts.is_none() {
-        say!("firmware rules interrupt remapping out: no function can be assigned");
+    if !info.dmar.vtds.is_empty() && !remaps {
+        let who = match errata.no_interrupt_remapping {
+            true => "an erratum of the chipset",
+            false => "firmware",
+        };
+        say!("{who} rules interrupt remapping out: no function can be assigned");
     }
     let mut units = Vec::new();
     for (number, described) in info.dmar.vtds.iter().enumerate() {

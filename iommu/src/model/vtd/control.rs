@@ -39,6 +39,7 @@ impl State {
             }
             status |= IRTPS;
         }
+        self.counters.turned_off += u64::from(changed & !value & TES != 0);
         if changed & value & TES != 0 && status & RTPS == 0 {
             self.violation("11.4, GCMD.TE", "no root table".into());
         }

@@ -104,7 +104,7 @@ impl VtdModel {
             pasid,
             privileged,
         } = from;
-        // 3.14: without PASID this is where interrupts are.
+        // 3.15: without PASID this is where interrupts are.
         if pasid.is_none() && INTERRUPTS.contains(&address) {
             return Err(Denied::Interrupt);
         }

@@ -67,6 +67,8 @@ pub struct Counters {
     pub records: u64,
     /// Requests that passed while translation was off.
     pub bypassed: u64,
+    /// Times that translation was turned off.
+    pub turned_off: u64,
     /// Interrupts that passed while they were not remapped.
     pub unremapped: u64,
 }
