@@ -80,7 +80,7 @@ impl DmaBuffer for BrokenBuffer {
                 _ => false,
             };
             let words = match broken {
-                // 6.5.2.7: index 0xffff.
+                // 6.5.2.8: index 0xffff.
                 true => [0xffff_0000_0014, 0],
                 false => [*first, *second],
             };

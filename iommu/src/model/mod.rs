@@ -8,7 +8,7 @@
 //! * [`smmu`]: an SMMUv3 (IHI 0070). It is the driver's [`Mmio`](crate::hal::Mmio) and has verbs for devices behind it.
 //! * [`vtd`]: a VT-d unit, likewise.
 //!
-//! Sections are those of issue H.a of IHI 0070, and of revision 4.1 of VT-d.
+//! Sections are those of issue H.a of IHI 0070, and of revision 5.10 of VT-d.
 
 pub mod memory;
 pub mod smmu;

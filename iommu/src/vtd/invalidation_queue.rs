@@ -3,7 +3,7 @@
 //! A batch is a run of descriptors and a wait behind it, which writes a number to memory once all before it is complete.
 //! Whoever sends a batch waits for it, so that the queue is empty in between.
 //!
-//! | FSTS | what happens (6.5.2.10) |
+//! | FSTS | what happens (6.5.2.11) |
 //! |---|---|
 //! | IQE | the descriptor becomes a wait that nobody looks at, the batch fails there, the queue goes on |
 //! | ITE | acknowledged; whatever was on its way is not complete, and has to be asked for again |
@@ -275,7 +275,7 @@ impl<P: Platform> InvalidationQueue<P> {
         self.store(at, wait(unread, self.number));
         platform.write_barrier();
         registers.write32(FSTS, FSTS_FIELDS::IQE::SET.value);
-        // 6.5.2.10 has it go on by itself; QEMU goes on when it is told of the tail (see `quirks`).
+        // 6.5.2.11 has it go on by itself; QEMU goes on when it is told of the tail (see `quirks`).
         registers.write64(IQT, self.tail_register());
         let code = record.read(IQERCD_FIELDS::IQEI) as u8;
         (at, IommuError::Command(code))

@@ -170,7 +170,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
     }
 
     /// Has the unit say by this message that there are faults or errors of its own. Messages of the unit are not remapped
-    /// (5.1.3): the address is that of a local APIC. `None`: it says nothing.
+    /// (5.1.6): the address is that of a local APIC. `None`: it says nothing.
     pub fn set_fault_message(&mut self, message: Option<(u64, u32)>) {
         self.fault_message.set(&self.registers, message);
     }

@@ -39,7 +39,7 @@ const fn row(cause: Cause, rule: &'static str, qemu: &'static str) -> Row {
 pub const TABLE: &[Row] = &[
     row(
         Cause::InterruptPage,
-        "3.14: a request is blocked where its own address results in the interrupt range",
+        "3.15: a request is blocked where its own address results in the interrupt range",
         "vtd_do_iommu_translate: every request of a page that overlaps it is",
     ),
     row(

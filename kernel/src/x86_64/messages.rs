@@ -136,7 +136,7 @@ struct Table {
     registers: MmioRegion,
 }
 
-/// Writes to these are messages, whatever a table says (VT-d, 3.14).
+/// Writes to these are messages, whatever a table says (VT-d, 3.15).
 pub const RESERVED: &[ReservedRegion] = &[ReservedRegion {
     first: 0xfee0_0000,
     last: 0xfeef_ffff,

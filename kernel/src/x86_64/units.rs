@@ -92,7 +92,7 @@ pub fn start(
     Ok(units)
 }
 
-/// The message that is `vector` at the CPU with local APIC ID `cpu`, not remapped: address and data (VT-d, 5.1.3 and 11.4,
+/// The message that is `vector` at the CPU with local APIC ID `cpu`, not remapped: address and data (VT-d, 5.1.6 and 11.4,
 /// FEADDR and FEUADDR).
 fn message(cpu: u32, vector: u8) -> (u64, u32) {
     let (high, low) = (u64::from(cpu & !0xff), u64::from(cpu & 0xff));

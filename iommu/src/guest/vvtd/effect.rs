@@ -15,7 +15,7 @@ bitflags! {
     }
 }
 
-/// An interrupt as the message of a device to a local APIC, which is not remapped (VT-d, 5.1.3).
+/// An interrupt as the message of a device to a local APIC, which is not remapped (VT-d, 5.1.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Message {
     /// Which one.

@@ -302,7 +302,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         }
     }
 
-    /// 6.5.2.10: the head stays at the descriptor.
+    /// 6.5.2.11: the head stays at the descriptor.
     fn stop_queue(&mut self, Illegal(code): Illegal, effect: &mut Effect) -> bool {
         self.counters.errors += 1;
         self.registers

@@ -1,4 +1,4 @@
-//! The VT-d unit that a guest sees (Intel VT-d, section numbers of revision 4.1), on top of one slice.
+//! The VT-d unit that a guest sees (Intel VT-d, section numbers of revision 5.10), on top of one slice.
 //!
 //! A guest's driver finds registers, queue and tables as the document has them, for a unit in caching mode: what becomes
 //! present is told to it as what goes is. What its sources go through in truth are *shadows*: the guest's tables and its memory

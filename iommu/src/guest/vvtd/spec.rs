@@ -1,4 +1,4 @@
-//! What of VT-d's registers only the guest's side has to know (VT-d, section numbers of revision 4.1): definitions only. All
+//! What of VT-d's registers only the guest's side has to know (VT-d, section numbers of revision 5.10): definitions only. All
 //! else is in [`crate::vtd::spec`].
 
 #![allow(

@@ -3,7 +3,7 @@
 /// When an invalidation takes effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Completion {
-    /// Not before a wait descriptor behind it: as late as the document allows (6.5.2.8).
+    /// Not before a wait descriptor behind it: as late as the document allows (6.5.2.9).
     AtWait,
     /// When it is taken from the queue.
     AtOnce,

@@ -1,4 +1,4 @@
-//! A VT-d unit in software (Intel VT-d, sections of revision 4.1), in legacy mode, and in scalable mode with PASIDs, first and
+//! A VT-d unit in software (Intel VT-d, sections of revision 5.10), in legacy mode, and in scalable mode with PASIDs, first and
 //! second stages, and the one on the other.
 //!
 //! Where the document allows hardware to be late or forgetful, it is: what is invalidated stays in use until the wait

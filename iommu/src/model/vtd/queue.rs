@@ -88,7 +88,7 @@ impl State {
                     if matches!(what, Decoded::Wait(..))
                         && let Some(source) = self.faults.time_out.take()
                     {
-                        // 6.5.2.10: what was on its way is not complete, and no wait will say that it is.
+                        // 6.5.2.11: what was on its way is not complete, and no wait will say that it is.
                         self.registers.iqercd = u64::from(source) << 32;
                         self.registers.iqh = self.registers.iqt;
                         self.waiting.clear();
@@ -137,10 +137,10 @@ impl State {
                         .memory
                         .device_write_bytes(at, &bytes, self.config.coherent);
                     if written.is_err() {
-                        self.violation("6.5.2.8", alloc::format!("no memory at {at:#x}"));
+                        self.violation("6.5.2.9", alloc::format!("no memory at {at:#x}"));
                     }
                 } else if !interrupt {
-                    self.violation("6.5.2.8", "a wait that tells nobody".into());
+                    self.violation("6.5.2.9", "a wait that tells nobody".into());
                 }
             }
         }

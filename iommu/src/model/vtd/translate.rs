@@ -6,7 +6,7 @@ use super::device::Denied;
 use super::registers::TES;
 use super::space::Space;
 
-/// Where interrupts are: no request is translated there, and no translation may lead there (3.14).
+/// Where interrupts are: no request is translated there, and no translation may lead there (3.15).
 pub(super) const INTERRUPTS: core::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
 
 /// One request.

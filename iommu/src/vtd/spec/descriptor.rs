@@ -92,7 +92,7 @@ register_bitfields![u64,
         /// PASID.
         PASID OFFSET(32) NUMBITS(20) []
     ],
-    /// Interrupt entry cache invalidation (6.5.2.7).
+    /// Interrupt entry cache invalidation (6.5.2.8).
     pub INTERRUPT_ENTRY_CACHE [
         /// Entries by their index, not all of them.
         G OFFSET(4) NUMBITS(1) [],
@@ -101,7 +101,7 @@ register_bitfields![u64,
         /// The first.
         IIDX OFFSET(32) NUMBITS(16) []
     ],
-    /// Invalidation wait, word 0 (6.5.2.8).
+    /// Invalidation wait, word 0 (6.5.2.9).
     pub WAIT0 [
         /// Raise the invalidation event.
         IF OFFSET(4) NUMBITS(1) [],
@@ -114,12 +114,12 @@ register_bitfields![u64,
         /// What is written.
         DATA OFFSET(32) NUMBITS(32) []
     ],
-    /// Invalidation wait, word 1 (6.5.2.8).
+    /// Invalidation wait, word 1 (6.5.2.9).
     pub WAIT1 [
         /// Bits [63:2] of where it is written.
         ADDR OFFSET(2) NUMBITS(62) []
     ],
-    /// Page group response, word 0 (7.7.1).
+    /// Page group response, word 0 (7.6.1).
     pub PAGE_GROUP0 [
         /// There is a PASID.
         PP OFFSET(4) NUMBITS(1) [],
@@ -134,7 +134,7 @@ register_bitfields![u64,
         /// PASID.
         PASID OFFSET(32) NUMBITS(20) []
     ],
-    /// Page group response, word 1 (7.7.1).
+    /// Page group response, word 1 (7.6.1).
     pub PAGE_GROUP1 [
         /// The group.
         PRGI OFFSET(3) NUMBITS(9) []

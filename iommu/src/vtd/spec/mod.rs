@@ -1,5 +1,5 @@
 //! Layouts of Intel VT-d (Intel Virtualization Technology for Directed I/O, Architecture Specification, section numbers of
-//! revision 4.1): definitions only, no behaviour. Second-stage entries are in [`crate::table::spec`].
+//! revision 5.10): definitions only, no behaviour. Second-stage entries are in [`crate::table::spec`].
 
 pub mod context;
 pub mod descriptor;
