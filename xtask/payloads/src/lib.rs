@@ -11,7 +11,8 @@
     reason = "guests map and touch their own devices; nothing of this is the hypervisor's"
 )]
 
-#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+#[cfg(target_os = "none")]
+#[cfg_attr(target_arch = "x86_64", path = "access_x86_64.rs")]
 pub mod access;
 pub mod checks;
 pub mod tree;

@@ -86,25 +86,35 @@ struct Pointer {
 
 /// Counts interrupts of every vector from 32 on, in [`while_interrupted`].
 pub fn count_interrupts() {
-    let handler = payload_interrupt as *const () as u64;
-    let low = (handler & 0xffff) | 8 << 16 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
-    for vector in 32..256 {
-        // SAFETY: one CPU, and interrupts are off.
-        unsafe {
-            (&raw mut IDT)
-                .cast::<[u64; 2]>()
-                .add(vector)
-                .write([low, handler >> 32]);
-        }
+    for vector in 32..=255 {
+        set_gate(vector, payload_interrupt as *const ());
     }
+    load_gates();
+    wrmsr(APIC_BASE, rdmsr(APIC_BASE) | EXTD);
+    wrmsr(SVR, ON);
+}
+
+/// Has `handler` take `vector`, from [`load_gates`] on.
+pub fn set_gate(vector: u8, handler: *const ()) {
+    let handler = handler as u64;
+    let low = (handler & 0xffff) | 8 << 16 | 0x8e << 40 | (handler >> 16 & 0xffff) << 48;
+    // SAFETY: one CPU; no handler that is in use changes.
+    unsafe {
+        (&raw mut IDT)
+            .cast::<[u64; 2]>()
+            .add(vector.into())
+            .write([low, handler >> 32]);
+    }
+}
+
+/// Has the CPU use them.
+pub fn load_gates() {
     let pointer = Pointer {
         limit: 0xfff,
         base: (&raw const IDT).addr() as u64,
     };
     // SAFETY: the table is there as long as the guest runs.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer) };
-    wrmsr(APIC_BASE, rdmsr(APIC_BASE) | EXTD);
-    wrmsr(SVR, ON);
 }
 
 /// Waits for `ms` with interrupts on; how many have come so far, in all.

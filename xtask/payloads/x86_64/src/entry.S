@@ -9,6 +9,14 @@
     .long payload_entry
 .popsection
 
+/* For loaders that do not know that: Multiboot 1 (Multiboot Specification 0.6.96, 3.1.1), which enters likewise. */
+.pushsection .multiboot, "a"
+.balign 4
+    .long 0x1badb002
+    .long 0
+    .long -0x1badb002
+.popsection
+
 .pushsection .text.payload_entry, "ax"
 .code32
 .global payload_entry

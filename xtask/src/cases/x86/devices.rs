@@ -165,6 +165,46 @@ pub fn faults_stop_and_restart(context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// Every access outside its map, every abuse of interrupt controllers, PCI host and ports, and every register and instruction
+/// that is not a guest's ends in an exception or reads as nothing; the other partition does not notice. What the guest leaves
+/// in registers, its own next life does not find. An instruction that cannot be carried out is its end.
+pub fn misuse_harms_nobody_else(context: &Context) -> Result<()> {
+    let text = "[machine]\nname = 'misuse'\n\
+        [[partition]]\nname = 'misuser'\nmemory = '16M'\ncpus = [0]\npayload = 'misuse'\n\
+        [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
+        [[partition]]\nname = 'canary'\nmemory = '16M'\ncpus = [1]\n\
+        payload = 'canary'\ncmdline = 'silent seconds=200'\n";
+    let mut machine = packed(context, text)?;
+    machine.devices = ["edu,addr=02.0,dma_mask=0xffffffffffffffff".to_owned()].into();
+    let mut guest = context.start(&machine)?;
+    guest.wait_line("[canary] watching", LIMIT)?;
+    guest.wait_line("[sluice] misuser: restarts", LIMIT)?;
+    guest.wait_line("[sluice] misuser: stopped", LIMIT)?;
+    // The canary runs, and hears.
+    guest.send("\x1d1.")?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "misuser")?;
+    lines::passed(&console, "canary")?;
+    if let Some(line) = lines::of(&console, "misuser").find(|line| line.contains("FAILED")) {
+        anyhow::bail!("{line}");
+    }
+    let made = lines::number(lines::behind(&console, "misuser", "exceptions: ")?)?;
+    let (faults, refused) = lines::summary(&console, "misuser")?;
+    ensure!(
+        made > 10_000 && refused > made,
+        "{made} exceptions, {refused} refused accesses"
+    );
+    ensure!(faults == 0, "its device stepped outside");
+    let end = "misuser: vCPU 0 made an access to 0xfec00000 at ";
+    let end = lines::hypervisor(&console, end)?;
+    ensure!(end.ends_with(" that cannot be carried out"), "{end}");
+    ensure!(lines::summary(&console, "canary")? == (0, 0));
+    ensure!(lines::summary(&console, "nobody")?.0 == 0);
+    context.note(&format!("{made} exceptions, {refused} accesses to nothing"));
+    Ok(())
+}
+
 const PAGE: u64 = 4096;
 
 /// A device that is told to write to Sluice's code before the first instruction of that, when firmware has set the machine up:

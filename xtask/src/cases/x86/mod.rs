@@ -26,6 +26,11 @@ pub const CASES: &[Case] = &[
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::runs_the_demo", runs_the_demo),
+    case("x86::runs_a_multiboot_program", runs_a_multiboot_program),
+    case(
+        "x86::misuse_harms_nobody_else",
+        devices::misuse_harms_nobody_else,
+    ),
     case("x86::linux_boots", linux::boots),
     case("x86::linux_has_two_cpus", linux::has_two_cpus),
     case(
@@ -309,6 +314,29 @@ fn runs_the_demo(context: &Context) -> Result<()> {
     ensure!(lines::summary(&console, "canary")?.0 == 0);
     context.note(&format!("{attempts} attempts, {faults} faults recorded"));
     Ok(())
+}
+
+/// The program of `hello` without the note for PVH: what is left is a header of Multiboot 1.
+fn runs_a_multiboot_program(context: &Context) -> Result<()> {
+    let payloads = build::payloads(Arch::X86_64, Profile::Release)?;
+    let hello = payloads.iter().find(|payload| payload.name == "hello");
+    let mut program = fs::read(&hello.context("there is no hello")?.elf)?;
+    let note = [4_u32, 4, 18].map(u32::to_le_bytes);
+    let note = [note.as_flattened(), b"Xen\0"].concat();
+    let mut found = program.windows(note.len()).enumerate();
+    let at = found.find(|(_, window)| *window == note);
+    let (at, _) = at.context("hello has no note for PVH")?;
+    // Somebody else's.
+    program[at + 12] = b'x';
+    context.file("hello.elf", &program)?;
+    let text = "[machine]\nname = 'multiboot'\n\
+        [[partition]]\nname = 'old'\nmemory = '32M'\ncpus = [0]\npayload = './hello.elf'\n";
+    let machine = packed(context, text)?;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    run::verdict(&console, &toml::from_str(text)?)?;
+    lines::hypervisor(&console, "old: vCPU 0 has switched itself off").map(drop)
 }
 
 const TWO: &str = "[machine]\nname = 'two'\n\

@@ -1,0 +1,90 @@
+//! Accesses to what is not there, and instructions that no device expects.
+
+use crate::map::{ECAM, IO_APIC, LOCAL_APIC, VTD, WINDOW};
+use core::arch::asm;
+use payloads::access::{WIDTHS, load, store};
+use payloads::attempt;
+use payloads::runtime::Guest;
+
+/// Where nothing is, loads bring all ones and stores go nowhere, as on a PC.
+pub fn outside(guest: &mut Guest) {
+    let places = [
+        ("right behind its memory", end_of_memory(guest)),
+        ("the middle of the machine's memory", 0x3000_0000),
+        ("a window without a BAR", WINDOW + 0x1000_0000),
+        ("behind ECAM", ECAM + 0x0100_0000),
+        ("behind the I/O APIC", IO_APIC + 0x1000),
+        ("an HPET", 0xfed0_0000),
+        ("a VT-d unit", VTD),
+        ("behind the local APIC", LOCAL_APIC + 0x1000),
+        ("a BIOS", 0xffff_fff0),
+    ];
+    for (what, address) in places {
+        let mut nothing = 0;
+        for width in WIDTHS {
+            let at = address & !(u64::from(width) - 1);
+            let stored = store(at, width, 0);
+            let loaded = load(at, width);
+            let ones = u64::MAX >> (64 - 8 * u32::from(width));
+            nothing += u32::from(!stored.refused && !loaded.refused && loaded.value == ones);
+        }
+        guest.checks.check(
+            nothing == 4,
+            format_args!("{what}: nothing, {nothing} of 4"),
+        );
+    }
+    let misaligned = [LOCAL_APIC + 1, LOCAL_APIC + 0x22, IO_APIC + 3, ECAM + 1];
+    let all = misaligned
+        .into_iter()
+        .all(|at| !load(at, 4).refused && !store(at, 8, !0).refused);
+    guest
+        .checks
+        .check(all, format_args!("misaligned accesses harm nobody"));
+}
+
+/// Those that read and write what is no memory, at a device and at nothing.
+pub fn odd_instructions(guest: &mut Guest) {
+    let nothing = end_of_memory(guest);
+    let mut buffer = [0_u64; 4];
+    for at in [IO_APIC, LOCAL_APIC + 0x20, nothing] {
+        let to = (&raw mut buffer).addr();
+        // SAFETY: each changes what is no Rust object, or the buffer.
+        let refused = unsafe {
+            [
+                attempt!("lock add dword ptr [{at}], 1"; at = in(reg) at),
+                attempt!("xchg [{at}], {it:e}"; at = in(reg) at, it = inout(reg) 5_u64 => _),
+                attempt!("lock xadd [{at}], {it:e}"; at = in(reg) at, it = inout(reg) 5_u64 => _),
+                attempt!("lock cmpxchg [{at}], {it:e}"; at = in(reg) at, it = in(reg) 5_u64, inout("eax") 7 => _),
+                attempt!("lock bts dword ptr [{at}], 3"; at = in(reg) at),
+                attempt!("rep movsb"; inout("rsi") at => _, inout("rdi") to => _, inout("rcx") 8_u64 => _),
+                attempt!("rep stosd"; inout("rdi") at => _, inout("rcx") 4_u64 => _, in("eax") !0),
+            ]
+        };
+        let refused = refused.into_iter().filter(|refused| *refused).count();
+        guest.checks.check(
+            refused == 0,
+            format_args!("instructions at {at:#x}: {refused} refused"),
+        );
+    }
+}
+
+/// No vector goes to a device: the guest ends here.
+pub fn vectors_from_a_device() {
+    // SAFETY: a load that never is.
+    unsafe {
+        asm!(
+            "mov {cr}, cr4",
+            "or {cr}, 0x200",
+            "mov cr4, {cr}",
+            "movups xmm0, [{at}]",
+            cr = out(reg) _, at = in(reg) IO_APIC,
+        );
+    }
+}
+
+fn end_of_memory(guest: &Guest) -> u64 {
+    guest
+        .tree
+        .memory
+        .map_or(0, |memory| memory.base + memory.len)
+}
