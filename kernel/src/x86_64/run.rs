@@ -5,7 +5,7 @@ use super::irq;
 use super::partition::Partition;
 use super::system::System;
 use crate::instruction::walk::{self, Paging};
-use crate::instruction::{self, LONGEST, Mode};
+use crate::instruction::{self, LONGEST, Mode, Segment};
 use crate::life::{Change, Entry, Next};
 use crate::vdev::msr::Access;
 use crate::{input, say, terminal};
@@ -319,21 +319,37 @@ impl Stay<'_> {
         let len = fetch(partition, &paging, linear, &mut bytes);
         let instruction = instruction::decode(&bytes[..len], mode).map_err(|_| cannot)?;
         let general = self.vcpu.registers().general;
-        if instruction.other_side(&general, fault.write).is_some() {
-            return Err(cannot);
-        }
+        let other = match instruction.other_side(&general, fault.write) {
+            None => None,
+            // Bases are zero there, but for FS and GS.
+            Some((Segment::Flat(_), linear)) if mode == Mode::Long => {
+                let access = match fault.write {
+                    true => walk::Access::Read,
+                    false => walk::Access::Write,
+                };
+                let mut entry = |at, size| entry(partition, at, size);
+                let found = paging.translate(linear, access, &mut entry);
+                Some(found.map_err(|_| cannot)?)
+            }
+            Some(_) => return Err(cannot),
+        };
         let (at, size) = (Gpa(fault.gpa), instruction.size);
-        let loaded = match instruction.loads() {
-            true => partition
+        let loaded = match (instruction.loads(), other) {
+            (true, Some(other)) if fault.write => entry(partition, other, size).ok_or(cannot)?,
+            (true, _) => partition
                 .read_function(system, at, size)
                 .or_else(|| partition.access_vtd(system, at, size, None))
                 .unwrap_or_else(|| partition.devices.lock().read(index, at, size)),
-            false => 0,
+            (false, _) => 0,
         };
         let registers = self.vcpu.registers_mut();
         let (general, rflags) = (&mut registers.general, &mut registers.rflags);
         let completion = instruction.complete(general, rflags, loaded);
-        if let Some(value) = completion.store
+        if let (Some(other), Some(value), false) = (other, completion.store, fault.write) {
+            let bytes = value.to_le_bytes();
+            let stored = partition.ram.write(other, &bytes[..usize::from(size)]);
+            stored.map_err(|_| cannot)?;
+        } else if let Some(value) = completion.store
             && !partition.write_function(system, at, size, value)
             && partition
                 .access_vtd(system, at, size, Some(value))
@@ -348,14 +364,17 @@ impl Stay<'_> {
     }
 }
 
+/// What the guest has in its memory at `at`, of `size` bytes.
+fn entry(partition: &Partition, at: Gpa, size: u8) -> Option<u64> {
+    let mut bytes = [0; 8];
+    let read = bytes.get_mut(..usize::from(size))?;
+    partition.ram.read(at, read).ok()?;
+    Some(u64::from_le_bytes(bytes))
+}
+
 /// Copies the instruction at `linear` out of the guest, once; how many bytes there are.
 fn fetch(partition: &Partition, paging: &Paging, linear: u64, bytes: &mut [u8]) -> usize {
-    let mut read = |at: Gpa, size: u8| {
-        let mut entry = [0; 8];
-        let entry_bytes = entry.get_mut(..usize::from(size))?;
-        partition.ram.read(at, entry_bytes).ok()?;
-        Some(u64::from_le_bytes(entry))
-    };
+    let mut read = |at, size| entry(partition, at, size);
     let mut done = 0;
     while done < bytes.len() {
         let at = linear.wrapping_add(done as u64);
