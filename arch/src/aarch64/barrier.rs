@@ -1,4 +1,4 @@
-//! Ordering between memory that devices share, and registers (Arm ARM B2.3.12).
+//! Ordering between memory that devices share, and registers (Arm ARM B2.6.9).
 
 use core::arch::asm;
 

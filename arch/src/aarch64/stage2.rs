@@ -108,7 +108,7 @@ pub fn invalidate_range(ipa: u64, len: u64) {
     // SAFETY: as in `invalidate_all`.
     unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
     for page in first..end {
-        // SAFETY: as in `invalidate_all`; the operand is IPA[51:12] in bits 39:0 (C5.5.7).
+        // SAFETY: as in `invalidate_all`; the operand is IPA[51:12] in bits 39:0 (C5.5.14).
         unsafe { asm!("tlbi ipas2e1is, {}", in(reg) page, options(nostack, preserves_flags)) };
     }
     // SAFETY: as in `invalidate_all`; combined entries are cached by virtual address, so they go as a whole.

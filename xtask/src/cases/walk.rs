@@ -12,12 +12,12 @@ pub const CASES: &[Case] = &[case(
 )];
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// AT S1E1R (DDI 0487, C5.5.6) with its register in the low bits.
+/// AT S1E1R (DDI 0487, C5.4.8) with its register in the low bits.
 const LOOK_UP: u32 = 0xd508_7800;
 const REGISTER: u32 = 0x1f;
 /// UDF #0 (C6.2): a synchronous exception at EL2, as an external abort on the walk of AT is. QEMU's memory answers always.
 const UNDEFINED: u32 = 0;
-/// ESR_EL1 (D24.2.40): a data abort of EL1's own, an external one, of a store of a 32-bit instruction.
+/// ESR_EL1 (D24.2.45): a data abort of EL1's own, an external one, of a store of a 32-bit instruction.
 const EXTERNAL_ABORT: u64 = 0x25 << 26 | 1 << 25 | 1 << 6 | 0x10;
 
 const GUEST: &str = "smmu_poke";
