@@ -30,6 +30,7 @@ use registers::Registers;
 use strict::Images;
 use tlb::Tlb;
 
+mod ats;
 mod cd;
 mod command;
 mod command_queue;
