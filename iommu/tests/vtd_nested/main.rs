@@ -5,6 +5,7 @@ mod driver;
 mod hitless;
 mod objects;
 mod random;
+mod teeth;
 
 use std::cell::Cell;
 use std::sync::Arc;

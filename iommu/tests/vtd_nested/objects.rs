@@ -375,3 +375,46 @@ fn without_nesting_there_are_none() {
     // Its other stages 1 are there.
     viommu.nested(StageOne::Bypass, None).unwrap();
 }
+
+/// A table of the guest's is known by what the nest parent says of it: it is forgotten with its page, though only a last-level
+/// entry changes.
+#[test]
+fn a_guests_table_that_the_host_takes_away_is_walked_no_more() {
+    let world = World::new(Config::nesting());
+    let ioas = world.context.ioas().unwrap();
+    // The last table of the first stage has an area of its own.
+    let root = world.tables(0x10_0000, 0x3000);
+    let last = root + 3 * PAGE;
+    let pieces = [(0, last), (last, PAGE), (last + PAGE, 0x20_0000)];
+    for (at, len) in pieces {
+        let memory = Arc::new(Piece(RAM + at, len));
+        ioas.map(Iova(at), memory, 0, len, ACCESS).unwrap();
+    }
+    let parent = ioas.nest_parent(&world.driver).unwrap();
+    let viommu = parent.viommu(&world.driver, VIOMMU, UserData::default());
+    let viommu = viommu.unwrap();
+    let device = world.bind(0x310);
+    let _name = viommu.vdevice(&device, 0x100).unwrap();
+    let nested = viommu.nested(table(root), None).unwrap();
+    device.attach(0, &nested).unwrap();
+    let reach = |page| {
+        let from = Initiator::from(0x310);
+        world.vtd.translate_as(from, VA + page * PAGE, false)
+    };
+    // Another page of the same table, which nothing has looked at.
+    world.store(last + ((VA >> 12 & 511) + 1) * 8, 0x4000 | 7);
+    assert_eq!(reach(0), Ok(RAM + 0x3000));
+    world.vtd.take_log();
+    let page = Span {
+        base: Iova(last),
+        len: PAGE,
+    };
+    ioas.unmap(page).unwrap();
+    // 6.5.2.3, by page, without IH: of the nested domain, and the slice's own.
+    let log = world.vtd.take_log();
+    let told: Vec<_> = log.iter().filter(|it| it[0] & 0xf == 2).collect();
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|it| it[1] == last), "{told:x?}");
+    assert_eq!(reach(0), Err(Denied::Fault(0x76)));
+    assert_eq!(reach(1), Err(Denied::Fault(0x76)));
+}
