@@ -98,6 +98,8 @@ fn capabilities() {
         r::ECAP_FIELDS::SRS => 0x8000_0000;
         r::ECAP_FIELDS::PSS => 0xf8_0000_0000;
         r::ECAP_FIELDS::PASID => 0x100_0000_0000;
+        r::ECAP_FIELDS::EAFS => 0x4_0000_0000;
+        r::ECAP_FIELDS::DIT => 0x200_0000_0000;
         r::ECAP_FIELDS::PDS => 0x400_0000_0000;
         r::ECAP_FIELDS::SMTS => 0x800_0000_0000;
         r::ECAP_FIELDS::SSADS => 0x2000_0000_0000;
@@ -244,6 +246,15 @@ fn descriptors() {
         d::PASID_IOTLB::G => 0x30;
         d::PASID_IOTLB::DID => 0xffff_0000;
         d::PASID_IOTLB::PASID => 0xf_ffff_0000_0000;
+        // QI_DEV_IOTLB_QDEP, _SID, _SIZE; QI_DEV_EIOTLB_QDEP, _SID, _PASID, _GLOB, _SIZE.
+        d::DEVICE_TLB0::MIP => 0x1f_0000;
+        d::DEVICE_TLB0::SID => 0xffff_0000_0000;
+        d::DEVICE_TLB1::S => 0x1;
+        d::PASID_DEVICE_TLB0::MIP => 0x1f0;
+        d::PASID_DEVICE_TLB0::SID => 0xffff_0000;
+        d::PASID_DEVICE_TLB0::PASID => 0xf_ffff_0000_0000;
+        d::PASID_DEVICE_TLB1::G => 0x1;
+        d::PASID_DEVICE_TLB1::S => 0x800;
         d::INTERRUPT_ENTRY_CACHE::G => 0x10;
         d::INTERRUPT_ENTRY_CACHE::IM => 0xf800_0000;
         d::INTERRUPT_ENTRY_CACHE::IIDX => 0xffff_0000_0000;

@@ -4,6 +4,10 @@
 //! PASID says what of it; that of requests without is PASID 0's. Then one entry takes another's place by one store where it
 //! can ([`PasidTables::replace`](super::pasid_tables::PasidTables::replace)), and no request in between is refused. A device
 //! that is to be silent has a context entry that says so, whatever its PASIDs have.
+//!
+//! Whether a device may cache translations is said by its context entry, for all of its PASIDs (DTE, 9.4): all of them or none
+//! are to be cached. Its TLB is emptied before that entry opens, and of a PASID when what that has goes. While the entry is not
+//! there nothing that a device says to be translated passes.
 
 use alloc::sync::Arc;
 
@@ -17,6 +21,17 @@ use crate::id::{CacheTag, DeviceId};
 use crate::physical::{IommuError, StreamConfig};
 
 /// What has to be forgotten of a PASID's entry that was present.
+/// Whether a device may cache what it is told of `config`.
+fn caches(config: &StreamConfig) -> bool {
+    match config {
+        StreamConfig::StageTwo(stage) => stage.ats,
+        StreamConfig::FirstStage { first, .. } | StreamConfig::FirstOnSecond { first, .. } => {
+            first.ats
+        }
+        _ => false,
+    }
+}
+
 fn gone(pasid: u32, entry: &PasidEntry) -> [Command; 2] {
     let domain = entry.domain();
     // 6.5.3.3: a first stage of its own is forgotten by PASID, what has a second by domain.
@@ -65,6 +80,42 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         entry.map(drop)
     }
 
+    /// Closes the device where its PASIDs would be cached, or would not, against what `config` says. It opens again with that.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where other PASIDs are as it is.
+    fn agree(
+        &mut self,
+        device: DeviceId,
+        pasid: u32,
+        config: &StreamConfig,
+    ) -> Result<(), IommuError> {
+        let entry = self.tables.read(device).unwrap_or(ContextEntry::REFUSED);
+        if !entry.is_present() || entry.has_device_tlb() == caches(config) {
+            return Ok(());
+        }
+        let others = match self.pasids.next(device, 0) {
+            Some((first, _)) if first == pasid => self.pasids.next(device, pasid + 1).is_some(),
+            other => other.is_some(),
+        };
+        match others {
+            true => Err(IommuError::Unsupported),
+            false => self.shut(device, ContextEntry::REFUSED),
+        }
+    }
+
+    /// A device that does not forget is refused everything.
+    pub(super) fn unless_deaf(
+        &mut self,
+        device: DeviceId,
+        put: Result<(), IommuError>,
+    ) -> Result<(), IommuError> {
+        if matches!(put, Err(IommuError::DeviceTlb(_))) {
+            self.shut(device, ContextEntry::SILENT)?;
+        }
+        put
+    }
+
     fn is_open(&mut self, device: DeviceId) -> bool {
         let entry = self.tables.read(device);
         entry.is_some_and(|entry| entry.is_present())
@@ -79,14 +130,19 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         let entry = match config {
             StreamConfig::Abort => {
                 self.shut(device, ContextEntry::SILENT)?;
-                return self.put_pasid(device, 0, PasidEntry::REFUSED);
+                return self.put_pasid(device, 0, PasidEntry::REFUSED, false);
             }
             _ => PasidEntry::new(&config, &self.features),
+        };
+        let entry = match entry {
+            Ok(entry) if entry.is_present() => self.agree(device, 0, &config).map(|()| entry),
+            entry => entry,
         };
         let wanted = entry.unwrap_or(PasidEntry::REFUSED);
         if wanted.is_present() {
             self.pasids.prepare(&self.platform, device, 0)?;
         }
+        let ats = caches(&config);
         let others = match self.pasids.next(device, 0) {
             Some((0, _)) => self.pasids.next(device, 1).is_some(),
             other => other.is_some(),
@@ -95,7 +151,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             // The one entry goes with the context.
             self.shut(device, ContextEntry::REFUSED)?;
         }
-        self.put_pasid(device, 0, wanted)?;
+        self.put_pasid(device, 0, wanted, ats)?;
         if self.pasids.any(device) {
             self.open(device)?;
         }
@@ -114,12 +170,15 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             return Err(IommuError::Unsupported);
         }
         self.tables.prepare(&self.platform, device)?;
-        let entry = PasidEntry::new(&config, &self.features);
+        let entry = match PasidEntry::new(&config, &self.features) {
+            Ok(entry) if entry.is_present() => self.agree(device, pasid, &config).map(|()| entry),
+            entry => entry,
+        };
         let wanted = entry.unwrap_or(PasidEntry::REFUSED);
         if wanted != PasidEntry::REFUSED {
             self.pasids.prepare(&self.platform, device, pasid)?;
         }
-        self.put_pasid(device, pasid, wanted)?;
+        self.put_pasid(device, pasid, wanted, caches(&config))?;
         let silent = self.tables.read(device) == Some(ContextEntry::SILENT);
         if self.pasids.any(device) && !silent {
             self.open(device)?;
@@ -135,7 +194,13 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             && let Some(directory) = self.pasids.directory(device)
         {
             self.be_sure()?;
-            let entry = ContextEntry::of_directory(directory, &self.features);
+            let ats = self.users.caches(device);
+            if ats {
+                let of_pasids = Command::DeviceTlbOfPasids(device);
+                let all = [Command::DeviceTlb(device, 0, None), of_pasids];
+                self.tell(&all[..if self.features.pasid_bits != 0 { 2 } else { 1 }])?;
+            }
+            let entry = ContextEntry::of_directory(directory, &self.features, ats);
             self.tables.store(&self.platform, device, entry);
         }
         Ok(())
@@ -165,35 +230,23 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             from = pasid.checked_add(1);
             if pasid == 0 {
                 // It goes with the context.
-                self.store_pasid(&platform, device, 0, &old, &PasidEntry::REFUSED);
+                self.store_pasid(&platform, device, 0, &PasidEntry::REFUSED, None);
             }
         }
         self.tell(&batch[..filled])
     }
 
+    /// Stores an entry, which `user` stands for in [`Users`](super::users::Users) from now on.
     fn store_pasid(
         &mut self,
         platform: &P,
         device: DeviceId,
         pasid: u32,
-        old: &PasidEntry,
         entry: &PasidEntry,
+        user: Option<User>,
     ) {
         self.pasids.store(platform, device, pasid, entry);
-        self.note(device, pasid, old, entry);
-    }
-
-    /// Keeps [`Users`](super::users::Users): `entry` is in force in place of `old`. The room was made before.
-    fn note(&mut self, device: DeviceId, pasid: u32, old: &PasidEntry, entry: &PasidEntry) {
-        let user = |entry: &PasidEntry| User {
-            tag: entry.domain(),
-            pasid,
-            device,
-        };
-        let kept = entry.has_first_stage() && entry.domain() == old.domain();
-        if old.has_first_stage() && !kept {
-            self.users.remove(user(old));
-        }
+        self.users.retain(device, pasid, user);
     }
 
     /// Puts an entry in force for one PASID. After an error it is refused.
@@ -202,6 +255,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         device: DeviceId,
         pasid: u32,
         wanted: PasidEntry,
+        ats: bool,
     ) -> Result<(), IommuError> {
         let platform = Arc::clone(&self.platform);
         let Some(old) = self.pasids.read(device, pasid) else {
@@ -210,20 +264,22 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         if wanted == old {
             return self.be_sure();
         }
-        let room = match wanted.has_first_stage() {
-            true => self.users.add(User {
-                tag: wanted.domain(),
-                pasid,
-                device,
-            }),
-            false => Ok(()),
+        let user = User {
+            tag: wanted.domain(),
+            pasid,
+            device,
+            first: wanted.has_first_stage(),
+            ats: ats && wanted.is_present(),
         };
-        let wanted = room.map_or(PasidEntry::REFUSED, |()| wanted);
-        let result = self.change_pasid(&platform, device, pasid, &old, &wanted);
+        let user = (user.first || user.ats).then_some(user);
+        let room = user.map_or(Ok(()), |user| self.users.add(user));
+        let (wanted, user) = match room {
+            Ok(()) => (wanted, user),
+            Err(_) => (PasidEntry::REFUSED, None),
+        };
+        let result = self.change_pasid(&platform, device, pasid, &old, &wanted, user);
         if result.is_err() {
-            let now = self.pasids.read(device, pasid).unwrap_or_default();
-            self.store_pasid(&platform, device, pasid, &now, &PasidEntry::REFUSED);
-            self.note(device, pasid, &wanted, &PasidEntry::REFUSED);
+            self.store_pasid(&platform, device, pasid, &PasidEntry::REFUSED, None);
         }
         result.and(room)
     }
@@ -235,18 +291,23 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         pasid: u32,
         old: &PasidEntry,
         wanted: &PasidEntry,
+        user: Option<User>,
     ) -> Result<(), IommuError> {
         // Nothing opens before all that was closed is.
         self.be_sure()?;
         if !old.is_present() {
-            self.store_pasid(platform, device, pasid, old, wanted);
+            self.store_pasid(platform, device, pasid, wanted, user);
             return Ok(());
         }
-        let forgotten = gone(pasid, old);
+        let context = self.tables.read(device);
+        let cached = context.is_some_and(|context| context.has_device_tlb());
+        // 6.5.2.5: the device is told after the unit's own caches are.
+        let of_device = cached.then_some(Command::DeviceTlb(device, pasid, None));
+        let [entry, translations] = gone(pasid, old);
         if wanted.is_present() && self.pasids.replace(platform, device, pasid, wanted) {
-            self.note(device, pasid, old, wanted);
+            self.users.retain(device, pasid, user);
             // The directory changed, of which entries are cached without a domain.
-            let told = self.tell(&[Command::Pasids, forgotten[1]]);
+            let told = self.tell_all([Some(Command::Pasids), Some(translations), of_device]);
             self.pasids.settle(told.is_ok());
             return told;
         }
@@ -254,11 +315,16 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             true => PasidEntry::SILENT,
             false => *wanted,
         };
-        self.store_pasid(platform, device, pasid, old, &shut);
-        self.tell(&forgotten)?;
+        self.store_pasid(platform, device, pasid, &shut, user);
+        self.tell_all([Some(entry), Some(translations), of_device])?;
         if wanted.is_present() {
-            self.store_pasid(platform, device, pasid, &shut, wanted);
+            self.store_pasid(platform, device, pasid, wanted, user);
         }
         Ok(())
+    }
+
+    fn tell_all(&mut self, commands: [Option<Command>; 3]) -> Result<(), IommuError> {
+        let sent = self.send(&mut commands.into_iter().flatten());
+        sent.map_err(|incomplete| incomplete.error)
     }
 }

@@ -3,8 +3,8 @@
 use super::probe::Features;
 use super::registers::invalidate;
 use super::spec::descriptor::{
-    CONTEXT_CACHE, DESCRIPTOR, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1, PASID_CACHE, PASID_IOTLB,
-    WAIT0, WAIT1,
+    CONTEXT_CACHE, DESCRIPTOR, DEVICE_TLB0, DEVICE_TLB1, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1,
+    PASID_CACHE, PASID_DEVICE_TLB0, PASID_DEVICE_TLB1, PASID_IOTLB, WAIT0, WAIT1,
 };
 use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA};
 use crate::addr::{Hpa, Iova};
@@ -48,7 +48,22 @@ pub struct Pages {
     pub leaf: bool,
 }
 
+/// Bits [63:12] of the first page where all of a device's TLB is meant, of S set (6.5.2.5).
+const ALL_PAGES: u64 = 0x7fff_ffff_ffff_f000;
+/// A device takes one invalidation at a time, whatever it says of its queue.
+const PENDING: u64 = 1;
+
 impl Pages {
+    /// ADDR of a device TLB invalidation, and S (6.5.2.5).
+    fn of_device(pages: Option<Self>) -> (u64, bool) {
+        match pages {
+            None => (ALL_PAGES, true),
+            Some(Self { first, log2: 0, .. }) => (first.0, false),
+            // Ones up to the bit below the size.
+            Some(Self { first, log2, .. }) => (first.0 | ((1 << (log2 - 1)) - 1) << 12, true),
+        }
+    }
+
     fn word(&self) -> u64 {
         let how = IOTLB1::AM.val(self.log2.into()) + IOTLB1::IH.val(self.leaf.into());
         self.first.0 | how.value
@@ -68,6 +83,10 @@ pub enum Command {
     Pasid(CacheTag, u32),
     /// What first stages took part in, under a domain and a PASID; `None` for all of it.
     FirstStage(CacheTag, u32, Option<Pages>),
+    /// What a device has cached of some pages, `None` for all, by a PASID or (0) without one.
+    DeviceTlb(DeviceId, u32, Option<Pages>),
+    /// What a device has cached of every PASID.
+    DeviceTlbOfPasids(DeviceId),
     /// Every interrupt remapping entry.
     Interrupts,
     /// One of them.
@@ -123,6 +142,27 @@ impl Command {
                     + PASID_IOTLB::PASID.val(pasid.into());
                 let second = pages.map_or(0, |pages| pages.word());
                 [DESCRIPTOR::TYPE::PasidIotlb.value | which.value, second]
+            }
+            Self::DeviceTlb(DeviceId(source), 0, pages) => {
+                let (address, more) = Pages::of_device(pages);
+                let which = DEVICE_TLB0::MIP.val(PENDING) + DEVICE_TLB0::SID.val(source.into());
+                let second = address | DEVICE_TLB1::S.val(more.into()).value;
+                [DESCRIPTOR::TYPE::DeviceTlb.value | which.value, second]
+            }
+            Self::DeviceTlb(DeviceId(source), pasid, pages) => {
+                let (address, more) = Pages::of_device(pages);
+                let which = PASID_DEVICE_TLB0::MIP.val(PENDING)
+                    + PASID_DEVICE_TLB0::SID.val(source.into())
+                    + PASID_DEVICE_TLB0::PASID.val(pasid.into());
+                let second = address | PASID_DEVICE_TLB1::S.val(more.into()).value;
+                [DESCRIPTOR::TYPE::PasidDeviceTlb.value | which.value, second]
+            }
+            Self::DeviceTlbOfPasids(DeviceId(source)) => {
+                let which =
+                    PASID_DEVICE_TLB0::MIP.val(PENDING) + PASID_DEVICE_TLB0::SID.val(source.into());
+                let how = PASID_DEVICE_TLB1::G::SET + PASID_DEVICE_TLB1::S::SET;
+                let first = DESCRIPTOR::TYPE::PasidDeviceTlb.value | which.value;
+                [first, ALL_PAGES | how.value]
             }
             Self::Interrupts => [DESCRIPTOR::TYPE::InterruptEntryCache.value, 0],
             Self::Interrupt(index) => {

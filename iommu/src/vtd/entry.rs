@@ -19,9 +19,11 @@ impl ContextEntry {
 
     /// The entry that leads to a PASID directory of one page, in scalable mode (9.4). Requests without PASID are those of
     /// PASID 0.
-    pub fn of_directory(directory: Hpa, features: &Features) -> Self {
+    /// `ats`: its device may cache translations, and what it says to be translated passes.
+    pub fn of_directory(directory: Hpa, features: &Features, ats: bool) -> Self {
         let pasids = features.pasid_bits != 0;
         let fields = SCALABLE0::P::SET
+            + SCALABLE0::DTE.val(ats.into())
             + SCALABLE0::PASIDE.val(pasids.into())
             + SCALABLE0::PDTS.val(if pasids { DIRECTORY_SIZE } else { 0 });
         Self([fields.value | directory.0, 0])
@@ -35,7 +37,7 @@ impl ContextEntry {
         match config {
             StreamConfig::Refuse => Ok(Self::REFUSED),
             StreamConfig::Abort => Ok(Self::SILENT),
-            StreamConfig::StageTwo(stage) => {
+            StreamConfig::StageTwo(stage) if !stage.ats => {
                 let width = width(&stage, features)?;
                 let domain = CONTEXT1::DID.val(stage.tag.0.into());
                 Ok(Self([
@@ -45,6 +47,11 @@ impl ContextEntry {
             }
             _ => Err(IommuError::Unsupported),
         }
+    }
+
+    /// Whether its device may cache translations, in scalable mode.
+    pub fn has_device_tlb(&self) -> bool {
+        self.is_present() && self.0[0] & SCALABLE0::DTE::SET.value != 0
     }
 
     /// Whether requests can pass.
@@ -73,7 +80,7 @@ fn width(stage: &StageTwo, features: &Features) -> Result<u8, IommuError> {
         && fits(stage.tag, features)
         && stage.root.is_aligned(4096)
         && features.reaches(stage.root)
-        && !stage.ats;
+        && (features.device_tlbs || !stage.ats);
     let width = features.width(stage.input_bits);
     width.filter(|_| fits).ok_or(IommuError::Unsupported)
 }
@@ -194,7 +201,7 @@ pub(super) fn first_words(first: &FirstStage, features: &Features) -> Result<u64
         && first.root.is_multiple_of(4096)
         && (features.supervisor || !first.supervisor)
         && (features.extended_accessed || !first.extended_accessed)
-        && !first.ats;
+        && (features.device_tlbs || !first.ats);
     if !fits {
         return Err(IommuError::Unsupported);
     }

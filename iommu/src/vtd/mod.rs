@@ -309,18 +309,19 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
                 true => self.features.pasid_bits.min(PASID_BITS),
                 false => 0,
             },
-            ats: false,
+            ats: self.scalable && self.features.device_tlbs,
         }
     }
 
     fn attach(&mut self, device: DeviceId, config: StreamConfig) -> Result<(), IommuError> {
-        match self.configure(device, config) {
+        let put = match self.configure(device, config) {
             // What it was told before, it has again; this not.
             Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
                 self.configure(device, config)
             }
             result => result,
-        }
+        };
+        self.unless_deaf(device, put)
     }
 
     fn invalidate(&mut self, batch: &[Invalidation]) -> Result<(), IommuError> {
@@ -352,12 +353,13 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
         pasid: u32,
         config: StreamConfig,
     ) -> Result<(), IommuError> {
-        match self.configure_pasid(device, pasid, config) {
+        let put = match self.configure_pasid(device, pasid, config) {
             Err(IommuError::Timeout) if self.check_state() == Ok(true) => {
                 self.configure_pasid(device, pasid, config)
             }
             result => result,
-        }
+        };
+        self.unless_deaf(device, put)
     }
 
     fn drain_faults(&mut self, faults: &mut [Fault]) -> Drained {

@@ -18,9 +18,10 @@
 //! | | SMTS, SSTS | scalable mode, where it is asked for |
 //! | | SMPWCS | PWSNP of PASID table entries |
 //! | | NEST, PASID, FSTS, SRS, EAFS; CAP.FS5LP | PASIDs, first stages, and what their entries may say |
+//! | | DT, DIT | device TLBs, in scalable mode and where there is no DIT: it wants to know of physical functions |
 //! | | SC | told |
 //!
-//! Not used: advanced fault logging (AFL), device TLBs (DT), pass-through (PT), memory types (MTS), abort-DMA mode (ADMS),
+//! Not used: advanced fault logging (AFL), pass-through (PT), memory types (MTS), abort-DMA mode (ADMS),
 //! performance counters.
 
 use tock_registers::LocalRegisterCopy;
@@ -62,6 +63,8 @@ pub struct Features {
     pub extended_accessed: bool,
     /// First stages of guests on second stages of ours.
     pub nested: bool,
+    /// Device TLBs, told of by their source alone.
+    pub device_tlbs: bool,
     /// Bits of a domain ID.
     pub domain_bits: u8,
     /// Levels that second stages can have: bit 1 is 3, bit 2 is 4, bit 3 is 5.
@@ -144,6 +147,7 @@ impl Features {
             supervisor: first_stage && more.is_set(ECAP_FIELDS::SRS),
             extended_accessed: first_stage && more.is_set(ECAP_FIELDS::EAFS),
             nested: scalable && both && more.is_set(ECAP_FIELDS::NEST),
+            device_tlbs: scalable && more.is_set(ECAP_FIELDS::DT) && !more.is_set(ECAP_FIELDS::DIT),
             domain_bits,
             levels,
             input_bits: (caps.read(CAP_FIELDS::MGAW) as u8 + 1).min(widest),

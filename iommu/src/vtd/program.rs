@@ -2,7 +2,7 @@
 
 use super::command::{Command, Contexts, Pages, Translations};
 use super::probe::Features;
-use super::users::Users;
+use super::users::{User, Users};
 use crate::addr::{Iova, Span};
 use crate::id::CacheTag;
 use crate::physical::{Invalidation, IommuError};
@@ -66,7 +66,24 @@ pub(super) fn check(entry: &Invalidation, features: &Features) -> Result<(), Iom
     parts(entry, features).map(drop)
 }
 
-/// The commands of a batch.
+/// What of a domain devices may have cached that goes with `entry`: all of it, or pages where no first stage is in between.
+fn of_devices(
+    entry: &Invalidation,
+    features: &Features,
+) -> Option<(CacheTag, bool, Option<Pages>)> {
+    match *entry {
+        Invalidation::Tag(tag) | Invalidation::StageOne(tag) => Some((tag, true, None)),
+        Invalidation::StageTwoRange { tag, range, leaf } => {
+            Some((tag, true, pages(range, leaf, features)))
+        }
+        Invalidation::StageOneRange {
+            tag, range, leaf, ..
+        } => Some((tag, false, pages(range, leaf, features))),
+        _ => None,
+    }
+}
+
+/// The commands of a batch: those of its entries, then what devices have cached of that (6.5.2.5).
 pub(super) struct Program<'a> {
     entries: &'a [Invalidation],
     users: &'a Users,
@@ -75,6 +92,9 @@ pub(super) struct Program<'a> {
     begun: usize,
     by_pasid: Option<ByPasid>,
     last: Option<u32>,
+    /// Entries whose devices were told.
+    told: usize,
+    last_device: Option<User>,
 }
 
 impl<'a> Program<'a> {
@@ -91,6 +111,8 @@ impl<'a> Program<'a> {
             begun: 0,
             by_pasid: None,
             last: None,
+            told: 0,
+            last_device: None,
         }
     }
 
@@ -99,17 +121,22 @@ impl<'a> Program<'a> {
         for _ in 0..commands {
             self.next();
         }
+        let (begun, told) = (self.begun, self.told);
         match self.next() {
             None => self.entries.len(),
-            Some(_) => self.begun - 1,
+            // One of the devices' parts.
+            Some(_) if begun == self.begun && self.by_pasid.is_none() => told.max(self.told),
+            Some(_) => {
+                let caching = self.entries.iter().position(|entry| {
+                    let of = of_devices(entry, self.features);
+                    of.is_some_and(|(tag, ..)| self.users.next_caching(tag, None).is_some())
+                });
+                caching.map_or(self.begun - 1, |at| at.min(self.begun - 1))
+            }
         }
     }
-}
 
-impl Iterator for Program<'_> {
-    type Item = Command;
-
-    fn next(&mut self) -> Option<Command> {
+    fn of_entries(&mut self) -> Option<Command> {
         loop {
             if let Some(ByPasid { tag, pages }) = self.by_pasid {
                 self.last = self.users.next(tag, self.last);
@@ -127,6 +154,30 @@ impl Iterator for Program<'_> {
                 return command;
             }
         }
+    }
+
+    fn of_devices(&mut self) -> Option<Command> {
+        loop {
+            let entry = self.entries.get(self.told)?;
+            if let Some((tag, second, pages)) = of_devices(entry, self.features) {
+                self.last_device = self.users.next_caching(tag, self.last_device);
+                if let Some(user) = self.last_device {
+                    // Which of a first stage's addresses lead to what is gone of the second is not known.
+                    let pages = pages.filter(|_| !(second && user.first));
+                    return Some(Command::DeviceTlb(user.device, user.pasid, pages));
+                }
+            }
+            self.told += 1;
+            self.last_device = None;
+        }
+    }
+}
+
+impl Iterator for Program<'_> {
+    type Item = Command;
+
+    fn next(&mut self) -> Option<Command> {
+        self.of_entries().or_else(|| self.of_devices())
     }
 }
 

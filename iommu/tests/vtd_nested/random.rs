@@ -6,13 +6,14 @@ use iommu::id::DeviceId;
 use iommu::model::vtd::{Config, Denied, Initiator};
 use iommu::physical::{PhysicalIommu, StreamConfig};
 
+use super::device_tlb::trusted;
 use super::{OWN, PAGE, RAM, Rig, map, on_second, stage_two};
 
 const SOURCES: [u16; 3] = [0x310, 0x311, 0x4f8];
 const PASIDS: [u32; 5] = [0, 1, 63, 64, 0x7fff];
 const AT: u64 = 0x5000;
 
-fn sequence(seed: u64, config: Config) {
+fn sequence(seed: u64, config: Config, ats: bool) {
     let mut rig = Rig::new(config);
     let parent = rig.parent();
     let mut other = rig.second();
@@ -52,6 +53,10 @@ fn sequence(seed: u64, config: Config) {
                 (on_second(&parent, tag, root), Some(reach))
             }
         };
+        let config = match ats {
+            true => trusted(config),
+            false => config,
+        };
         match pasid {
             0 => rig.driver.attach(device, config).expect("attached"),
             _ => rig
@@ -74,7 +79,10 @@ fn sequence(seed: u64, config: Config) {
                     _ => from.with_pasid(pasid),
                 };
                 let wanted = reaches.get(&(*source, pasid)).filter(|_| !silent);
-                let went = rig.vtd.translate_as(from, AT, roll(2) == 0);
+                let went = match ats {
+                    true => rig.vtd.translated(from, AT),
+                    false => rig.vtd.translate_as(from, AT, roll(2) == 0),
+                };
                 match wanted {
                     Some(to) => assert_eq!(went, Ok(*to), "{seed}"),
                     None => assert!(matches!(went, Err(Denied::Fault(_))), "{seed}"),
@@ -88,6 +96,11 @@ fn sequence(seed: u64, config: Config) {
 #[test]
 fn random_lives_reach_what_was_asked_for() {
     for seed in 0..300 {
-        sequence(seed, Config::nesting());
+        sequence(seed, Config::nesting(), false);
+        let caching = Config {
+            device_tlbs: true,
+            ..Config::nesting()
+        };
+        sequence(seed, caching, true);
     }
 }

@@ -8,8 +8,10 @@ use iommu::id::{CacheTag, IommuIndex};
 use iommu::model::memory::{Buffer, Memory};
 use iommu::model::vtd::{Config, VtdModel};
 use iommu::physical::{Granule, Invalidation, PhysicalIommu, StreamConfig};
+use iommu::vtd::errata::Errata;
 use iommu::vtd::{Setup, Vtd};
 
+use super::device_tlb::trusted;
 use super::{DEVICE, PAGE, RAM, Rig, first_stage, from, on_second, span, stage_two};
 
 /// Descriptors of this type become invalidations of one interrupt that nobody has.
@@ -52,7 +54,7 @@ impl DmaBuffer for BrokenBuffer {
     fn write64_pairs(&mut self, offset: usize, pairs: &[[u64; 2]]) {
         for (at, [first, second]) in (offset..).step_by(16).zip(pairs) {
             let broken = self.len() == QUEUE_BYTES && self.1 == Some(first & 0xf);
-            // 6.5.2.7: index 0xffff.
+            // 6.5.2.8: index 0xffff.
             let words = if broken {
                 [0xffff_0000_0014, 0]
             } else {
@@ -76,6 +78,7 @@ const VA: u64 = 0x7f12_3456_7000;
 fn lives(left_out: Option<u64>) -> bool {
     let config = Config {
         strict: false,
+        device_tlbs: true,
         ..Config::nesting()
     };
     let rig = Rig::new(config);
@@ -86,6 +89,7 @@ fn lives(left_out: Option<u64>) -> bool {
         address_bits: 46,
         interrupts: None,
         scalable: None,
+        errata: Errata::default(),
     };
     let Ok(mut driver) = Vtd::start(IommuIndex(0), vtd.clone(), platform, setup) else {
         return false;
@@ -96,7 +100,14 @@ fn lives(left_out: Option<u64>) -> bool {
     rig.page(roots[1], VA, 0x2000);
     let host = rig.first() + RAM;
     rig.enter(0, host, VA, (RAM + 0x3000) | 0x7);
-    let reach = |pasid| vtd.translate_as(from(pasid), VA, true).ok();
+    // By the unit's caches and by the device's own.
+    let reach = |pasid| {
+        let (unit, own) = (
+            vtd.translate_as(from(pasid), VA, true).ok(),
+            vtd.translated(from(pasid), VA).ok(),
+        );
+        if unit == own { unit } else { Some(u64::MAX) }
+    };
     let own = StreamConfig::FirstStage {
         tag: CacheTag(8),
         first: first_stage(host),
@@ -113,7 +124,7 @@ fn lives(left_out: Option<u64>) -> bool {
         (own, Some(RAM + 0x3000)),
     ];
     for (config, to) in steps {
-        good &= driver.attach_pasid(DEVICE, 5, config).is_ok();
+        good &= driver.attach_pasid(DEVICE, 5, trusted(config)).is_ok();
         good &= reach(5) == to;
     }
     // What is taken out of a table is gone once it was told.
@@ -131,14 +142,20 @@ fn lives(left_out: Option<u64>) -> bool {
     good &= reach(5).is_none();
     // A domain that comes back for another table.
     good &= driver
-        .attach_pasid(DEVICE, 5, on_second(&parent, 6, roots[0]))
+        .attach_pasid(DEVICE, 5, trusted(on_second(&parent, 6, roots[0])))
         .is_ok();
     good &= reach(5) == Some(RAM + 0x1000);
     good &= driver.attach_pasid(DEVICE, 5, StreamConfig::Refuse).is_ok();
     good &= driver
-        .attach_pasid(DEVICE, 5, on_second(&parent, 6, roots[1]))
+        .attach_pasid(DEVICE, 5, trusted(on_second(&parent, 6, roots[1])))
         .is_ok();
     good &= reach(5) == Some(RAM + 0x2000);
+    // What has no PASID, as well.
+    for (root, to) in [(0, 0x1000), (1, 0x2000)] {
+        let config = trusted(on_second(&parent, 9 + root as u16, roots[root]));
+        good &= driver.attach(DEVICE, config).is_ok();
+        good &= reach(0) == Some(RAM + to);
+    }
     // A silent device has PASIDs that are not in force.
     good &= driver.attach(DEVICE, StreamConfig::Abort).is_ok();
     good &= reach(5).is_none();
@@ -148,8 +165,8 @@ fn lives(left_out: Option<u64>) -> bool {
 #[test]
 fn each_descriptor_left_out_is_noticed() {
     assert!(lives(None));
-    // Contexts, IOTLB, waits, PASID-based IOTLB, PASID cache.
-    for kind in [1, 2, 5, 6, 7] {
+    // Contexts, IOTLB, device TLBs, waits, PASID-based IOTLB, PASID cache, device TLBs by PASID.
+    for kind in [1, 2, 3, 5, 6, 7, 8] {
         assert!(!lives(Some(kind)), "{kind}");
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Cache {
     pub translations: BTreeMap<(u16, u64), Translation>,
     /// Tables on the way by domain, height of the entry that leads there and first address.
     pub tables: BTreeMap<(u16, u8, u64), Partial>,
+    /// What devices have cached, by source, PASID and page: the page that it is.
+    pub devices: BTreeMap<(u16, Option<u32>, u64), u64>,
     /// Interrupt entries by index.
     pub interrupts: BTreeMap<u16, [u64; 2]>,
 }
@@ -71,6 +73,13 @@ pub(super) enum Scope {
         last: u64,
         leaf: bool,
     },
+    /// What a device has cached; `None` of every PASID.
+    DeviceTlb {
+        source: u16,
+        pasid: Option<Option<u32>>,
+        first: u64,
+        last: u64,
+    },
     AllInterrupts,
     Interrupts {
         first: u16,
@@ -104,6 +113,28 @@ impl Scope {
             3 => Self::AllPasids,
             _ => return None,
         })
+    }
+
+    /// From the word that says which pages, with the place of S in it (6.5.2.5).
+    pub fn device(source: u64, pasid: Option<Option<u32>>, word: u64, size: u32) -> Self {
+        let page = word >> 12;
+        let log2 = match word >> size & 1 {
+            0 => 0,
+            _ => page.trailing_ones() + 1,
+        };
+        let (first, last) = match log2 {
+            52.. => (0, u64::MAX),
+            _ => {
+                let first = page >> log2 << log2 << 12;
+                (first, first + ((4096u64 << log2) - 1))
+            }
+        };
+        Self::DeviceTlb {
+            source: source as u16,
+            pasid,
+            first,
+            last,
+        }
     }
 
     /// From granularity, domain, PASID and address (6.5.2.4).
@@ -242,6 +273,16 @@ impl State {
                 let pasids = &mut self.cache.pasids;
                 pasids.retain(|(_, of), entry| *of != pasid || entry[1] as u16 != domain);
             }
+            Scope::DeviceTlb {
+                source,
+                pasid,
+                first,
+                last,
+            } => self.cache.devices.retain(|(of, at, page), _| {
+                // 6.5.2.6: of every PASID is what has one.
+                let other = pasid.map_or(at.is_none(), |pasid| pasid != *at);
+                *of != source || other || *page > last || page + 4095 < first
+            }),
             Scope::AllInterrupts => self.cache.interrupts.clear(),
             Scope::Interrupts { first, last } => {
                 let interrupts = &mut self.cache.interrupts;

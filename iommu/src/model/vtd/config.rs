@@ -64,6 +64,8 @@ pub struct Config {
     pub supervisor: bool,
     /// ECAP.EAFS: extended accessed flags.
     pub extended_accessed: bool,
+    /// ECAP.DT: device TLBs.
+    pub device_tlbs: bool,
     /// ECAP.PASID, and PSS plus one; 0 without.
     pub pasid_bits: u8,
     /// ECAP.SMPWCS.
@@ -111,6 +113,7 @@ impl Default for Config {
             first_stage_1_gib: true,
             supervisor: false,
             extended_accessed: false,
+            device_tlbs: false,
             pasid_bits: 0,
             walk_snoop: true,
             rid_pasid: true,
@@ -163,6 +166,7 @@ impl Config {
         let flag = |on: bool, bit: u32| u64::from(on) << bit;
         flag(self.coherent, 0)
             | flag(self.queue, 1)
+            | flag(self.device_tlbs, 2)
             | flag(self.interrupt_remapping, 3)
             | flag(self.wide_destinations, 4)
             | flag(self.pass_through, 6)

@@ -117,6 +117,34 @@ impl VtdModel {
         })
     }
 
+    /// A device asks for a translation, and keeps it (PCIe ATS).
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn ask(&self, from: Initiator, address: u64, write: bool) -> Result<u64, Denied> {
+        self.0.lock().allows_translated(from.source)?;
+        let to = self.translate_as(from, address, write)?;
+        let key = (from.source, from.pasid, address & !0xfff);
+        self.0.lock().cache.devices.insert(key, to & !0xfff);
+        Ok(to)
+    }
+
+    /// Where a write goes that the device has a translation for, as it says itself; asked for first where it has none.
+    ///
+    /// # Errors
+    /// [`Denied`], after its record.
+    pub fn translated(&self, from: Initiator, address: u64) -> Result<u64, Denied> {
+        let key = (from.source, from.pasid, address & !0xfff);
+        let held = self.0.lock().cache.devices.get(&key).copied();
+        match held {
+            None => self.ask(from, address, true),
+            Some(page) => {
+                self.0.lock().allows_translated(from.source)?;
+                Ok(page | address & 0xfff)
+            }
+        }
+    }
+
     /// A read.
     ///
     /// # Errors

@@ -7,7 +7,8 @@
 //!
 //! With [`Config::strict`] whatever software must not do is a panic that names the section.
 //!
-//! Devices behind it are verbs: [`VtdModel::dma_read`], [`VtdModel::dma_write`], [`VtdModel::message`]. Errors come from the
+//! Devices behind it are verbs: [`VtdModel::dma_read`], [`VtdModel::dma_write`], [`VtdModel::message`], and
+//! [`VtdModel::translated`] for what they have cached themselves. Errors come from the
 //! verbs in `inject`.
 //!
 //! Files: `config` the features and capability registers; `registers` and `control` the register file; `queue` the
@@ -15,7 +16,7 @@
 //! `translate` second stages, `first_stage` the others; `interrupt` interrupt remapping; `fault` the records; `device` and
 //! `inject` the verbs.
 //!
-//! Not there: device TLBs, page requests, advanced fault logging, posted interrupts; requests for execution.
+//! Not there: page requests, advanced fault logging, posted interrupts; requests for execution.
 
 use alloc::string::String;
 use alloc::sync::Arc;

@@ -183,6 +183,18 @@ impl State {
                     }
                 })
             }
+            3 if self.config.device_tlbs => {
+                within(first, 0xfff0_ffff_001f_f00f)?;
+                within(second, 0xffff_ffff_ffff_f001)?;
+                Some(Scope::device(first >> 32, Some(None), second, 0))
+            }
+            8 if self.config.device_tlbs && self.config.pasid_bits != 0 => {
+                within(first, 0xffff_ffff_ffff_f1ff)?;
+                within(second, 0xffff_ffff_ffff_f801)?;
+                let pasid = (first >> 32) as u32 & 0xf_ffff;
+                let which = (second & 1 == 0).then_some(Some(pasid));
+                Some(Scope::device(first >> 16, which, second, 11))
+            }
             6 if self.config.scalable => {
                 within(first, 0x000f_ffff_ffff_003f)?;
                 within(second, 0xffff_ffff_ffff_f07f)?;

@@ -60,7 +60,7 @@ impl Space {
 
 impl State {
     /// The context entry of a source, if it is sound: its first two words. Reasons as in legacy mode.
-    fn context(&mut self, source: u16, scalable: bool) -> Result<[u64; 2], Fault> {
+    pub(super) fn context(&mut self, source: u16, scalable: bool) -> Result<[u64; 2], Fault> {
         if let Some(entry) = self.cache.contexts.get(&source) {
             return Ok(*entry);
         }
@@ -94,7 +94,10 @@ impl State {
             // Not cached: CAP.CM is 0.
             return Err(refused(0x2));
         }
-        let pasids = u64::from(self.config.pasid_bits == 0) << 3;
+        // PASIDE, DTE and PRE where the unit does not have them.
+        let pasids = u64::from(self.config.pasid_bits == 0) << 3
+            | u64::from(!self.config.device_tlbs) << 2
+            | 1 << 4;
         let reserved = match scalable {
             true => {
                 let rest = self.read(at + 16).zip(self.read(at + 24)).ok_or(0x9)?;

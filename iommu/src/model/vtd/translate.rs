@@ -72,6 +72,20 @@ impl State {
         })
     }
 
+    /// Whether a source may ask for translations, and use them (DTE, 9.4).
+    pub(super) fn allows_translated(&mut self, source: u16) -> Result<(), Denied> {
+        let entry = match self.registers.is_on(TES) && self.is_scalable() {
+            true => self.context(source, true),
+            false => Err(0x44.into()),
+        };
+        let reason = match entry {
+            Ok([first, _]) if first >> 2 & 1 != 0 => return Ok(()),
+            Ok(_) => 0x44,
+            Err(fault) => in_scalable(fault.reason),
+        };
+        Err(Denied::Fault(reason))
+    }
+
     fn is_protected(&self, address: u64) -> bool {
         let registers = &self.registers;
         let low = u64::from(registers.low.0)..=u64::from(registers.low.1);

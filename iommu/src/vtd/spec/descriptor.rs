@@ -92,6 +92,38 @@ register_bitfields![u64,
         /// PASID.
         PASID OFFSET(32) NUMBITS(20) []
     ],
+    /// Device TLB invalidation, word 0 (6.5.2.5).
+    pub DEVICE_TLB0 [
+        /// Invalidations that the device takes at once.
+        MIP OFFSET(16) NUMBITS(5) [],
+        /// Source.
+        SID OFFSET(32) NUMBITS(16) []
+    ],
+    /// Device TLB invalidation, word 1 (6.5.2.5).
+    pub DEVICE_TLB1 [
+        /// More than a page: the lowest bit of ADDR that is 0 says how many.
+        S OFFSET(0) NUMBITS(1) [],
+        /// Bits [63:12] of the first page.
+        ADDR OFFSET(12) NUMBITS(52) []
+    ],
+    /// PASID-based device TLB invalidation, word 0 (6.5.2.6).
+    pub PASID_DEVICE_TLB0 [
+        /// Invalidations that the device takes at once.
+        MIP OFFSET(4) NUMBITS(5) [],
+        /// Source.
+        SID OFFSET(16) NUMBITS(16) [],
+        /// PASID.
+        PASID OFFSET(32) NUMBITS(20) []
+    ],
+    /// PASID-based device TLB invalidation, word 1 (6.5.2.6).
+    pub PASID_DEVICE_TLB1 [
+        /// Of every PASID.
+        G OFFSET(0) NUMBITS(1) [],
+        /// As that of the other.
+        S OFFSET(11) NUMBITS(1) [],
+        /// Bits [63:12] of the first page.
+        ADDR OFFSET(12) NUMBITS(52) []
+    ],
     /// Interrupt entry cache invalidation (6.5.2.8).
     pub INTERRUPT_ENTRY_CACHE [
         /// Entries by their index, not all of them.

@@ -221,6 +221,8 @@ register_bitfields![u64,
         PSS OFFSET(35) NUMBITS(5) [],
         /// Requests with PASID.
         PASID OFFSET(40) NUMBITS(1) [],
+        /// Device TLBs are told of by the source of the physical function too.
+        DIT OFFSET(41) NUMBITS(1) [],
         /// Page request drain.
         PDS OFFSET(42) NUMBITS(1) [],
         /// Scalable mode.
