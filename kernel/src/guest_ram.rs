@@ -98,17 +98,17 @@ impl GuestRam {
 
     /// Where the `len` bytes at `at` are, which have to be in one part.
     fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
-        let mut before = 0;
-        for span in &self.spans {
-            if let Some(into) = at.0.checked_sub(span.base.0)
-                && let Some(end) = into.checked_add(len as u64)
-                && end <= span.len
-            {
-                return Ok((before + into) as usize);
-            }
-            before += span.len;
-        }
-        Err(GuestMemoryError(at))
+        let inside = |span: &Span<Gpa>| {
+            let offset = at.0.checked_sub(span.base.0)?;
+            let end = offset.checked_add(len as u64)?;
+            (end <= span.len).then_some(offset)
+        };
+        let [low, high] = &self.spans;
+        let offset = match inside(low) {
+            Some(offset) => offset,
+            None => low.len + inside(high).ok_or(GuestMemoryError(at))?,
+        };
+        Ok(offset as usize)
     }
 }
 
@@ -130,5 +130,55 @@ impl GuestMemory for GuestRam {
         self.untouched.store(false, Ordering::Relaxed);
         self.memory.0.write_bytes(offset, bytes);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GuestRam;
+    use crate::config::Platform;
+    use iommu::addr::{Gpa, Span};
+    use iommu::hal::GuestMemory;
+
+    /// As on x86_64 with more than 3 GiB, with pages of it: the second part goes on in the host's memory where the first ends.
+    #[test]
+    fn two_parts_are_one_piece_of_memory() {
+        const HIGH: u64 = 0x1_0000_0000;
+        let pool = arch::host::memory::pool(0x10_0000, 0x4000);
+        let frames = pool.allocate(0x3000, 0x1000).expect("free");
+        let mut ram = GuestRam::new(frames, Platform::X86_64);
+        assert_eq!(ram.spans().len(), 1);
+        ram.spans = [(0, 0x1000), (HIGH, 0x2000)].map(|(base, len)| Span {
+            base: Gpa(base),
+            len,
+        });
+        assert_eq!(ram.spans().len(), 2);
+        assert_eq!(ram.size(), 0x3000);
+        for (at, inside) in [
+            (0, true),
+            (0xff8, true),
+            (0xffc, false),
+            (0x1000, false),
+            (HIGH - 8, false),
+            (HIGH - 4, false),
+            (HIGH, true),
+            (HIGH + 0x1ff8, true),
+            (HIGH + 0x1ffc, false),
+            (u64::MAX - 3, false),
+        ] {
+            let written = ram.write(Gpa(at), &at.to_le_bytes());
+            assert_eq!(written.is_ok(), inside, "{at:#x}");
+        }
+        // Each where it belongs, and nothing of one over another.
+        for at in [0, 0xff8, HIGH, HIGH + 0x1ff8] {
+            let mut words = [0];
+            ram.read_words(Gpa(at), &mut words).expect("inside");
+            assert_eq!(words, [at]);
+        }
+        let host = |at: u64| ram.memory.0.read64(at as usize);
+        assert_eq!(
+            [host(0xff8), host(0x1000), host(0x2ff8)],
+            [0xff8, HIGH, HIGH + 0x1ff8]
+        );
     }
 }
