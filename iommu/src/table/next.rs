@@ -54,7 +54,9 @@ mod tests {
     use crate::addr::{Hpa, Iova, Span};
     use crate::model::memory::Memory;
     use crate::physical::Invalidated;
-    use crate::table::{PageTable, SecondStage, SecondStageAttributes, Shape};
+    use crate::table::{
+        Attributes, Granule4K, PageTable, SecondStage, SecondStageAttributes, Shape, StageTwo,
+    };
 
     fn span(base: u64, len: u64) -> Span<Iova> {
         Span {
@@ -97,6 +99,29 @@ mod tests {
             assert_eq!(table.next(Iova(0x4000_1000)), None);
             assert_eq!(table.next(Iova(1 << 39)), None);
         }
+        table.retire(Invalidated::complete());
+    }
+
+    /// Tables have 512 entries below a root of 16, and the search goes on behind a table that ends with nothing.
+    #[test]
+    fn the_next_mapping_is_found_in_the_last_entry_and_behind_it() {
+        let memory = Arc::new(Memory::coherent());
+        let shape = Shape::new(34);
+        let mut table = PageTable::<_, StageTwo<Granule4K>>::with_shape(memory, shape).unwrap();
+        // The last page of a table of pages, the first one of the last table below 1 GiB, and the last page of all.
+        let pages = [0x1f_f000, 0x3fe0_0000, 0x3_ffff_f000];
+        for at in pages {
+            table
+                .map(span(at, 0x1000), Hpa(at), Attributes::RAM)
+                .unwrap();
+        }
+        let mut from = 0;
+        for at in pages {
+            assert_eq!(table.next(Iova(from)), Some(Iova(at)));
+            assert_eq!(table.next(Iova(at + 0xfff)), Some(Iova(at + 0xfff)));
+            from = at + 0x1000;
+        }
+        assert_eq!(table.next(Iova(from)), None);
         table.retire(Invalidated::complete());
     }
 }

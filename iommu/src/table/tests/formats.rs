@@ -229,6 +229,8 @@ fn failures<F: Walked>(shape: Shape) {
 /// A device that writes, and what is said of it.
 fn dirty<F: Walked>(shape: Shape) {
     let (page, block) = (1u64 << F::PAGE_SHIFT, block::<F>());
+    let written = F::dirtied(F::leaf(F::READ_WRITE, 0, 0));
+    assert_eq!(F::dirtied(written), written, "again");
     let (ram, mut table) = make::<F>(shape);
     let all = span(0, 3 * block * page);
     table.map(all, Hpa(0), F::READ_WRITE).expect("free");
