@@ -39,7 +39,7 @@ const IN_CONSTANTS: [&str; 2] = ["E0015", "E0658"];
 impl Combined {
     /// Builds the tests of [`PACKAGE`] in a copy of the checkout below `output`.
     pub fn build(output: &Path, mutants: &[(Id, Mutant)]) -> Result<Self> {
-        let copy = Copy::new(output.join("tree"))?;
+        let copy = Copy::new(output.join("tree"), output.join("build"))?;
         let mut unviable = BTreeSet::new();
         let mut constant = BTreeSet::new();
         let step = Step::start(format!("{} mutants in one build", mutants.len()));
@@ -80,10 +80,11 @@ impl Combined {
 /// The checkout once more, to be changed.
 struct Copy {
     tree: PathBuf,
+    target: PathBuf,
 }
 
 impl Copy {
-    fn new(tree: PathBuf) -> Result<Self> {
+    fn new(tree: PathBuf, target: PathBuf) -> Result<Self> {
         let files = Command::new("git")
             .args([
                 "ls-files",
@@ -113,7 +114,7 @@ impl Copy {
             manifest.display()
         );
         update(&manifest, text.replace(LINTS, NO_LINTS).as_bytes())?;
-        Ok(Self { tree })
+        Ok(Self { tree, target })
     }
 
     /// Writes the crate with those of the mutants in it that are `taken`, and says whose which piece of which file is.
@@ -157,8 +158,9 @@ impl Copy {
             .args(["test", "--no-run", "--lib", "--tests", "--package", PACKAGE])
             .args(["--message-format=json", "--quiet"])
             .current_dir(&self.tree)
-            // Where the libraries of others are built already.
-            .env("CARGO_TARGET_DIR", project::target())
+            // Its own: in that of the checkout, cargo calls the copy's programs as the checkout's, and puts one in the
+            // other's place.
+            .env("CARGO_TARGET_DIR", &self.target)
             .output()
             .context("cannot run cargo")
     }
