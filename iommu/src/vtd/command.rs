@@ -48,7 +48,7 @@ pub struct Pages {
     pub leaf: bool,
 }
 
-/// Bits [63:12] of the first page where all of a device's TLB is meant, of S set (6.5.2.5).
+/// Bits 63:12 of the first page where all of a device's TLB is meant, of S set (6.5.2.5).
 const ALL_PAGES: u64 = 0x7fff_ffff_ffff_f000;
 /// A device takes one invalidation at a time, whatever it says of its queue.
 const PENDING: u64 = 1;
