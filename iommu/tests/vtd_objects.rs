@@ -10,7 +10,7 @@ use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Device, Error};
 use iommu::vtd::errata::Errata;
-use iommu::vtd::{HW_INFO, Setup, Vtd};
+use iommu::vtd::{Features, HW_INFO, Setup, Vtd};
 
 const RAM: u64 = 0x2000_0000;
 const BYTES: u64 = 0x80_0000;
@@ -38,22 +38,37 @@ struct Machine {
     driver: Arc<dyn Driver>,
 }
 
+/// A unit, and the driver of it.
+fn start(memory: &Memory, index: u8, config: Config) -> (VtdModel, Vtd<Memory, VtdModel>) {
+    let vtd = VtdModel::new(config, memory);
+    let setup = Setup {
+        address_bits: config.output_bits,
+        interrupts: None,
+        scalable: None,
+        errata: Errata::default(),
+    };
+    let platform = Arc::new(memory.clone());
+    let driver = Vtd::start(IommuIndex(index), vtd.clone(), platform, setup);
+    (vtd, driver.expect("it starts"))
+}
+
 impl Machine {
     fn new(memory: &Memory, index: u8, config: Config) -> Self {
-        let vtd = VtdModel::new(config, memory);
-        let setup = Setup {
-            address_bits: config.output_bits,
-            interrupts: None,
-            scalable: None,
-            errata: Errata::default(),
-        };
-        let index = IommuIndex(index);
-        let platform = Arc::new(memory.clone());
-        let driver = Vtd::start(index, vtd.clone(), Arc::clone(&platform), setup);
-        let driver = driver.expect("it starts");
+        let (vtd, driver) = start(memory, index, config);
         let largest = driver.features().largest;
-        let unit = Unit::new(index, driver, platform, 39).with_second_stages_of_vtd(largest);
-        let driver = Arc::new(unit);
+        Self::with((vtd, driver), memory, index, (39, largest))
+    }
+
+    /// With tables of so many bits of input, and of pages of at most so many bytes.
+    fn with(
+        (vtd, driver): (VtdModel, Vtd<Memory, VtdModel>),
+        memory: &Memory,
+        index: u8,
+        (bits, largest): (u8, u64),
+    ) -> Self {
+        let platform = Arc::new(memory.clone());
+        let unit = Unit::new(IommuIndex(index), driver, platform, bits);
+        let driver = Arc::new(unit.with_second_stages_of_vtd(largest));
         Self { vtd, driver }
     }
 
@@ -184,6 +199,61 @@ fn a_table_with_pages_that_a_unit_lacks_is_not_for_it() {
     let table = ioas.nest_parent(&small.driver).unwrap();
     let device = large.bind(&context, 0x100);
     device.attach(0, &table).unwrap();
+}
+
+/// Three units of a machine: what one lacks, tables of the others do without. One is in another mode, one does not snoop.
+#[test]
+fn units_that_differ_share_a_table_of_what_all_have() {
+    let memory = memory(false);
+    let base = Config {
+        coherent: false,
+        ..Config::default()
+    };
+    let configs = [
+        base,
+        Config {
+            scalable: true,
+            large: 0b01,
+            ..base
+        },
+        Config {
+            widths: 0b010,
+            domains: 2,
+            ..base
+        },
+    ];
+    let started = [0, 1, 2].map(|index| start(&memory, index, configs[usize::from(index)]));
+    let shared = Features::shared(started.iter().map(|(_, driver)| driver.features()));
+    assert_eq!(shared, (39, 2 << 20));
+    let mut index = 0;
+    let machines = started.map(|unit| {
+        index += 1;
+        Machine::with(unit, &memory, index - 1, shared)
+    });
+    let context = context();
+    let ioas = context.ioas().unwrap();
+    let all = Arc::new(Piece(RAM, BYTES));
+    ioas.map(Iova(0x4000_0000), all, 0, BYTES, ACCESS).unwrap();
+    let end = Arc::new(Piece(RAM, 0x1000));
+    let last = (1 << 39) - 0x1000;
+    ioas.map(Iova(last), end, 0, 0x1000, ACCESS).unwrap();
+    // Whichever of them it is made for.
+    for maker in 0..3 {
+        let table = ioas.nest_parent(&machines[maker].driver).unwrap();
+        let devices: Vec<_> = machines.iter().map(|it| it.bind(&context, 0x310)).collect();
+        for (device, machine) in devices.iter().zip(&machines) {
+            device.attach(0, &table).unwrap();
+            let reach = |at| machine.vtd.translate(0x310, at, true);
+            assert_eq!(reach(0x4012_3000), Ok(RAM + 0x12_3000), "{maker}");
+            assert_eq!(reach(last), Ok(RAM), "{maker}");
+            assert!(reach(0).is_err() && reach(1 << 39).is_err());
+        }
+        // A unit of its own for each: one that is closed leaves the others open.
+        devices[0].detach(0).unwrap();
+        assert!(machines[0].vtd.translate(0x310, last, true).is_err());
+        assert_eq!(machines[1].vtd.translate(0x310, last, true), Ok(RAM));
+        assert_eq!(machines[2].vtd.translate(0x310, last, true), Ok(RAM));
+    }
 }
 
 #[test]

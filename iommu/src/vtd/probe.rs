@@ -168,6 +168,13 @@ impl Features {
         })
     }
 
+    /// Input address width in bits, 48 at most, and bytes of the largest page of second stages that all of these units walk.
+    pub fn shared(units: impl Iterator<Item = Self>) -> (u8, u64) {
+        units.fold((48, 1 << 30), |(bits, largest), unit| {
+            (bits.min(unit.input_bits), largest.min(unit.largest))
+        })
+    }
+
     /// AW of a second stage of `input_bits` (9.3), where the unit has such tables; their levels less two.
     pub fn width(&self, input_bits: u8) -> Option<u8> {
         let aw = match input_bits {

@@ -20,7 +20,7 @@ use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
 use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
-use iommu::vtd::{Setup, StartError, Vtd};
+use iommu::vtd::{Features, Setup, StartError, Vtd};
 
 /// Why a unit, by its place in firmware's table, cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,7 +69,7 @@ pub fn start(
         };
         say!("{who} rules interrupt remapping out: no function can be assigned");
     }
-    let mut units = Vec::new();
+    let mut drivers = Vec::new();
     for (number, described) in info.dmar.vtds.iter().enumerate() {
         let index = IommuIndex(number as u8);
         let registers = mmio
@@ -79,12 +79,17 @@ pub fn start(
         let mut unit = unit.map_err(|error| UnitError::Start(number, error))?;
         report(number, &unit);
         unit.set_fault_message(Some(message(cpu, FAULT)));
-        let features = unit.features();
-        let bits = features.input_bits.min(48);
+        drivers.push(unit);
+    }
+    // One table serves the devices of a partition behind whichever unit.
+    let (bits, largest) = Features::shared(drivers.iter().map(Vtd::features));
+    let mut units = Vec::new();
+    for (number, unit) in drivers.into_iter().enumerate() {
+        let index = IommuIndex(number as u8);
         let iommu = Iommu::new(index, unit, Arc::clone(host), bits);
         units.push(Unit {
             phandle: number as u32,
-            iommu: Arc::new(iommu.with_second_stages_of_vtd(features.largest)),
+            iommu: Arc::new(iommu.with_second_stages_of_vtd(largest)),
             serving: Mutex::new(()),
             failed: AtomicBool::new(false),
         });
