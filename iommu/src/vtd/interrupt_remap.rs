@@ -3,6 +3,8 @@
 //! Closed by default: an index without an entry, and every message in the compatibility format, is refused and recorded.
 //! Every entry names who may use it; there is none for everybody.
 
+use tock_registers::fields::FieldValue;
+
 use super::spec::irte::{IRTE_BYTES, IRTE0, IRTE1, MESSAGE_ADDRESS};
 use crate::addr::{Hpa, Span};
 use crate::hal::{DmaBuffer, Platform};
@@ -44,6 +46,22 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// What says so in an entry.
+    pub(super) fn fields(&self) -> Result<FieldValue<u64, IRTE1::Register>, IommuError> {
+        Ok(match *self {
+            Self::Requester { id, phantom } if phantom < 4 => {
+                IRTE1::SVT::Source + IRTE1::SQ.val(phantom.into()) + IRTE1::SID.val(id.into())
+            }
+            Self::Buses { first, last } if first <= last => {
+                let range = u64::from(first) << 8 | u64::from(last);
+                IRTE1::SVT::Bus + IRTE1::SID.val(range)
+            }
+            _ => return Err(IommuError::Unsupported),
+        })
+    }
+}
+
 /// Where an interrupt goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
@@ -70,16 +88,7 @@ impl Route {
             }
             Destinations::Narrow => return Err(IommuError::Unsupported),
         };
-        let who = match self.source {
-            Source::Requester { id, phantom } if phantom < 4 => {
-                IRTE1::SVT::Source + IRTE1::SQ.val(phantom.into()) + IRTE1::SID.val(id.into())
-            }
-            Source::Buses { first, last } if first <= last => {
-                let range = u64::from(first) << 8 | u64::from(last);
-                IRTE1::SVT::Bus + IRTE1::SID.val(range)
-            }
-            _ => return Err(IommuError::Unsupported),
-        };
+        let who = self.source.fields()?;
         if self.vector < 16 {
             return Err(IommuError::Unsupported);
         }

@@ -12,8 +12,8 @@
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
 //! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log`, `event_message` and `interrupt_remap` are
-//! the one writer or reader of each; `event` is pure; `backend`, `nested` and `slice` are what the objects want of the driver;
-//! `errata` says what chipsets get wrong, `quirks` where the emulator differs.
+//! the one writer or reader of each; `event` and `interrupt_post` are pure; `backend`, `nested` and `slice` are what the objects
+//! want of the driver; `errata` says what chipsets get wrong, `quirks` where the emulator differs.
 //!
 //! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
 //! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
@@ -50,6 +50,7 @@ pub mod errata;
 pub mod event;
 mod event_message;
 mod fault_log;
+pub mod interrupt_post;
 pub mod interrupt_remap;
 mod invalidation_queue;
 mod lost;
@@ -255,6 +256,26 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
         let entry = route.entry(table.destinations)?;
         table.store(&platform, index, entry);
+        Ok(())
+    }
+
+    /// Has an interrupt posted. When this returns, none goes where it went before.
+    ///
+    /// # Errors
+    /// [`IommuError::Unsupported`] where the unit posts none, for an interrupt that was not taken, or a posting that is none;
+    /// those of the queue. The interrupt is blocked then.
+    pub fn post_interrupt(
+        &mut self,
+        index: u16,
+        posting: &interrupt_post::Posting,
+    ) -> Result<(), IommuError> {
+        self.block_interrupt(index)?;
+        if !self.features.posted_interrupts || !self.features.reaches(posting.descriptor) {
+            return Err(IommuError::Unsupported);
+        }
+        let platform = Arc::clone(&self.platform);
+        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
+        table.store(&platform, index, posting.entry()?);
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 //! | | SSLPS | largest second-stage pages |
 //! | | PSI, MAMV | invalidation by page |
 //! | | DWD, DRD | drains, with every invalidation of translations |
-//! | | PI | told |
+//! | | PI | posted interrupts |
 //! | | ESRTPS | no invalidation after a root table pointer |
 //! | ECAP | C | cleaning of what we write |
 //! | | QI, IRO | invalidation by queue, or by register |

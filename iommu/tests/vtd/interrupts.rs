@@ -1,11 +1,12 @@
 //! Interrupt remapping.
 
-use super::{DEVICE, Rig, ZEROS, parts, route};
+use super::{DEVICE, RAM, Rig, ZEROS, parts, route};
 use iommu::addr::Hpa;
 use iommu::fault::FaultReason;
 use iommu::hal::Platform;
 use iommu::model::vtd::{Config, Delivered, Denied, Refused};
 use iommu::physical::IommuError;
+use iommu::vtd::interrupt_post::{Notification, Posting};
 use iommu::vtd::interrupt_remap::{
     Destinations, INTERRUPTS, Message, Route, Source, io_apic_entry,
 };
@@ -38,6 +39,7 @@ fn an_interrupt_goes_where_its_route_says_and_from_nobody_else() {
                 vector: 0x41,
                 level: false,
                 remapped: true,
+                silent: false,
             };
             assert_eq!(send(&rig, DEVICE), Ok(arrived));
             assert_eq!(send(&rig, DEVICE ^ 1), Err(Refused(0x26)));
@@ -198,4 +200,136 @@ fn messages_and_io_apic_entries_are_those_of_the_document() {
     );
     assert_eq!(Message::new(3).data, 0);
     assert_eq!(io_apic_entry(0x8123), 0x123 << 49 | 1 << 48 | 1 << 11);
+}
+
+/// Descriptor and entries by their bits (9.10, 9.11), not by the driver's names for them.
+#[test]
+fn an_interrupt_is_posted_and_its_cpu_told_once() {
+    for (destinations, control) in [
+        (Destinations::Narrow, 0x0000_ab00_00f2_0000),
+        (Destinations::Wide, 0x0000_00ab_00f2_0000),
+    ] {
+        let config = Config {
+            posted_interrupts: true,
+            ..Config::default()
+        };
+        let mut rig = Rig::with(config, Some(destinations));
+        let at = RAM + 0x1040;
+        let notification = Notification {
+            destination: 0xab,
+            vector: 0xf2,
+            suppressed: false,
+        };
+        assert_eq!(notification.word(destinations), Ok(control));
+        let set = |rig: &Rig, word: u64, value| rig.memory.device_write(at + word * 8, value, true);
+        let get = |rig: &Rig, word: u64| rig.memory.device_read(at + word * 8, true).unwrap();
+        set(&rig, 4, control).unwrap();
+        let index = rig.driver.take_interrupts(1).unwrap();
+        let posting = Posting {
+            descriptor: Hpa(at),
+            vector: 0x91,
+            urgent: false,
+            source: route(0x41).source,
+        };
+        let words = posting.entry().unwrap();
+        assert_eq!(
+            words,
+            [(at << 32 | 0x0091_8001), u64::from(DEVICE) | 1 << 18]
+        );
+        rig.driver.post_interrupt(index, &posting).unwrap();
+        let message = Message::new(index);
+        let send = |rig: &Rig, source| rig.vtd.message(source, message.address, 0);
+        let told = Delivered {
+            destination: 0xab,
+            vector: 0xf2,
+            level: false,
+            remapped: true,
+            silent: false,
+        };
+        let silent = Delivered {
+            silent: true,
+            ..told
+        };
+        assert_eq!(send(&rig, DEVICE ^ 1), Err(Refused(0x26)));
+        assert_eq!(send(&rig, DEVICE), Ok(told));
+        assert_eq!((get(&rig, 2), get(&rig, 4)), (1 << 0x11, control | 1));
+        assert_eq!(send(&rig, DEVICE), Ok(silent), "it knows");
+        assert_eq!(rig.vtd.take_delivered(), [told]);
+        // Suppressed: noted, and told where it is urgent.
+        set(&rig, 2, 0).unwrap();
+        set(&rig, 4, control | 2).unwrap();
+        assert_eq!(send(&rig, DEVICE), Ok(silent));
+        assert_eq!((get(&rig, 2), get(&rig, 4)), (1 << 0x11, control | 2));
+        let urgent = Posting {
+            urgent: true,
+            vector: 0x20,
+            ..posting
+        };
+        rig.driver.post_interrupt(index, &urgent).unwrap();
+        assert_eq!(send(&rig, DEVICE), Ok(told));
+        assert_eq!((get(&rig, 0), get(&rig, 4)), (1 << 0x20, control | 3));
+        // Reserved bits of the descriptor, and one that is not there.
+        set(&rig, 7, 1).unwrap();
+        assert_eq!(send(&rig, DEVICE), Err(Refused(0x28)));
+        set(&rig, 7, 0).unwrap();
+        let nowhere = Posting {
+            descriptor: Hpa(0x3f_0000_0000),
+            ..posting
+        };
+        rig.driver.post_interrupt(index, &nowhere).unwrap();
+        assert_eq!(send(&rig, DEVICE), Err(Refused(0x27)));
+        // Back to a vector, and to nothing.
+        rig.driver.route_interrupt(index, &route(0x41)).unwrap();
+        assert_eq!(send(&rig, DEVICE).unwrap().vector, 0x41);
+        rig.driver.block_interrupt(index).unwrap();
+        assert_eq!(send(&rig, DEVICE), Err(Refused(0x22)));
+    }
+}
+
+#[test]
+fn what_cannot_be_posted_is_blocked() {
+    let good = Posting {
+        descriptor: Hpa(RAM),
+        vector: 0x91,
+        urgent: false,
+        source: route(0x41).source,
+    };
+    let bad = [
+        Posting {
+            descriptor: Hpa(RAM + 32),
+            ..good
+        },
+        Posting {
+            descriptor: Hpa(1 << 46),
+            ..good
+        },
+        Posting { vector: 15, ..good },
+        Posting {
+            source: Source::Buses { first: 2, last: 1 },
+            ..good
+        },
+    ];
+    for (posted_interrupts, postings) in [(true, &bad[..]), (false, &[good])] {
+        let config = Config {
+            posted_interrupts,
+            ..Config::default()
+        };
+        let mut rig = Rig::with(config, Some(Destinations::Wide));
+        let index = rig.driver.take_interrupts(1).unwrap();
+        let message = Message::new(index);
+        for posting in postings {
+            rig.driver.route_interrupt(index, &route(0x41)).unwrap();
+            let result = rig.driver.post_interrupt(index, posting);
+            assert_eq!(result, Err(IommuError::Unsupported), "{posting:?}");
+            let sent = rig.vtd.message(DEVICE, message.address, 0);
+            assert_eq!(sent, Err(Refused(0x22)));
+        }
+    }
+    let far = Notification {
+        destination: 0x100,
+        vector: 0xf2,
+        suppressed: true,
+    };
+    assert_eq!(far.word(Destinations::Narrow), Err(IommuError::Unsupported));
+    assert_eq!(far.word(Destinations::Wide), Ok(0x0000_0100_00f2_0002));
 }

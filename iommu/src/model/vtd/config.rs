@@ -44,6 +44,8 @@ pub struct Config {
     pub queue: bool,
     /// ECAP.IR.
     pub interrupt_remapping: bool,
+    /// CAP.PI.
+    pub posted_interrupts: bool,
     /// ECAP.EIM.
     pub wide_destinations: bool,
     /// ECAP.SC.
@@ -103,6 +105,7 @@ impl Default for Config {
             iotlb_registers: 0xf0,
             queue: true,
             interrupt_remapping: true,
+            posted_interrupts: false,
             wide_destinations: true,
             snoop_control: false,
             pass_through: true,
@@ -158,6 +161,7 @@ impl Config {
             | flag(self.drains, 55)
             | flag(self.first_stage && self.first_stage_1_gib, 56)
             | flag(self.five_levels, 60)
+            | flag(self.posted_interrupts, 59)
             | flag(self.pointer_forgets, 62)
             | flag(self.pointer_forgets, 63)
     }

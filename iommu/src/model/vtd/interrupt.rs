@@ -14,6 +14,8 @@ pub struct Delivered {
     pub level: bool,
     /// By an entry of the table.
     pub remapped: bool,
+    /// It was posted, and no CPU was told: one knows already, or is not to know.
+    pub silent: bool,
 }
 
 /// Reason of an interrupt that was refused (5.1.4.1, 7.1.3).
@@ -36,6 +38,7 @@ impl State {
             vector: data as u8,
             level: data >> 15 & 1 != 0,
             remapped: false,
+            silent: false,
         };
         if !self.registers.is_on(IRES) {
             self.counters.unremapped += 1;
@@ -62,7 +65,9 @@ impl State {
         let found = self.entry(source, index, address, data, wide);
         match found {
             Ok(delivered) => {
-                self.delivered.push(delivered);
+                if !delivered.silent {
+                    self.delivered.push(delivered);
+                }
                 Ok(delivered)
             }
             Err((reason, silent)) => {
@@ -111,7 +116,14 @@ impl State {
         // and [127:84]; SVT 3 is no type.
         let destination = if wide { 0 } else { 0xffff_00ff_0000_0000 };
         let kind = second >> 18 & 3;
-        if first & (0xff00_f000 | destination) != 0 || second >> 20 != 0 || kind == 3 {
+        let posted = self.config.posted_interrupts && first >> 15 & 1 != 0;
+        // Posted: [13:12], [7:2], [37:24] and [95:84], and what is past the host's addresses.
+        let beyond = second >> 32 >> (self.config.output_bits - 32) != 0;
+        let reserved = match posted {
+            true => first & 0x3f_ff00_30fc != 0 || second >> 20 & 0xfff != 0 || beyond,
+            false => first & (0xff00_f000 | destination) != 0 || second >> 20 != 0,
+        };
+        if reserved || kind == 3 {
             return Err((0x24, silent));
         }
         let wanted = second as u16;
@@ -127,6 +139,9 @@ impl State {
             return Err((0x26, silent));
         }
         self.cache.interrupts.insert(index, words);
+        if posted {
+            return self.post(words, wide).map_err(|reason| (reason, silent));
+        }
         let destination = (first >> 32) as u32;
         Ok(Delivered {
             destination: if wide {
@@ -137,6 +152,40 @@ impl State {
             vector: (first >> 16) as u8,
             level: first >> 4 & 1 != 0,
             remapped: true,
+            silent: false,
+        })
+    }
+
+    /// Notes an interrupt in its descriptor (5.2.3, 9.11), which is always snooped. What goes out is the notification.
+    fn post(&self, [first, second]: [u64; 2], wide: bool) -> Result<Delivered, u8> {
+        let at = second & !0xffff_ffff | first >> 32 & 0xffff_ffc0;
+        let read = |word: u64| self.memory.device_read(at + word * 8, true);
+        let write = |word: u64, value| self.memory.device_write(at + word * 8, value, true);
+        let mut words = [0; 8];
+        for (index, word) in (0..).zip(&mut words) {
+            *word = read(index).map_err(|_| 0x27)?;
+        }
+        let control = words[4];
+        let destination = if wide { 0 } else { 0xffff_00ff_0000_0000 };
+        if control & (0xff00_fffc | destination) != 0 || words[5..] != [0; 3] {
+            return Err(0x28);
+        }
+        let vector = first >> 16 & 0xff;
+        let (word, bit) = (vector / 64, vector % 64);
+        write(word, words[word as usize] | 1 << bit).map_err(|_| 0x27)?;
+        let (outstanding, suppressed) = (control & 1 != 0, control >> 1 & 1 != 0);
+        let urgent = first >> 14 & 1 != 0;
+        let told = !outstanding && (urgent || !suppressed);
+        if told {
+            write(4, control | 1).map_err(|_| 0x27)?;
+        }
+        let destination = (control >> 32) as u32;
+        Ok(Delivered {
+            destination: if wide { destination } else { destination >> 8 },
+            vector: (control >> 16) as u8,
+            level: false,
+            remapped: true,
+            silent: !told,
         })
     }
 }

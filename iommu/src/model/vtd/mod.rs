@@ -16,7 +16,7 @@
 //! `translate` second stages, `first_stage` the others; `interrupt` interrupt remapping; `fault` the records; `device` and
 //! `inject` the verbs.
 //!
-//! Not there: page requests, advanced fault logging, posted interrupts; requests for execution.
+//! Not there: page requests, advanced fault logging; requests for execution.
 
 use alloc::string::String;
 use alloc::sync::Arc;

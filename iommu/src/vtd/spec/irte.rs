@@ -55,6 +55,27 @@ register_bitfields![u64,
     ]
 ];
 
+/// Bytes of a posted interrupt descriptor, which is aligned to them (9.11). Its first 32 are PIR, a bit for each vector.
+pub const POSTED_BYTES: usize = 64;
+/// Where the word behind PIR is. What follows it is reserved.
+pub const POSTED_CONTROL: usize = 32;
+
+register_bitfields![u64,
+    /// The word of a posted interrupt descriptor behind PIR (9.11).
+    pub POSTED [
+        /// A notification is on its way, or not yet taken.
+        ON OFFSET(0) NUMBITS(1) [],
+        /// No notification but of urgent interrupts.
+        SN OFFSET(1) NUMBITS(1) [],
+        /// Vector of notifications.
+        NV OFFSET(16) NUMBITS(8) [],
+        /// Where they go, with 32-bit destinations.
+        NDST OFFSET(32) NUMBITS(32) [],
+        /// Where they go, with 8-bit ones.
+        NDST_XAPIC OFFSET(40) NUMBITS(8) []
+    ]
+];
+
 register_bitfields![u32,
     /// Address of a message in the remappable format (5.1.2.2).
     pub MESSAGE_ADDRESS [
