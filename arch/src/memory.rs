@@ -397,15 +397,22 @@ impl Frames {
     }
 
     #[track_caller]
+    #[inline(always)]
     fn check(&self, offset: usize, len: usize) {
         let inside = offset
             .checked_add(len)
             .is_some_and(|end| end as u64 <= self.len);
-        assert!(
-            inside,
-            "access outside of the frames: {offset:#x} + {len:#x}"
-        );
+        if !inside {
+            outside(offset, len);
+        }
     }
+}
+
+#[track_caller]
+#[cold]
+#[inline(never)]
+fn outside(offset: usize, len: usize) -> ! {
+    panic!("access outside of the frames: {offset:#x} + {len:#x}")
 }
 
 /// Of `len` bytes at `offset`: bytes before the first aligned word, and the whole words after them.

@@ -13,6 +13,8 @@ pub mod clock;
 #[cfg(any(target_os = "none", test))]
 pub(crate) mod controls;
 #[cfg(target_os = "none")]
+mod copy;
+#[cfg(target_os = "none")]
 pub mod cpu;
 #[cfg(target_os = "none")]
 pub mod exceptions;

@@ -185,14 +185,13 @@ impl Inner {
         target: Target,
     ) -> Target {
         let index = driver.index();
-        let silenced = |object: &Object| match object {
-            Object::Device(it) => {
-                it.silenced && it.driver.index() == index && it.streams.contains(&stream)
-            }
-            _ => false,
+        let silenced = |device: &u32| {
+            let it = self.ids.device(*device);
+            it.is_ok_and(|it| it.silenced && it.streams.contains(&stream))
         };
-        let mut live = self.ids.live();
-        match pasid == 0 && live.any(|(_, entry)| silenced(&entry.object)) {
+        // Devices that share a stream are of one group.
+        let mut groups = self.groups.iter().filter(|it| it.iommu == index);
+        match pasid == 0 && groups.any(|it| it.devices.iter().any(silenced)) {
             true => Target::Abort,
             false => target,
         }

@@ -50,7 +50,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         if !self.features.stalls.possible() {
             return Err(IommuError::Unsupported);
         }
-        self.tell(&[Command::resume(device, tag, action).0])
+        self.shared.tell_one(Command::resume(device, tag, action))
     }
 
     /// Ends every stalled transaction of `device` (§4.7.2), which refuses new ones already.
@@ -61,7 +61,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         if !self.features.stalls.possible() {
             return Err(IommuError::Unsupported);
         }
-        self.tell(&[Command::stall_term(device).0])
+        self.shared.tell_one(Command::stall_term(device))
     }
 
     /// Answers a group of page requests (§4.5.2).
@@ -78,7 +78,8 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         if !self.features.pri || group >> 9 != 0 {
             return Err(IommuError::Unsupported);
         }
-        self.tell(&[Command::pri_resp(device, pasid, group, response).0])
+        self.shared
+            .tell_one(Command::pri_resp(device, pasid, group, response))
     }
 
     pub(super) fn answer(

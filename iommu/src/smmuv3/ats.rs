@@ -11,6 +11,7 @@
 use alloc::vec::Vec;
 
 use super::command::Command;
+use super::command_queue::SYNC;
 use super::invalidation::device_range;
 use super::shared::Shared;
 use super::spec::command::cerror;
@@ -186,12 +187,13 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     ) -> Result<(), IommuError> {
         let tagged = pasid.filter(|pasid| *pasid != 0);
         let commands = [
-            Command::atc_inv(device, tagged, None),
             Command::atc_inv_global(device, None),
+            Command::atc_inv(device, tagged, None),
+            Command(SYNC),
         ]
         .map(|command| command.0);
         let all = pasid.is_none() && self.features.substream_bits != 0;
-        let commands = &commands[..if all { 2 } else { 1 }];
+        let commands = &commands[if all { 0 } else { 1 }..];
         for _ in 0..TRIES {
             match self.tell(commands) {
                 Err(IommuError::Command(cerror::ATC_INV_SYNC)) => {}

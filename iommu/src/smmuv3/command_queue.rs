@@ -55,6 +55,17 @@ impl Batch {
     }
 }
 
+/// What [`CommandQueue::put`] has stored.
+pub(super) struct Run {
+    start: u64,
+    /// The CMD_SYNC after it.
+    sync: u64,
+    device_tlb: Option<(u64, u64)>,
+}
+
+/// The CMD_SYNC at the end of what is [`put`](CommandQueue::put).
+pub(super) const SYNC: [u64; 2] = [CMD0::OPCODE::Sync.value, 0];
+
 /// Names a batch until it is closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ticket(usize);
@@ -218,22 +229,18 @@ impl<P: Platform> CommandQueue<P> {
         (count, pushed)
     }
 
-    /// Adds `commands` and a CMD_SYNC, for [`look`](Self::look); `None`, and nothing has happened, where there is no room
-    /// for all of it.
-    pub(super) fn put(&mut self, commands: &[[u64; 2]]) -> Option<Batch> {
-        if self.used == BATCHES || self.room() <= commands.len() as u64 {
+    /// Adds `commands`, of which the last is a CMD_SYNC ([`SYNC`]), for [`look`](Self::look); `None`, and nothing has
+    /// happened, where there is no room for all of them.
+    pub(super) fn put(&mut self, commands: &[[u64; 2]]) -> Option<Run> {
+        if self.used == BATCHES || self.room() < commands.len() as u64 {
             return None;
         }
         let start = self.produced;
         let device_tlb = self.add_run(commands);
-        let end = self.produced;
-        self.add(Command::sync(Signal::None));
-        Some(Batch {
+        Some(Run {
             start,
-            end,
-            sync: Some(end),
+            sync: self.produced - 1,
             device_tlb,
-            refused: None,
         })
     }
 
@@ -241,17 +248,23 @@ impl<P: Platform> CommandQueue<P> {
     pub(super) fn look<M: Mmio>(
         &mut self,
         registers: &Registers<M>,
-        batch: Batch,
+        run: Run,
     ) -> Result<Option<Ticket>, IommuError> {
         self.advance(registers)?;
-        if batch.end < self.consumed {
-            self.synced = self.synced.max(batch.end + 1);
+        if run.sync < self.consumed {
+            self.synced = self.synced.max(run.sync + 1);
             return Ok(None);
         }
         let Ticket(at) = self
             .open()
             .unwrap_or_else(|| unreachable!("`put` saw room"));
-        self.batches[at] = Some(batch);
+        self.batches[at] = Some(Batch {
+            start: run.start,
+            end: run.sync,
+            sync: Some(run.sync),
+            device_tlb: run.device_tlb,
+            refused: None,
+        });
         Ok(Some(Ticket(at)))
     }
 

@@ -189,11 +189,6 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         self.shared.lock().queue.sent
     }
 
-    /// Sends commands of the host.
-    fn tell(&self, commands: &[[u64; 2]]) -> Result<(), IommuError> {
-        self.shared.tell(commands)
-    }
-
     /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
     /// allows ([`hitless`]). TLB entries under its ASID go when their owner invalidates them.
     ///
@@ -218,7 +213,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
     }
 
     fn forget_entry(&self, device: DeviceId, leaf: bool) -> Result<(), IommuError> {
-        self.tell(&[Command::cfgi_ste(device, leaf).0])
+        self.shared.tell_one(Command::cfgi_ste(device, leaf))
     }
 
     /// Says that `device` is about to use a stage 1 under `tag`, and to cache what it is told. Invalidations that were sent
@@ -233,7 +228,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let new = nested.map_or(Ok(false), |tag| core.nested.add(tag, device))?;
         let also = cache.map_or(Ok(false), |cache| core.caches.add(cache))?;
         drop(core);
-        if new || also { self.tell(&[]) } else { Ok(()) }
+        if new || also {
+            self.shared.sync()
+        } else {
+            Ok(())
+        }
     }
 
     /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is

@@ -70,7 +70,7 @@ impl<P: Platform> OwnContexts<P> {
             let cache = DeviceCache::context(self.device, *pasid, *asid);
             any |= shared.lock().caches.add(cache)?;
         }
-        if any { shared.tell(&[]) } else { Ok(()) }
+        if any { shared.sync() } else { Ok(()) }
     }
 
     /// Two descriptors that translate differ in two words at least, TTB0 and ASID, and only one can be stored at a time: one

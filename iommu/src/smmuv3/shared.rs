@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 
 use super::ats::DeviceCaches;
 use super::command::Command;
-use super::command_queue::{CommandQueue, Pushed, Ticket};
+use super::command_queue::{CommandQueue, Pushed, SYNC, Ticket};
 use super::context::{ContextDescriptor, ContextTable};
 use super::hitless::{INVALID, Kind, Update};
 use super::nested::NestedStreams;
@@ -121,12 +121,14 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         self.complete(ticket, filled, program, pending, start)
     }
 
-    /// The same for commands as they stand in the queue. Mostly all of them are in it and complete with one look.
+    /// The same for commands as they stand in the queue, the CMD_SYNC at their end ([`SYNC`]) included. Mostly all of them
+    /// are in it and complete with one look.
     pub(super) fn send(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
         let limit = usize::from(self.features.errata.commands_a_sync);
-        let mut program = Program::of_native(commands, &self.features);
-        if limit != 0 && commands.len() > limit {
-            return self.run(&mut program);
+        let before_sync = commands.len() - 1;
+        let program = || Program::of_native(&commands[..before_sync], &self.features);
+        if limit != 0 && before_sync > limit {
+            return self.run(&mut program());
         }
         let mut core = self.lock();
         if core.stopped {
@@ -135,18 +137,19 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         let Core {
             registers, queue, ..
         } = &mut *core;
-        let Some(batch) = queue.put(commands) else {
+        let Some(run) = queue.put(commands) else {
             drop(core);
-            return self.run(&mut program);
+            return self.run(&mut program());
         };
         queue.publish(&self.platform, registers);
-        let ticket = queue.look(registers, batch).map_err(nothing)?;
+        let ticket = queue.look(registers, run).map_err(nothing)?;
         drop(core);
         let Some(ticket) = ticket else {
             self.platform.read_barrier();
             return Ok(());
         };
-        program.skip(commands.len());
+        let mut program = program();
+        program.skip(before_sync);
         self.complete(
             ticket,
             Some(true),
@@ -246,7 +249,17 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         }
     }
 
-    /// Sends commands of the host.
+    /// Sends a command of the host.
+    pub(super) fn tell_one(&self, command: Command) -> Result<(), IommuError> {
+        self.tell(&[command.0, SYNC])
+    }
+
+    /// Whatever was sent before is complete on return.
+    pub(super) fn sync(&self) -> Result<(), IommuError> {
+        self.tell(&[SYNC])
+    }
+
+    /// Sends commands of the host, the CMD_SYNC at their end included.
     pub(super) fn tell(&self, commands: &[[u64; 2]]) -> Result<(), IommuError> {
         self.send(commands).map_err(|failure| failure.error)
     }
@@ -258,7 +271,7 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
         substream: u32,
         leaf: bool,
     ) -> Result<(), IommuError> {
-        self.tell(&[Command::cfgi_cd(device, substream, leaf).0])
+        self.tell_one(Command::cfgi_cd(device, substream, leaf))
     }
 
     /// Goes through the steps of an update of a context that the entry of `device` leads to.
@@ -335,7 +348,11 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
 }
 
 impl<P: Platform, M: Mmio> Native for Shared<P, M> {
-    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
+    fn send(&self, commands: &mut [[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
+        let Some(last) = commands.last_mut() else {
+            return Ok(());
+        };
+        *last = SYNC;
         // As in `submit`.
         self.platform.write_barrier();
         Self::send(self, commands).map_err(|failure| {
@@ -402,7 +419,7 @@ impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
     fn expect_nested(&self, tag: CacheTag) -> Result<(), IommuError> {
         let new = self.lock().nested.expect(tag)?;
         // What was submitted without knowing it is complete then.
-        let told = if new { self.tell(&[]) } else { Ok(()) };
+        let told = if new { self.sync() } else { Ok(()) };
         if told.is_err() {
             self.expect_no_more(tag);
         }

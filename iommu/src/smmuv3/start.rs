@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::answers::PRI_QUEUE;
 use super::ats::DeviceCaches;
 use super::command::Command;
-use super::command_queue::CommandQueue;
+use super::command_queue::{CommandQueue, SYNC};
 use super::identity::Identity;
 use super::nested::NestedStreams;
 use super::own_contexts::OwnContexts;
@@ -190,13 +190,14 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         registers.write_acknowledged(&*platform, CR0, CR0ACK, control)?;
         drop(core);
         let forget = [
+            Command::tlbi_el2_all(),
             Command::cfgi_all(),
             Command::tlbi_nsnh_all(),
-            Command::tlbi_el2_all(),
+            Command(SYNC),
         ]
         .map(|command| command.0);
-        let forget = &forget[..if self.features.el2 { 3 } else { 2 }];
-        self.tell(forget)?;
+        let forget = &forget[if self.features.el2 { 0 } else { 1 }..];
+        self.shared.tell(forget)?;
 
         let core = self.shared.lock();
         let registers = &core.registers;

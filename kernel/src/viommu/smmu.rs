@@ -89,6 +89,9 @@ impl Partition {
 
     /// Interrupts of the guest's SMMU number `index`.
     pub(super) fn interrupt_by(&self, system: &System, index: usize, effect: &Effect) {
+        if effect.interrupts.is_empty() {
+            return;
+        }
         let first = SMMU_INTIDS.start + (index * WIRES.len()) as u32;
         for (intid, wire) in (first..).zip(WIRES) {
             if effect.interrupts.contains(wire) {

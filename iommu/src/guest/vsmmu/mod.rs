@@ -264,17 +264,22 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     }
 
     fn go_on(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) {
-        let part = if self.has_commands() {
-            (self.budget / EVENT_PART).max(1)
-        } else {
-            self.budget
-        };
-        let left = self.events(memory, part, effect);
-        let mut budget = self.budget - (part - left);
-        self.follow(memory, &mut budget, effect);
+        let mut budget = self.budget;
+        if self.knocked {
+            let part = if self.has_commands() {
+                (budget / EVENT_PART).max(1)
+            } else {
+                budget
+            };
+            budget -= part - self.events(memory, part, effect);
+        }
+        if self.following.is_some() {
+            self.follow(memory, &mut budget, effect);
+        }
         if self.following.is_none() {
             self.commands(memory, &mut budget, effect);
         }
+        self.registers.publish_doorbell();
         effect.more = self.has_work();
     }
 

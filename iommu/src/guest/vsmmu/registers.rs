@@ -80,6 +80,8 @@ pub(super) struct RegisterFile<B: DmaBuffer> {
     image: B,
     identity: Identity,
     sizes: QueueSizes,
+    /// CMDQ_PROD is not in the copy yet.
+    rung: bool,
 }
 
 /// Where the word of the register at `offset` is kept, if there can be one.
@@ -104,6 +106,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
             image,
             identity,
             sizes,
+            rung: false,
         };
         file.image.clean(0, IMAGE_BYTES);
         file.reset();
@@ -169,9 +172,24 @@ impl<B: DmaBuffer> RegisterFile<B> {
         }
     }
 
+    /// Sets CMDQ_PROD. The copy follows with CMDQ_CONS, which is the other half of its word, or with
+    /// [`publish_doorbell`](Self::publish_doorbell).
+    pub fn ring(&mut self, value: u32) {
+        self.words[CMDQ_PROD / 4] = value;
+        self.rung = true;
+    }
+
+    /// What [`ring`](Self::ring) has set is in the copy.
+    pub fn publish_doorbell(&mut self) {
+        if self.rung {
+            self.publish(CMDQ_PROD);
+        }
+    }
+
     /// Registers come in pairs, which are one word of the copy.
     fn publish(&mut self, offset: usize) {
         let pair = offset & !7;
+        self.rung &= pair != CMDQ_PROD & !7;
         let at = match pair.checked_sub(PAGE_ONE as usize) {
             Some(offset) => IMAGE_PAGE_ONE + offset,
             None => pair,

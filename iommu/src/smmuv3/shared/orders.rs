@@ -5,7 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use std::sync::Mutex as Hidden;
 
-use super::super::command_queue::CommandQueue;
+use super::super::command_queue::{CommandQueue, SYNC};
 use super::super::identity::Identity;
 use super::{Core, DeviceCaches, Features, NestedStreams, Registers, Shared};
 use crate::addr::Hpa;
@@ -197,7 +197,7 @@ fn loom_commands_as_they_are_return_with_all_of_their_own_complete() {
         let other = {
             let (queue, machine) = (Arc::clone(&queue), machine.clone());
             loom::thread::spawn(move || {
-                queue.send(&[[command(1), 0]]).unwrap();
+                queue.tell(&[[command(1), 0], SYNC]).unwrap();
                 done(&machine, 1);
             })
         };

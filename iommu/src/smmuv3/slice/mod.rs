@@ -56,8 +56,8 @@ pub struct Slice {
     tag: CacheTag,
     invalidator: Arc<dyn Invalidate>,
     rewriter: Rewriter,
-    /// Commands on their way.
-    own: [[u64; 2]; BATCH],
+    /// Commands on their way, and one of the driver's.
+    own: [[u64; 2]; BATCH + 1],
 }
 
 impl fmt::Debug for Slice {
@@ -89,7 +89,7 @@ impl Slice {
             tag,
             invalidator,
             rewriter: Rewriter::new(&features, tag),
-            own: [[0; 2]; BATCH],
+            own: [[0; 2]; BATCH + 1],
         })
     }
 }
@@ -125,7 +125,7 @@ impl Invalidator for Slice {
         devices: &VirtIds<'_>,
     ) -> Option<Result<(), Incomplete>> {
         let native = self.invalidator.native().filter(|_| kind == COMMANDS)?;
-        let own = self.own.get_mut(..entries.len())?;
+        let own = self.own.get_mut(..=entries.len())?;
         let mut whole = false;
         for (own, entry) in own.iter_mut().zip(entries) {
             let command = [entry[0], entry[1]];

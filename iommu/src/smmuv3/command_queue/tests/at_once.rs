@@ -6,11 +6,12 @@ use super::*;
 impl World {
     /// Puts a batch, publishes it, and looks after so many steps of the hardware.
     fn put(&mut self, commands: &[Command], steps: usize) -> Option<Ticket> {
-        let words: Vec<_> = commands.iter().map(|command| command.0).collect();
-        let batch = self.queue.put(&words).expect("there is room");
+        let words = commands.iter().map(|command| command.0);
+        let words: Vec<_> = words.chain([SYNC]).collect();
+        let run = self.queue.put(&words).expect("there is room");
         self.publish();
         self.hardware_steps(steps);
-        let looked = self.queue.look(&self.registers, batch);
+        let looked = self.queue.look(&self.registers, run);
         looked.expect("it is there")
     }
 }
@@ -32,7 +33,10 @@ fn what_is_consumed_at_once_takes_no_ticket_and_completes_what_was_before() {
         assert!(world.queue.open().is_some());
     }
     assert!(world.queue.open().is_none());
-    assert!(world.queue.put(&[]).is_none(), "nobody could wait for it");
+    assert!(
+        world.queue.put(&[SYNC]).is_none(),
+        "nobody could wait for it"
+    );
 }
 
 #[test]
@@ -89,12 +93,13 @@ fn a_device_that_does_not_answer_is_asked_by_the_first_that_asks() {
 #[test]
 fn what_does_not_fit_is_not_begun() {
     let mut world = world(&[]);
-    let words: Vec<_> = (0..8).map(|number| command(number).0).collect();
+    let words = (0..8).map(|number| command(number).0);
+    let words: Vec<_> = words.chain([SYNC]).collect();
     assert!(world.queue.put(&words).is_none(), "no room for a CMD_SYNC");
     assert_eq!(world.queue.room(), 8);
-    assert!(world.queue.put(&words[..7]).is_some());
+    assert!(world.queue.put(&words[1..]).is_some());
     assert_eq!(world.queue.room(), 0);
-    assert!(world.queue.put(&[]).is_none());
+    assert!(world.queue.put(&[SYNC]).is_none());
 }
 
 #[test]
