@@ -12,11 +12,25 @@ use arch::vcpu::Exit;
 
 /// Makes another CPU look: at its list registers, at its partition's life.
 pub const KICK: Intid = Intid::sgi(0);
+/// Makes a CPU come out of its guest for the rest of what that asked for, and no more.
+pub const WORK: Intid = Intid::sgi(1);
 /// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
 const BUDGET: usize = 16;
 
+/// What became of an SPI.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// It is over.
+    Done,
+    /// It is the hypervisor's and pending again: the rest is for another exit.
+    Later,
+    /// It is a guest's, and active until that deactivates it.
+    Guests,
+}
+
 /// Serves what is pending at this CPU. `guest` is the vCPU that is on it, if one is on.
 pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
+    let mut later = false;
     for _ in 0..BUDGET {
         let Some(intid) = system.gic.acknowledge() else {
             return;
@@ -28,14 +42,20 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
             Kind::Ppi => {
                 guest.is_some_and(|(partition, vcpu)| forward_ppi(system, partition, vcpu, intid))
             }
-            Kind::Spi => system.shared_interrupt(intid),
+            Kind::Spi => {
+                let served = system.shared_interrupt(intid);
+                later = served == Served::Later;
+                served == Served::Guests
+            }
             Kind::Lpi => {
                 system.message(intid);
                 // LPIs have no active state (IHI 0069, 1.2.2).
                 true
             }
             Kind::Sgi => {
-                system.attend();
+                if intid == KICK {
+                    system.attend();
+                }
                 false
             }
             Kind::None => false,
@@ -43,6 +63,9 @@ pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
         // What is the guest's now stays active until the guest deactivates it.
         if !forwarded {
             system.gic.deactivate(intid);
+        }
+        if later {
+            return;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! All that runs, as the CPUs share it: fixed once it is built, with a lock in each part that changes.
 
 use crate::gate::Gate;
-use crate::irq::KICK;
+use crate::irq::{KICK, Served, WORK};
 use crate::life::Owner;
 use crate::partition::Partition;
 use crate::trace::{Event, Trace};
@@ -70,9 +70,14 @@ impl System {
     }
 
     /// Makes CPU `cpu` leave the guest that it is in, or is about to enter.
-    pub fn kick_cpu(&self, cpu: usize) {
+    fn kick_cpu(&self, cpu: usize) {
         // Both numbers are of things that exist.
         let _ = self.gic.send_sgi(cpu, KICK);
+    }
+
+    /// Makes CPU `cpu` come out of its guest for the rest of what that asked for, and no more.
+    pub fn call_back(&self, cpu: usize) {
+        let _ = self.gic.send_sgi(cpu, WORK);
     }
 
     /// Carries out what a change of `partition`'s virtual GIC means outside.
@@ -107,11 +112,11 @@ impl System {
         }
     }
 
-    /// Turns on this CPU's own interrupts: kicks, its timer, and the maintenance of its list registers. Runs on it.
+    /// Turns on this CPU's own interrupts: those of other CPUs, its timer, and the maintenance of its list registers. Runs on it.
     pub fn listen_here(&self, cpu: usize) -> Result<(), GicError> {
         let own = [self.maintenance, Some(self.timer)];
-        let kick = (KICK, Trigger::Edge);
-        let mut all = own.into_iter().flatten().chain([kick]);
+        let others = [(KICK, Trigger::Edge), (WORK, Trigger::Edge)];
+        let mut all = own.into_iter().flatten().chain(others);
         all.try_for_each(|(intid, trigger)| self.gic.enable(intid, trigger, cpu))
     }
 
@@ -149,20 +154,24 @@ impl System {
         terminal::serve();
     }
 
-    /// Serves an SPI; whether it is a guest's now.
-    pub fn shared_interrupt(&'static self, intid: Intid) -> bool {
+    /// Serves an SPI.
+    pub fn shared_interrupt(&'static self, intid: Intid) -> Served {
         if self.uart.is_some_and(|(uart, _)| uart == intid) {
             if let Some(again) = input::pump(self) {
                 tick::by(again);
             }
-            return false;
+            return Served::Done;
         }
-        if self.gate.interrupt(self, intid) {
-            return false;
+        match self.gate.interrupt(self, intid) {
+            Some(true) => return Served::Later,
+            Some(false) => return Served::Done,
+            None => {}
         }
-        self.partitions
-            .iter()
-            .any(|partition| partition.take_spi(self, intid))
+        let mut partitions = self.partitions.iter();
+        match partitions.any(|partition| partition.take_spi(self, intid)) {
+            true => Served::Guests,
+            false => Served::Done,
+        }
     }
 
     /// A fault was read from an IOMMU.

@@ -8,7 +8,7 @@ use tock_registers::LocalRegisterCopy;
 use super::hitless::Words;
 use super::probe::{Features, Stalls};
 use super::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1, L1CD};
-use super::stream_table::{read, store};
+use super::stream_table::store;
 use crate::hal::{DmaBuffer, Platform};
 use crate::held::Held;
 use crate::physical::{Granule, IommuError, StageOneConfig, StageOneTable};
@@ -206,14 +206,12 @@ impl<P: Platform> ContextTable<P> {
         }))
     }
 
-    /// Stores what differs from `image`; visible to the SMMU on return. Whether anything did.
-    pub(super) fn store(&mut self, platform: &P, substream: u32, image: &Words) -> bool {
+    /// Stores words of a descriptor, those of `image` that have a bit in `changes`; visible to the SMMU on return.
+    pub(super) fn store(&mut self, platform: &P, substream: u32, image: &Words, changes: u8) {
         let coherent = self.coherent;
-        let Some((buffer, offset)) = self.slot(substream) else {
-            return false;
-        };
-        let old = read(buffer, offset);
-        store(platform, buffer, offset, &old, image, coherent)
+        if let Some((buffer, offset)) = self.slot(substream) {
+            store(platform, buffer, offset, image, changes, coherent);
+        }
     }
 
     /// Makes it a copy of itself, in memory that no SMMU knows yet, with `image` as the descriptor of `substream`. What led

@@ -20,6 +20,9 @@ pub(crate) const WORDS: usize = 8;
 /// An entry or a descriptor.
 pub(crate) type Words = [u64; WORDS];
 
+/// The word that says whether an entry is valid, among those that a step changes.
+pub(crate) const FIRST: u8 = 1;
+
 /// Most steps of an update.
 const STEPS: usize = 3;
 
@@ -34,6 +37,8 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Update {
     images: [Words; STEPS],
+    /// The words that each step changes, a bit each.
+    changes: [u8; STEPS],
     /// No image of it means abort unless the old or the new one does.
     pub(super) hitless: bool,
 }
@@ -51,26 +56,39 @@ impl Update {
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
         let mut update = Self {
-            images: [[0; WORDS]; STEPS],
+            images: [*old, *old, *new],
+            changes: [0; STEPS],
             hitless: false,
         };
-        let [filled, switched, last] = &mut update.images;
-        // Words in which they differ in bits that both use.
-        let mut critical = 0;
+        let [filled, switched, _] = &mut update.images;
+        let [fills, switches, ends] = &mut update.changes;
+        // Words that differ, and those that do in bits that both use.
+        let (mut different, mut critical) = (0, 0);
         for word in 0..WORDS {
+            if old[word] == new[word] {
+                continue;
+            }
+            let bit = 1 << word;
+            different |= bit;
             let used = used_old[word];
+            if (old[word] ^ new[word]) & used & used_new[word] != 0 {
+                critical += 1;
+                switched[word] = new[word];
+                *switches |= bit;
+                continue;
+            }
             let mixed = old[word] & used | new[word] & !used;
-            let both = (old[word] ^ new[word]) & used & used_new[word] != 0;
-            critical += u32::from(both);
-            filled[word] = if both { old[word] } else { mixed };
-            switched[word] = if both { new[word] } else { mixed };
-            last[word] = new[word];
+            (filled[word], switched[word]) = (mixed, mixed);
+            *fills |= if mixed != old[word] { bit } else { 0 };
+            *ends |= if mixed != new[word] { bit } else { 0 };
         }
         update.hitless = critical <= 1;
         if !update.hitless {
+            let shut = closed(kind);
             (*filled, *switched) = (*old, *new);
-            filled[0] = closed(kind);
-            switched[0] = closed(kind);
+            (filled[0], switched[0]) = (shut, shut);
+            let first = |word: u64| u8::from(word != shut);
+            update.changes = [first(old[0]), different & !FIRST, first(new[0])];
         }
         update
     }
@@ -80,15 +98,25 @@ impl Update {
     pub(crate) fn close(old: &Words, word: u64) -> Self {
         let mut shut = *old;
         shut[0] = word;
+        let mut changes = [0; STEPS];
+        changes[0] = u8::from(old[0] != word);
         Self {
             images: [shut; STEPS],
+            changes,
             hitless: true,
         }
     }
 
     /// What memory holds after each step; a step that changes nothing is none.
+    #[cfg(test)]
     pub(crate) fn images(&self) -> &[Words; STEPS] {
         &self.images
+    }
+
+    /// The steps that there are: what memory holds after each, and the words that it changes, a bit each.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&Words, u8)> {
+        let steps = self.images.iter().zip(self.changes);
+        steps.filter(|(_, changes)| *changes != 0)
     }
 }
 

@@ -31,7 +31,7 @@ use ats::DeviceCache;
 use command::Command;
 use command_queue::OPCODES;
 use entry::StreamTableEntry as Entry;
-use hitless::{ABORTED, INVALID, Kind, Update, Words};
+use hitless::{ABORTED, INVALID, Kind, Update};
 use own_contexts::OwnContexts;
 use record_queue::RecordQueue;
 use shared::Shared;
@@ -235,25 +235,20 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         }
     }
 
-    /// Goes through the steps of an update; an SMMU has forgotten the entry after each. One that changes nothing is
-    /// forgotten once nevertheless: an earlier attempt to be heard may have failed. `old`: what is there; `linked`: there is
-    /// a new level 2 table.
+    /// Goes through the steps of an update of what is there; an SMMU has forgotten the entry after each. One that changes
+    /// nothing is forgotten once nevertheless: an earlier attempt to be heard may have failed. `linked`: there is a new
+    /// level 2 table.
     fn update(
         &mut self,
         device: DeviceId,
-        old: &Words,
         update: &Update,
         mut linked: bool,
     ) -> Result<(), IommuError> {
         let mut told = false;
-        let mut last = old;
-        for image in update.images() {
-            let stored = self.streams.store(&self.platform, device, last, image);
-            last = image;
-            if stored {
-                self.forget_entry(device, !linked)?;
-                (linked, told) = (false, true);
-            }
+        for (image, changes) in update.steps() {
+            self.streams.store(&self.platform, device, image, changes);
+            self.forget_entry(device, !linked)?;
+            (linked, told) = (false, true);
         }
         if told {
             Ok(())
@@ -278,11 +273,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         let old = self.streams.read(device);
         let old = old.ok_or(IommuError::NoSuchDevice(device))?;
         let closes = matches!(config, StreamConfig::Refuse | StreamConfig::Abort);
-        let shut = match config {
+        let word = match config {
             StreamConfig::Abort => ABORTED,
             _ => INVALID,
         };
-        let shut = || Update::close(&old, shut);
+        let shut = || Update::close(&old, word);
         let entry = Entry::new(config, &self.features);
         let nested = match config {
             StreamConfig::Nested { stage_two, .. } => Some(stage_two.tag),
@@ -290,8 +285,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         };
         if self.shared.lock().stopped {
             // The SMMU refuses all DMA and answers nothing.
-            self.streams
-                .store(&self.platform, device, &old, &shut().images()[0]);
+            for (image, changes) in shut().steps() {
+                self.streams.store(&self.platform, device, image, changes);
+            }
             return closes.then_some(()).ok_or(IommuError::Stopped);
         }
         let had_ats = entry::has_ats(&old);
@@ -309,11 +305,11 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
             _ => shut(),
         };
-        let updated = self.update(device, &old, &update, linked);
+        let updated = self.update(device, &update, linked);
         if updated.is_err() {
             let now = self.streams.read(device).unwrap_or(old);
             // Should the queue still work, the closed entry is in force; if not, the caller knows that from the error.
-            let _ = self.update(device, &now, &shut(), true);
+            let _ = self.update(device, &Update::close(&now, word), true);
         }
         updated?;
         let mut result = ready.map(drop);
@@ -322,7 +318,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let forgotten = self.shared.forget_device(device, None);
             if has_ats && forgotten.is_err() {
                 let now = self.streams.read(device).unwrap_or_default();
-                self.update(device, &now, &Update::close(&now, INVALID), true)?;
+                self.update(device, &Update::close(&now, INVALID), true)?;
                 result = forgotten;
             }
         }

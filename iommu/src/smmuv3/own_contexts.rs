@@ -111,7 +111,8 @@ impl<P: Platform> OwnContexts<P> {
         let result = if live {
             shared.set_context(self.device, &mut self.table, pasid, descriptor)
         } else {
-            self.table.store(&shared.platform, pasid, &descriptor.0);
+            self.table
+                .store(&shared.platform, pasid, &descriptor.0, u8::MAX);
             Ok(())
         };
         // After an error it is not valid.

@@ -10,7 +10,7 @@ use super::ats::DeviceCaches;
 use super::command::Command;
 use super::command_queue::{CommandQueue, Pushed, SYNC, Ticket};
 use super::context::{ContextDescriptor, ContextTable};
-use super::hitless::{INVALID, Kind, Update};
+use super::hitless::{FIRST, INVALID, Kind, Update, WORDS};
 use super::nested::NestedStreams;
 use super::probe::Features;
 use super::program::Program;
@@ -284,14 +284,11 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     ) -> Result<(), IommuError> {
         let old = table.read(substream).ok_or(IommuError::Unsupported)?;
         let update = Update::new(&old, &descriptor.0, Kind::ContextDescriptor);
-        for image in update.images() {
-            if !table.store(&self.platform, substream, image) {
-                continue;
-            }
+        for (image, changes) in update.steps() {
+            table.store(&self.platform, substream, image, changes);
             let told = self.forget_context(device, substream, true);
             if told.is_err() {
-                let [shut, ..] = *Update::close(&old, INVALID).images();
-                table.store(&self.platform, substream, &shut);
+                table.store(&self.platform, substream, &[INVALID; WORDS], FIRST);
                 return told;
             }
         }

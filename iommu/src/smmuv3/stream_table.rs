@@ -182,20 +182,13 @@ impl<P: Platform> StreamTable<P> {
         Some(read(buffer, offset))
     }
 
-    /// Stores the words of an entry, which is `old`, that differ from `image`, in ascending order; visible to the SMMU on
-    /// return. Returns whether there were any.
-    pub(super) fn store(
-        &mut self,
-        platform: &P,
-        device: DeviceId,
-        old: &Words,
-        image: &Words,
-    ) -> bool {
+    /// Stores words of an entry, those of `image` that have a bit in `changes`, in ascending order; visible to the SMMU on
+    /// return.
+    pub(super) fn store(&mut self, platform: &P, device: DeviceId, image: &Words, changes: u8) {
         let coherent = self.coherent;
-        let Some((buffer, offset)) = self.slot(device) else {
-            return false;
-        };
-        store(platform, buffer, offset, old, image, coherent)
+        if let Some((buffer, offset)) = self.slot(device) {
+            store(platform, buffer, offset, image, changes, coherent);
+        }
     }
 }
 
@@ -206,29 +199,23 @@ pub(crate) fn read(buffer: &impl DmaBuffer, offset: usize) -> Words {
     words
 }
 
-/// Stores the words of a structure at `offset`, which is `old`, that differ from `image`.
+/// Stores words of a structure at `offset`: those of `image` that have a bit in `changes`.
 pub(crate) fn store<P: Platform>(
     platform: &P,
     buffer: &mut P::Buffer,
     offset: usize,
-    old: &Words,
     image: &Words,
+    changes: u8,
     coherent: bool,
-) -> bool {
-    let mut stored = false;
-    let mut at = offset;
-    for (old, value) in old.iter().zip(image) {
-        if old != value {
-            buffer.write64(at, *value);
-            stored = true;
-        }
-        at += 8;
+) {
+    let mut left = changes;
+    while left != 0 {
+        let word = left.trailing_zeros() as usize % WORDS;
+        left &= left - 1;
+        buffer.write64(offset + word * 8, image[word]);
     }
-    if stored {
-        if !coherent {
-            buffer.clean(offset, core::mem::size_of_val(image));
-        }
-        platform.write_barrier();
+    if !coherent {
+        buffer.clean(offset, core::mem::size_of_val(image));
     }
-    stored
+    platform.write_barrier();
 }

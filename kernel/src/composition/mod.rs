@@ -10,6 +10,7 @@ mod virtuals;
 mod waiting;
 
 use crate::guest_map as map;
+use crate::irq::Served;
 use crate::life::{Change, Next};
 use crate::mmio;
 use crate::partition::{AfterCall, Partition};
@@ -291,7 +292,8 @@ fn an_interrupt_of_a_device_on_the_memory_bus_is_the_guests_by_its_own_number() 
             !edge || writes.iter().any(|write| configured(&write)),
             "{writes:x?}"
         );
-        assert!(system.shared_interrupt(Intid(physical)), "it is forwarded");
+        let served = system.shared_interrupt(Intid(physical));
+        assert_eq!(served, Served::Guests, "it is forwarded");
         let mut lists = LrState {
             lr: [0; 16],
             used: 0,

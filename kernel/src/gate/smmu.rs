@@ -63,15 +63,13 @@ impl Partition {
 }
 
 impl Gate {
-    /// Whether `intid` is an IOMMU's; if so, its faults are served.
-    pub fn interrupt(&self, system: &'static System, intid: Intid) -> bool {
-        let Some(index) = self
+    /// Serves faults where `intid` is an IOMMU's, `None` where it is none's: whether there are more, for which it is pending
+    /// again.
+    pub fn interrupt(&self, system: &'static System, intid: Intid) -> Option<bool> {
+        let index = self
             .units
             .iter()
-            .position(|unit| unit.irqs.iter().any(|(irq, _)| *irq == intid))
-        else {
-            return false;
-        };
+            .position(|unit| unit.irqs.iter().any(|(irq, _)| *irq == intid))?;
         let iommu = IommuIndex(index as u8);
         let errors = self.units[index].iommu.physical().lock().serve_errors();
         match errors {
@@ -84,11 +82,12 @@ impl Gate {
                 self.check(iommu);
             }
         }
-        if self.serve_faults(system, iommu) {
+        let more = self.serve_faults(system, iommu);
+        if more {
             // The interrupt is an edge, and all of its records may be there already: nothing but this brings us back.
             let _ = system.gic.set_pending(intid, arch::cpu::index(), true);
         }
-        true
+        Some(more)
     }
 
     /// What has waited too long for a guest ends: a transaction that stalls, a group of page requests. After each

@@ -174,7 +174,7 @@ impl Partition {
             } else {
                 self.cpus[0]
             };
-            system.kick_cpu(cpu);
+            system.call_back(cpu);
         }
     }
 }

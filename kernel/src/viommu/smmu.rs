@@ -33,7 +33,7 @@ type Setup = vsmmu::Setup<Buffer>;
 
 /// What one trap of a guest does at most, in invalidations: so many are within 5,000 instructions, all that comes with a trap
 /// included (B22 of `cargo xtask bench`).
-const BUDGET: u32 = 6;
+const BUDGET: u32 = 12;
 /// Entries of the largest queues of a guest's SMMU, log2.
 const COMMAND_QUEUE: u8 = 19;
 const EVENT_QUEUE: u8 = 8;

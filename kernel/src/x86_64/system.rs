@@ -51,8 +51,13 @@ impl System {
     }
 
     /// Makes CPU `cpu` leave the guest that it is in, or is about to enter.
-    pub fn kick_cpu(&self, cpu: usize) {
+    fn kick_cpu(&self, cpu: usize) {
         apic::interrupt(self.gate.messages.cpus[cpu], KICK);
+    }
+
+    /// The same for the rest of what its guest asked for.
+    pub fn call_back(&self, cpu: usize) {
+        self.kick_cpu(cpu);
     }
 
     /// Says how a partition is doing.

@@ -11,7 +11,7 @@ use crate::addr::Gpa;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::physical::StageOneConfig;
 use crate::smmuv3::Identity;
-use crate::smmuv3::hitless::{INVALID, Kind, Update, Words};
+use crate::smmuv3::hitless::{FIRST, INVALID, Kind, Update, WORDS, Words};
 use crate::smmuv3::spec::cd::{CD_BYTES, CD_WORDS, CD0, CD1};
 use crate::smmuv3::spec::registers::{IDR0_FIELDS, IDR5_FIELDS};
 use crate::smmuv3::stream_table::{read, store};
@@ -141,17 +141,12 @@ impl<P: Platform> Contexts<P> {
         let old = read(buffer, offset);
         let mut told = false;
         let update = Update::new(&old, &new, Kind::ContextDescriptor);
-        let mut last = &old;
-        for image in update.images() {
-            let stored = store(platform, buffer, offset, last, image, self.coherent);
-            last = image;
-            if !stored {
-                continue;
-            }
+        for (image, changes) in update.steps() {
+            store(platform, buffer, offset, image, changes, self.coherent);
             told = true;
             if let Err(error) = forget() {
-                let [shut, ..] = *Update::close(&new, INVALID).images();
-                store(platform, buffer, offset, last, &shut, self.coherent);
+                let shut = [INVALID; WORDS];
+                store(platform, buffer, offset, &shut, FIRST, self.coherent);
                 return Err(error);
             }
         }

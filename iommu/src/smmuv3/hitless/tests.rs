@@ -152,6 +152,11 @@ fn walk(old: &Words, update: &Update, mut seen: impl FnMut(&Words, usize)) -> Wo
         let stores: Vec<usize> = (0..WORDS)
             .filter(|word| at[*word] != image[*word])
             .collect();
+        let told = (0..WORDS).filter(|word| update.changes[step] >> word & 1 != 0);
+        assert!(
+            told.eq(stores.iter().copied()),
+            "step {step} of {update:x?}"
+        );
         for subset in 0..1u32 << stores.len() {
             let mut mixed = at;
             for (bit, word) in stores.iter().enumerate() {
