@@ -13,6 +13,7 @@ use crate::addr::Hpa;
 use crate::id::{CacheTag, DeviceId};
 
 mod at_once;
+mod flood;
 mod steps;
 
 /// Registers and memory of a command queue that consumes a command when it is told to.
