@@ -4,8 +4,8 @@ use super::irq::{self, KICK};
 use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
-use crate::config;
-use crate::devices::Devices;
+use crate::config::{self, ResetPolicy};
+use crate::devices::{Devices, Owned};
 use crate::dma::Dma;
 use crate::functions;
 use crate::gather::Gather;
@@ -13,7 +13,7 @@ use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
 use crate::guest_ram::GuestRam;
 use crate::host::Host;
 use crate::lock::Mutex;
-use crate::pci::Function;
+use crate::pci::{self, Function, Topology};
 use crate::reserved_memory::{self, Region};
 use crate::say;
 use crate::vdev::vpci::ports::{ConfigPorts, Target};
@@ -44,6 +44,12 @@ pub enum Error {
     Absent,
     /// No unit translates its DMA.
     NoUnit(Function),
+    /// A bridge, or a function with a BAR that has no address.
+    Unfit(Function),
+    /// It cannot be reset, which its configuration requires.
+    NoReset(Function),
+    /// The partition of this number has it, or has what cannot be isolated from it.
+    Shared(Function, usize),
     /// Firmware goes on to use memory by one of them.
     ReservedMemory(reserved_memory::Error),
     /// They make no bus.
@@ -59,6 +65,11 @@ impl fmt::Display for Error {
         match self {
             Self::Absent => f.write_str("a function is not there, or has no place in the guest"),
             Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
+            Self::Unfit(function) => write!(f, "{function} is no endpoint with all its addresses"),
+            Self::NoReset(function) => write!(f, "{function} cannot be reset"),
+            Self::Shared(function, other) => {
+                write!(f, "{function} cannot be isolated from partition {other}'s")
+            }
             Self::ReservedMemory(error) => error.fmt(f),
             Self::Bus(error) => error.fmt(f),
             Self::Messages(error) => error.fmt(f),
@@ -68,12 +79,12 @@ impl fmt::Display for Error {
 }
 
 impl Functions {
-    /// Those that `config` names, whose DMA is to reach `ram`. All are silent, and refused DMA.
+    /// Those that `config` names, whose DMA is to reach `ram`, and which none of `others` has. All are silent, and refused DMA.
     ///
     /// # Errors
     /// See [`Error`]. What a failure has left is undone.
     pub fn new(
-        partition: usize,
+        others: &[Partition],
         config: &config::Partition,
         materials: &Materials<'_>,
         ram: &GuestRam,
@@ -87,6 +98,17 @@ impl Functions {
             if !info.is_behind_smmu() {
                 return Err(Error::NoUnit(info.address));
             }
+            if !info.is_assignable() {
+                return Err(Error::Unfit(info.address));
+            }
+            let resets = pci::reset_kind(&gate.topology, info).is_some();
+            if !resets && function.reset == ResetPolicy::Required {
+                return Err(Error::NoReset(info.address));
+            }
+            let shares = |other: &Partition| other.shares(&gate.topology, &function);
+            if let Some(other) = others.iter().position(shares) {
+                return Err(Error::Shared(info.address, other));
+            }
             placements.push(Placement {
                 guest,
                 info,
@@ -99,7 +121,7 @@ impl Functions {
         let (mut sources, mut mapped) = (Vec::new(), Vec::new());
         for (slot, function) in owned.iter().enumerate() {
             let info = &gate.topology.functions[function.info];
-            let place = (partition, slot);
+            let place = (others.len(), slot);
             let source = Source::new(place, &config.cpus, function, info, materials);
             if let Some((source, entries)) = source.map_err(Error::Messages)? {
                 source.tell(&mut bus);
@@ -188,6 +210,15 @@ impl Partition {
     /// Whether it has the function with this record.
     pub fn owns(&self, info: usize) -> bool {
         self.assigned().owned.iter().any(|owned| owned.info == info)
+    }
+
+    /// Whether it has `function`, another one with an identity of that, or one that cannot be isolated from it.
+    fn shares(&self, topology: &Topology, function: &Owned) -> bool {
+        let group = |owned: &Owned| topology.functions[owned.info].group;
+        self.assigned().owned.iter().any(|own| {
+            let common = own.streams.iter().any(|it| function.streams.contains(it));
+            common || group(own) == group(function)
+        })
     }
 
     /// Accesses so far that mean nothing.

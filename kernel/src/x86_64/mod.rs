@@ -188,11 +188,9 @@ fn cannot_start(why: &dyn Display) -> ! {
 /// Those of the configuration that can be had. Of the others it is said why they cannot.
 fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = Vec::new();
-    let cpus = materials.info.cpus.len();
     for config in machine.partitions {
-        let free = |cpu| cpu < cpus && partitions.iter().all(|other| !other.cpus.contains(&cpu));
         let name = config.name.clone();
-        match Partition::new(partitions.len(), config, materials, free) {
+        match Partition::new(&partitions, config, materials) {
             Ok(partition) => {
                 say!(
                     "partition {name}: {} MiB, {} vCPUs",

@@ -191,14 +191,14 @@ impl fmt::Display for Error {
 }
 
 impl Partition {
-    /// Everything that `config` asks for, with nothing in its memory yet. `free`: whether a CPU is there and nobody's.
+    /// Everything that `config` asks for and that is none of `others`', with nothing in its memory yet.
     pub fn new(
-        index: usize,
+        others: &[Self],
         config: config::Partition,
         materials: &Materials<'_>,
-        free: impl Fn(usize) -> bool,
     ) -> Result<Self, Error> {
         let &Materials {
+            info,
             bundle,
             technology,
             frames,
@@ -209,7 +209,8 @@ impl Partition {
         let mut cpus: Vec<usize> = Vec::with_capacity(vcpus);
         for &cpu in &config.cpus {
             let number = usize::from(cpu);
-            if !free(number) || cpus.contains(&number) {
+            let taken = others.iter().any(|other| other.cpus.contains(&number));
+            if number >= info.cpus.len() || taken || cpus.contains(&number) {
                 return Err(Error::Cpu(cpu));
             }
             cpus.push(number);
@@ -230,7 +231,7 @@ impl Partition {
         let nested = Nested::new(technology, frames, ram.spans(), ram.host());
         let mut nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, vcpus));
-        let functions = Functions::new(index, &config, materials, &ram);
+        let functions = Functions::new(others, &config, materials, &ram);
         let functions = functions.map_err(Error::Functions)?;
         let viommus = functions.devices.dma.viommus();
         if !viommus.is_empty() {
@@ -250,7 +251,7 @@ impl Partition {
             mapped.map_err(Error::Tables)?;
         }
         Ok(Self {
-            index,
+            index: others.len(),
             cpus,
             life: Life::new(vcpus),
             config,

@@ -26,6 +26,10 @@ pub const CASES: &[Case] = &[
     case("x86::enters_a_guest", enters_a_guest),
     case("x86::runs_two_partitions", runs_two_partitions),
     case("x86::runs_the_demo", runs_the_demo),
+    case(
+        "x86::what_is_not_isolated_is_refused",
+        devices::what_is_not_isolated_is_refused,
+    ),
     case("x86::runs_a_multiboot_program", runs_a_multiboot_program),
     case(
         "x86::misuse_harms_nobody_else",
