@@ -15,6 +15,7 @@ pub enum Cause {
     InterruptPage,
     PassThroughUnbounded,
     ContextReservedRecorded,
+    ContextFieldsUnchecked,
     LegacyReasons,
     PasidFieldsUnchecked,
     PasidPresentLast,
@@ -51,6 +52,11 @@ pub const TABLE: &[Row] = &[
         Cause::ContextReservedRecorded,
         "7.1.3: reserved bits of a context entry are not recorded with FPD",
         "vtd_qualified_faults: are",
+    ),
+    row(
+        Cause::ContextFieldsUnchecked,
+        "9.4: DTE, PASIDE and PRE are reserved where ECAP has no device TLBs, PASIDs, page requests",
+        "vtd_dev_to_context_entry: does not look at them",
     ),
     row(
         Cause::LegacyReasons,

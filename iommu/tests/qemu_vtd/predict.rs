@@ -87,6 +87,9 @@ impl Walk<'_> {
             }
             return Err(self.legacy(0xb));
         }
+        if scalable && words[0] & 0x1c != 0 {
+            self.takes(Cause::ContextFieldsUnchecked);
+        }
         self.recorded = !silent;
         Ok(words)
     }
