@@ -22,6 +22,8 @@ pub struct Script {
     pub nmi_masked: bool,
     /// CR8.
     pub task_priority: u8,
+    /// CR2.
+    pub cr2: u64,
     /// Added to its TSC.
     pub tsc_offset: u64,
     context: Option<Context>,
@@ -112,6 +114,10 @@ impl Virtualization for Scripted {
 
     fn set_task_priority(&mut self, class: u8) {
         self.script().task_priority = class;
+    }
+
+    fn set_cr2(&mut self, address: u64) {
+        self.script().cr2 = address;
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {

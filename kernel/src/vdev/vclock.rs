@@ -16,6 +16,9 @@ pub const WALL_CLOCK: u32 = 0x4b56_4d00;
 /// Writes to memory how the vCPU's TSC counts, if bit 0 is set; bits from 2 on are the address.
 pub const SYSTEM_TIME: u32 = 0x4b56_4d01;
 
+/// What each of KVM's calls answers: there is none (Linux, `Documentation/virt/kvm/x86/hypercalls.rst`; KVM_ENOSYS).
+pub const NO_CALL: u64 = -1000_i64 as u64;
+
 const ENABLED: u64 = 1 << 0;
 /// KVM_FEATURE_CLOCKSOURCE2: the two registers.
 const CLOCK: u32 = 1 << 3;

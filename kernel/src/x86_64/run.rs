@@ -8,6 +8,7 @@ use crate::instruction::walk::{self, Paging};
 use crate::instruction::{self, LONGEST, Mode, Segment};
 use crate::life::{Change, Entry, Next};
 use crate::vdev::msr::Access;
+use crate::vdev::vclock;
 use crate::{input, say, terminal};
 use arch::x86_64::timer;
 use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, Vcpu};
@@ -179,7 +180,8 @@ impl Stay<'_> {
             Exit::Halt => self.halt(),
             Exit::Cache => self.vcpu.skip_instruction(),
             Exit::NestedFault(fault) => return self.memory(&fault),
-            Exit::Hypercall | Exit::Undefined => return self.inject(Exception::UNDEFINED),
+            Exit::Hypercall => self.hypercall(),
+            Exit::Undefined => return self.inject(Exception::UNDEFINED),
             Exit::Forbidden => return self.inject(Exception::GENERAL_PROTECTION),
             Exit::Shutdown => return Err(End::Shutdown),
             Exit::Init | Exit::MachineCheck | Exit::Invalid => return Err(End::Cpu(u64::MAX)),
@@ -200,6 +202,16 @@ impl Stay<'_> {
         let words = devices.cpuid(self.index, leaf, subleaf, cr4, xcr0);
         drop(devices);
         self.vcpu.complete_cpuid(words);
+    }
+
+    /// VMCALL or VMMCALL. Who finds KVM's clock may look for KVM's calls as well, such as Linux's `ptp_kvm`.
+    fn hypercall(&mut self) {
+        let mask = match self.vcpu.context().code_bits() {
+            64 => u64::MAX,
+            _ => 0xffff_ffff,
+        };
+        self.vcpu.registers_mut().general[RAX] = vclock::NO_CALL & mask;
+        self.vcpu.skip_instruction();
     }
 
     /// HLT: waits for something that the guest takes. With its interrupts off that is an NMI, or INIT.
@@ -328,8 +340,17 @@ impl Stay<'_> {
                     false => walk::Access::Write,
                 };
                 let mut entry = |at, size| entry(partition, at, size);
-                let found = paging.translate(linear, access, &mut entry);
-                Some(found.map_err(|_| cannot)?)
+                match paging.translate(linear, access, &mut entry) {
+                    Ok(other) => Some(other),
+                    Err(walk::Fault::Page(error)) => {
+                        let injected = self.vcpu.inject_page_fault(linear, error);
+                        return injected.map_err(|_| End::Shutdown);
+                    }
+                    Err(walk::Fault::NotCanonical) => {
+                        return self.inject(Exception::GENERAL_PROTECTION);
+                    }
+                    Err(walk::Fault::Table(_)) => return Err(cannot),
+                }
             }
             Some(_) => return Err(cannot),
         };

@@ -267,6 +267,10 @@ impl<P: Processor> Virtualization for Guest<P> {
         control.int_ctl = control.int_ctl & !V_TPR | u32::from(class) & V_TPR;
     }
 
+    fn set_cr2(&mut self, address: u64) {
+        self.vmcb.save.cr2 = address;
+    }
+
     fn set_tsc_offset(&mut self, offset: u64) {
         self.vmcb.control.tsc_offset = offset;
     }

@@ -82,6 +82,8 @@ pub trait Virtualization: Debug + Send {
     fn task_priority(&self) -> u8;
     /// Sets CR8.
     fn set_task_priority(&mut self, class: u8);
+    /// Sets CR2.
+    fn set_cr2(&mut self, address: u64);
     /// Added to the TSC that it reads.
     fn set_tsc_offset(&mut self, offset: u64);
     /// Nothing is taken before its next instruction has ended (after STI, MOV SS and POP SS).
@@ -273,6 +275,18 @@ impl Vcpu {
     /// [`TripleFault`]: it shuts itself down.
     pub fn inject(&mut self, exception: Exception) -> Result<(), TripleFault> {
         self.events.raise(exception)
+    }
+
+    /// The same of #PF at this linear address.
+    ///
+    /// # Errors
+    /// [`TripleFault`].
+    pub fn inject_page_fault(&mut self, address: u64, error: u32) -> Result<(), TripleFault> {
+        self.backend.set_cr2(address);
+        self.inject(Exception {
+            vector: 14,
+            error: Some(error),
+        })
     }
 
     fn takes_interrupts(&self) -> bool {

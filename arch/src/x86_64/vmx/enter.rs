@@ -343,6 +343,11 @@ impl Processor for Cpu {
         unsafe { (&raw mut self.apic.0[0x80]).write_volatile(value) };
     }
 
+    fn set_cr2(&mut self, address: u64) {
+        // SAFETY: the hypervisor looks at CR2 only when it has taken #PF itself, which ends it.
+        unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack, preserves_flags)) };
+    }
+
     fn xcr0_supported(&self) -> u64 {
         let leaf = __cpuid_count(0xd, 0);
         u64::from(leaf.edx) << 32 | u64::from(leaf.eax)

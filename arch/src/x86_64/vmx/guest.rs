@@ -46,6 +46,8 @@ pub trait Processor: Debug + Send {
     fn task_priority(&self) -> u8;
     /// Writes it.
     fn set_task_priority(&mut self, value: u8);
+    /// Sets CR2, which entries and exits leave alone.
+    fn set_cr2(&mut self, address: u64);
     /// What XCR0 can hold (CPUID 0xd).
     fn xcr0_supported(&self) -> u64;
     /// Sets XCR0.
@@ -309,6 +311,10 @@ impl<P: Processor> Virtualization for Guest<P> {
 
     fn set_task_priority(&mut self, class: u8) {
         self.cpu.set_task_priority(class << 4);
+    }
+
+    fn set_cr2(&mut self, address: u64) {
+        self.cpu.set_cr2(address);
     }
 
     fn set_tsc_offset(&mut self, offset: u64) {

@@ -69,6 +69,13 @@ fn a_window_waits_for_cr8_and_then_for_the_guest() {
 }
 
 #[test]
+fn cr2_goes_to_the_cpu() {
+    let mut guest = guest();
+    guest.set_cr2(0x1234);
+    assert_eq!(guest.cpu().cr2, 0x1234);
+}
+
+#[test]
 fn an_nmi_blocks_the_next_until_its_iret() {
     let mut guest = guest();
     let window = |vmcs: &BTreeMap<u32, u64>| vmcs[&0x4002] >> 22 & 1;

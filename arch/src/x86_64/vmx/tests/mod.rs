@@ -27,6 +27,7 @@ struct Fake {
     nmis: usize,
     xcr0: u64,
     task_priority: u8,
+    cr2: u64,
 }
 
 impl Processor for Fake {
@@ -80,6 +81,10 @@ impl Processor for Fake {
 
     fn set_task_priority(&mut self, value: u8) {
         self.task_priority = value;
+    }
+
+    fn set_cr2(&mut self, address: u64) {
+        self.cr2 = address;
     }
 
     fn xcr0_supported(&self) -> u64 {

@@ -36,6 +36,7 @@ mod scenario {
         }
         memory::outside(&mut guest);
         memory::odd_instructions(&mut guest);
+        memory::copies_to_nowhere(&mut guest);
         devices::interrupt_controllers(&mut guest);
         devices::configuration_space(&mut guest);
         devices::ports(&mut guest);

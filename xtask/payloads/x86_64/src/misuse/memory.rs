@@ -68,6 +68,26 @@ pub fn odd_instructions(guest: &mut Guest) {
     }
 }
 
+/// A copy between a device and what its tables do not have is refused where they do not.
+pub fn copies_to_nowhere(guest: &mut Guest) {
+    const NOWHERE: u64 = 0x7000_0000_0000;
+    const NOT_CANONICAL: u64 = 1 << 63;
+    let mut at = [0_u64; 2];
+    // SAFETY: neither side is a Rust object, and the one that is a device's is a register that may be read and written.
+    let refused = unsafe {
+        let to = attempt!("movsb"; inout("rsi") IO_APIC => _, inout("rdi") NOWHERE => _);
+        asm!("mov {}, cr2", out(reg) at[0]);
+        let from = attempt!("movsb"; inout("rsi") NOWHERE + 1 => _, inout("rdi") IO_APIC => _);
+        asm!("mov {}, cr2", out(reg) at[1]);
+        let past = attempt!("movsb"; inout("rsi") IO_APIC => _, inout("rdi") NOT_CANONICAL => _);
+        to && from && past
+    };
+    guest.checks.check(
+        refused && at == [NOWHERE, NOWHERE + 1],
+        format_args!("copies between a device and nowhere are refused, at {at:#x?}"),
+    );
+}
+
 /// No vector goes to a device: the guest ends here.
 pub fn vectors_from_a_device() {
     // SAFETY: a load that never is.

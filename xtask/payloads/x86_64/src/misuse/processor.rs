@@ -17,8 +17,6 @@ pub fn instructions(guest: &mut Guest) {
     };
     // SAFETY: none is carried out.
     unsafe {
-        refused("VMCALL", attempt!("vmcall"; inout("eax") 0 => _));
-        refused("VMMCALL", attempt!("vmmcall"; inout("eax") 0 => _));
         refused("VMLAUNCH", attempt!("vmlaunch"));
         refused("VMRESUME", attempt!("vmresume"));
         refused("VMXOFF", attempt!("vmxoff"));
@@ -43,6 +41,20 @@ pub fn instructions(guest: &mut Guest) {
             attempt!("xsetbv"; in("ecx") 0, in("eax") 0, in("edx") 0),
         );
     }
+    let mut answers = [0; 2];
+    // SAFETY: neither does anything.
+    let none = unsafe {
+        [
+            attempt!("vmcall"; inout("rax") 0_u64 => answers[0]),
+            attempt!("vmmcall"; inout("rax") 0_u64 => answers[1]),
+        ]
+    };
+    // Each maker's CPUs refuse the other's.
+    let told = answers.iter().filter(|&&answer| answer == -1000_i64 as u64);
+    guest.checks.check(
+        none[0] != none[1] && told.count() == 1,
+        format_args!("calls of a hypervisor's are none"),
+    );
     // SAFETY: caches are the machine's; this one does nothing.
     let flushed = unsafe { !attempt!("wbinvd") && !attempt!("invd") };
     guest
