@@ -4,9 +4,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::driver::{HwptFlags, ReservedKind, StageOne};
-use super::hwpt::Parent;
 use super::ids::Object;
 use super::inner::Inner;
+use super::nested::Parent;
 use super::switch::Move;
 use super::{Error, device, room};
 use crate::id::IommuIndex;

@@ -8,10 +8,10 @@ use alloc::sync::Arc;
 
 use super::driver::{Access, Driver, HwInfo, HwptFlags, Memory, UserData};
 use super::handle::{self, FaultQueue, Veventq};
-use super::hwpt::{Parent, StageOneSource};
 use super::ids::Object;
 use super::inner::Inner;
 use super::ioas::{Bitmap, Source};
+use super::nested::{Parent, StageOneSource};
 use super::viommu::{Entries, MAX_ENTRIES, MAX_ENTRY_LEN, Progress};
 use super::{Error, Shared};
 use crate::addr::{Gpa, Iova, Span};

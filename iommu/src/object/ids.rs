@@ -6,7 +6,8 @@
 use alloc::vec::Vec;
 
 use super::{
-    Error, access, device, fault_queue, hw_queue, hwpt, ioas, room, vdevice, veventq, viommu,
+    Error, access, device, fault_queue, hw_queue, hwpt, ioas, nested, room, vdevice, veventq,
+    viommu,
 };
 
 /// Who ends an object.
@@ -37,7 +38,7 @@ pub(super) enum Object {
     Ioas(ioas::Space),
     Device(device::Bound),
     Paging(hwpt::Paging),
-    Nested(hwpt::Nested),
+    Nested(nested::Nested),
     Viommu(viommu::Slice),
     Vdevice(vdevice::Name),
     Veventq(veventq::Events),
@@ -103,7 +104,7 @@ impl Ids {
         ioas, ioas_mut, Ioas, ioas::Space;
         device, device_mut, Device, device::Bound;
         paging, paging_mut, Paging, hwpt::Paging;
-        nested, nested_mut, Nested, hwpt::Nested;
+        nested, nested_mut, Nested, nested::Nested;
         viommu, viommu_mut, Viommu, viommu::Slice;
         vdevice, vdevice_mut, Vdevice, vdevice::Name;
         veventq, veventq_mut, Veventq, veventq::Events;

@@ -48,6 +48,7 @@ mod ids;
 mod inner;
 mod ioas;
 mod mirror;
+mod nested;
 mod one;
 mod ring;
 pub(crate) mod room;

@@ -4,9 +4,9 @@ use alloc::sync::Arc;
 
 use super::driver::{Driver, Requester, Target};
 use super::event::Record;
-use super::hwpt::Parent;
 use super::ids::Object;
 use super::inner::Inner;
+use super::nested::Parent;
 use super::{Error, device};
 use crate::id::DeviceId;
 use crate::physical::IommuError;

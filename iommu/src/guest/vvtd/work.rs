@@ -2,6 +2,7 @@
 
 use super::contexts::{Found, Tables, Wanted, find};
 use super::effect::Effect;
+use super::job::{Job, What};
 use super::shadow::{Piece, Walk};
 use super::{Current, SOURCE_COST, Shadow, Slice, Through, VirtVtd};
 use crate::addr::{Iova, PAGE_SIZE, Span};
@@ -18,86 +19,6 @@ const WINDOW_COST: u32 = 16;
 const LARGEST_COST: u32 = 64;
 /// A block that shadows may have: what covers less may have been a part of one.
 const BLOCK: u64 = 1 << 21;
-
-/// Sources whose entries are to be read anew.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Which {
-    All,
-    /// Those that do not differ from the first in bits that are set in the second.
-    Like(u16, u16),
-}
-
-impl Which {
-    /// A source, without the low bits of the function number that FM says (6.5.2.1).
-    pub fn of(source: u16, functions: u8) -> Self {
-        let ignored = [0, 0b100, 0b110, 0b111][usize::from(functions & 3)];
-        Self::Like(source, !ignored)
-    }
-
-    fn has(self, source: u32) -> bool {
-        match self {
-            Self::All => true,
-            Self::Like(wanted, mask) => (source as u16 ^ wanted) & mask == 0,
-        }
-    }
-}
-
-/// What follows a job.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Then {
-    Nothing,
-    /// GSTS.TES is what GCMD.TE is.
-    Translation,
-    /// The descriptor at the head is complete.
-    Descriptor,
-    ContextCommand,
-    TranslationCommand,
-}
-
-/// What was begun. What started it is not read again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Job {
-    /// The next source, or shadow.
-    next: usize,
-    what: What,
-    pub then: Then,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum What {
-    Sources(Which),
-    Tables {
-        domain: Option<u16>,
-        /// Where the present shadow is to go on and how far, if it was begun.
-        rest: Option<(u64, u64)>,
-        first: u64,
-        last: u64,
-    },
-}
-
-impl Job {
-    pub fn devices(which: Which, then: Then) -> Self {
-        Self {
-            next: 0,
-            what: What::Sources(which),
-            then,
-        }
-    }
-
-    /// The tables of `domain`, or all of them, for the addresses `first..=last`.
-    pub fn tables(domain: Option<u16>, first: u64, last: u64, then: Then) -> Self {
-        Self {
-            next: 0,
-            what: What::Tables {
-                domain,
-                rest: None,
-                first,
-                last,
-            },
-            then,
-        }
-    }
-}
 
 /// What the hardware is to forget of a first stage: the pages `first..=last`, as [`Slice::forget`] takes it.
 pub(super) fn forgotten(first: u64, last: u64, leaf: bool) -> Entry {

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use super::super::driver::{Access, Answer, Entry, HwptFlags, StageOne, UserData};
 use super::super::fault_queue::PageRequest;
-use super::super::hwpt::{Parent, StageOneSource};
 use super::super::inner::Inner;
+use super::super::nested::{Parent, StageOneSource};
 use super::super::ring::Item;
 use super::super::viommu::{Entries, Progress};
 use super::super::{Error, Event, Record};

@@ -1,0 +1,82 @@
+//! What was begun, and goes on in parts.
+
+/// Sources whose entries are to be read anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    All,
+    /// Those that do not differ from the first in bits that are set in the second.
+    Like(u16, u16),
+}
+
+impl Which {
+    /// A source, without the low bits of the function number that FM says (6.5.2.1).
+    pub fn of(source: u16, functions: u8) -> Self {
+        let ignored = [0, 0b100, 0b110, 0b111][usize::from(functions & 3)];
+        Self::Like(source, !ignored)
+    }
+
+    pub fn has(self, source: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Like(wanted, mask) => (source as u16 ^ wanted) & mask == 0,
+        }
+    }
+}
+
+/// What follows a job.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Then {
+    Nothing,
+    /// GSTS.TES is what GCMD.TE is.
+    Translation,
+    /// The descriptor at the head is complete.
+    Descriptor,
+    ContextCommand,
+    TranslationCommand,
+}
+
+/// What was begun. What started it is not read again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Job {
+    /// The next source, or shadow.
+    pub next: usize,
+    pub what: What,
+    pub then: Then,
+}
+
+/// On what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum What {
+    Sources(Which),
+    Tables {
+        domain: Option<u16>,
+        /// Where the present shadow is to go on and how far, if it was begun.
+        rest: Option<(u64, u64)>,
+        first: u64,
+        last: u64,
+    },
+}
+
+impl Job {
+    pub fn devices(which: Which, then: Then) -> Self {
+        Self {
+            next: 0,
+            what: What::Sources(which),
+            then,
+        }
+    }
+
+    /// The tables of `domain`, or all of them, for the addresses `first..=last`.
+    pub fn tables(domain: Option<u16>, first: u64, last: u64, then: Then) -> Self {
+        Self {
+            next: 0,
+            what: What::Tables {
+                domain,
+                rest: None,
+                first,
+                last,
+            },
+            then,
+        }
+    }
+}
