@@ -102,7 +102,9 @@ impl Inner {
             };
             let own = slice.ops.has_own_tags() && matches!(stage_one, StageOne::Table(_));
             let (tag, invalidator) = match own {
-                true => inner.own_tag(viommu, parent, driver, format)?,
+                true => inner.under_own_tag(parent, driver, format, |inner, tag| {
+                    inner.ids.viommu(viommu)?.ops.invalidator(tag).map(Some)
+                })?,
                 false => (shared, None),
             };
             Ok(Object::Nested(Nested {
@@ -117,27 +119,27 @@ impl Inner {
         })
     }
 
-    /// A tag for one stage 1 on a slice, and what takes its invalidations.
-    fn own_tag(
+    /// What `make` makes, under a tag of its own on the nest parent.
+    fn under_own_tag<T>(
         &mut self,
-        viommu: u32,
         parent: u32,
         driver: &Arc<dyn Driver>,
         format: Format,
-    ) -> Result<(CacheTag, Option<Box<dyn Invalidator>>), Error> {
+        make: impl FnOnce(&mut Self, CacheTag) -> Result<T, Error>,
+    ) -> Result<(CacheTag, T), Error> {
         room::reserve(&mut self.ids.paging_mut(parent)?.tags, 1)?;
         let tag = driver.alloc_tag(format)?;
-        let invalidator = self.ids.viommu(viommu)?.ops.invalidator(tag);
+        let made = make(self, tag);
         let parent = self.ids.paging_mut(parent)?;
-        match invalidator {
-            Ok(invalidator) => {
+        match made {
+            Ok(made) => {
                 parent.tags.push(Tagged {
                     driver: Arc::clone(driver),
                     tag,
                     nested: true,
                     users: 1,
                 });
-                Ok((tag, Some(invalidator)))
+                Ok((tag, made))
             }
             Err(error) => {
                 parent.free_tag(driver, tag);
@@ -165,23 +167,10 @@ impl Inner {
         };
         let fault = self.fault_of(flags, fault)?;
         self.publish_with(|inner, _| {
-            let parent = inner.ids.paging_mut(paging)?;
-            room::reserve(&mut parent.tags, 1)?;
-            let tag = driver.alloc_tag(root.format)?;
-            let made = driver.alloc_nested(&root, tag, data);
-            let (stage_one, invalidator) = match made {
-                Ok(made) => made,
-                Err(error) => {
-                    parent.free_tag(driver, tag);
-                    return Err(error);
-                }
-            };
-            parent.tags.push(Tagged {
-                driver: Arc::clone(driver),
-                tag,
-                nested: true,
-                users: 1,
-            });
+            let (tag, (stage_one, invalidator)) =
+                inner.under_own_tag(paging, driver, root.format, |_, tag| {
+                    driver.alloc_nested(&root, tag, data)
+                })?;
             Ok(Object::Nested(Nested {
                 parent: Parent::Paging(paging),
                 stage_one,
