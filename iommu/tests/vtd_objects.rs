@@ -2,54 +2,27 @@
 
 use std::sync::Arc;
 
-use iommu::addr::{Hpa, Iova, Span};
+use iommu::addr::{Iova, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Denied, VtdModel};
-use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
+use iommu::object::driver::{Access, DeviceInfo, Driver};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Device, Error};
-use iommu::vtd::errata::Errata;
-use iommu::vtd::{Features, HW_INFO, Setup, Vtd};
+use iommu::vtd::{Features, HW_INFO, Vtd};
+
+mod vtd_unit;
+
+use vtd_unit::{Piece, start};
 
 const RAM: u64 = 0x2000_0000;
 const BYTES: u64 = 0x80_0000;
 const ACCESS: Access = Access::READ.union(Access::WRITE);
 
-#[derive(Debug)]
-struct Piece(u64, u64);
-
-impl Shared for Piece {
-    fn size(&self) -> u64 {
-        self.1
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
-        let len = self.1.checked_sub(offset).filter(|len| *len > 0)?;
-        Span::<Hpa>::new(Hpa(self.0 + offset), len)
-    }
-}
-
 /// A unit, and the objects' driver of it.
 struct Machine {
     vtd: VtdModel,
     driver: Arc<dyn Driver>,
-}
-
-/// A unit, and the driver of it.
-fn start(memory: &Memory, index: u8, config: Config) -> (VtdModel, Vtd<Memory, VtdModel>) {
-    let vtd = VtdModel::new(config, memory);
-    let setup = Setup {
-        address_bits: config.output_bits,
-        interrupts: None,
-        scalable: None,
-        errata: Errata::default(),
-    };
-    let platform = Arc::new(memory.clone());
-    let driver = Vtd::start(IommuIndex(index), vtd.clone(), platform, setup);
-    (vtd, driver.expect("it starts"))
 }
 
 impl Machine {

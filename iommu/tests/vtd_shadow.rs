@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use iommu::addr::{Gpa, Hpa, Iova, Span};
+use iommu::addr::{Gpa, Iova, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Denied, VtdModel};
-use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared, StageOne};
+use iommu::object::driver::{Access, DeviceInfo, Driver, StageOne};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, Item};
 use iommu::physical::PhysicalIommu;
-use iommu::vtd::errata::Errata;
+use iommu::vtd::Vtd;
 use iommu::vtd::slice::{EVENTS, VIOMMU};
-use iommu::vtd::{Setup, Vtd};
+
+mod vtd_unit;
+
+use vtd_unit::{Piece, start};
 
 const RAM: u64 = 0x2000_0000;
 const BYTES: u64 = 0x100_0000;
@@ -20,36 +23,12 @@ const RW: Access = Access::READ.union(Access::WRITE);
 const SOURCE: u16 = 0x310;
 const NAME: u64 = 0x18;
 
-#[derive(Debug)]
-struct Piece(u64, u64);
-
-impl Shared for Piece {
-    fn size(&self) -> u64 {
-        self.1
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
-        let len = self.1.checked_sub(offset).filter(|len| *len > 0)?;
-        Span::<Hpa>::new(Hpa(self.0 + offset), len)
-    }
-}
-
 type Hardware = Unit<Memory, Vtd<Memory, VtdModel>>;
 
 fn unit(memory: &Memory, config: Config) -> (VtdModel, Arc<Hardware>) {
     memory.add_ram(RAM, BYTES);
-    let vtd = VtdModel::new(config, memory);
-    let setup = Setup {
-        address_bits: config.output_bits,
-        interrupts: None,
-        scalable: None,
-        errata: Errata::default(),
-    };
+    let (vtd, driver) = start(memory, 0, config);
     let platform = Arc::new(memory.clone());
-    let driver = Vtd::start(IommuIndex(0), vtd.clone(), Arc::clone(&platform), setup);
-    let driver = driver.expect("it starts");
     let largest = driver.features().largest;
     let unit = Unit::new(IommuIndex(0), driver, platform, 39).with_second_stages_of_vtd(largest);
     (vtd, Arc::new(unit))

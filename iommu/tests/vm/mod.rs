@@ -2,16 +2,19 @@
 //! stage 1. Tables and descriptors of the guest are words of the documents, written here by hand.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+#[path = "../piece/mod.rs"]
+mod piece;
+
 use std::cell::Cell;
 use std::sync::Arc;
 
-use iommu::addr::{Hpa, Iova, Span};
+use iommu::addr::Iova;
 use iommu::fault::Fault;
 use iommu::hal::Platform;
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::model::memory::Memory;
 use iommu::model::smmu::{Config, Denied, Initiator, SmmuModel};
-use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared, UserData};
+use iommu::object::driver::{Access, DeviceInfo, Driver, UserData};
 use iommu::object::unit::Unit;
 use iommu::object::{
     Context, Delivery, Device, FaultQueue, HwptNested, HwptPaging, Ioas, Progress, Viommu,
@@ -19,6 +22,7 @@ use iommu::object::{
 use iommu::physical::{Drained, PhysicalIommu};
 use iommu::smmuv3::slice::{COMMANDS, STAGE_ONE, VIOMMU};
 use iommu::smmuv3::{Smmu, event};
+pub use piece::Piece;
 
 pub const PAGE: u64 = 4096;
 /// Where the machine has the guest's memory, and where the guest has it.
@@ -53,26 +57,6 @@ impl Iommu {
             isolated_messages: true,
             shares_page_requests: false,
         }
-    }
-}
-
-/// Memory of the machine in one piece.
-#[derive(Debug)]
-pub struct Piece(pub u64, pub u64);
-
-impl Shared for Piece {
-    fn size(&self) -> u64 {
-        self.1
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
-        let len = self.1.checked_sub(offset).filter(|len| *len > 0)?;
-        Some(Span {
-            base: Hpa(self.0 + offset),
-            len,
-        })
     }
 }
 

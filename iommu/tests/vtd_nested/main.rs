@@ -7,6 +7,8 @@ mod hitless;
 mod objects;
 mod random;
 mod teeth;
+#[path = "../vtd_unit/mod.rs"]
+mod vtd_unit;
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -2,43 +2,26 @@
 
 use std::sync::Arc;
 
-use iommu::addr::{Hpa, Iova, Span};
+use iommu::addr::{Iova, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Denied, Initiator, VtdModel};
 use iommu::object::by_id::{HwptRequest, InvalidateRequest};
-use iommu::object::driver::{
-    Access, DeviceInfo, Driver, HwptFlags, Memory as Shared, StageOne, UserData,
-};
+use iommu::object::driver::{Access, DeviceInfo, Driver, HwptFlags, StageOne, UserData};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, Error, HwptPaging, Ioas, Item};
 use iommu::physical::{FirstStage, PhysicalIommu};
-use iommu::vtd::errata::Errata;
 use iommu::vtd::nested::{INVALIDATE, STAGE_ONE};
 use iommu::vtd::slice::{EVENTS, VIOMMU};
-use iommu::vtd::{Setup, Vtd, event};
+use iommu::vtd::{Vtd, event};
+
+use crate::vtd_unit::{Piece, start};
 
 const PAGE: u64 = 4096;
 const RAM: u64 = 0x2000_0000;
 const BYTES: u64 = 0x80_0000;
 const ACCESS: Access = Access::READ.union(Access::WRITE);
 const VA: u64 = 0x7f12_3456_7000;
-
-#[derive(Debug)]
-struct Piece(u64, u64);
-
-impl Shared for Piece {
-    fn size(&self) -> u64 {
-        self.1
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
-        let len = self.1.checked_sub(offset).filter(|len| *len > 0)?;
-        Span::<Hpa>::new(Hpa(self.0 + offset), len)
-    }
-}
 
 type Own = Unit<Memory, Vtd<Memory, VtdModel>>;
 
@@ -56,16 +39,8 @@ impl World {
     fn new(config: Config) -> Self {
         let memory = Memory::coherent();
         memory.add_ram(RAM, BYTES);
-        let vtd = VtdModel::new(config, &memory);
-        let setup = Setup {
-            address_bits: config.output_bits,
-            interrupts: None,
-            scalable: None,
-            errata: Errata::default(),
-        };
+        let (vtd, driver) = start(&memory, 0, config);
         let platform = Arc::new(memory.clone());
-        let driver = Vtd::start(IommuIndex(0), vtd.clone(), Arc::clone(&platform), setup);
-        let driver = driver.expect("it starts");
         let largest = driver.features().largest;
         let unit = Unit::new(IommuIndex(0), driver, platform, 39)
             .with_second_stages_of_vtd(largest)
