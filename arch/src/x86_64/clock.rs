@@ -62,8 +62,9 @@ const PM_TIMER: u64 = 3_579_545;
 const PM_BITS: u32 = 0xff_ffff;
 /// Its ticks in a measurement: 10 ms.
 const MEASURED: u32 = 35_795;
-/// A timer that needs more reads than this for them stands still.
-const MOST_READS: u32 = 1 << 20;
+/// A timer that needs more reads than this for them stands still. One takes a microsecond, or a few instructions of a
+/// machine that is made of software.
+const MOST_READS: u32 = 1 << 21;
 
 /// Measures the rate by the power management timer at `port`; false, and the guess stays, if that stands still.
 pub fn calibrate(port: u16) -> bool {

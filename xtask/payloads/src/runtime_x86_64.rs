@@ -282,9 +282,18 @@ pub fn barrier() {
 
 /// Nanoseconds since the partition started.
 pub fn now_ns() -> u64 {
+    (u128::from(ticks()) * 1_000_000 / u128::from(khz())) as u64
+}
+
+/// The counter.
+pub fn ticks() -> u64 {
     // SAFETY: reads the counter.
-    let ticks = unsafe { core::arch::x86_64::_rdtsc() };
-    (u128::from(ticks) * 1_000_000 / u128::from(khz())) as u64
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Ticks of the counter a second.
+pub fn frequency() -> u64 {
+    u64::from(khz()) * 1000
 }
 
 /// Rate of the counter: the hypervisor's leaf 0x4000_0010, as kernel::vdev::cpuid has it.

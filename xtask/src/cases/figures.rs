@@ -1,13 +1,16 @@
 //! Counts that never grow: the figures of `cargo xtask bench` that take seconds.
 
 use super::{Case, case};
-use crate::figures::{Source, driver, linux, machine, tables, viommu};
+use crate::figures::{Source, driver, linux, machine, machine_x86_64, tables, viommu};
 use anyhow::{Result, ensure};
 
 pub const CASES: &[Case] = &[
     case("figures::tables", |_| hold(&tables::COUNTS)),
     case("figures::driver", |_| hold(&driver::COUNTS)),
     case("figures::machine", |_| hold(&machine::MACHINE)),
+    case("figures::machine_x86_64", |_| {
+        hold(&machine_x86_64::MACHINE_X86_64)
+    }),
     case("figures::disk", |_| hold(&linux::DISK)),
     case("figures::viommu", |_| hold(&viommu::VIOMMU)),
     case("figures::storm", |_| hold(&viommu::STORM)),

@@ -18,7 +18,7 @@ mod sriov;
 mod stream_table;
 mod viommu;
 mod walk;
-mod x86;
+pub mod x86;
 
 use crate::arch::Arch;
 use crate::qemu::{Guest, Machine};

@@ -6,6 +6,7 @@ pub mod driver;
 mod image;
 pub mod linux;
 pub mod machine;
+pub mod machine_x86_64;
 pub mod tables;
 mod trace;
 mod trusted;
@@ -82,6 +83,7 @@ pub const SOURCES: &[Source] = &[
     vsmmu::INSTRUCTIONS,
     vvtd::COUNTS,
     machine::MACHINE,
+    machine_x86_64::MACHINE_X86_64,
     viommu::VIOMMU,
     viommu::STORM,
     viommu::EVENTS,

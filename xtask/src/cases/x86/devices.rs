@@ -106,7 +106,7 @@ pub fn a_hundred_lives_leave_nothing_over(context: &Context) -> Result<()> {
 ///
 /// QEMU takes writes of a device that are not its MSI as nobody's (source 0xffff), so that they pass any entry that is there,
 /// and does not block the compatibility format: that these are refused as well is for the model (`iommu/tests/vtd.rs`).
-pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
+fn messages_arrive(context: &Context, cpu: &str) -> Result<()> {
     let text = "[machine]\nname = 'messages'\n\
         [[partition]]\nname = 'forger'\nmemory = '32M'\ncpus = [0]\n\
         payload = 'edu_interrupts'\ncmdline = 'forge'\n\
@@ -118,6 +118,7 @@ pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
     let edu = |device| format!("edu,addr={device}.0,dma_mask=0xffffffffffffffff");
     machine.devices = [edu("02"), edu("03")].into();
     machine.cpus = 3;
+    machine.cpu = cpu.into();
     let mut guest = context.start(&machine)?;
     guest.wait_off(LIMIT)?;
     let console = guest.console();
@@ -129,6 +130,15 @@ pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
     ensure!(lines::summary(&console, "victim")?.0 == 0);
     context.note(&format!("{faults} faults recorded"));
     Ok(())
+}
+
+pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
+    messages_arrive(context, "max")
+}
+
+/// Its CPUs have no x2APIC: destinations of messages have 8 bits, and interrupts between CPUs go by pages of registers.
+pub fn messages_arrive_by_xapic(context: &Context) -> Result<()> {
+    messages_arrive(context, "max,-x2apic")
 }
 
 /// A guest whose device faults, under the policies that are on the guest: it is stopped at the threshold, or starts again a few

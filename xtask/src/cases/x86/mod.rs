@@ -70,6 +70,10 @@ pub const CASES: &[Case] = &[
         devices::messages_arrive_where_they_may,
     ),
     case(
+        "x86::messages_arrive_by_xapic",
+        devices::messages_arrive_by_xapic,
+    ),
+    case(
         "x86::edu_reaches_its_memory_only_in_legacy_mode",
         devices::reaches_its_memory_only_in_legacy_mode,
     ),
@@ -142,7 +146,7 @@ fn by_pvh(image: PathBuf) -> Machine {
 }
 
 /// A machine that boots the configuration `text`.
-fn packed(context: &Context, text: &str) -> Result<Machine> {
+pub fn packed(context: &Context, text: &str) -> Result<Machine> {
     Ok(by_pvh(packed_file(context, text)?))
 }
 
