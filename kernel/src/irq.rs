@@ -5,7 +5,7 @@ use crate::partition::Partition;
 use crate::system::System;
 use crate::trace::Event;
 use crate::vdev::vgic::spec::MAX_LRS;
-use crate::vdev::vgic::{Effects, LrState};
+use crate::vdev::vgic::{Effects, Line, LrState, Renewed, Vgic};
 use arch::gic::{Intid, Kind};
 use arch::ich::{self, Hcr, ListRegister};
 use arch::vcpu::Exit;
@@ -88,16 +88,38 @@ fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, inti
     if intid != system.guest_timer {
         return false;
     }
-    let effects = partition.vgic.lock().inject_ppi(vcpu, VIRTUAL_TIMER_INTID);
-    system.apply(partition, &effects);
+    let mut vgic = partition.vgic.lock();
+    if !partition.renew(&mut vgic, Line::Ppi(VIRTUAL_TIMER_INTID)) {
+        let effects = vgic.inject_ppi(vcpu, VIRTUAL_TIMER_INTID);
+        drop(vgic);
+        system.apply(partition, &effects);
+    }
     true
+}
+
+impl Partition {
+    /// `line` comes, in the virtual GIC `vgic` of this partition: into a list register of this CPU's vCPU at once, if it can be.
+    /// Whether it is pending there now.
+    #[inline(never)]
+    pub fn renew(&self, vgic: &mut Vgic, line: Line) -> bool {
+        let here = arch::cpu::index();
+        let Some(vcpu) = self.cpus.iter().position(|cpu| *cpu == here) else {
+            return false;
+        };
+        match vgic.renew(vcpu, line, |index| ich::read_lr(index).0) {
+            Renewed::No => return false,
+            Renewed::Pending => {}
+            Renewed::Fill(index, lr) => ich::write_lr(index, ListRegister(lr)),
+        }
+        true
+    }
 }
 
 /// The list registers of this CPU while its vCPU runs. They stay as they are over an exit that has nothing to do with the
 /// virtual GIC: to that, the guest has not left.
 pub struct Lists {
     state: LrState,
-    /// How many of the hardware's hold something.
+    /// How many of the hardware's may hold something that was taken back.
     filled: usize,
     loaded: bool,
 }
@@ -129,13 +151,11 @@ impl Lists {
 
     #[inline(never)]
     fn load_all(&mut self, partition: &Partition, vcpu: usize) {
-        let before = core::mem::take(&mut self.filled);
         partition.vgic.lock().flush(vcpu, &mut self.state);
-        for index in 0..self.state.used.max(before) {
+        for index in 0..self.state.used.max(self.filled) {
             ich::write_lr(index, ListRegister(self.state.lr[index]));
         }
         ich::set_hcr(Hcr(self.state.hcr));
-        self.filled = self.state.used;
         self.loaded = true;
     }
 
@@ -150,17 +170,18 @@ impl Lists {
     #[inline(never)]
     fn store_all(&mut self, system: &System, partition: &Partition, vcpu: usize) {
         self.loaded = false;
-        for index in 0..self.state.used {
+        let mut vgic = partition.vgic.lock();
+        self.state.used = vgic.used(vcpu);
+        self.filled = self.state.used;
+        for index in 0..self.filled {
             self.state.lr[index] = ich::read_lr(index).0;
         }
         self.state.hcr = ich::hcr().0;
         self.state.vmcr = ich::vmcr().0;
         ich::set_hcr(Hcr(0));
         let mut effects = Effects::default();
-        partition
-            .vgic
-            .lock()
-            .sync(vcpu, &mut self.state, &mut effects);
+        vgic.sync(vcpu, &mut self.state, &mut effects);
+        drop(vgic);
         system.apply(partition, &effects);
     }
 }

@@ -10,11 +10,10 @@ use crate::partition::Partition;
 use crate::say;
 use crate::system::System;
 use crate::vdev::CpuSet;
-use crate::vdev::vgic::Renewed;
+use crate::vdev::vgic::Line;
 use crate::vdev::vits::{BackendError, ItsBackend};
 use alloc::sync::Arc;
 use arch::gic::{DEFAULT_PRIORITY, Intid};
-use arch::ich::{self, ListRegister};
 use arch::its::{Its, ItsError};
 use core::sync::atomic::Ordering;
 use iommu::addr::{Hpa, Iova, PAGE_SIZE};
@@ -229,21 +228,10 @@ impl Partition {
             .translate(source.virt, lpi.0 - source.first);
         let Some(target) = target else { return true };
         let mut vgic = self.vgic.lock();
-        // Its list registers are here, if this is the CPU that it is for.
-        let renewed = match self.cpus.get(target.cpu) {
-            Some(&cpu) if cpu == arch::cpu::index() => {
-                vgic.renew_lpi(target.cpu, target.slot, |index| ich::read_lr(index).0)
-            }
-            _ => Renewed::No,
-        };
-        match renewed {
-            Renewed::No => {
-                let kick = vgic.inject_lpi(target.slot);
-                drop(vgic);
-                system.kick(self, kick);
-            }
-            Renewed::Pending => {}
-            Renewed::Fill(index, lr) => ich::write_lr(index, ListRegister(lr)),
+        if !self.renew(&mut vgic, Line::Lpi(target.slot)) {
+            let kick = vgic.inject_lpi(target.slot);
+            drop(vgic);
+            system.kick(self, kick);
         }
         true
     }

@@ -13,7 +13,7 @@ use crate::lock::Mutex;
 use crate::machine::Host;
 use crate::platform::Platform;
 use crate::system::System;
-use crate::vdev::vgic::Vgic;
+use crate::vdev::vgic::{Line, Vgic};
 use crate::vdev::vits::Vits;
 use crate::vdev::vpci::MapBar;
 use crate::vdev::vpsci::{self, Outcome};
@@ -179,8 +179,12 @@ impl Partition {
         let Some(link) = links.find(|link| link.physical == intid.0) else {
             return false;
         };
-        let effects = self.vgic.lock().inject_spi(link.guest);
-        system.apply(self, &effects);
+        let mut vgic = self.vgic.lock();
+        if !self.renew(&mut vgic, Line::Spi(link.guest)) {
+            let effects = vgic.inject_spi(link.guest);
+            drop(vgic);
+            system.apply(self, &effects);
+        }
         true
     }
 

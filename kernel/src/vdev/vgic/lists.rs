@@ -10,7 +10,7 @@ use crate::vdev::CpuSet;
 pub struct LrState {
     /// `ICH_LR<n>_EL2`.
     pub lr: [u64; MAX_LRS],
-    /// [`Vgic::flush`] filled those below; the others are empty and stay so until the next.
+    /// Those below may hold something; the others are empty.
     pub used: usize,
     /// How many of them there are: `ICH_VTR_EL2.ListRegs` plus one.
     pub count: usize,
@@ -20,7 +20,18 @@ pub struct LrState {
     pub vmcr: u64,
 }
 
-/// What [`Vgic::renew_lpi`] did.
+/// An interrupt, by what it is to whoever raises it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// A private one of the vCPU, by its INTID.
+    Ppi(u32),
+    /// A shared one, by its INTID.
+    Spi(u32),
+    /// The LPI that is mapped to this slot.
+    Lpi(usize),
+}
+
+/// What [`Vgic::renew`] did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Renewed {
     /// Nothing: it has to be injected.
@@ -89,6 +100,7 @@ impl Vgic {
             return;
         };
         c.vmcr = state.vmcr;
+        (c.used, c.room) = (0, 0);
         self.stale.0 &= !CpuSet::one(cpu).0;
         // First, as it counts ends of interrupts that were in no list register while the guest ran.
         for _ in 0..state.hcr >> hcr::EOI_COUNT & 0x1f {
@@ -111,17 +123,20 @@ impl Vgic {
         let count = state.count.min(MAX_LRS);
         state.used = 0;
         state.hcr = hcr::EN;
-        let Some(c) = self.cpus.get(cpu) else {
+        let Some(c) = self.cpus.get_mut(cpu) else {
             return;
         };
+        c.room = count;
         debug_assert!(
             c.filled.iter().all(Option::is_none),
             "sync comes before flush"
         );
-        if c.vmcr & vmcr::EOI_MODE != 0 && self.cpus.len() > 1 {
+        let split = c.vmcr & vmcr::EOI_MODE != 0;
+        if split && self.cpus.len() > 1 {
             // An SPI may be deactivated by a CPU that did not acknowledge it, and only its list register would know.
             state.hcr |= hcr::TDIR;
         }
+        let c = &self.cpus[cpu];
         if c.ready.is_empty() && c.held.is_empty() {
             return;
         }
@@ -153,6 +168,7 @@ impl Vgic {
             index += 1;
         }
         state.used = index;
+        self.cpus[cpu].used = index;
         if pending.more {
             state.hcr |= hcr::NPIE;
         }
@@ -164,47 +180,72 @@ impl Vgic {
         }
     }
 
-    /// The LPI in `slot` comes again and is in a list register of `cpu`, the caller's own, which is out of its guest with its
-    /// list registers as they are: if the guest is through with it, and nothing else waits, it is filled again right there.
-    /// `now` reads a list register.
+    /// `line` comes: an edge, a message, or its physical interrupt, now active. `cpu` is the caller's own and out of its guest
+    /// with its list registers as they are: if nothing else waits there, the interrupt's own is filled again once the guest is
+    /// through with it, or one that is free, right there. `now` reads a list register.
     ///
     /// What [`Vgic::sync`], an injection and [`Vgic::flush`] would come to, at a tenth of the price: the way of nearly every
-    /// message of a device.
-    pub fn renew_lpi(
-        &mut self,
-        cpu: usize,
-        slot: usize,
-        now: impl FnOnce(usize) -> u64,
-    ) -> Renewed {
-        let id = self.first_lpi() + slot;
-        let (Some(c), Some(irq)) = (self.cpus.get(cpu), self.irqs.get(id)) else {
+    /// interrupt of a device or a timer.
+    pub fn renew(&mut self, cpu: usize, line: Line, now: impl FnOnce(usize) -> u64) -> Renewed {
+        let id = match line {
+            Line::Ppi(intid) => self.private(cpu, intid),
+            Line::Spi(intid) => self.spi(intid),
+            Line::Lpi(slot) => self.lpi(slot),
+        };
+        let Some((c, id)) = self.cpus.get(cpu).zip(id) else {
             return Renewed::No;
         };
+        let irq = &self.irqs[id];
         // Whoever waits for a list register has to be served in the order of priorities.
         let alone = c.ready.is_empty() && c.held.is_empty();
-        let settled = !(irq.latch || irq.cancel_pending || irq.cancel_active || irq.force_active);
-        let here = usize::from(irq.resident) == cpu && usize::from(irq.target) == cpu;
-        if !(here && alone && settled && irq.enabled && self.forwarded(cpu, id)) {
+        let settled = !(irq.latch
+            || irq.active
+            || irq.physical_active
+            || irq.cancel_pending
+            || irq.cancel_active
+            || irq.force_active);
+        // A level is the guest's to look at anew, unless the machine's own interrupt controller keeps it.
+        let pulse = irq.edge || irq.physical.is_some();
+        let wanted = irq.enabled && pulse && usize::from(irq.target) == cpu;
+        if !(alone && settled && wanted && self.forwarded(cpu, id)) {
             return Renewed::No;
         }
-        let filled = |entry: &Option<(usize, Lr)>| entry.is_some_and(|(of, _)| of == id);
-        let Some(index) = c.filled.iter().position(filled) else {
+        let index = if irq.is_resident() {
+            let filled = |entry: &Option<(usize, Lr)>| entry.is_some_and(|(of, _)| of == id);
+            let Some(index) = c.filled.iter().position(filled) else {
+                return Renewed::No;
+            };
+            let old = Lr(now(index));
+            if old.pending() && irq.physical.is_none() {
+                return Renewed::Pending;
+            }
+            if old.pending() || old.active() {
+                return Renewed::No;
+            }
+            index
+        } else if c.used < c.room {
+            c.used
+        } else {
             return Renewed::No;
         };
-        let old = Lr(now(index));
-        if old.pending() {
-            return Renewed::Pending;
+        let mut lr = Lr::new(irq.intid, irq.priority, irq.group1).with_pending();
+        if let Some(physical) = irq.physical {
+            lr = lr.with_physical(physical);
         }
-        if old.active() {
-            return Renewed::No;
-        }
-        let lr = Lr::new(irq.intid, irq.priority, irq.group1).with_pending();
         let irq = &mut self.irqs[id];
+        irq.resident = cpu as u8;
         irq.lr_latch = true;
         irq.lr_pending = true;
         irq.lr_active = false;
-        self.cpus[cpu].filled[index] = Some((id, lr));
+        let c = &mut self.cpus[cpu];
+        c.filled[index] = Some((id, lr));
+        c.used = c.used.max(index + 1);
         Renewed::Fill(index, lr.0)
+    }
+
+    /// List registers of `cpu` that may hold something: those below.
+    pub fn used(&self, cpu: usize) -> usize {
+        self.cpus.get(cpu).map_or(0, |c| c.used)
     }
 
     /// Whether an interrupt waits that the guest's CPU interface would signal, so that `WFI` ends. As of the last
@@ -231,6 +272,7 @@ impl Vgic {
     /// Takes back what was filled into list registers that never reached the guest, or never will again.
     pub(super) fn recall(&mut self, cpu: usize, effects: &mut Effects) {
         self.stale.0 &= !CpuSet::one(cpu).0;
+        (self.cpus[cpu].used, self.cpus[cpu].room) = (0, 0);
         for index in 0..MAX_LRS {
             if let Some((id, lr)) = self.cpus[cpu].filled[index].take() {
                 self.fold(cpu, id, lr, effects);

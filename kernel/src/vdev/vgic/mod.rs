@@ -33,7 +33,7 @@ use irq::{Irq, NO_CPU};
 use set::IrqSet;
 use spec::{LPI_END, Lr, MAX_LRS, gicr};
 
-pub use lists::{LrState, Renewed};
+pub use lists::{Line, LrState, Renewed};
 pub use state::SgiRegister;
 
 /// SGIs and PPIs of one CPU.
@@ -127,6 +127,9 @@ struct Cpu {
     vmcr: u64,
     /// What each list register was filled with.
     filled: [Option<(usize, Lr)>; MAX_LRS],
+    /// Those below were; of those below `room` others can be. Both 0 from [`Vgic::sync`] to [`Vgic::flush`].
+    used: usize,
+    room: usize,
     /// Pending and enabled, in no list register. Private interrupts come first, then SPIs, then LPIs.
     ready: IrqSet,
     /// Active here, in no list register.
@@ -281,6 +284,8 @@ impl Cpu {
             pendbaser: 0,
             vmcr: 0,
             filled: [None; MAX_LRS],
+            used: 0,
+            room: 0,
             ready: IrqSet::new(bound),
             held: IrqSet::new(bound),
         }

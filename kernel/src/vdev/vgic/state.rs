@@ -226,7 +226,7 @@ impl Vgic {
         }
     }
 
-    fn lpi(&self, slot: usize) -> Option<usize> {
+    pub(super) fn lpi(&self, slot: usize) -> Option<usize> {
         let id = self.first_lpi().checked_add(slot)?;
         (id < self.irqs.len()).then_some(id)
     }

@@ -314,51 +314,6 @@ fn lpis_follow_their_property_and_their_cpu() {
 }
 
 #[test]
-fn a_message_that_comes_again_takes_the_list_register_that_it_had() {
-    let mut machine = Machine::new(2, 2, 3);
-    for slot in 0..3 {
-        let intid = 8192 + slot as u32;
-        machine.beside(|vgic| vgic.map_lpi(slot, intid, 0, LpiProperty(0xa1)));
-    }
-    machine.message(0);
-    assert_eq!(machine.renewed, 0, "it is in no list register yet");
-    let exits = machine.exits;
-    for _ in 0..5 {
-        // The second finds it pending.
-        machine.message(0);
-        assert_eq!(machine.drain(0), [8192]);
-        machine.message(0);
-        machine.message(0);
-    }
-    assert_eq!((machine.renewed, machine.exits), (5, exits));
-    assert_eq!(machine.drain(0), [8192]);
-    // Whatever was changed since is respected: off, moved, unmapped.
-    machine.beside(|vgic| vgic.set_lpi(0, LpiProperty(0xa0)));
-    machine.message(0);
-    assert_eq!(machine.drain(0), []);
-    machine.beside(|vgic| vgic.set_lpi(0, LpiProperty(0xa1)));
-    assert_eq!(machine.drain(0), [8192]);
-    machine.beside(|vgic| vgic.move_lpi(0, 1));
-    machine.message(0);
-    assert_eq!([machine.drain(0), machine.drain(1)], [vec![], vec![8192]]);
-    machine.beside(|vgic| vgic.unmap_lpi(0));
-    machine.message(0);
-    assert_eq!([machine.drain(0), machine.drain(1)], [vec![], vec![]]);
-    // One that waits for a list register is not passed by.
-    for slot in [1, 2] {
-        machine.message(slot);
-    }
-    assert_eq!(machine.drain(0), [8193, 8194]);
-    machine.prompt = false;
-    machine.beside(|vgic| vgic.inject_spi(40).kick);
-    machine.message(1);
-    assert_eq!(machine.renewed, 5);
-    machine.deliver();
-    machine.prompt = true;
-    assert_eq!(machine.drain(0), [40, 8193]);
-}
-
-#[test]
 fn a_slot_mapped_anew_does_not_inherit_from_a_list_register() {
     let mut machine = Machine::new(1, 4, 1);
     machine.beside(|vgic| vgic.map_lpi(0, 8192, 0, LpiProperty(0xa1)));

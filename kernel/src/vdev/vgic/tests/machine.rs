@@ -3,7 +3,7 @@
 
 use super::interface::{Deactivation, Interface};
 use crate::vdev::vgic::spec::gicr;
-use crate::vdev::vgic::{Action, Effects, Renewed, Vgic};
+use crate::vdev::vgic::{Action, Effects, Line, Renewed, Vgic};
 use crate::vdev::{CpuSet, vgic};
 
 /// One physical interrupt.
@@ -27,7 +27,7 @@ pub struct Machine {
     pub prompt: bool,
     /// Exits so far.
     pub exits: usize,
-    /// Messages that took the short way.
+    /// Interrupts that took the short way.
     pub renewed: usize,
 }
 
@@ -93,22 +93,36 @@ impl Machine {
         self.settle();
     }
 
-    /// A message for the LPI in `slot` arrives at the CPU that it is for, which looks at its list registers first.
-    pub fn message(&mut self, slot: usize) {
+    /// `line` comes to the CPU that it is for, which looks at its list registers first. Whether that was all.
+    fn renew(&mut self, line: Line) -> bool {
         for cpu in 0..self.cpus.len() {
             let state = &mut self.cpus[cpu].state;
-            match self.vgic.renew_lpi(cpu, slot, |index| state.lr[index]) {
+            match self.vgic.renew(cpu, line, |index| state.lr[index]) {
                 Renewed::No => {}
-                Renewed::Pending => return,
+                Renewed::Pending => return true,
                 Renewed::Fill(index, lr) => {
                     state.lr[index] = lr;
                     self.renewed += 1;
                     self.cpus[cpu].check();
-                    return;
+                    return true;
                 }
             }
         }
-        self.beside(|vgic| vgic.inject_lpi(slot));
+        false
+    }
+
+    /// A message for the LPI in `slot` arrives.
+    pub fn message(&mut self, slot: usize) {
+        if !self.renew(Line::Lpi(slot)) {
+            self.beside(|vgic| vgic.inject_lpi(slot));
+        }
+    }
+
+    /// An edge on SPI `intid`, taken as a physical one is.
+    pub fn edge(&mut self, intid: u32) {
+        if !self.renew(Line::Spi(intid)) {
+            self.beside(|vgic| vgic.inject_spi(intid).kick);
+        }
     }
 
     pub fn exit(&mut self, cpu: usize) {
@@ -116,7 +130,9 @@ impl Machine {
         self.cpus[cpu].check();
         self.kicked.0 &= !CpuSet::one(cpu).0;
         let mut effects = Effects::default();
-        self.vgic.sync(cpu, &mut self.cpus[cpu].state, &mut effects);
+        let state = &mut self.cpus[cpu].state;
+        state.used = self.vgic.used(cpu);
+        self.vgic.sync(cpu, state, &mut effects);
         assert!(!effects.kick.contains(cpu), "its own flush follows");
         self.apply(&effects);
     }
@@ -156,8 +172,11 @@ impl Machine {
             if let Some(n) = self.wires.iter().position(fires) {
                 self.wires[n].pending = false;
                 self.wires[n].active = true;
-                let effects = self.vgic.inject_spi(n as u32 + 32);
-                self.apply(&effects);
+                let intid = n as u32 + 32;
+                if !self.renew(Line::Spi(intid)) {
+                    let effects = self.vgic.inject_spi(intid);
+                    self.apply(&effects);
+                }
                 continue;
             }
             let maintenance = (0..self.cpus.len()).find(|&cpu| self.cpus[cpu].maintenance());

@@ -9,3 +9,4 @@ mod lists;
 mod machine;
 mod random;
 mod registers;
+mod renewed;

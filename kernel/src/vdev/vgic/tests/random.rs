@@ -120,7 +120,7 @@ impl Pair {
                     machine.wires[intid as usize - 32].pending = true;
                     machine.settle();
                 } else {
-                    machine.beside(|vgic| vgic.inject_spi(intid).kick);
+                    machine.edge(intid);
                 }
                 line.latch |= !line.again;
             }
