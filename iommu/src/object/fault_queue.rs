@@ -217,9 +217,12 @@ impl Requests {
         let mut groups = 0;
         while let Some(at) = self.waiting.iter().position(&which) {
             let group = self.waiting[at].clone();
-            group.answer(Answer::Invalid);
+            // Of a group that is not complete nobody waits for an answer (PCIe PRI).
+            if group.state != State::Parked {
+                group.answer(Answer::Invalid);
+                groups += 1;
+            }
             self.waiting.retain(|it| !it.same_group(&group));
-            groups += 1;
         }
         groups
     }
