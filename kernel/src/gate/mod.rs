@@ -224,14 +224,15 @@ impl Gate {
             .physical()
             .lock()
             .drain_requests(&mut requests);
+        for request in &requests[..drained.count] {
+            self.serve_request(system, request);
+        }
+        // After what came before the loss: parts of groups of which the rest is lost are among that.
         if drained.lost {
             for partition in &system.partitions {
                 partition.dma().requests_lost(iommu);
                 self.take_records(system, partition);
             }
-        }
-        for request in &requests[..drained.count] {
-            self.serve_request(system, request);
         }
         drained.more
     }
