@@ -3,7 +3,9 @@
 //! Nothing here uses the crate's own definitions to say what is expected.
 
 use iommu::vtd::spec::registers as r;
-use iommu::vtd::spec::{context as c, descriptor as d, fault as f, irte as i, pasid as p};
+use iommu::vtd::spec::{
+    context as c, descriptor as d, fault as f, irte as i, page_request as q, pasid as p,
+};
 
 /// The field has exactly these bits.
 macro_rules! masks {
@@ -262,6 +264,20 @@ fn descriptors() {
         d::WAIT0::SW => 0x20;
         d::WAIT0::FN => 0x40;
         d::WAIT0::PD => 0x80;
+        // struct page_req_dsc of Linux, drivers/iommu/intel/prq.c, as bit fields.
+        q::REQUEST0::TYPE => 0xff;
+        q::REQUEST0::PP => 0x100;
+        q::REQUEST0::RID => 0xffff_0000;
+        q::REQUEST0::PASID => 0xf_ffff_0000_0000;
+        q::REQUEST0::EXR => 0x10_0000_0000_0000;
+        q::REQUEST0::PMR => 0x20_0000_0000_0000;
+        q::REQUEST1::RDR => 0x1;
+        q::REQUEST1::WRR => 0x2;
+        q::REQUEST1::LPIG => 0x4;
+        q::REQUEST1::PRGI => 0xff8;
+        q::REQUEST1::ADDRESS => 0xffff_ffff_ffff_f000;
+        r::PQA_FIELDS::PQS => 0x7;
+        r::PQA_FIELDS::PQA => 0xffff_ffff_ffff_f000;
         d::WAIT0::DATA => 0xffff_ffff_0000_0000;
         d::WAIT1::ADDR => 0xffff_ffff_ffff_fffc;
         d::PAGE_GROUP0::PP => 0x10;

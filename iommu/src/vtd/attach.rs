@@ -20,7 +20,6 @@ use crate::hal::{Mmio, Platform};
 use crate::id::{CacheTag, DeviceId};
 use crate::physical::{IommuError, StreamConfig};
 
-/// What has to be forgotten of a PASID's entry that was present.
 /// Whether a device may cache what it is told of `config`.
 fn caches(config: &StreamConfig) -> bool {
     match config {
@@ -32,6 +31,7 @@ fn caches(config: &StreamConfig) -> bool {
     }
 }
 
+/// What has to be forgotten of a PASID's entry that was present.
 fn gone(pasid: u32, entry: &PasidEntry) -> [Command; 2] {
     let domain = entry.domain();
     // 6.5.3.3: a first stage of its own is forgotten by PASID, what has a second by domain.
@@ -111,7 +111,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         put: Result<(), IommuError>,
     ) -> Result<(), IommuError> {
         if matches!(put, Err(IommuError::DeviceTlb(_))) {
-            self.shut(device, ContextEntry::SILENT)?;
+            self.shut_alone(device, ContextEntry::SILENT)?;
         }
         put
     }
@@ -196,9 +196,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             self.be_sure()?;
             let ats = self.users.caches(device);
             if ats {
-                let of_pasids = Command::DeviceTlbOfPasids(device);
-                let all = [Command::DeviceTlb(device, 0, None), of_pasids];
-                self.tell(&all[..if self.features.pasid_bits != 0 { 2 } else { 1 }])?;
+                self.forget_device(device)?;
             }
             let entry = ContextEntry::of_directory(directory, &self.features, ats);
             self.tables.store(&self.platform, device, entry);
@@ -206,8 +204,27 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         Ok(())
     }
 
-    /// Has the context entry refuse everything, of all PASIDs. What is cached of them is gone on return.
+    /// Tells a device to forget all that it has cached.
+    fn forget_device(&mut self, device: DeviceId) -> Result<(), IommuError> {
+        let of_pasids = Command::DeviceTlbOfPasids(device);
+        let all = [Command::DeviceTlb(device, 0, None), of_pasids];
+        self.tell(&all[..if self.features.pasid_bits != 0 { 2 } else { 1 }])
+    }
+
+    /// Has the context entry refuse everything, of all PASIDs. What is cached of them is gone on return, and what the device has
+    /// asked for is answered (7.10).
     fn shut(&mut self, device: DeviceId, entry: ContextEntry) -> Result<(), IommuError> {
+        let old = self.tables.read(device).unwrap_or(ContextEntry::REFUSED);
+        self.shut_alone(device, entry)?;
+        if old.has_device_tlb() && self.requests.is_some() {
+            self.forget_device(device)?;
+            self.end_requests(device, None)?;
+        }
+        Ok(())
+    }
+
+    /// The same without a word to the device.
+    fn shut_alone(&mut self, device: DeviceId, entry: ContextEntry) -> Result<(), IommuError> {
         let was = self.is_open(device);
         self.tables.store(&self.platform, device, entry);
         self.be_sure()?;
@@ -319,6 +336,8 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         self.tell_all([Some(entry), Some(translations), of_device])?;
         if wanted.is_present() {
             self.store_pasid(platform, device, pasid, wanted, user);
+        } else if cached {
+            self.end_requests(device, Some(pasid))?;
         }
         Ok(())
     }

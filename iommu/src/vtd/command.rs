@@ -1,16 +1,17 @@
-//! What a unit can be told to forget: as a descriptor of its queue (VT-d, 6.5.2), or by its registers (6.5.1).
+//! What a unit can be told to forget, and to answer: as a descriptor of its queue (VT-d, 6.5.2), or by its registers (6.5.1).
 
 use super::probe::Features;
 use super::registers::invalidate;
 use super::spec::descriptor::{
     CONTEXT_CACHE, DESCRIPTOR, DEVICE_TLB0, DEVICE_TLB1, INTERRUPT_ENTRY_CACHE, IOTLB0, IOTLB1,
-    PASID_CACHE, PASID_DEVICE_TLB0, PASID_DEVICE_TLB1, PASID_IOTLB, WAIT0, WAIT1,
+    PAGE_GROUP0, PAGE_GROUP1, PASID_CACHE, PASID_DEVICE_TLB0, PASID_DEVICE_TLB1, PASID_IOTLB,
+    WAIT0, WAIT1,
 };
 use super::spec::registers::{CCMD, CCMD_FIELDS, IOTLB, IOTLB_FIELDS, IVA};
 use crate::addr::{Hpa, Iova};
 use crate::hal::Mmio;
 use crate::id::{CacheTag, DeviceId};
-use crate::physical::IommuError;
+use crate::physical::{Answer, IommuError};
 
 /// How much of the context cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +71,7 @@ impl Pages {
     }
 }
 
-/// One thing to forget.
+/// One thing to forget, or to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Context entries.
@@ -91,6 +92,8 @@ pub enum Command {
     Interrupts,
     /// One of them.
     Interrupt(u16),
+    /// The answer to a group of page requests of a device, with a PASID or without.
+    PageGroup(DeviceId, Option<u32>, u16, Answer),
 }
 
 impl Command {
@@ -170,6 +173,17 @@ impl Command {
                     INTERRUPT_ENTRY_CACHE::G::SET + INTERRUPT_ENTRY_CACHE::IIDX.val(index.into());
                 [DESCRIPTOR::TYPE::InterruptEntryCache.value | which.value, 0]
             }
+            Self::PageGroup(DeviceId(source), pasid, group, answer) => {
+                let code = match answer {
+                    Answer::Success => PAGE_GROUP0::RC::Success,
+                    Answer::Invalid => PAGE_GROUP0::RC::Invalid,
+                };
+                let who = PAGE_GROUP0::PP.val(pasid.is_some().into())
+                    + PAGE_GROUP0::RID.val(source.into())
+                    + PAGE_GROUP0::PASID.val(pasid.unwrap_or(0).into());
+                let first = DESCRIPTOR::TYPE::PageGroupResponse.value | (who + code).value;
+                [first, PAGE_GROUP1::PRGI.val(group.into()).value]
+            }
         }
     }
 
@@ -220,9 +234,10 @@ impl Command {
     }
 }
 
-/// A wait descriptor: `data` is written to `at`, a multiple of 4, once all before it is complete.
-pub(super) fn wait(at: Hpa, data: u32) -> [u64; 2] {
-    let how = WAIT0::SW::SET + WAIT0::DATA.val(data.into());
+/// A wait descriptor: `data` is written to `at`, a multiple of 4, once all before it is complete. `drains`: page requests that
+/// came before what a device forgot are in their queue then (7.7).
+pub(super) fn wait(at: Hpa, data: u32, drains: bool) -> [u64; 2] {
+    let how = WAIT0::SW::SET + WAIT0::PD.val(drains.into()) + WAIT0::DATA.val(data.into());
     [
         DESCRIPTOR::TYPE::Wait.value | how.value,
         WAIT1::ADDR.val(at.0 >> WAIT1::ADDR.shift).value,

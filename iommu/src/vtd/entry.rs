@@ -19,11 +19,12 @@ impl ContextEntry {
 
     /// The entry that leads to a PASID directory of one page, in scalable mode (9.4). Requests without PASID are those of
     /// PASID 0.
-    /// `ats`: its device may cache translations, and what it says to be translated passes.
+    /// `ats`: its device may cache translations, and what it says to be translated passes; it may ask for pages then.
     pub fn of_directory(directory: Hpa, features: &Features, ats: bool) -> Self {
         let pasids = features.pasid_bits != 0;
         let fields = SCALABLE0::P::SET
             + SCALABLE0::DTE.val(ats.into())
+            + SCALABLE0::PRE.val((ats && features.page_requests).into())
             + SCALABLE0::PASIDE.val(pasids.into())
             + SCALABLE0::PDTS.val(if pasids { DIRECTORY_SIZE } else { 0 });
         Self([fields.value | directory.0, 0])

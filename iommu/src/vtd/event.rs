@@ -53,7 +53,8 @@ pub fn decode(iommu: IommuIndex, raw: [u64; 2]) -> Fault {
     let (reason, stage) = meaning(number);
     let interrupt = (reason::INTERRUPT_FIRST..=reason::INTERRUPT_LAST).contains(&number);
     let pasid = quirks::has_pasid(number, second);
-    let atomic = second.is_set(FAULT1::T1) && second.is_set(FAULT1::T2);
+    // T1 and T2 are both set for an atomic operation; T2 alone is a page request, which is neither.
+    let write = second.is_set(FAULT1::T1) == second.is_set(FAULT1::T2);
     Fault {
         iommu,
         device: DeviceId(second.read(FAULT1::SID) as u32),
@@ -62,7 +63,7 @@ pub fn decode(iommu: IommuIndex, raw: [u64; 2]) -> Fault {
         stage,
         iova: (!interrupt).then_some(Iova(raw[0] & (FAULT0::FI.mask << FAULT0::FI.shift))),
         ipa: None,
-        write: !interrupt && (!second.is_set(FAULT1::T1) || atomic),
+        write: !interrupt && write,
         privileged: pasid && second.is_set(FAULT1::PRIV),
         instruction: pasid && second.is_set(FAULT1::EXE),
         stalled: false,

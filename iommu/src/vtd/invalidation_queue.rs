@@ -161,7 +161,7 @@ impl<P: Platform> InvalidationQueue<P> {
                 return Ok(());
             }
             self.descriptors += count as u64;
-            let refused = self.finish(platform, registers);
+            let refused = self.finish(platform, registers, features.drains_page_requests);
             refused.map_err(|(at, error)| {
                 let done = at.map_or(0, |at| (at + self.entries() - first) % self.entries());
                 Incomplete {
@@ -207,12 +207,13 @@ impl<P: Platform> InvalidationQueue<P> {
         &mut self,
         platform: &P,
         registers: &Registers<M>,
+        drains: bool,
     ) -> Result<(), (Option<usize>, IommuError)> {
         self.number = self.number.wrapping_add(1);
         self.waits += 1;
         let number = self.number;
         let status = self.buffer.hpa() + STATUS as u64;
-        self.push(wait(status, number));
+        self.push(wait(status, number, drains));
         // Descriptors are visible before the tail that covers them.
         platform.write_barrier();
         registers.write64(IQT, self.tail_register());
@@ -272,7 +273,7 @@ impl<P: Platform> InvalidationQueue<P> {
         let head = registers.read_wide::<IQ_FIELDS::Register>(IQH).get();
         let at = (head as usize % QUEUE_BYTES) >> self.log2;
         let unread = self.buffer.hpa() + UNREAD as u64;
-        self.store(at, wait(unread, self.number));
+        self.store(at, wait(unread, self.number, false));
         platform.write_barrier();
         registers.write32(FSTS, FSTS_FIELDS::IQE::SET.value);
         // 6.5.2.11 has it go on by itself; QEMU goes on when it is told of the tail (see `quirks`).

@@ -6,14 +6,16 @@
 use alloc::sync::Arc;
 
 use super::deny::{Cap, Ecap, deny_with};
-use super::spec::registers::{CAP_FIELDS, GCMD_FIELDS, GSTS, IQA, IRTA, PMEN, PMEN_FIELDS, RTADDR};
+use super::spec::registers::{
+    CAP_FIELDS, GCMD_FIELDS, GSTS, IQA, IRTA, PMEN, PMEN_FIELDS, PQA, RTADDR,
+};
 use super::{StartError, Vtd};
 use crate::hal::{Mmio, Platform};
 use crate::physical::IommuError;
 
 impl<P: Platform, M: Mmio> Vtd<P, M> {
     /// Whether the registers hold what was written to them: what is in force and what is not, where the tables and the
-    /// queue are, and what the fault event says.
+    /// queues are, and what the events say.
     fn is_intact(&self) -> Result<bool, IommuError> {
         let registers = &self.registers;
         let status = registers.read::<GCMD_FIELDS::Register>(GSTS);
@@ -41,6 +43,10 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             && holds(IQA, queue.as_ref().map(|queue| queue.register()))
             && holds(IRTA, interrupts)
             && self.fault_message.is_intact(registers)
+            && self.requests.as_ref().is_none_or(|queue| {
+                registers.read64(PQA) == queue.register()
+                    && self.request_message.is_intact(registers)
+            })
             && !self.is_protecting())
     }
 
@@ -57,6 +63,9 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             return Ok(false);
         }
         self.faults.note_loss();
+        if let Some(queue) = &mut self.requests {
+            queue.note_loss();
+        }
         match self.restore() {
             Ok(()) => {
                 self.stopped = false;

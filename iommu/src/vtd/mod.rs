@@ -11,13 +11,14 @@
 //!
 //! Files: `spec/` has the layouts; `deny` and `start` turn it on and off, `lost` once more; `probe` says what it has; `entry`
 //! builds context and PASID entries, `attach` puts them in force; `command` says what can be forgotten, `program` chooses of it,
-//! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `fault_log`, `event_message` and `interrupt_remap` are
-//! the one writer or reader of each; `event` and `interrupt_post` are pure; `backend`, `nested` and `slice` are what the objects
-//! want of the driver; `errata` says what chipsets get wrong, `quirks` where the emulator differs.
+//! by what `users` knows; `tables`, `pasid_tables`, `invalidation_queue`, `request_queue`, `fault_log`, `event_message` and
+//! `interrupt_remap` are the one writer or reader of each; `answers` is about pages that wait,
+//! `interrupts` what an owner asks of those; `event` and `interrupt_post` are pure; `backend`, `nested` and `slice` are what the
+//! objects want of the driver; `errata` says what chipsets get wrong, `quirks` where the emulator differs.
 //!
-//! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] until there is no
-//! `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that lost its state: [`PhysicalIommu::check`] is for
-//! a timer.
+//! The owner wires one message, by [`Vtd::set_fault_message`]: it calls [`PhysicalIommu::drain_faults`] and
+//! [`PhysicalIommu::drain_requests`] until there is no `more`, and [`PhysicalIommu::serve_errors`]. None comes from a unit that
+//! lost its state: [`PhysicalIommu::check`] is for a timer.
 
 use alloc::sync::Arc;
 
@@ -26,21 +27,23 @@ use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{DeviceId, IommuIndex};
 use crate::physical::{
-    Caps, Drained, HardwareErrors, Incomplete, Invalidation, IommuError, PhysicalIommu,
-    StreamConfig,
+    Answer, Caps, Drained, HardwareErrors, Incomplete, Invalidation, IommuError, PhysicalIommu,
+    PriRequest, StreamConfig, Waiting,
 };
 use command::{Command, Contexts, Translations};
 use event_message::EventMessage;
 use fault_log::FaultLog;
-use interrupt_remap::{InterruptTable, is_present};
+use interrupt_remap::InterruptTable;
 use invalidation_queue::InvalidationQueue;
 use pasid_tables::{PASID_BITS, PasidTables};
 use program::Program;
 use registers::Registers;
+use request_queue::RequestQueue;
 use spec::registers::{FSTS, FSTS_FIELDS};
 use tables::Tables;
 use users::Users;
 
+mod answers;
 mod attach;
 mod backend;
 pub mod command;
@@ -52,6 +55,7 @@ mod event_message;
 mod fault_log;
 pub mod interrupt_post;
 pub mod interrupt_remap;
+mod interrupts;
 mod invalidation_queue;
 mod lost;
 pub mod nested;
@@ -60,12 +64,14 @@ mod probe;
 mod program;
 mod quirks;
 mod registers;
+mod request_queue;
 pub mod slice;
 pub mod spec;
 mod start;
 mod tables;
 mod users;
 
+pub use answers::decode_request;
 pub use backend::HW_INFO;
 pub use deny::{ZEROS_BYTES, deny_all, deny_interrupts};
 pub use entry::ContextEntry as Entry;
@@ -81,6 +87,8 @@ pub struct Layout {
     pub queue: Option<Span<Hpa>>,
     /// The interrupt remapping table.
     pub interrupts: Option<Span<Hpa>>,
+    /// The page request queue.
+    pub requests: Option<Span<Hpa>>,
 }
 
 /// Exact counts since the start.
@@ -100,9 +108,13 @@ pub struct Counters {
     pub records: u64,
     /// Times that records were lost.
     pub losses: u64,
+    /// Page requests read.
+    pub requests: u64,
+    /// Times that page requests were lost.
+    pub request_losses: u64,
     /// Bytes of root and context tables.
     pub table_bytes: u64,
-    /// Bytes of the queue.
+    /// Bytes of the queues.
     pub queue_bytes: u64,
 }
 
@@ -120,8 +132,11 @@ pub struct Vtd<P: Platform, M: Mmio> {
     users: Users,
     queue: Option<InvalidationQueue<P>>,
     interrupts: Option<InterruptTable<P>>,
+    requests: Option<RequestQueue<P>>,
     faults: FaultLog,
     fault_message: EventMessage,
+    /// The same message, where there are page requests.
+    request_message: EventMessage,
     /// Something that was to be forgotten may not be: everything is, before anything else is done.
     unsure: bool,
     /// It refuses everything, and does not take its state back.
@@ -150,13 +165,14 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             root: self.tables.root(),
             queue: self.queue.as_ref().map(InvalidationQueue::place),
             interrupts: self.interrupts.as_ref().map(InterruptTable::place),
+            requests: self.requests.as_ref().map(RequestQueue::place),
         }
     }
 
     /// Counts so far.
     pub fn counters(&self) -> Counters {
         let (register_reads, register_writes) = self.registers.accesses();
-        let queue = self.queue.as_ref();
+        let (queue, requests) = (self.queue.as_ref(), self.requests.as_ref());
         Counters {
             register_reads,
             register_writes,
@@ -165,15 +181,21 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             refusals: queue.map_or(0, |queue| queue.refusals),
             records: self.faults.records,
             losses: self.faults.losses,
+            requests: requests.map_or(0, |queue| queue.records),
+            request_losses: requests.map_or(0, |queue| queue.losses),
             table_bytes: self.tables.bytes() + self.pasids.bytes(),
-            queue_bytes: queue.map_or(0, InvalidationQueue::bytes),
+            queue_bytes: queue.map_or(0, InvalidationQueue::bytes)
+                + requests.map_or(0, RequestQueue::bytes),
         }
     }
 
-    /// Has the unit say by this message that there are faults or errors of its own. Messages of the unit are not remapped
+    /// Has the unit say by this message that there are faults, page requests, or errors of its own. Messages of the unit are not remapped
     /// (5.1.6): the address is that of a local APIC. `None`: it says nothing.
     pub fn set_fault_message(&mut self, message: Option<(u64, u32)>) {
         self.fault_message.set(&self.registers, message);
+        if self.requests.is_some() {
+            self.request_message.set(&self.registers, message);
+        }
     }
 
     /// Sends commands and waits for them.
@@ -223,94 +245,6 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         }
         if self.unsure {
             self.forget_all()?;
-        }
-        Ok(())
-    }
-
-    /// Takes `count` interrupts in a row, a power of two, aligned to it; the first one's index. They are blocked until they
-    /// have a route.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where interrupts are not remapped, or for another number; [`IommuError::OutOfMemory`]
-    /// where so many are not left.
-    pub fn take_interrupts(&mut self, count: u16) -> Result<u16, IommuError> {
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        if !count.is_power_of_two() {
-            return Err(IommuError::Unsupported);
-        }
-        table.take(count).ok_or(IommuError::OutOfMemory)
-    }
-
-    /// Has an interrupt go where `route` says. When this returns, none goes where it went before.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] for an interrupt that was not taken, or a route that the table cannot hold; those of
-    /// the queue. The interrupt is blocked then.
-    pub fn route_interrupt(
-        &mut self,
-        index: u16,
-        route: &interrupt_remap::Route,
-    ) -> Result<(), IommuError> {
-        self.block_interrupt(index)?;
-        let platform = Arc::clone(&self.platform);
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        let entry = route.entry(table.destinations)?;
-        table.store(&platform, index, entry);
-        Ok(())
-    }
-
-    /// Has an interrupt posted. When this returns, none goes where it went before.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] where the unit posts none, for an interrupt that was not taken, or a posting that is none;
-    /// those of the queue. The interrupt is blocked then.
-    pub fn post_interrupt(
-        &mut self,
-        index: u16,
-        posting: &interrupt_post::Posting,
-    ) -> Result<(), IommuError> {
-        self.block_interrupt(index)?;
-        if !self.features.posted_interrupts || !self.features.reaches(posting.descriptor) {
-            return Err(IommuError::Unsupported);
-        }
-        let platform = Arc::clone(&self.platform);
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        table.store(&platform, index, posting.entry()?);
-        Ok(())
-    }
-
-    /// Blocks an interrupt. When this returns, none goes where it went before.
-    ///
-    /// # Errors
-    /// [`IommuError::Unsupported`] for one that was not taken; those of the queue.
-    pub fn block_interrupt(&mut self, index: u16) -> Result<(), IommuError> {
-        let platform = Arc::clone(&self.platform);
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        if !table.is_taken(index) {
-            return Err(IommuError::Unsupported);
-        }
-        let old = table.read(index);
-        if is_present(old) {
-            table.store(&platform, index, [0, old[1]]);
-            table.store(&platform, index, [0; 2]);
-        }
-        self.be_sure()?;
-        if is_present(old) {
-            self.tell(&[Command::Interrupt(index)])?;
-        }
-        Ok(())
-    }
-
-    /// Gives interrupts back, blocked.
-    ///
-    /// # Errors
-    /// As for [`block_interrupt`](Self::block_interrupt); they stay taken then.
-    pub fn give_interrupts(&mut self, first: u16, count: u16) -> Result<(), IommuError> {
-        for index in (first..).take(count.into()) {
-            self.block_interrupt(index)?;
-        }
-        if let Some(table) = &mut self.interrupts {
-            table.give(first, count);
         }
         Ok(())
     }
@@ -387,6 +321,19 @@ impl<P: Platform + 'static, M: Mmio + 'static> PhysicalIommu for Vtd<P, M> {
         let index = self.index;
         let decode = |raw| event::decode(index, raw);
         self.faults.drain(&self.registers, decode, faults)
+    }
+
+    fn drain_requests(&mut self, requests: &mut [PriRequest]) -> Drained {
+        self.take_requests(requests)
+    }
+
+    fn respond(
+        &mut self,
+        device: DeviceId,
+        waiting: Waiting,
+        answer: Answer,
+    ) -> Result<(), IommuError> {
+        self.answer(device, waiting, answer)
     }
 
     fn serve_errors(&mut self) -> Result<HardwareErrors, IommuError> {

@@ -18,6 +18,7 @@
 //! | | SMTS, SSTS | scalable mode, where it is asked for |
 //! | | SMPWCS | PWSNP of PASID table entries |
 //! | | NEST, PASID, FSTS, SRS, EAFS; CAP.FS5LP | PASIDs, first stages, and what their entries may say |
+//! | | PRS, PDS | page requests of devices that have such a TLB, and their drain |
 //! | | DT, DIT | device TLBs, in scalable mode and where there is no DIT: it wants to know of physical functions |
 //! | | SC | told |
 //!
@@ -65,6 +66,10 @@ pub struct Features {
     pub nested: bool,
     /// Device TLBs, told of by their source alone.
     pub device_tlbs: bool,
+    /// Page requests, of devices with a TLB.
+    pub page_requests: bool,
+    /// Waits may wait for them too.
+    pub drains_page_requests: bool,
     /// Bits of a domain ID.
     pub domain_bits: u8,
     /// Levels that second stages can have: bit 1 is 3, bit 2 is 4, bit 3 is 5.
@@ -126,6 +131,9 @@ impl Features {
         let first_stage = scalable && more.is_set(ECAP_FIELDS::FSTS);
         let both = more.is_set(ECAP_FIELDS::SSTS) && first_stage;
         let pasids = scalable && more.is_set(ECAP_FIELDS::PASID);
+        let device_tlbs =
+            scalable && more.is_set(ECAP_FIELDS::DT) && !more.is_set(ECAP_FIELDS::DIT);
+        let page_requests = device_tlbs && more.is_set(ECAP_FIELDS::PRS);
         let sizes = caps.read(CAP_FIELDS::SLLPS);
         Ok(Self {
             coherent: more.is_set(ECAP_FIELDS::C),
@@ -147,7 +155,9 @@ impl Features {
             supervisor: first_stage && more.is_set(ECAP_FIELDS::SRS),
             extended_accessed: first_stage && more.is_set(ECAP_FIELDS::EAFS),
             nested: scalable && both && more.is_set(ECAP_FIELDS::NEST),
-            device_tlbs: scalable && more.is_set(ECAP_FIELDS::DT) && !more.is_set(ECAP_FIELDS::DIT),
+            device_tlbs,
+            page_requests,
+            drains_page_requests: page_requests && more.is_set(ECAP_FIELDS::PDS),
             domain_bits,
             levels,
             input_bits: (caps.read(CAP_FIELDS::MGAW) as u8 + 1).min(widest),

@@ -13,8 +13,10 @@ use super::invalidation_queue::InvalidationQueue;
 use super::pasid_tables::PasidTables;
 use super::probe::Features;
 use super::registers::{Registers, command, switch};
+use super::request_queue::RequestQueue;
 use super::spec::registers::{
-    ECAP_FIELDS, FECTL, FECTL_FIELDS, GCMD_FIELDS, IECTL, IRTA, IRTA_FIELDS, RTADDR, RTADDR_FIELDS,
+    ECAP_FIELDS, FECTL, FECTL_FIELDS, GCMD_FIELDS, IECTL, IRTA, IRTA_FIELDS, PECTL, RTADDR,
+    RTADDR_FIELDS,
 };
 use super::tables::Tables;
 use super::users::Users;
@@ -139,9 +141,15 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
                 ),
                 None => None,
             };
-            Ok((features, queue, interrupts))
+            let requests = match scalable && features.page_requests {
+                true => {
+                    Some(RequestQueue::new(&*platform, coherent).ok_or(StartError::OutOfMemory)?)
+                }
+                false => None,
+            };
+            Ok((features, queue, interrupts, requests))
         });
-        let (features, queue, interrupts) = match parts {
+        let (features, queue, interrupts, requests) = match parts {
             Ok(parts) => parts,
             Err(error) => {
                 tables.lose(true);
@@ -160,8 +168,10 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             users: Users::default(),
             queue,
             interrupts,
+            requests,
             faults: FaultLog::new(features.fault_records),
             fault_message: EventMessage::new(FECTL),
+            request_message: EventMessage::new(PECTL),
             unsure: false,
             stopped: false,
         };
@@ -190,6 +200,10 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         if let Some(queue) = &mut self.queue {
             queue.start(&platform, registers)?;
         }
+        if let Some(queue) = &mut self.requests {
+            registers.write32(PECTL, FECTL_FIELDS::IM::SET.value);
+            queue.start(registers);
+        }
         self.forget_all()?;
         if self.interrupts.is_some() {
             self.enable_interrupts()?;
@@ -199,6 +213,9 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             return Err(error);
         }
         self.fault_message.program(&self.registers);
+        if self.requests.is_some() {
+            self.request_message.program(&self.registers);
+        }
         Ok(())
     }
 
@@ -238,7 +255,7 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
 impl<P: Platform, M: Mmio> Drop for Vtd<P, M> {
     /// Translation stays on, with a root table without contexts, which is lost: the unit goes on to read it. So is an
     /// interrupt table without entries. A unit that does not say that it has forgotten the rest may still read that, and
-    /// write its queue: their memory is lost then.
+    /// write its queues: their memory is lost then.
     fn drop(&mut self) {
         let platform = Arc::clone(&self.platform);
         self.tables.close(&platform);
@@ -251,6 +268,9 @@ impl<P: Platform, M: Mmio> Drop for Vtd<P, M> {
         self.tables.lose(forgotten.is_err());
         if forgotten.is_err() {
             self.pasids.lose();
+            if let Some(requests) = &mut self.requests {
+                requests.lose();
+            }
         }
         if let Some(queue) = &mut self.queue {
             let off = || switch(&self.registers, &now_ns, GCMD_FIELDS::QIE::SET, false);

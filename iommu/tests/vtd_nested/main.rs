@@ -5,10 +5,12 @@ mod device_tlb;
 mod driver;
 mod hitless;
 mod objects;
+mod page_requests;
 mod random;
 mod teeth;
 #[path = "../vtd_unit/mod.rs"]
 mod vtd_unit;
+mod waiting;
 
 use std::cell::Cell;
 use std::sync::Arc;

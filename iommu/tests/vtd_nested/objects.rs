@@ -21,22 +21,22 @@ const PAGE: u64 = 4096;
 const RAM: u64 = 0x2000_0000;
 const BYTES: u64 = 0x80_0000;
 const ACCESS: Access = Access::READ.union(Access::WRITE);
-const VA: u64 = 0x7f12_3456_7000;
+pub(super) const VA: u64 = 0x7f12_3456_7000;
 
-type Own = Unit<Memory, Vtd<Memory, VtdModel>>;
+pub(super) type Own = Unit<Memory, Vtd<Memory, VtdModel>>;
 
-struct World {
-    memory: Memory,
-    vtd: VtdModel,
-    unit: Arc<Own>,
-    driver: Arc<dyn Driver>,
-    context: Context,
-    ioas: Ioas,
-    parent: HwptPaging,
+pub(super) struct World {
+    pub memory: Memory,
+    pub vtd: VtdModel,
+    pub unit: Arc<Own>,
+    pub driver: Arc<dyn Driver>,
+    pub context: Context,
+    pub ioas: Ioas,
+    pub parent: HwptPaging,
 }
 
 impl World {
-    fn new(config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
         let memory = Memory::coherent();
         memory.add_ram(RAM, BYTES);
         let (vtd, driver) = start(&memory, 0, config);
@@ -64,7 +64,12 @@ impl World {
         }
     }
 
-    fn bind(&self, source: u32) -> Device {
+    pub fn bind(&self, source: u32) -> Device {
+        self.bind_with(source, false)
+    }
+
+    /// `ats`: it is trusted to cache translations, and may ask for pages.
+    pub fn bind_with(&self, source: u32, ats: bool) -> Device {
         let streams = [DeviceId(source)];
         let info = DeviceInfo {
             driver: Arc::clone(&self.driver),
@@ -72,7 +77,7 @@ impl World {
             group: source,
             pasid_bits: 15,
             reserved: &[],
-            ats: false,
+            ats,
             coherent: true,
             isolated_messages: true,
             shares_page_requests: false,
@@ -81,7 +86,7 @@ impl World {
     }
 
     /// A first stage in the pages from `at` on, with one page at [`VA`].
-    fn tables(&self, at: u64, gpa: u64) -> u64 {
+    pub fn tables(&self, at: u64, gpa: u64) -> u64 {
         let mut table = at;
         for level in (1..4).rev() {
             let next = table + PAGE;
@@ -103,7 +108,7 @@ impl World {
         self.store(at + 3 * PAGE + (VA >> 12 & 511) * 8, 0);
     }
 
-    fn reach(&self, source: u16, pasid: u32) -> Result<u64, Denied> {
+    pub fn reach(&self, source: u16, pasid: u32) -> Result<u64, Denied> {
         let from = Initiator::from(source);
         let from = match pasid {
             0 => from,
@@ -121,7 +126,7 @@ impl World {
     }
 }
 
-fn table(root: u64) -> StageOne {
+pub(super) fn table(root: u64) -> StageOne {
     StageOne::Table(FirstStage {
         root,
         input_bits: 48,

@@ -68,6 +68,8 @@ pub struct Config {
     pub extended_accessed: bool,
     /// ECAP.DT: device TLBs.
     pub device_tlbs: bool,
+    /// ECAP.PRS and PDS: page requests, and their drain.
+    pub page_requests: bool,
     /// ECAP.PASID, and PSS plus one; 0 without.
     pub pasid_bits: u8,
     /// ECAP.SMPWCS.
@@ -82,6 +84,8 @@ pub struct Config {
     pub update_reads: u32,
     /// Writes of devices arrive when an invalidation drains them, and not before.
     pub late_writes: bool,
+    /// Page requests stay on their way until they are drained (7.7), or [`arrive`](super::VtdModel::arrive).
+    pub late_requests: bool,
     /// What software must not do is a panic.
     pub strict: bool,
 }
@@ -117,6 +121,7 @@ impl Default for Config {
             supervisor: false,
             extended_accessed: false,
             device_tlbs: false,
+            page_requests: false,
             pasid_bits: 0,
             walk_snoop: true,
             rid_pasid: true,
@@ -124,6 +129,7 @@ impl Default for Config {
             completion: Completion::AtWait,
             update_reads: 2,
             late_writes: true,
+            late_requests: false,
             strict: true,
         }
     }
@@ -176,10 +182,12 @@ impl Config {
             | flag(self.pass_through, 6)
             | flag(self.snoop_control, 7)
             | flag(self.nesting, 26)
+            | flag(self.page_requests, 29)
             | flag(self.supervisor, 31)
             | flag(self.extended_accessed, 34)
             | u64::from(self.pasid_bits.saturating_sub(1)) << 35
             | flag(self.pasid_bits != 0, 40)
+            | flag(self.page_requests, 42)
             | flag(self.scalable, 43)
             | flag(self.scalable, 46)
             | flag(self.first_stage, 47)

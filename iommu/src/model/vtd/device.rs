@@ -34,6 +34,11 @@ impl Initiator {
         }
     }
 
+    /// Source, PASID, and whether it is privileged.
+    pub(super) fn parts(self) -> (u16, Option<u32>, bool) {
+        (self.source, self.pasid, self.privileged)
+    }
+
     /// As a privileged one.
     pub fn privileged(self) -> Self {
         Self {

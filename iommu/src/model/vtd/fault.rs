@@ -14,6 +14,16 @@ impl State {
         self.record_as(request.source, reason, page, request.write, pasid);
     }
 
+    /// Records a page request that was refused.
+    pub(super) fn record_page_request(&mut self, reason: u8, request: &Request) {
+        let pasid = request.pasid.map_or(0, |pasid| {
+            u64::from(pasid) << 40 | 1 << 31 | u64::from(request.privileged) << 29
+        });
+        let page = request.address & !0xfff;
+        // T2 without T1 (11.4, FRCD).
+        self.record_as(request.source, reason, page, true, pasid | 1 << 28);
+    }
+
     /// Records a fault, if there is room and its source has not one already.
     pub(super) fn record(&mut self, source: u16, reason: u8, information: u64, write: bool) {
         self.record_as(source, reason, information, write, 0);

@@ -8,15 +8,15 @@
 //! With [`Config::strict`] whatever software must not do is a panic that names the section.
 //!
 //! Devices behind it are verbs: [`VtdModel::dma_read`], [`VtdModel::dma_write`], [`VtdModel::message`], and
-//! [`VtdModel::translated`] for what they have cached themselves. Errors come from the
+//! [`VtdModel::translated`] for what they have cached themselves, [`VtdModel::page_request`] for what is not there. Errors come from the
 //! verbs in `inject`.
 //!
 //! Files: `config` the features and capability registers; `registers` and `control` the register file; `queue` the
 //! invalidation queue; `cache` contexts, translations and interrupt entries that are held; `space` what a request goes through;
 //! `translate` second stages, `first_stage` the others; `interrupt` interrupt remapping; `fault` the records; `device` and
-//! `inject` the verbs.
+//! `inject` the verbs; `requests` page requests.
 //!
-//! Not there: page requests, advanced fault logging; requests for execution.
+//! Not there: advanced fault logging; requests for execution.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -38,12 +38,14 @@ mod inject;
 mod interrupt;
 mod queue;
 mod registers;
+mod requests;
 mod space;
 mod translate;
 
 pub use config::{Completion, Config};
 pub use device::{Denied, Initiator};
 pub use interrupt::{Delivered, Refused};
+pub use requests::Asked;
 
 /// Exact counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -91,6 +93,7 @@ struct State {
     /// Invalidations that were taken and wait for a wait descriptor.
     waiting: Vec<cache::Scope>,
     in_flight: Vec<device::Write>,
+    requests: requests::Requests,
     faults: inject::Faults,
     counters: Counters,
     delivered: Vec<Delivered>,
@@ -130,6 +133,7 @@ impl VtdModel {
             cache: Cache::default(),
             waiting: Vec::new(),
             in_flight: Vec::new(),
+            requests: requests::Requests::default(),
             faults: inject::Faults::default(),
             counters: Counters::default(),
             delivered: Vec::new(),

@@ -4,12 +4,14 @@ use super::State;
 use super::cache::Scope;
 use super::config::Completion;
 use super::registers::{IQE, ITE, QIES};
+use super::requests::Response;
 
 /// What a descriptor asks for.
 enum Decoded {
     Forget(Scope),
-    /// Where the status goes, and what it is; whether there is an interrupt.
-    Wait(Option<(u64, u32)>, bool),
+    /// Where the status goes, and what it is; whether there is an interrupt; PD.
+    Wait(Option<(u64, u32)>, bool, bool),
+    Respond(Response),
 }
 
 /// IQERCD.IQEI (11.4).
@@ -120,17 +122,25 @@ impl State {
         match what {
             Decoded::Forget(scope) => {
                 self.counters.descriptors += 1;
+                if let Scope::DeviceTlb { source, .. } = scope {
+                    self.requests.told.push(source);
+                }
                 match self.config.completion {
                     Completion::AtOnce => self.forget(&scope),
                     Completion::AtWait => self.waiting.push(scope),
                 }
             }
-            Decoded::Wait(status, interrupt) => {
+            Decoded::Respond(response) => {
+                self.counters.descriptors += 1;
+                self.page_response(response);
+            }
+            Decoded::Wait(status, interrupt, drains) => {
                 self.counters.waits += 1;
                 for scope in core::mem::take(&mut self.waiting) {
                     self.forget(&scope);
                 }
                 self.land();
+                self.drain_page_requests(drains);
                 if let Some((at, data)) = status {
                     let bytes = data.to_le_bytes();
                     let written = self
@@ -209,12 +219,20 @@ impl State {
                 within(second, 0)?;
                 Scope::pasids(granularity, first >> 16, first >> 32)
             }
+            9 if self.config.page_requests && self.is_scalable() => {
+                within(first, 0x000f_ffff_ffff_f01f)?;
+                within(second, 0xfff)?;
+                let response = Response::of([first, second]);
+                return response.map(Decoded::Respond).ok_or(error::RESERVED);
+            }
             5 => {
-                within(first, 0xffff_ffff_0000_007f)?;
+                let drains = u64::from(self.config.page_requests) << 7;
+                within(first, 0xffff_ffff_0000_007f | drains)?;
                 within(second, !3)?;
                 let status = first >> 5 & 1 != 0;
                 let status = status.then_some((second, (first >> 32) as u32));
-                return Ok(Decoded::Wait(status, first >> 4 & 1 != 0));
+                let drains = first >> 7 & 1 != 0;
+                return Ok(Decoded::Wait(status, first >> 4 & 1 != 0, drains));
             }
             _ => return Err(error::TYPE),
         };

@@ -39,6 +39,15 @@ pub(super) struct Registers {
     pub iqh: u64,
     pub iqt: u64,
     pub iqercd: u64,
+    pub pqh: u64,
+    pub pqt: u64,
+    pub pqa: u64,
+    /// PPR, PRO.
+    pub prs: u32,
+    pub pectl: u32,
+    pub pedata: u32,
+    pub peaddr: u32,
+    pub peuaddr: u32,
     pub records: Vec<[u64; 2]>,
 }
 
@@ -58,8 +67,8 @@ pub(super) const ICE: u32 = 1 << 5;
 pub(super) const ITE: u32 = 1 << 6;
 
 /// FECTL.
-const IM: u32 = 1 << 31;
-const IP: u32 = 1 << 30;
+pub(super) const IM: u32 = 1 << 31;
+pub(super) const IP: u32 = 1 << 30;
 
 impl Registers {
     /// As reset leaves them.
@@ -67,6 +76,7 @@ impl Registers {
         Self {
             fectl: IM,
             iectl: IM,
+            pectl: IM,
             records: alloc::vec![[0; 2]; config.fault_records.1],
             ..Self::default()
         }
@@ -123,6 +133,14 @@ impl State {
             0xa0 => registers.iectl,
             0xb0 | 0xb4 => half(registers.iqercd),
             0xb8 | 0xbc => half(registers.interrupts),
+            0xc0 | 0xc4 if config.page_requests => half(registers.pqh),
+            0xc8 | 0xcc if config.page_requests => half(registers.pqt),
+            0xd0 | 0xd4 if config.page_requests => half(registers.pqa),
+            0xdc if config.page_requests => registers.prs,
+            0xe0 if config.page_requests => registers.pectl,
+            0xe4 if config.page_requests => registers.pedata,
+            0xe8 if config.page_requests => registers.peaddr,
+            0xec if config.page_requests => registers.peuaddr,
             _ => {
                 if let Some(at) = offset.checked_sub(config.iotlb_registers)
                     && (8..16).contains(&at)
@@ -166,6 +184,17 @@ impl State {
             0x68 => registers.low.0 = value,
             0x6c => registers.low.1 = value,
             0xa0 => registers.iectl = value & IM,
+            0xdc if self.config.page_requests => self.clear_request_status(value),
+            0xe0 if self.config.page_requests => {
+                registers.pectl = registers.pectl & IP | value & IM;
+                if value & IM == 0 && registers.pectl & IP != 0 {
+                    registers.pectl &= !IP;
+                    self.send_request_event();
+                }
+            }
+            0xe4 if self.config.page_requests => registers.pedata = value & 0xffff,
+            0xe8 if self.config.page_requests => registers.peaddr = value & !3,
+            0xec if self.config.page_requests => registers.peuaddr = value,
             _ => {
                 let (base, count) = self.config.fault_records;
                 if let Some(at) = offset.checked_sub(base)
@@ -190,6 +219,9 @@ impl State {
             0x88 => self.write_tail(value),
             0x90 => self.write_queue(value),
             0xb8 => registers.interrupts = value,
+            0xc0 | 0xc8 | 0xd0 if self.config.page_requests => {
+                self.write_request_queue(offset, value);
+            }
             _ => match offset.checked_sub(self.config.iotlb_registers) {
                 Some(0) => registers.iva = value,
                 Some(8) => self.by_register(value, true),

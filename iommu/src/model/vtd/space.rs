@@ -97,16 +97,22 @@ impl State {
         // PASIDE, DTE and PRE where the unit does not have them.
         let pasids = u64::from(self.config.pasid_bits == 0) << 3
             | u64::from(!self.config.device_tlbs) << 2
-            | 1 << 4;
+            | u64::from(!self.config.page_requests) << 4;
+        // RID_PASID where there is none (RPS), and RID_PRIV, which there never is (RPRIVS).
+        let rid_pasid = if self.config.rid_pasid { 0xf_ffff } else { 0 };
         let reserved = match scalable {
             true => {
                 let rest = self.read(at + 16).zip(self.read(at + 24)).ok_or(0x9)?;
-                first & (0x1e0 | pasids | beyond) != 0 || second >> 21 != 0 || rest != (0, 0)
+                first & (0x1e0 | pasids | beyond) != 0 || second & !rid_pasid != 0 || rest != (0, 0)
             }
             false => first & (0xff0 | beyond) != 0 || second & !0xff_ff7f != 0,
         };
         if reserved {
             return Err(refused(0xb));
+        }
+        if scalable && first >> 2 & 0b101 == 0b100 {
+            // SCT.4.1: PRE without DTE.
+            return Err(refused(0x43));
         }
         Ok([first, second])
     }
@@ -146,11 +152,15 @@ impl State {
         let mut silent = first >> 1 & 1 != 0;
         self.cache.contexts.insert(source, entry);
         let refused = |reason, silent| Fault { reason, silent };
+        let without = match self.config.rid_pasid {
+            true => second as u32 & 0xf_ffff,
+            false => 0,
+        };
         let pasid = match pasid {
             Some(_) if first >> 3 & 1 == 0 => return Err(refused(0x45, silent)),
+            Some(pasid) if pasid == without => return Err(refused(0x48, silent)),
             Some(pasid) => pasid,
-            None if self.config.rid_pasid => second as u32 & 0xf_ffff,
-            None => 0,
+            None => without,
         };
         if let Some(entry) = self.cache.pasids.get(&(source, pasid)) {
             let silent = silent || entry[0] >> 1 & 1 != 0;

@@ -31,7 +31,7 @@ register_bitfields![u64,
         PV OFFSET(40) NUMBITS(20) [],
         /// Address type of the request.
         AT OFFSET(60) NUMBITS(2) [],
-        /// First bit of the type: with T2 clear, 0 is a write, 1 a read.
+        /// First bit of the type: with T2 clear, 0 is a write, 1 a read; with T2, 0 is a page request, 1 an atomic operation.
         T1 OFFSET(62) NUMBITS(1) [],
         /// The record holds a fault.
         F OFFSET(63) NUMBITS(1) []

@@ -5,5 +5,6 @@ pub mod context;
 pub mod descriptor;
 pub mod fault;
 pub mod irte;
+pub mod page_request;
 pub mod pasid;
 pub mod registers;

@@ -306,6 +306,13 @@ register_bitfields![u64,
         /// In units of 16 bytes.
         INDEX OFFSET(4) NUMBITS(15) []
     ],
+    /// PQA.
+    pub PQA_FIELDS [
+        /// The queue has 2^(PQS + 7) descriptors.
+        PQS OFFSET(0) NUMBITS(3) [],
+        /// Bits [63:12] of its address.
+        PQA OFFSET(12) NUMBITS(52) []
+    ],
     /// IQERCD.
     pub IQERCD_FIELDS [
         /// Why the descriptor at IQH was refused.

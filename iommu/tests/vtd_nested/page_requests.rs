@@ -1,0 +1,451 @@
+//! Page requests, by the driver: from devices to whoever drains them, and answers back.
+
+use iommu::addr::Iova;
+use iommu::id::{DeviceId, IommuIndex};
+use iommu::model::vtd::{Asked, Config, Initiator};
+use iommu::object::driver::Answer;
+use iommu::physical::{Drained, IommuError, PhysicalIommu, PriRequest, StreamConfig, Waiting};
+use iommu::vtd::decode_request;
+
+use super::device_tlb::trusted;
+use super::{DEVICE, PAGE, Rig, SOURCE, from, stage_two};
+
+/// Answers, as the model notes them: success, invalid.
+const SUCCESS: u8 = 0;
+const INVALID: u8 = 1;
+/// Descriptors that fit into the queue: one place stays free.
+const ROOM: u64 = 511;
+
+fn config() -> Config {
+    Config {
+        device_tlbs: true,
+        page_requests: true,
+        ..Config::nesting()
+    }
+}
+
+/// A rig, with a device that may ask for pages without PASID and with PASIDs 5 and 6.
+fn open(config: Config) -> Rig {
+    let mut rig = Rig::new(config);
+    admit(&mut rig, DEVICE, 3);
+    rig
+}
+
+fn admit(rig: &mut Rig, device: DeviceId, tag: u16) {
+    let parent = rig.parent();
+    let config = trusted(StreamConfig::StageTwo(stage_two(&parent, tag)));
+    rig.driver.attach(device, config).unwrap();
+    for pasid in [5, 6] {
+        rig.driver.attach_pasid(device, pasid, config).unwrap();
+    }
+    // It lives as long as the unit.
+    std::mem::forget(parent);
+}
+
+impl Rig {
+    fn ask(&self, pasid: u32, page: u64, group: u16, last: bool) -> Asked {
+        let address = page * PAGE;
+        self.vtd
+            .page_request(from(pasid), address, true, group, last)
+    }
+
+    fn drain_one(&mut self, most: usize) -> (Vec<PriRequest>, Drained) {
+        let mut out = vec![decode_request(IommuIndex(9), [0; 2]); most];
+        let drained = self.driver.drain_requests(&mut out);
+        out.truncate(drained.count);
+        (out, drained)
+    }
+
+    /// All, in batches of 7: their pages, and whether some were lost.
+    fn drain(&mut self) -> (Vec<u64>, bool) {
+        let (mut pages, mut lost) = (Vec::new(), false);
+        loop {
+            let (batch, drained) = self.drain_one(7);
+            pages.extend(batch.iter().map(|it| it.address.0 / PAGE));
+            assert!(!lost, "nothing comes after a loss");
+            lost = drained.lost;
+            if !drained.more {
+                return (pages, lost);
+            }
+        }
+    }
+
+    fn answer(&mut self, pasid: Option<u32>, group: u16, answer: Answer) -> Result<(), IommuError> {
+        let waiting = Waiting::Pages { pasid, group };
+        self.driver.respond(DEVICE, waiting, answer)
+    }
+}
+
+#[test]
+fn requests_come_in_order_around_the_queue_with_one_message_a_burst() {
+    for coherent in [true, false] {
+        let mut rig = open(Config {
+            coherent,
+            ..config()
+        });
+        rig.driver.set_fault_message(Some((0xfee0_2000, 0x66)));
+        let mut page = 0;
+        for _ in 0..9 {
+            let first = page;
+            for _ in 0..100 {
+                assert_eq!(rig.ask(0, page, 1, false), Asked::Queued);
+                page += 1;
+            }
+            assert_eq!(rig.vtd.take_messages(), [(0xfee0_2000, 0x66)]);
+            assert_eq!(rig.drain(), ((first..page).collect(), false));
+        }
+        assert_eq!(rig.drain(), (vec![], false));
+        let counters = rig.driver.counters();
+        assert_eq!((counters.requests, counters.request_losses), (900, 0));
+        // Masked, and told when it is not any more.
+        rig.driver.set_fault_message(None);
+        rig.ask(0, 1, 1, false);
+        assert_eq!(rig.vtd.take_messages(), []);
+        rig.driver.set_fault_message(Some((0x1_fee0_2000, 0x67)));
+        assert_eq!(rig.vtd.take_messages(), [(0x1_fee0_2000, 0x67)]);
+    }
+}
+
+#[test]
+fn a_request_says_who_asks_for_what() {
+    let mut rig = open(config());
+    rig.ask(0, 3, 0x1ff, true);
+    let privileged = from(6).privileged();
+    rig.vtd.page_request(privileged, 0x7000, false, 8, false);
+    let (requests, _) = rig.drain_one(4);
+    let first = PriRequest {
+        iommu: IommuIndex(0),
+        device: DEVICE,
+        pasid: None,
+        address: Iova(0x3000),
+        group: 0x1ff,
+        last: true,
+        read: true,
+        write: true,
+        execute: false,
+        privileged: false,
+    };
+    let second = PriRequest {
+        pasid: Some(6),
+        address: Iova(0x7000),
+        group: 8,
+        last: false,
+        write: false,
+        privileged: true,
+        ..first
+    };
+    assert_eq!(requests, [first, second]);
+}
+
+#[test]
+fn a_drain_brings_as_many_as_there_is_room_for() {
+    let mut rig = open(config());
+    for page in 0..5 {
+        rig.ask(0, page, 1, false);
+    }
+    for (count, more) in [(2, true), (2, true), (1, false)] {
+        let (requests, drained) = rig.drain_one(2);
+        assert_eq!((requests.len(), drained.more), (count, more));
+    }
+    let (requests, drained) = rig.drain_one(0);
+    assert_eq!((requests.len(), drained.more), (0, false));
+    rig.ask(0, 6, 1, false);
+    assert!(rig.drain_one(0).1.more);
+}
+
+#[test]
+fn a_full_queue_is_told_of_once_after_all_that_it_held() {
+    let mut rig = open(config());
+    for page in 0..ROOM {
+        assert_eq!(rig.ask(0, page, 1, false), Asked::Queued);
+    }
+    assert_eq!(rig.ask(0, ROOM, 2, false), Asked::Dropped);
+    assert_eq!(
+        rig.ask(0, ROOM, 2, true),
+        Asked::Answered(SUCCESS),
+        "it asks again"
+    );
+    // As long as the overflow stands there is room for nobody, however many were taken.
+    assert_eq!(rig.drain_one(64).1, some(64, true));
+    assert_eq!(rig.ask(0, ROOM, 2, true), Asked::Answered(SUCCESS));
+    assert_eq!(rig.drain(), ((64..ROOM).collect(), true));
+    assert_eq!(rig.driver.counters().request_losses, 1);
+    assert_eq!(rig.ask(0, ROOM, 2, true), Asked::Queued);
+    assert_eq!(rig.drain(), (vec![ROOM], false));
+}
+
+fn some(count: usize, more: bool) -> Drained {
+    Drained {
+        count,
+        lost: false,
+        more,
+    }
+}
+
+#[test]
+fn answers_reach_the_device_with_their_codes() {
+    let mut rig = open(config());
+    rig.ask(0, 1, 3, true);
+    rig.ask(5, 1, 3, true);
+    rig.ask(6, 1, 0x1ff, true);
+    rig.drain();
+    rig.vtd.take_log();
+    rig.answer(Some(5), 3, Answer::Invalid).unwrap();
+    rig.answer(None, 3, Answer::Success).unwrap();
+    rig.answer(Some(6), 0x1ff, Answer::Success).unwrap();
+    let answers = [
+        (SOURCE, Some(5), 3, INVALID),
+        (SOURCE, None, 3, SUCCESS),
+        (SOURCE, Some(6), 0x1ff, SUCCESS),
+    ];
+    assert_eq!(rig.vtd.page_responses(), answers);
+    // 7.6.1, word by word: type, PP, code, source, PASID; the group.
+    let source = u64::from(SOURCE) << 16;
+    let log = rig.vtd.take_log();
+    assert_eq!(log[0], [9 | 1 << 4 | 1 << 12 | source | 5 << 32, 3 << 3]);
+    assert_eq!(log[2], [9 | source, 3 << 3]);
+    assert_eq!(log[4], [9 | 1 << 4 | source | 6 << 32, 0x1ff << 3]);
+    assert_eq!(rig.vtd.waiting_groups(), 0);
+}
+
+#[test]
+fn an_answer_that_there_is_not_is_refused() {
+    let mut rig = open(config());
+    let stalled = rig
+        .driver
+        .respond(DEVICE, Waiting::Stall(3), Answer::Success);
+    assert_eq!(stalled, Err(IommuError::Unsupported));
+    let far = rig.answer(None, 0x200, Answer::Success);
+    assert_eq!(far, Err(IommuError::Unsupported));
+    // The unit refuses one: it is told of, and the queue goes on.
+    rig.ask(0, 1, 3, true);
+    rig.drain();
+    rig.vtd.refuse(9, 4);
+    let refused = rig.answer(None, 3, Answer::Success);
+    assert_eq!(refused, Err(IommuError::Command(4)));
+    rig.answer(None, 3, Answer::Success).unwrap();
+    assert_eq!(rig.vtd.page_responses(), [(SOURCE, None, 3, SUCCESS)]);
+}
+
+#[test]
+fn a_unit_without_page_requests_has_none() {
+    for config in [
+        Config {
+            page_requests: false,
+            ..config()
+        },
+        // Whose devices have no TLB.
+        Config {
+            device_tlbs: false,
+            ..config()
+        },
+    ] {
+        let mut rig = Rig::new(config);
+        let parent = rig.parent();
+        let second = StreamConfig::StageTwo(stage_two(&parent, 3));
+        rig.driver.attach(DEVICE, second).unwrap();
+        assert_ne!(rig.ask(0, 1, 3, true), Asked::Queued);
+        assert_eq!(rig.drain(), (vec![], false));
+        assert_eq!(rig.driver.layout().requests, None);
+        let answer = rig.answer(None, 3, Answer::Success);
+        assert_eq!(answer, Err(IommuError::Unsupported));
+    }
+}
+
+#[test]
+fn who_is_not_trusted_gets_an_answer_and_its_owner_a_record() {
+    let mut rig = Rig::new(config());
+    let parent = rig.parent();
+    let second = StreamConfig::StageTwo(stage_two(&parent, 3));
+    rig.driver.attach(DEVICE, second).unwrap();
+    assert_eq!(rig.ask(0, 1, 3, false), Asked::Dropped);
+    assert_eq!(rig.ask(0, 1, 3, true), Asked::Answered(INVALID));
+    // Nobody's device is not trusted either.
+    let stranger = Initiator::from(SOURCE + 8);
+    let asked = rig.vtd.page_request(stranger, 0, true, 3, true);
+    assert_eq!(asked, Asked::Answered(INVALID));
+    assert_eq!(rig.drain(), (vec![], false));
+    let mut faults = [iommu::vtd::event::decode(IommuIndex(0), [0; 2]); 4];
+    let drained = rig.driver.drain_faults(&mut faults);
+    let seen: Vec<_> = faults[..drained.count]
+        .iter()
+        .map(|it| (it.device.0 as u16, it.raw[1] >> 32 & 0xff, it.write))
+        .collect();
+    let asks = (SOURCE, 0x47, false);
+    assert_eq!(seen, [asks, asks, (SOURCE + 8, 0x41, false)]);
+}
+
+#[test]
+fn a_device_that_leaves_takes_its_requests_along_and_no_others() {
+    let other = DeviceId(u32::from(SOURCE) + 8);
+    let mut rig = open(config());
+    admit(&mut rig, other, 4);
+    let from_other = Initiator::from(other.0 as u16);
+    rig.ask(0, 1, 3, false);
+    rig.vtd.page_request(from_other, 0x2000, true, 3, true);
+    rig.ask(0, 3, 3, true);
+    rig.ask(5, 4, 3, true);
+    rig.driver.attach(DEVICE, StreamConfig::Abort).unwrap();
+    let mut answers = rig.vtd.page_responses();
+    answers.sort_unstable();
+    let own = [(SOURCE, None, 3, INVALID), (SOURCE, Some(5), 3, INVALID)];
+    assert_eq!(answers, own);
+    assert_eq!(rig.drain(), (vec![2], false));
+    assert_eq!(rig.vtd.waiting_groups(), 1);
+    // What it asks for now is refused by the unit.
+    assert_eq!(rig.ask(0, 1, 3, true), Asked::Answered(INVALID));
+}
+
+#[test]
+fn what_is_still_on_its_way_is_waited_for() {
+    for coherent in [true, false] {
+        let mut rig = open(Config {
+            late_requests: true,
+            coherent,
+            ..config()
+        });
+        rig.ask(5, 1, 3, true);
+        rig.ask(6, 2, 3, true);
+        rig.ask(0, 3, 3, true);
+        assert_eq!(rig.drain(), (vec![], false), "not there yet");
+        let refuse = StreamConfig::Refuse;
+        rig.driver.attach_pasid(DEVICE, 5, refuse).unwrap();
+        assert_eq!(rig.vtd.page_responses(), [(SOURCE, Some(5), 3, INVALID)]);
+        rig.driver.attach(DEVICE, refuse).unwrap();
+        // By the unit, as what it came to was gone.
+        assert_eq!(rig.vtd.page_responses(), [(SOURCE, None, 3, INVALID)]);
+        assert_eq!(rig.drain(), (vec![2], false));
+        rig.answer(Some(6), 3, Answer::Success).unwrap();
+        assert_eq!(rig.vtd.waiting_groups(), 0);
+    }
+}
+
+#[test]
+fn a_stop_marker_is_not_answered() {
+    let mut rig = open(config());
+    // Nothing is asked for (PCIe, Stop Marker): stored by hand, as a device's request always asks for reads here.
+    rig.ask(5, 1, 3, true);
+    let at = rig.driver.layout().requests.unwrap().base.0;
+    let word = rig.memory.load(at + 8);
+    rig.memory.device_write(at + 8, word & !3, true).unwrap();
+    rig.driver
+        .attach_pasid(DEVICE, 5, StreamConfig::Refuse)
+        .unwrap();
+    assert_eq!(rig.vtd.page_responses(), []);
+    assert_eq!(rig.drain(), (vec![], false));
+}
+
+#[test]
+fn a_device_that_does_not_forget_is_refused_and_not_waited_for_twice() {
+    let mut rig = open(config());
+    rig.vtd.time_out(SOURCE);
+    let put = rig
+        .driver
+        .attach_pasid(DEVICE, 5, StreamConfig::Refuse)
+        .unwrap_err();
+    assert_eq!(put, IommuError::DeviceTlb(DEVICE));
+    assert!(rig.reach(0, 0).is_err() && rig.reach(6, 0).is_err());
+    assert_eq!(rig.ask(6, 1, 3, true), Asked::Answered(INVALID));
+}
+
+#[test]
+fn what_a_unit_held_that_lost_its_state_is_a_loss() {
+    let mut rig = open(config());
+    rig.driver.set_fault_message(Some((0xfee0_2000, 0x66)));
+    rig.ask(0, 1, 3, false);
+    rig.vtd.take_messages();
+    rig.vtd.lose_state();
+    assert_eq!(rig.driver.check(), Ok(true));
+    assert_eq!(rig.drain(), (vec![], true));
+    assert_eq!(rig.driver.check(), Ok(false));
+    assert_eq!(rig.ask(0, 2, 3, true), Asked::Queued);
+    assert_eq!(rig.vtd.take_messages(), [(0xfee0_2000, 0x66)]);
+    assert_eq!(rig.drain(), (vec![2], false));
+    // Another queue address behind our back is a loss of state too.
+    use iommu::hal::Mmio;
+    rig.vtd.write32(0xe8, 0xfee0_3000);
+    assert_eq!(rig.driver.check(), Ok(true));
+    rig.vtd.vanish(true);
+    assert_eq!(rig.drain().0, []);
+}
+
+/// Answers that nobody waits for are what the model is strict about.
+#[test]
+fn a_second_answer_would_be_noticed() {
+    let mut rig = open(Config {
+        strict: false,
+        ..config()
+    });
+    rig.ask(0, 1, 3, true);
+    rig.ask(5, 1, 4, false);
+    rig.drain();
+    rig.answer(None, 3, Answer::Success).unwrap();
+    assert_eq!(rig.vtd.violations(), []);
+    rig.answer(None, 3, Answer::Success).unwrap();
+    rig.answer(Some(5), 4, Answer::Success).unwrap();
+    let sections: Vec<_> = rig.vtd.violations().iter().map(|it| it.section).collect();
+    assert_eq!(sections, ["7.6", "7.6"]);
+}
+
+/// Random requests, drains, answers and departures: each group that was queued is answered once and by its own
+/// device's source, whatever happened in between.
+#[test]
+fn every_group_that_was_queued_is_answered_once() {
+    let mut answered = 0;
+    for seed in 1..40u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut roll = |bound: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 20) % bound
+        };
+        let mut rig = open(Config {
+            late_requests: seed % 2 == 0,
+            ..config()
+        });
+        let mut held: Vec<PriRequest> = Vec::new();
+        // Groups that the device waits for: it uses no number twice at once.
+        let mut asked = Vec::new();
+        for _ in 0..400 {
+            let pasid = [0, 5, 6][roll(3) as usize];
+            match roll(12) {
+                0..6 => {
+                    let group = roll(4) as u16;
+                    if !asked.contains(&(pasid, group)) {
+                        let last = roll(3) > 0;
+                        let asks = rig.ask(pasid, roll(64), group, last);
+                        if last && asks == Asked::Queued {
+                            asked.push((pasid, group));
+                        }
+                    }
+                }
+                6..8 => held.extend(rig.drain_one(3).0.iter().filter(|it| it.last)),
+                8..10 if !held.is_empty() => {
+                    let at = roll(held.len() as u64) as usize;
+                    let it = held.swap_remove(at);
+                    rig.answer(it.pasid, it.group, Answer::Success).unwrap();
+                }
+                10 => rig.vtd.arrive(),
+                11 if roll(4) == 0 => {
+                    rig.driver.attach(DEVICE, StreamConfig::Abort).unwrap();
+                    for it in held.drain(..) {
+                        rig.answer(it.pasid, it.group, Answer::Invalid).unwrap();
+                    }
+                    assert_eq!(rig.vtd.waiting_groups(), 0, "{seed}");
+                    assert_eq!(rig.drain(), (vec![], false));
+                    asked.clear();
+                    admit(&mut rig, DEVICE, 3);
+                }
+                _ => {}
+            }
+            for (source, pasid, group, _) in rig.vtd.page_responses() {
+                assert_eq!(source, SOURCE);
+                let key = (pasid.unwrap_or(0), group);
+                asked.retain(|it| *it != key);
+                answered += 1;
+            }
+        }
+    }
+    assert!(answered > 500, "{answered}");
+}
