@@ -7,7 +7,7 @@ use super::event::Event;
 use super::ste::{self, Meaning};
 use super::tlb::{Kind, Tag};
 use super::translate::{Denied, Request};
-use super::walk::{Class, Use, Walk};
+use super::walk::{Class, Purpose, Use};
 use super::{SmmuModel, State};
 
 /// Event numbers (§7.3.6, §7.3.8).
@@ -108,12 +108,9 @@ impl State {
             return Ok(at);
         }
         // Split stage: the device gets an IPA. The translation is in the TLB now.
-        let entry = [Kind::Combined].into_iter().find_map(|kind| {
-            self.tlb
-                .find(kind, vmid, request.iova)
-                .map(|(base, entry)| entry.ipa + (request.iova - base))
-        });
-        entry.ok_or(Denied::StreamAbort)
+        let entry = self.tlb.find(Kind::Combined, vmid, request.iova);
+        let ipa = entry.map(|(base, entry)| entry.ipa + (request.iova - base));
+        ipa.ok_or(Denied::StreamAbort)
     }
 
     /// Where a translated transaction goes (§3.9).
@@ -136,23 +133,13 @@ impl State {
                 vmid,
                 ..
             }) => {
-                let tag = Tag {
-                    kind: Kind::Two,
-                    el2: false,
-                    vmid,
-                    asid: None,
-                };
-                let walk = Walk {
-                    regime: &two.regime,
-                    tag,
-                    under: None,
-                    had: true,
-                    high: 0,
+                let purpose = Purpose {
+                    how: request.how,
+                    class: Class::Input,
                     quiet: false,
                     from: (request.sid, request.ssid, request.iova),
                 };
-                let found =
-                    self.stage_two(&two, tag, request.iova, request.how, Class::Input, &walk);
+                let found = self.stage_two(&two, Tag::stage_two(vmid), request.iova, purpose);
                 found.map(|(_, at)| at).map_err(|fault| {
                     let event = Event::of_fault(
                         &fault,

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use super::State;
 use super::event::Event;
 use super::ste::{Contexts, StageTwo, bits};
-use super::tlb::{Kind, Tag};
-use super::walk::{Class, Fault, Use, Walk};
+use super::tlb::Tag;
+use super::walk::{Class, Fault, Purpose, Use};
 use crate::model::memory::BusError;
 
 /// Event numbers of configuration (§7.3.3 to §7.3.11).
@@ -237,22 +237,13 @@ impl State {
         let Some((two, vmid)) = two else {
             return Ok(at);
         };
-        let tag = Tag {
-            kind: Kind::Two,
-            el2: false,
-            vmid,
-            asid: None,
-        };
-        let walk = Walk {
-            regime: &two.regime,
-            tag,
-            under: None,
-            had: true,
-            high: 0,
+        let purpose = Purpose {
+            how: Use::FETCH,
+            class: Class::Cd,
             quiet,
             from,
         };
-        let found = self.stage_two(two, tag, at, Use::FETCH, Class::Cd, &walk);
+        let found = self.stage_two(two, Tag::stage_two(vmid), at, purpose);
         found.map(|(_, at)| at).map_err(Err)
     }
 }

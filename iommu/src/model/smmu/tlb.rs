@@ -26,6 +26,18 @@ pub(super) struct Tag {
     pub asid: Option<u16>,
 }
 
+impl Tag {
+    /// Of what stage 2 alone translates.
+    pub(super) fn stage_two(vmid: u16) -> Self {
+        Self {
+            kind: Kind::Two,
+            el2: false,
+            vmid,
+            asid: None,
+        }
+    }
+}
+
 /// One translation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {

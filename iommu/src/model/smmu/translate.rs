@@ -7,7 +7,7 @@ use super::lookup::{BAD_CD, BAD_STE, BAD_STREAM, BAD_SUBSTREAM, STREAM_DISABLED}
 use super::ste::{self, Contexts, Meaning, StageTwo};
 use super::tlb::{Entry, Kind, Tag};
 use super::walk::{
-    ADDRESS_SIZE, CONFLICT, Class, Fault, PERMISSION, Rights, TRANSLATION, Use, Walk,
+    ADDRESS_SIZE, CONFLICT, Class, Fault, PERMISSION, Purpose, Rights, TRANSLATION, Use, Walk,
 };
 use crate::model::memory::BusError;
 
@@ -151,22 +151,13 @@ impl State {
         let Some(two) = two else {
             return Ok(request.iova);
         };
-        let tag = Tag {
-            kind: Kind::Two,
-            el2: false,
-            vmid,
-            asid: None,
-        };
-        let walk = Walk {
-            regime: &two.regime,
-            tag,
-            under: None,
-            had: true,
-            high: 0,
+        let purpose = Purpose {
+            how: request.how,
+            class: Class::Input,
             quiet,
             from: (request.sid, request.ssid, request.iova),
         };
-        let found = self.stage_two(two, tag, request.iova, request.how, Class::Input, &walk);
+        let found = self.stage_two(two, Tag::stage_two(vmid), request.iova, purpose);
         found
             .map(|(_, at)| at)
             .map_err(|fault| self.fault(request, &fault, policy(Some(two)), quiet))
@@ -289,7 +280,13 @@ impl State {
                 asid: None,
                 ..tag
             };
-            let found = self.stage_two(two, tag, ipa, request.how, Class::Input, &walk);
+            let purpose = Purpose {
+                how: request.how,
+                class: Class::Input,
+                quiet,
+                from,
+            };
+            let found = self.stage_two(two, tag, ipa, purpose);
             match found {
                 Ok(((start, second), _)) => {
                     entry.two = second.two;

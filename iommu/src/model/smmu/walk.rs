@@ -90,6 +90,17 @@ pub(super) struct Leaf {
     pub hierarchy: u8,
 }
 
+/// What stage 2 is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose {
+    pub how: Use,
+    pub class: Class,
+    /// Speculative: no state changes.
+    pub quiet: bool,
+    /// Stream, substream and address of the transaction.
+    pub from: (u32, Option<u32>, u64),
+}
+
 /// One walk.
 pub(super) struct Walk<'a> {
     pub regime: &'a Regime,
@@ -141,8 +152,13 @@ impl State {
                         asid: None,
                         ..walk.tag
                     };
-                    self.stage_two(under, tag, at, Use::FETCH, Class::Table, walk)?
-                        .1
+                    let purpose = Purpose {
+                        how: Use::FETCH,
+                        class: Class::Table,
+                        quiet: walk.quiet,
+                        from: walk.from,
+                    };
+                    self.stage_two(under, tag, at, purpose)?.1
                 }
             };
             self.counters.descriptors += 1;
@@ -209,10 +225,14 @@ impl State {
         two: &StageTwo,
         tag: Tag,
         ipa: u64,
-        how: Use,
-        class: Class,
-        walk: &Walk<'_>,
+        purpose: Purpose,
     ) -> Result<((u64, Entry), u64), Fault> {
+        let Purpose {
+            how,
+            class,
+            quiet,
+            from,
+        } = purpose;
         let fault = |number| Fault {
             number,
             two: true,
@@ -239,13 +259,13 @@ impl State {
                     under: None,
                     had: true,
                     high: 0,
-                    quiet: walk.quiet,
-                    from: walk.from,
+                    quiet,
+                    from,
                 };
                 let leaf = self
                     .walk(&inner, ipa)
                     .map_err(|found| Fault { class, ..found })?;
-                let (rights, clean) = self.rights_two(two, &leaf, how, walk.quiet);
+                let (rights, clean) = self.rights_two(two, &leaf, how, quiet);
                 let entry = Entry {
                     size: leaf.size,
                     output: leaf.output,
@@ -256,7 +276,7 @@ impl State {
                     ipa: leaf.base,
                     span: (leaf.base, leaf.size),
                     clean,
-                    from: walk.from,
+                    from,
                 };
                 self.remember(tag, leaf.base, entry).map_err(fault)?;
                 (leaf.base, entry)
