@@ -5,6 +5,7 @@
 //! (constants) is cargo-mutants' own, a build each.
 
 mod combined;
+mod configuration;
 mod judge;
 mod schema;
 mod single;
@@ -53,10 +54,21 @@ impl Mutants {
     pub fn run(self) -> Outcome {
         let output = project::target().join("mutants");
         let _alone = project::lock(&output)?;
-        let configuration = output.join(CONFIGURATION);
-        fs::write(&configuration, self.configuration()?)?;
+        let path = project::root().join(".cargo/mutants.toml");
+        let rules = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let program = cargo_tool("cargo-mutants", "27.1.0")?;
-        let all = self.find(&program, &configuration)?;
+        let path = output.join(CONFIGURATION);
+        fs::write(&path, configuration::without_exclusions(&rules)?)?;
+        let every = find(&program, &path, None)?;
+        let names: Vec<_> = every.iter().map(|(_, it)| it.name.as_str()).collect();
+        let stale = configuration::stale(&rules, &names)?;
+        ensure!(
+            stale.is_empty(),
+            "rules of .cargo/mutants.toml that exclude nothing:\n{}",
+            stale.join("\n")
+        );
+        fs::write(&path, self.configuration(rules)?)?;
+        let all = find(&program, &path, self.only.as_deref())?;
         if self.list {
             for (_, mutant) in &all {
                 println!("{}", mutant.name);
@@ -113,6 +125,7 @@ impl Mutants {
             .map(|(word, count)| format!("{count} {word}"))
             .collect();
         println!("{} mutants: {}", all.len(), counts.join(", "));
+        println!("{} survivors without a reason", survivors.len());
         Ok(if survivors.is_empty() {
             ExitCode::SUCCESS
         } else {
@@ -120,36 +133,34 @@ impl Mutants {
         })
     }
 
-    /// All that cargo-mutants would try, with a number each.
-    fn find(&self, program: &Path, configuration: &Path) -> Result<Vec<(Id, Mutant)>> {
-        let mut command = Command::new(program);
-        command
-            .args(["mutants", "--list", "--json", "--config"])
-            .arg(configuration);
-        if let Some(only) = &self.only {
-            command.arg("--re").arg(only);
-        }
-        let list = command.current_dir(project::root()).output();
-        let list = list.context("cannot run cargo-mutants")?;
-        let said = String::from_utf8_lossy(&list.stderr);
-        ensure!(list.status.success(), "cargo-mutants gave up: {said}");
-        let mutants: Vec<Mutant> =
-            serde_json::from_slice(&list.stdout).context("cargo-mutants' list")?;
-        Ok((1..).zip(mutants).collect())
-    }
-
-    /// `.cargo/mutants.toml`, for `files` alone if there are some: what the command line of cargo-mutants names is added to
-    /// what its configuration does.
-    fn configuration(&self) -> Result<String> {
+    /// The rules, for `files` alone if there are some: what the command line of cargo-mutants names is added to what its
+    /// configuration does.
+    fn configuration(&self, rules: String) -> Result<String> {
         for file in &self.files {
             let there = project::root().join(file).is_file();
             ensure!(there, "no file {file} in {}", project::root().display());
         }
-        let path = project::root().join(".cargo/mutants.toml");
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         match self.files.is_empty() {
-            true => Ok(text),
-            false => single::with(&text, "examine_globs", &self.files),
+            true => Ok(rules),
+            false => configuration::with(&rules, "examine_globs", &self.files),
         }
     }
+}
+
+/// All that cargo-mutants would try, with a number each.
+fn find(program: &Path, configuration: &Path, only: Option<&str>) -> Result<Vec<(Id, Mutant)>> {
+    let mut command = Command::new(program);
+    command
+        .args(["mutants", "--list", "--json", "--config"])
+        .arg(configuration);
+    if let Some(only) = only {
+        command.arg("--re").arg(only);
+    }
+    let list = command.current_dir(project::root()).output();
+    let list = list.context("cannot run cargo-mutants")?;
+    let said = String::from_utf8_lossy(&list.stderr);
+    ensure!(list.status.success(), "cargo-mutants gave up: {said}");
+    let mutants: Vec<Mutant> =
+        serde_json::from_slice(&list.stdout).context("cargo-mutants' list")?;
+    Ok((1..).zip(mutants).collect())
 }

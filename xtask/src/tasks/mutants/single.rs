@@ -1,5 +1,6 @@
 //! Mutants that need a build each: cargo-mutants' own way, the crate's unit tests first, then all of its tests.
 
+use super::configuration::with;
 use super::{CONFIGURATION, QUICK};
 use crate::project;
 use anyhow::{Context, Result, bail};
@@ -52,16 +53,9 @@ fn exactly(text: &str) -> String {
     format!("^{}$", text.chars().map(plain).collect::<String>())
 }
 
-/// A configuration with its rules, and `values` for `key`.
-pub fn with(configuration: &str, key: &str, values: &[String]) -> Result<String> {
-    let mut table: toml::Table = configuration.parse().context(".cargo/mutants.toml")?;
-    table.insert(key.into(), values.to_vec().into());
-    Ok(table.to_string())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{exactly, with};
+    use super::exactly;
 
     #[test]
     fn a_name_is_no_pattern() {
@@ -69,16 +63,5 @@ mod tests {
             exactly("a.rs:1 < é"),
             r"^a\x{2e}rs\x{3a}1\x{20}\x{3c}\x{20}é$"
         );
-    }
-
-    #[test]
-    fn the_rules_stay_and_the_files_are_others() {
-        let text = "examine_globs = ['a/*.rs']\nexclude_re = [\n# Why.\n'b \\|']\n";
-        let files = ["c.rs", "d/e.rs"].map(String::from);
-        let made = with(text, "examine_globs", &files).expect("TOML");
-        let table: toml::Table = made.parse().expect("TOML");
-        assert_eq!(table["examine_globs"].as_array().map(Vec::len), Some(2));
-        assert_eq!(table["examine_globs"][1].as_str(), Some("d/e.rs"));
-        assert_eq!(table["exclude_re"][0].as_str(), Some("b \\|"));
     }
 }
