@@ -11,6 +11,9 @@ use std::sync::Mutex;
 use super::*;
 use crate::addr::Hpa;
 use crate::id::{CacheTag, DeviceId};
+use crate::smmuv3::command::Signal;
+use crate::smmuv3::spec::command::cerror;
+use crate::smmuv3::spec::registers::{GERROR, GERRORN};
 
 mod at_once;
 mod flood;
