@@ -7,8 +7,8 @@
 //! what comes back in [`Completion::store`]. One access of each kind at most, so that a `rep` is one step at a time.
 //!
 //! What kernels use on registers is all there is: MOV, MOVZX, MOVSX, MOVNTI, the arithmetic of 00 to 3B and of groups 1, 3 and
-//! 4/5, TEST, XCHG, XADD, CMPXCHG, BT to BTC by a number, STOS and MOVS. Vector registers, and what would touch several
-//! pages, are refused. Opcodes: "Instruction Format", Intel SDM volume 2A.
+//! 4/5, TEST, XCHG, XADD, CMPXCHG, BT to BTC by a number, STOS and MOVS. Vector registers are refused. Opcodes: "Instruction
+//! Format", Intel SDM volume 2A.
 //!
 //! It is our own: iced-x86 1.22, which the tests hold it against, takes 100 KiB of an image
 //! for this (its decoder and operand access alone, `opt-level = "z"`, LTO).

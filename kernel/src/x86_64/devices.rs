@@ -134,7 +134,7 @@ impl Devices {
         }
         let since_start = clock::ns(self.now());
         vpower::read(port, size, since_start).unwrap_or_else(|| {
-            self.misuse = self.misuse.saturating_add(1);
+            self.refuse();
             u32::MAX
         })
     }
@@ -151,7 +151,7 @@ impl Devices {
             Some(vpower::Effect::Off) => PortEffect::Off,
             Some(vpower::Effect::Reset) => PortEffect::Reset,
             None => {
-                self.misuse = self.misuse.saturating_add(1);
+                self.refuse();
                 PortEffect::None
             }
         }
@@ -207,10 +207,15 @@ impl Devices {
             MsrOutcome::Efer => MsrEffect::Efer,
             // Those that need no exit, of which this one may not be.
             MsrOutcome::Own | MsrOutcome::GeneralProtection => {
-                self.misuse = self.misuse.saturating_add(1);
+                self.refuse();
                 MsrEffect::GeneralProtection
             }
         }
+    }
+
+    /// Counts something that means nothing.
+    pub fn refuse(&mut self) {
+        self.misuse = self.misuse.saturating_add(1);
     }
 
     /// A load of `vcpu` from `at`; all ones where nothing is.
@@ -222,7 +227,7 @@ impl Devices {
         if let Some(offset) = inside(&IO_APIC, at) {
             return self.interrupts.read_io(offset, size);
         }
-        self.misuse = self.misuse.saturating_add(1);
+        self.refuse();
         u64::MAX
     }
 
@@ -234,7 +239,7 @@ impl Devices {
         } else if let Some(offset) = inside(&IO_APIC, at) {
             self.interrupts.write_io(offset, size, value)
         } else {
-            self.misuse = self.misuse.saturating_add(1);
+            self.refuse();
             return;
         };
         self.add(effects);

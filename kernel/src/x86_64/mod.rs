@@ -6,6 +6,7 @@ pub(crate) mod devices;
 mod functions;
 pub(crate) mod irq;
 pub(crate) mod messages;
+mod mmio;
 pub(crate) mod partition;
 mod run;
 pub(crate) mod system;

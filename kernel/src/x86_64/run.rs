@@ -2,10 +2,9 @@
 
 use super::devices::{MsrEffect, PortEffect};
 use super::irq;
+use super::mmio::{self, Refusal};
 use super::partition::Partition;
 use super::system::System;
-use crate::instruction::walk::{self, Paging};
-use crate::instruction::{self, LONGEST, Mode, Segment};
 use crate::life::{Change, Entry, Next};
 use crate::vdev::msr::Access;
 use crate::vdev::vclock;
@@ -14,12 +13,7 @@ use arch::x86_64::timer;
 use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, Vcpu};
 use core::fmt;
 use core::sync::atomic::Ordering;
-use iommu::addr::Gpa;
 use iommu::hal::GuestMemory;
-
-/// RFLAGS.AC.
-const RFLAGS_AC: u64 = 1 << 18;
-const PAGE: u64 = 4096;
 
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
 pub fn run(system: &'static System, cpu: usize) -> ! {
@@ -302,112 +296,15 @@ impl Stay<'_> {
 
     /// An access where no memory is: to a device, or to nothing.
     fn memory(&mut self, fault: &NestedFault) -> Result<(), End> {
-        let Self {
-            system,
-            partition,
-            index,
-            ..
-        } = *self;
         let rip = self.vcpu.registers().rip;
-        let cannot = End::Access(fault.gpa, rip);
-        if fault.fetch || fault.walk || fault.reserved {
-            return Err(cannot);
-        }
-        let context = self.vcpu.context();
-        let (mode, linear) = match context.code_bits() {
-            64 => (Mode::Long, rip),
-            32 => (Mode::Protected, (context.cs.base + rip) & 0xffff_ffff),
-            _ => return Err(cannot),
+        let done = mmio::access(self.system, self.partition, self.index, self.vcpu, fault);
+        let taken = match done {
+            Ok(()) => return Ok(()),
+            Err(Refusal::Exception(exception)) => self.vcpu.inject(exception),
+            Err(Refusal::PageFault(at, error)) => self.vcpu.inject_page_fault(at, error),
+            Err(Refusal::Nobody) => return Err(End::Access(fault.gpa, rip)),
         };
-        let paging = Paging {
-            cr0: context.cr0,
-            cr3: context.cr3,
-            cr4: context.cr4,
-            efer: context.efer,
-            alignment_check: self.vcpu.registers().rflags & RFLAGS_AC != 0,
-            user: context.cpl == 3,
-        };
-        let mut bytes = [0; LONGEST];
-        let len = fetch(partition, &paging, linear, &mut bytes);
-        let instruction = instruction::decode(&bytes[..len], mode).map_err(|_| cannot)?;
-        let general = self.vcpu.registers().general;
-        let other = match instruction.other_side(&general, fault.write) {
-            None => None,
-            // Bases are zero there, but for FS and GS.
-            Some((Segment::Flat(_), linear)) if mode == Mode::Long => {
-                let access = match fault.write {
-                    true => walk::Access::Read,
-                    false => walk::Access::Write,
-                };
-                let mut entry = |at, size| entry(partition, at, size);
-                match paging.translate(linear, access, &mut entry) {
-                    Ok(other) => Some(other),
-                    Err(walk::Fault::Page(error)) => {
-                        let injected = self.vcpu.inject_page_fault(linear, error);
-                        return injected.map_err(|_| End::Shutdown);
-                    }
-                    Err(walk::Fault::NotCanonical) => {
-                        return self.inject(Exception::GENERAL_PROTECTION);
-                    }
-                    Err(walk::Fault::Table(_)) => return Err(cannot),
-                }
-            }
-            Some(_) => return Err(cannot),
-        };
-        let (at, size) = (Gpa(fault.gpa), instruction.size);
-        let loaded = match (instruction.loads(), other) {
-            (true, Some(other)) if fault.write => entry(partition, other, size).ok_or(cannot)?,
-            (true, _) => partition
-                .read_function(system, at, size)
-                .or_else(|| partition.access_vtd(system, at, size, None))
-                .unwrap_or_else(|| partition.devices.lock().read(index, at, size)),
-            (false, _) => 0,
-        };
-        let registers = self.vcpu.registers_mut();
-        let (general, rflags) = (&mut registers.general, &mut registers.rflags);
-        let completion = instruction.complete(general, rflags, loaded);
-        if let (Some(other), Some(value), false) = (other, completion.store, fault.write) {
-            let bytes = value.to_le_bytes();
-            let stored = partition.ram.write(other, &bytes[..usize::from(size)]);
-            stored.map_err(|_| cannot)?;
-        } else if let Some(value) = completion.store
-            && !partition.write_function(system, at, size, value)
-            && partition
-                .access_vtd(system, at, size, Some(value))
-                .is_none()
-        {
-            partition.with_devices(system, |devices| devices.write(index, at, size, value));
-        }
-        if completion.done {
-            self.vcpu.skip_bytes(instruction.len);
-        }
-        Ok(())
+        self.partition.devices.lock().refuse();
+        taken.map_err(|_| End::Shutdown)
     }
-}
-
-/// What the guest has in its memory at `at`, of `size` bytes.
-fn entry(partition: &Partition, at: Gpa, size: u8) -> Option<u64> {
-    let mut bytes = [0; 8];
-    let read = bytes.get_mut(..usize::from(size))?;
-    partition.ram.read(at, read).ok()?;
-    Some(u64::from_le_bytes(bytes))
-}
-
-/// Copies the instruction at `linear` out of the guest, once; how many bytes there are.
-fn fetch(partition: &Partition, paging: &Paging, linear: u64, bytes: &mut [u8]) -> usize {
-    let mut read = |at, size| entry(partition, at, size);
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = linear.wrapping_add(done as u64);
-        let Ok(gpa) = paging.translate(at, walk::Access::Fetch, &mut read) else {
-            break;
-        };
-        let in_page = (PAGE - at % PAGE) as usize;
-        let end = bytes.len().min(done + in_page);
-        if partition.ram.read(gpa, &mut bytes[done..end]).is_err() {
-            break;
-        }
-        done = end;
-    }
-    done
 }

@@ -106,6 +106,11 @@ impl Events {
         self.next.is_none() && self.kept.is_none()
     }
 
+    /// After an exit: its delivery was interrupted.
+    pub(super) fn is_delivering(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Puts `event` in front, where there is room.
     pub(super) fn put(&mut self, event: Event) {
         debug_assert!(self.is_empty(), "one event an entry");

@@ -268,6 +268,11 @@ impl Vcpu {
         self.backend.set_tsc_offset(offset);
     }
 
+    /// Whether it exited while something was being delivered to it, and not for its instruction.
+    pub fn is_delivering(&self) -> bool {
+        self.events.is_delivering()
+    }
+
     /// The instruction that made it exit ends with `exception`; so does one whose nested fault nobody can mend, even in
     /// the middle of a delivery.
     ///

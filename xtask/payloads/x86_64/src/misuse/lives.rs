@@ -70,13 +70,13 @@ pub fn nothing_is_left(guest: &mut Guest) {
     );
 }
 
-/// Whether this is the life after [`end`].
+/// Whether this is the life after [`leave_everything`].
 pub fn is_second(guest: &Guest) -> bool {
     Edu::find(&guest.tree).is_some_and(|edu| edu.source() == MARK)
 }
 
-/// Writes to everything that could last, and restarts.
-pub fn end(guest: &Guest) -> ! {
+/// Writes to everything that could last.
+pub fn leave_everything(guest: &Guest) {
     if let Some(edu) = Edu::find(&guest.tree) {
         edu.set_source(MARK);
     }
@@ -104,12 +104,11 @@ pub fn end(guest: &Guest) -> ! {
             ones = in(reg) &raw const ones, control = in(reg) &raw const control,
         );
     }
-    runtime::reset()
 }
 
 /// # Safety
 /// What runs from here on has no use for vector registers of its own.
-unsafe fn allow_floating_point() {
+pub unsafe fn allow_floating_point() {
     // SAFETY: the caller's promise. CR4.OSFXSR.
     unsafe { asm!("mov {0}, cr4", "or {0}, 0x200", "mov cr4, {0}", out(reg) _) };
 }

@@ -1,7 +1,7 @@
 //! Does what a guest must not do: accesses to what is not there (`memory`), interrupt controllers, PCI host and ports against
 //! their rules (`devices`), registers and instructions that are not its own (`processor`). Each has to end in an exception for
-//! this guest or to read as nothing. Then it leaves something in every register that it can write, restarts, and looks
-//! (`lives`); its last instruction is one that cannot be carried out. Owns an `edu` device, for a configuration space to abuse.
+//! this guest or to read as nothing. Then it leaves something in every register that it can write, loses its tables, which
+//! resets it, and looks (`lives`). Owns an `edu` device, for a configuration space to abuse.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![cfg_attr(
     target_os = "none",
@@ -31,12 +31,13 @@ mod scenario {
         lives::nothing_is_left(&mut guest);
         if lives::is_second(&guest) {
             guest.checks.finish();
-            memory::vectors_from_a_device();
             runtime::power_off()
         }
         memory::outside(&mut guest);
         memory::odd_instructions(&mut guest);
         memory::copies_to_nowhere(&mut guest);
+        memory::copies_across_pages(&mut guest);
+        memory::what_no_device_takes(&mut guest);
         devices::interrupt_controllers(&mut guest);
         devices::configuration_space(&mut guest);
         devices::ports(&mut guest);
@@ -45,7 +46,8 @@ mod scenario {
         guest
             .checks
             .say(format_args!("exceptions: {}", access::faults()));
-        lives::end(&guest)
+        lives::leave_everything(&guest);
+        memory::lose_all_tables(&guest)
     }
 }
 

@@ -1,10 +1,14 @@
 //! Accesses to what is not there, and instructions that no device expects.
 
+use crate::lives;
 use crate::map::{ECAM, IO_APIC, LOCAL_APIC, VTD, WINDOW};
 use core::arch::asm;
+use core::sync::atomic::{AtomicU8, Ordering};
 use payloads::access::{WIDTHS, load, store};
 use payloads::attempt;
 use payloads::runtime::Guest;
+
+const PAGE: usize = 4096;
 
 /// Where nothing is, loads bring all ones and stores go nowhere, as on a PC.
 pub fn outside(guest: &mut Guest) {
@@ -88,18 +92,57 @@ pub fn copies_to_nowhere(guest: &mut Guest) {
     );
 }
 
-/// No vector goes to a device: the guest ends here.
-pub fn vectors_from_a_device() {
-    // SAFETY: a load that never is.
-    unsafe {
-        asm!(
-            "mov {cr}, cr4",
-            "or {cr}, 0x200",
-            "mov cr4, {cr}",
-            "movups xmm0, [{at}]",
-            cr = out(reg) _, at = in(reg) IO_APIC,
+/// What no device expects, and code that is nowhere, ends in an exception.
+pub fn what_no_device_takes(guest: &mut Guest) {
+    let nothing = end_of_memory(guest);
+    for at in [IO_APIC, nothing] {
+        // SAFETY: vectors are this program's to lose, and what is no memory is no code.
+        let refused = unsafe {
+            lives::allow_floating_point();
+            [
+                attempt!("movups xmm0, [{at}]"; at = in(reg) at),
+                attempt!("movups [{at}], xmm0"; at = in(reg) at),
+                attempt!("fnstcw [{at}]"; at = in(reg) at),
+                attempt!("jmp {at}"; at = in(reg) at),
+            ]
+        };
+        let refused = refused.into_iter().filter(|refused| *refused).count();
+        guest.checks.check(
+            refused == 4,
+            format_args!("vectors, the FPU and a jump at {at:#x}: {refused} refused"),
         );
     }
+}
+
+/// A copy from a device to the last bytes of one page and the first of the next, and back to it.
+pub fn copies_across_pages(guest: &mut Guest) {
+    #[repr(align(4096))]
+    struct Pages([AtomicU8; 2 * PAGE]);
+    static PAGES: Pages = Pages([const { AtomicU8::new(0x55) }; 2 * PAGE]);
+    let at = (&raw const PAGES.0[PAGE - 2]).expose_provenance();
+    // SAFETY: the bytes may change behind a shared reference; the register is read-only.
+    let refused = unsafe {
+        [
+            attempt!("movsd"; inout("rsi") LOCAL_APIC + 0x30 => _, inout("rdi") at => _),
+            attempt!("movsd"; inout("rsi") at => _, inout("rdi") LOCAL_APIC + 0x30 => _),
+        ]
+    };
+    let bytes = PAGES.0[PAGE - 2..].iter().take(4);
+    let value = bytes.rev().fold(0, |value, byte| {
+        value << 8 | u64::from(byte.load(Ordering::Relaxed))
+    });
+    let version = load(LOCAL_APIC + 0x30, 4).value;
+    guest.checks.check(
+        refused == [false; 2] && value == version,
+        format_args!("a copy across pages brings {value:#x}, which is {version:#x}"),
+    );
+}
+
+/// Tables where no memory is: nothing can be delivered any more, and a PC resets itself.
+pub fn lose_all_tables(guest: &Guest) -> ! {
+    let nothing = end_of_memory(guest);
+    // SAFETY: nothing runs behind it.
+    unsafe { asm!("mov cr3, {}", "ud2", in(reg) nothing, options(noreturn)) }
 }
 
 fn end_of_memory(guest: &Guest) -> u64 {
