@@ -5,10 +5,10 @@ use crate::object::{Attachable, Device, Error};
 pub mod vsmmu;
 pub mod vvtd;
 
-/// Whatever the device goes through, or nothing, is replaced.
-fn put(device: &Device, to: &impl Attachable) -> Result<(), Error> {
-    match device.replace(0, to) {
-        Err(Error::NotAttached(_)) => device.attach(0, to),
+/// Whatever the device goes through with a PASID (0 is without), or nothing, is replaced.
+fn put(device: &Device, pasid: u32, to: &impl Attachable) -> Result<(), Error> {
+    match device.replace(pasid, to) {
+        Err(Error::NotAttached(_)) => device.attach(pasid, to),
         result => result,
     }
     .map(drop)

@@ -30,7 +30,8 @@ impl Inner {
                 ioas,
                 table,
                 format,
-                flags: HwptFlags::empty(),
+                // A table like any: where devices have PASIDs, any of them may go through it.
+                flags: HwptFlags::PASID,
                 fault: None,
                 tags: Vec::new(),
                 dirty: false,

@@ -7,7 +7,7 @@ use iommu::guest::vvtd::{Behind, Counters, Effect, FirstStages, ObjectSlice, Set
 use iommu::hal::{GuestMemory, GuestMemoryError};
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::model::memory::Memory;
-use iommu::model::vtd::{Config, VtdModel};
+use iommu::model::vtd::{Config, Initiator, VtdModel};
 use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, HwptPaging, Ioas};
@@ -127,6 +127,7 @@ pub struct How {
     pub input_bits: u8,
     pub scalable: bool,
     pub first_stages: FirstStages,
+    pub pasids: u16,
     pub budget: u32,
     pub shadow_bytes: u64,
 }
@@ -138,6 +139,7 @@ impl Default for How {
             input_bits: 48,
             scalable: true,
             first_stages: FirstStages::Shadowed,
+            pasids: 0,
             budget: 256,
             shadow_bytes: 1 << 24,
         }
@@ -177,7 +179,7 @@ impl Machine {
                 driver: Arc::clone(&driver),
                 streams: &[DeviceId(real.into())],
                 group: real.into(),
-                pasid_bits: 0,
+                pasid_bits: 15,
                 reserved: &[],
                 ats: false,
                 coherent: true,
@@ -194,6 +196,7 @@ impl Machine {
             address_bits: 40,
             scalable: how.scalable,
             first_stages: how.first_stages,
+            pasids: how.pasids,
             interrupts: true,
             records: 4,
             budget: how.budget,
@@ -314,6 +317,13 @@ impl Machine {
             .translate(REAL[which], iova, write)
             .ok()
             .map(|at| at - HOST + RAM)
+    }
+
+    /// Where a DMA of device `which` with a PASID goes.
+    pub fn reach_with(&self, which: usize, pasid: u32, iova: u64) -> Option<u64> {
+        let from = Initiator::from(REAL[which]).with_pasid(pasid);
+        let to = self.model.translate_as(from, iova, true).ok();
+        to.map(|at| at - HOST + RAM)
     }
 
     /// Hands the hardware's faults on, as an owner does.

@@ -3,6 +3,7 @@
 mod guest;
 mod modes;
 mod nested;
+mod pasids;
 mod random;
 mod shadow;
 mod words;

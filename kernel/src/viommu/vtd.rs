@@ -63,6 +63,8 @@ pub(super) fn make(
         address_bits: address_bits(),
         scalable: true,
         first_stages: FirstStages::Nested,
+        // No device here has one.
+        pasids: 0,
         interrupts: true,
         shadow_bytes: (parts.ram.size() / SHADOW_PART).max(SHADOW_LEAST),
         records: MOST_RECORDS,

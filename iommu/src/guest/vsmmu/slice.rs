@@ -141,18 +141,21 @@ impl Slice for ObjectSlice {
     fn attach(&mut self, device: usize, stage_one: StageOne) -> Result<(), Error> {
         let at = &mut self.devices[device];
         let result = match stage_one {
-            StageOne::Refuse => put(&at.device, &self.refuse),
-            StageOne::Abort => put(&at.device, &self.abort),
-            StageOne::Bypass => put(&at.device, &self.bypass),
+            StageOne::Refuse => put(&at.device, 0, &self.refuse),
+            StageOne::Abort => put(&at.device, 0, &self.abort),
+            StageOne::Bypass => put(&at.device, 0, &self.bypass),
             StageOne::Translate(_) | StageOne::Table(_) => {
                 // The device does not go through this one, nor does another of its group.
                 at.used ^= 1;
                 let free = &at.stage_ones[at.used];
-                free.renew(stage_one).and_then(|()| put(&at.device, free))
+                free.renew(stage_one)
+                    .and_then(|()| put(&at.device, 0, free))
             }
         };
         // What was in force may be what the guest has just taken away.
-        if result.is_err() && stage_one != StageOne::Abort && put(&at.device, &self.abort).is_err()
+        if result.is_err()
+            && stage_one != StageOne::Abort
+            && put(&at.device, 0, &self.abort).is_err()
         {
             at.device.detach(0)?;
         }

@@ -1,5 +1,7 @@
 //! From a guest's root table to what a source goes through (VT-d, 9.1 to 9.6): each entry is read once.
 
+use tock_registers::fields::FieldValue;
+
 use super::spec::{POINTER, reserved};
 use crate::addr::Gpa;
 use crate::hal::GuestMemory;
@@ -7,7 +9,9 @@ use crate::vtd::spec::context::{
     CONTEXT_BYTES, CONTEXT0, CONTEXT1, ROOT, ROOT_BYTES, SCALABLE_CONTEXT_BYTES, SCALABLE0,
 };
 use crate::vtd::spec::fault::reason;
-use crate::vtd::spec::pasid::{DIRECTORY_BYTES, PASID_BYTES, PASID0, PASID1, PASID2, TABLE_LOG2};
+use crate::vtd::spec::pasid::{
+    DIRECTORY, DIRECTORY_BYTES, PASID_BYTES, PASID0, PASID1, PASID2, TABLE_LOG2,
+};
 use crate::vtd::spec::registers::RTADDR_FIELDS;
 
 /// A guest's translation tables, and the domain that their entries are cached under. Equal ones have one shadow.
@@ -47,6 +51,8 @@ pub(super) struct Rules {
     /// CAP.SAGAW.
     pub widths: u64,
     pub scalable: bool,
+    /// Bits of a PASID; 0 where there are no requests with one.
+    pub pasid_bits: u8,
     /// Whether there are first stages in it.
     pub first_stage: bool,
 }
@@ -73,16 +79,23 @@ fn words<const N: usize>(memory: &dyn GuestMemory, at: u64) -> Option<[u64; N]> 
     Some(words)
 }
 
-/// Looks up what `source` goes through with the root table `root`.
-pub(super) fn find(memory: &dyn GuestMemory, rules: &Rules, root: u64, source: u16) -> Found {
+/// Looks up what `source` goes through with the root table `root`, with a PASID or without.
+pub(super) fn find(
+    memory: &dyn GuestMemory,
+    rules: &Rules,
+    root: u64,
+    source: u16,
+    pasid: Option<u32>,
+) -> Found {
     let mode = root & (RTADDR_FIELDS::TTM.mask << RTADDR_FIELDS::TTM.shift);
     let scalable = is_scalable(root);
     // A mode that there is not finds nothing, as a root table would that is not there.
     let known = mode == RTADDR_FIELDS::TTM::Legacy.value || scalable && rules.scalable;
     let found = match (known, scalable) {
         (false, _) => Err(refused(reason::ROOT_NOT_PRESENT, false)),
+        (true, false) if pasid.is_some() => Err(refused(reason::PASID_IN_LEGACY_MODE, false)),
         (true, false) => legacy(memory, rules, root & POINTER, source),
-        (true, true) => in_scalable_mode(memory, rules, root & POINTER, source),
+        (true, true) => in_scalable_mode(memory, rules, root & POINTER, source, pasid),
     };
     found.unwrap_or_else(|Refused { reason, silent }| Found {
         wanted: Wanted::Refused(reason),
@@ -154,12 +167,22 @@ fn second_stage_bits(width: u64, rules: &Rules) -> Option<u8> {
     (rules.widths >> width & 1 != 0).then_some(30 + 9 * width as u8)
 }
 
-fn in_scalable_mode(
+/// A context entry of scalable mode that is sound.
+struct Context {
+    directory: u64,
+    /// Entries of the directory.
+    tables: u32,
+    /// Requests with PASID.
+    pasids: bool,
+    silent: bool,
+}
+
+fn context(
     memory: &dyn GuestMemory,
     rules: &Rules,
     root: u64,
     source: u16,
-) -> Result<Found, Refused> {
+) -> Result<Context, Refused> {
     const ROOTS: Reasons = [
         reason::SCALABLE_ROOT,
         reason::SCALABLE_ROOT + 1,
@@ -172,12 +195,16 @@ fn in_scalable_mode(
     let at = table + u64::from(source & 0x7f) * SCALABLE_CONTEXT_BYTES as u64;
     let entry = words::<4>(memory, at).ok_or(refused(reason::SCALABLE_CONTEXT, false))?;
     let [first, second, third, fourth] = entry;
-    let silent = first & SCALABLE0::FPD::SET.value != 0;
-    if first & SCALABLE0::P::SET.value == 0 {
+    let has = |field: FieldValue<u64, SCALABLE0::Register>| first & field.value != 0;
+    let silent = has(SCALABLE0::FPD::SET);
+    if !has(SCALABLE0::P::SET) {
         return Err(refused(reason::SCALABLE_CONTEXT + 1, silent));
     }
-    // There are no device TLBs, requests with PASID or page requests.
-    let absent = SCALABLE0::DTE::SET + SCALABLE0::PASIDE::SET + SCALABLE0::PRE::SET;
+    // What is not offered is reserved.
+    let mut absent = SCALABLE0::DTE::SET + SCALABLE0::PRE::SET;
+    if rules.pasid_bits == 0 {
+        absent += SCALABLE0::PASIDE::SET;
+    }
     let [in_first, in_second] = reserved::SCALABLE;
     if first & (in_first | absent.value | rules.beyond) != 0
         || second & in_second != 0
@@ -185,28 +212,100 @@ fn in_scalable_mode(
     {
         return Err(refused(reason::SCALABLE_CONTEXT + 2, silent));
     }
-    // Without ECAP.RPS requests without PASID are those of PASID 0, whatever RID_PASID says (9.4).
-    of_pasid_zero(memory, rules, first & POINTER, silent)
+    let size = first >> SCALABLE0::PDTS.shift & SCALABLE0::PDTS.mask;
+    Ok(Context {
+        directory: first & POINTER,
+        tables: 1 << (size + 7),
+        pasids: has(SCALABLE0::PASIDE::SET),
+        silent,
+    })
 }
 
-/// What the first entry of the first PASID table says (9.5, 9.6).
-fn of_pasid_zero(
+/// Where no PASID is any more.
+pub(super) const PAST: u32 = 1 << 20;
+/// Directory entries that are looked at together at most.
+const SKIPPED: u32 = 64;
+
+/// The first PASID from `from` on, which is not 0, that the guest may have an entry for, and what it took to find it. There is
+/// none from [`PAST`] on.
+pub(super) fn next_pasid(
     memory: &dyn GuestMemory,
     rules: &Rules,
-    directory: u64,
-    silent: bool,
+    root: u64,
+    source: u16,
+    from: u32,
+) -> (u32, u32) {
+    if rules.pasid_bits == 0 || from >= PAST || !is_scalable(root) {
+        return (PAST, 0);
+    }
+    let Ok(context) = context(memory, rules, root & POINTER, source) else {
+        return (PAST, 1);
+    };
+    if !context.pasids {
+        return (PAST, 1);
+    }
+    let most = context
+        .tables
+        .min(1 << rules.pasid_bits.saturating_sub(TABLE_LOG2));
+    let first = from >> TABLE_LOG2;
+    for index in (first..most).take(SKIPPED as usize) {
+        let at = context.directory + u64::from(index) * DIRECTORY_BYTES as u64;
+        let entry = words::<1>(memory, at);
+        if entry.is_some_and(|[entry]| entry & DIRECTORY::P::SET.value != 0) {
+            return (from.max(index << TABLE_LOG2), 1 + index - first);
+        }
+    }
+    match first.saturating_add(SKIPPED) {
+        next if next < most => (next << TABLE_LOG2, SKIPPED),
+        _ => (PAST, most.saturating_sub(first) + 1),
+    }
+}
+
+fn in_scalable_mode(
+    memory: &dyn GuestMemory,
+    rules: &Rules,
+    root: u64,
+    source: u16,
+    pasid: Option<u32>,
 ) -> Result<Found, Refused> {
-    use crate::vtd::spec::pasid::DIRECTORY;
+    if pasid.is_some_and(|pasid| pasid >> rules.pasid_bits != 0) {
+        return Err(refused(reason::PASID_BEYOND, false));
+    }
+    let context = context(memory, rules, root, source)?;
+    let refused = |reason| Err(refused(reason, context.silent));
+    // Without ECAP.RPS requests without PASID are those of PASID 0, whatever RID_PASID says (9.4).
+    let pasid = match pasid {
+        Some(_) if !context.pasids => return refused(reason::PASID_DISABLED),
+        Some(pasid) if pasid >> TABLE_LOG2 >= context.tables => {
+            return refused(reason::PASID_PAST_DIRECTORY);
+        }
+        Some(0) => return refused(reason::PASID_OF_OTHERS),
+        Some(pasid) => pasid,
+        None => 0,
+    };
+    of_pasid(memory, rules, &context, pasid)
+}
+
+/// What the entry of a PASID says (9.5, 9.6).
+fn of_pasid(
+    memory: &dyn GuestMemory,
+    rules: &Rules,
+    context: &Context,
+    pasid: u32,
+) -> Result<Found, Refused> {
     const _: () = assert!(DIRECTORY_BYTES == 8 && PASID_BYTES == 64 && TABLE_LOG2 == 6);
-    let [entry] = words(memory, directory).ok_or(refused(reason::PASID, false))?;
-    let silent = silent | (entry & DIRECTORY::FPD::SET.value != 0);
+    let at = context.directory + u64::from(pasid >> TABLE_LOG2) * DIRECTORY_BYTES as u64;
+    let [entry] = words(memory, at).ok_or(refused(reason::PASID, false))?;
+    let silent = context.silent | (entry & DIRECTORY::FPD::SET.value != 0);
     if entry & DIRECTORY::P::SET.value == 0 {
         return Err(refused(reason::PASID + 1, silent));
     }
     if entry & (reserved::DIRECTORY | rules.beyond) != 0 {
         return Err(refused(reason::PASID + 2, silent));
     }
-    let entry = words::<8>(memory, entry & POINTER).ok_or(refused(reason::PASID + 8, false))?;
+    let in_table = u64::from(pasid) & ((1 << TABLE_LOG2) - 1);
+    let at = (entry & POINTER) + in_table * PASID_BYTES as u64;
+    let entry = words::<8>(memory, at).ok_or(refused(reason::PASID + 8, false))?;
     let [first, second, third, ..] = entry;
     let silent = silent | (first & PASID0::FPD::SET.value != 0);
     if first & PASID0::P::SET.value == 0 {

@@ -1,6 +1,6 @@
 //! A guest's fault records and the interrupts of its unit (VT-d, 7.2, 7.3, 11.4).
 
-use super::contexts::{Tables, Wanted, is_scalable};
+use super::contexts::{Tables, Wanted, find, is_scalable};
 use super::effect::{Effect, Interrupts, Message};
 use super::registers::record;
 use super::shadow::Walk;
@@ -23,7 +23,25 @@ pub(super) struct GuestFault {
     /// The page, or the index of an interrupt in 63:48.
     pub information: u64,
     pub write: bool,
+    /// PP, PV and PRIV of the record.
+    pub pasid: u64,
 }
+
+/// What of a record is about the PASID.
+const PASID_FIELDS: u64 = FAULT1::PP::SET.value
+    | FAULT1::PV.mask << FAULT1::PV.shift
+    | FAULT1::PRIV.mask << FAULT1::PRIV.shift;
+
+/// Reasons of the hardware's that are those of a guest's first stage.
+const OWN: [u8; 7] = [
+    reason::SUPERVISOR_REQUEST,
+    reason::FIRST_NOT_PRESENT,
+    reason::FIRST_RESERVED,
+    reason::NOT_CANONICAL,
+    reason::SUPERVISOR_ONLY,
+    reason::SCALABLE_WRITE,
+    reason::SCALABLE_READ,
+];
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
     /// Fetches faults from the slice. What is left of `budget`.
@@ -70,8 +88,16 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let read = second & FAULT1::T1::SET.value != 0 && second & FAULT1::T2::SET.value == 0;
         let page = first & FAULT0::FI.mask << FAULT0::FI.shift;
         let device = self.find(source);
-        let number = device.and_then(|device| self.own_reason(memory, device, number, page, !read));
-        let silent = device.is_none_or(|device| self.devices[device].found.silent);
+        let has_pasid = second & FAULT1::PP::SET.value != 0;
+        let pasid = (second >> FAULT1::PV.shift & FAULT1::PV.mask) as u32;
+        let (number, silent) = match device {
+            Some(device) if has_pasid => self.reason_of_pasid(memory, device, pasid, number),
+            Some(device) => {
+                let number = self.own_reason(memory, device, number, page, !read);
+                (number, self.devices[device].found.silent)
+            }
+            None => (None, true),
+        };
         match number {
             Some(reason) if !silent => {
                 self.counters.faults.recorded -= 1;
@@ -80,6 +106,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     reason,
                     information: page,
                     write: !read,
+                    pasid: match has_pasid {
+                        true => second & PASID_FIELDS,
+                        false => 0,
+                    },
                 };
                 self.record(&fault, effect);
             }
@@ -102,15 +132,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             && self.shadows[at].is_some_and(|shadow| shadow.nested)
         {
             // The hardware has walked the guest's own tables: its reason is the guest's, if it is one of those.
-            let own = [
-                reason::FIRST_NOT_PRESENT,
-                reason::FIRST_RESERVED,
-                reason::NOT_CANONICAL,
-                reason::SUPERVISOR_ONLY,
-                reason::SCALABLE_WRITE,
-                reason::SCALABLE_READ,
-            ];
-            return own.contains(&number).then_some(number);
+            return OWN.contains(&number).then_some(number);
         }
         let scalable = is_scalable(self.registers.root);
         let beyond = match number {
@@ -148,6 +170,42 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             (true, false) if beyond => reason::SECOND_BEYOND,
             (true, false) => reason::SECOND_PERMISSION,
         })
+    }
+
+    /// The same for a request with PASID, and whether nobody is told of it.
+    fn reason_of_pasid(
+        &self,
+        memory: &dyn GuestMemory,
+        device: usize,
+        pasid: u32,
+        number: u8,
+    ) -> (Option<u8>, bool) {
+        let source = self.devices[device].behind.source.0 as u16;
+        let found = find(
+            memory,
+            &self.rules,
+            self.registers.root,
+            source,
+            Some(pasid),
+        );
+        let mut places = self.places.iter();
+        let place = places.find(|it| (it.device, it.pasid) == (device, pasid));
+        let reason = match (place.and_then(|it| it.current), found.wanted) {
+            (Some(Current::Shadow(at)), Wanted::Through(tables)) => {
+                let nested = self.shadows[at].is_some_and(|shadow| shadow.nested);
+                match number {
+                    _ if nested => OWN.contains(&number).then_some(number),
+                    reason::SCALABLE_BEYOND | reason::SECOND_BEYOND => Some(reason::SECOND_BEYOND),
+                    reason::SECOND_PERMISSION if !tables.first => Some(reason::SECOND_PERMISSION),
+                    _ => None,
+                }
+            }
+            (None | Some(Current::Refused), Wanted::Refused(reason)) => Some(reason),
+            (Some(Current::PassThrough), _) => Some(reason::SECOND_BEYOND),
+            // What the guest has changed by now.
+            _ => None,
+        };
+        (reason, found.silent)
     }
 
     /// First stages tell "not there" from "not allowed" (7.1.3).
@@ -189,9 +247,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             + FAULT1::FR.val(fault.reason.into())
             + FAULT1::T1.val((!fault.write).into())
             + FAULT1::F::SET;
+        let second = fields.value | fault.pasid;
         let at = record(index);
         self.registers.set64(at, fault.information);
-        self.registers.set64(at + 8, fields.value);
+        self.registers.set64(at + 8, second);
         self.next_record = (index + 1) % self.registers.records();
         let status = self.registers.get(FSTS);
         let pending = FSTS_FIELDS::PPF::SET.value;

@@ -1,6 +1,7 @@
 //! The consumer of a guest's invalidation queue (VT-d, 6.5.2), and its invalidations by register (6.5.1).
 
 use super::effect::{Effect, Interrupts};
+use super::job::Pasids;
 use super::registers::Queue;
 use super::spec::{
     ADDRESS_MASK, CCMD_DONE, ICS, ICS_FIELDS, INDEX_MASK, IOTLB_DONE, IOTLB_REGISTERS, descriptor,
@@ -26,6 +27,8 @@ use crate::vtd::spec::registers::{
 enum Decoded {
     /// Entries of sources are read anew.
     Contexts(Which),
+    /// That of one PASID is, of all sources.
+    Pasid(u32),
     /// Tables are: of one domain or all of them, and the pages.
     Translations {
         domain: Option<u16>,
@@ -166,7 +169,11 @@ fn decode(words: [u64; 2], ecap: u64) -> Result<Decoded, Illegal> {
         within(words, descriptor::PASID_CACHE)?;
         type Granularity = PASID_CACHE::G::Value;
         let granularity = field(first, PASID_CACHE::G);
-        let known = [Granularity::Domain, Granularity::Pasid, Granularity::Global];
+        if granularity == Granularity::Pasid as u64 {
+            // Whose domain it was is known only to its own entry.
+            return Ok(Decoded::Pasid(field(first, PASID_CACHE::PASID) as u32));
+        }
+        let known = [Granularity::Domain, Granularity::Global];
         let known = known.map(|kind| kind as u64).contains(&granularity);
         return match known {
             true => Ok(Decoded::Contexts(Which::All)),
@@ -200,6 +207,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             }) if self.is_nested(domain) => {
                 let begun = forgotten(first, last, leaf);
                 self.forget_run(memory, queue, (domain, begun), budget, effect);
+            }
+            Ok(Decoded::Pasid(pasid)) => {
+                let one = Pasids::One(pasid);
+                self.job = Some(Job::entries(Which::All, one, Then::Descriptor));
             }
             Ok(Decoded::Contexts(which)) => self.job = Some(Job::devices(which, Then::Descriptor)),
             Ok(Decoded::Translations {

@@ -23,6 +23,23 @@ impl Which {
     }
 }
 
+/// Which of a source's entries: PASID 0 is that of requests without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pasids {
+    All,
+    One(u32),
+}
+
+impl Pasids {
+    /// Where to begin.
+    pub fn first(self) -> u32 {
+        match self {
+            Self::All => 0,
+            Self::One(pasid) => pasid,
+        }
+    }
+}
+
 /// What follows a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Then {
@@ -47,7 +64,12 @@ pub(super) struct Job {
 /// On what.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum What {
-    Sources(Which),
+    Sources {
+        which: Which,
+        pasids: Pasids,
+        /// The PASID of the present source that is next.
+        at: u32,
+    },
     Tables {
         domain: Option<u16>,
         /// Where the present shadow is to go on and how far, if it was begun.
@@ -59,9 +81,18 @@ pub(super) enum What {
 
 impl Job {
     pub fn devices(which: Which, then: Then) -> Self {
+        Self::entries(which, Pasids::All, then)
+    }
+
+    /// The entries of some PASIDs.
+    pub fn entries(which: Which, pasids: Pasids, then: Then) -> Self {
         Self {
             next: 0,
-            what: What::Sources(which),
+            what: What::Sources {
+                which,
+                pasids,
+                at: pasids.first(),
+            },
             then,
         }
     }

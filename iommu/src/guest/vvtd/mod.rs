@@ -10,7 +10,8 @@
 //!   for the guest.
 //! * **Contexts** (`contexts`: from a root table to what an entry asks for, in legacy and in scalable mode). An entry is read when
 //!   an invalidation says that it changed, once.
-//! * **Shadows** (`shadow`: reading a guest's second or first stage; `work`: what takes long, in parts).
+//! * **Shadows** (`shadow`: reading a guest's second or first stage; `work`: what takes long, in parts; `places`: who goes through
+//!   what).
 //! * **Invalidations** (`invalidations`: the queue, CCMD and IOTLB). What is consumed is complete.
 //! * **Faults** (`faults`) go from the slice to the guest's records, with reasons of its own tables; **interrupts**
 //!   (`interrupts`) of its devices are what its table says of them.
@@ -18,7 +19,10 @@
 //! Nothing here calls up: what has to happen outside comes back as an [`Effect`]. A guest's mistakes are what the document has for
 //! them: fault records, IQE, writes that are ignored and counted.
 //!
-//! What is not there, and not offered: requests with PASID, page requests, device TLBs, nested translation of the guest's own,
+//! Requests with PASID are offered where the hardware walks first stages of guests': each entry of the guest's PASID tables goes
+//! to the hardware when an invalidation says that it changed, as that of requests without one does.
+//!
+//! What is not there, and not offered: page requests, device TLBs, nested translation of the guest's own,
 //! posted interrupts, protected memory registers, advanced fault logging. Accessed and dirty flags of a first stage that has a
 //! shadow are not set: nobody walks it but for that. A page of 2 MiB or 1 GiB that lies on memory in smaller pieces, and is replaced by
 //! something other than a hole, has to be invalidated as a whole: its pieces do not know of each other.
@@ -37,7 +41,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
-use crate::object::{Error, MAX_SEQUENCE};
+use crate::object::MAX_SEQUENCE;
 use crate::vtd::spec::registers::{CAP_FIELDS, ECAP_FIELDS};
 use contexts::{Found, Rules, Tables, Wanted};
 use job::{Job, Then, Which};
@@ -53,6 +57,8 @@ mod faults;
 mod interrupts;
 mod invalidations;
 mod job;
+mod life;
+mod places;
 mod registers;
 mod setup;
 mod shadow;
@@ -95,6 +101,15 @@ struct Device {
     found: Found,
 }
 
+/// One PASID of a source that goes through something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    device: usize,
+    pasid: u32,
+    /// As with [`Device`].
+    current: Option<Current>,
+}
+
 /// Tables of the guest's, and the slice's number of their shadow, or of themselves where the hardware walks them.
 #[derive(Clone, Copy, Debug)]
 struct Shadow {
@@ -114,9 +129,12 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     budget: u32,
     shadow_bytes: u64,
     devices: Vec<Device>,
+    /// PASIDs in use, beside requests without one: as many as there is room for.
+    places: Vec<Place>,
+    most_places: usize,
     /// Source IDs in order, with their place in `devices`.
     names: Vec<(u32, usize)>,
-    /// One more than there are sources, so that a source leaves one for another.
+    /// One more than there are sources and PASIDs, so that one leaves a shadow for another.
     shadows: Vec<Option<Shadow>>,
     /// What was begun.
     job: Option<Job>,
@@ -151,9 +169,17 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let mut list = Vec::new();
         let mut names: Vec<(u32, usize)> = Vec::new();
         let mut shadows = Vec::new();
+        let mut places = Vec::new();
+        let pasid_bits = setup::pasid_bits(setup);
+        let pasids = match pasid_bits {
+            0 => 0,
+            _ => usize::from(setup.pasids),
+        };
+        let most = devices.len() + pasids + 1;
         let room = list.try_reserve_exact(devices.len()).is_ok()
             && names.try_reserve_exact(devices.len()).is_ok()
-            && shadows.try_reserve_exact(devices.len() + 1).is_ok();
+            && shadows.try_reserve_exact(most).is_ok()
+            && places.try_reserve_exact(pasids).is_ok();
         if !room {
             return Err(SetupError::OutOfMemory);
         }
@@ -172,7 +198,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 },
             });
         }
-        shadows.resize_with(devices.len() + 1, || None);
+        shadows.resize_with(most, || None);
         let image = platform.allocate(IMAGE_BYTES);
         let image = image.ok_or(SetupError::OutOfMemory)?;
         let widths = cap >> CAP_FIELDS::SAGAW.shift & CAP_FIELDS::SAGAW.mask;
@@ -183,6 +209,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 beyond: !((1 << setup.address_bits) - 1),
                 widths,
                 scalable: setup.scalable,
+                pasid_bits,
                 first_stage: ecap & ECAP_FIELDS::FSTS::SET.value != 0,
             },
             input_bits: if setup.input_bits >= 48 { 48 } else { 39 },
@@ -190,6 +217,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             budget: setup.budget,
             shadow_bytes: setup.shadow_bytes,
             devices: list,
+            places,
+            most_places: pasids,
             names,
             shadows,
             job: None,
@@ -360,42 +389,6 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             || self.translations_asked
             || self.memory_changed
             || queue()
-    }
-
-    /// The guest stops: all sources are put in abort, events are dropped, shadows are gone, and the registers are as out of
-    /// reset. Not bounded by a budget.
-    ///
-    /// # Errors
-    /// That of the first source that could not be put in abort; the others are.
-    pub fn stop(&mut self) -> Result<(), Error> {
-        let mut effect = Effect::default();
-        self.job = None;
-        self.drop_filling();
-        let mut result = Ok(());
-        for device in 0..self.devices.len() {
-            self.put(device, Through::Abort, None, &mut effect);
-            result = result.and(effect.failed.take().map_or(Ok(()), Err));
-        }
-        self.translation_asked = false;
-        self.contexts_asked = false;
-        self.translations_asked = false;
-        self.memory_changed = false;
-        while self.slice.event().is_some() {}
-        self.sequence = self.slice.sequence();
-        self.knocked = false;
-        self.next_record = 0;
-        self.registers.reset();
-        result
-    }
-
-    /// The guest starts: its sources pass, through the slice's own table, as with a unit out of reset (11.4, GSTS.TES). Not
-    /// bounded by a budget.
-    pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
-        let mut effect = Effect::default();
-        let mut budget = u32::MAX;
-        let mut job = Job::devices(Which::All, Then::Nothing);
-        let _ = self.work(memory, &mut job, &mut budget, &mut effect);
-        effect
     }
 }
 

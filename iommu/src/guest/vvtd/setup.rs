@@ -22,6 +22,9 @@ pub struct Setup {
     pub scalable: bool,
     /// And first stages, by this.
     pub first_stages: FirstStages,
+    /// PASIDs of the guest's that are in use at once, over all sources; those past it are refused. Requests with PASID are
+    /// offered for so many, where the hardware has them and walks first stages of guests'; 0 for none.
+    pub pasids: u16,
     /// Interrupt remapping is offered, where the hardware has it.
     pub interrupts: bool,
     /// Bytes of tables that the guest's shadows may take together. Whoever goes through one that would take more is in
@@ -81,6 +84,19 @@ pub(super) fn nests(setup: &Setup) -> bool {
     setup.scalable && setup.first_stages == FirstStages::Nested && has
 }
 
+/// Bits of a PASID at most: of what a guest has in its tables all is looked at, one after the other.
+const PASID_BITS: u8 = 15;
+
+/// Bits of a PASID of the guest's; 0 where there are no requests with one.
+pub(super) fn pasid_bits(setup: &Setup) -> u8 {
+    let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
+    let has = nests(setup) && setup.pasids > 0 && ecap.is_set(ECAP_FIELDS::PASID);
+    match has {
+        true => (ecap.read(ECAP_FIELDS::PSS) as u8 + 1).min(PASID_BITS),
+        false => 0,
+    }
+}
+
 /// CAP and ECAP of the guest's unit. Caching mode is always on: shadows have to be told what becomes present (6.1).
 pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
     let sizes = [
@@ -117,6 +133,7 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + CAP_FIELDS::DWD.val(cap.read(CAP_FIELDS::DWD))
         + CAP_FIELDS::DRD.val(cap.read(CAP_FIELDS::DRD))
         + CAP_FIELDS::FS1GP.val(large);
+    let pasid_bits = u64::from(pasid_bits(setup));
     let interrupts = setup.interrupts && ecap.is_set(ECAP_FIELDS::IR);
     let scalable = u64::from(setup.scalable);
     // Its tables are read by CPUs: walks are coherent.
@@ -127,6 +144,8 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + ECAP_FIELDS::PT::SET
         + ECAP_FIELDS::IRO.val(IOTLB_REGISTERS as u64 / 16)
         + ECAP_FIELDS::MHMV.val(INDEX_MASK.into())
+        + ECAP_FIELDS::PASID.val(pasid_bits.min(1))
+        + ECAP_FIELDS::PSS.val(pasid_bits.saturating_sub(1))
         + ECAP_FIELDS::SMTS.val(scalable)
         + ECAP_FIELDS::SSTS.val(scalable)
         + ECAP_FIELDS::FSTS.val(first);

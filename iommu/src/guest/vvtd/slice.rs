@@ -28,14 +28,14 @@ pub enum Through {
 }
 
 /// What [`VirtVtd`](super::VirtVtd) sits on: one physical unit for one VM. Devices are named by the order in which they were
-/// added, shadows by numbers that [`open`](Self::open) gives.
+/// added, shadows by numbers that [`open`](Self::open) gives. PASID 0 is what comes without one.
 pub trait Slice {
-    /// Puts `through` in place of what the DMA of `device` goes through. No request that starts later uses the old one.
+    /// Puts `through` in place of what the DMA of `device` with `pasid` goes through. No request that starts later uses the old one.
     ///
     /// # Errors
-    /// Those of the objects. The device is in abort then, or, where even that failed ([`Error::Hardware`]), stuck: what it
+    /// Those of the objects. The device, or the PASID, is in abort then, or, where even that failed ([`Error::Hardware`]), stuck: what it
     /// goes through is still the slice's own.
-    fn attach(&mut self, device: usize, through: Through) -> Result<(), Error>;
+    fn attach(&mut self, device: usize, pasid: u32, through: Through) -> Result<(), Error>;
     /// A new, empty shadow.
     ///
     /// # Errors
@@ -109,9 +109,9 @@ impl ObjectSlice {
         let viommu = parent.viommu(driver, VIOMMU, Default::default())?;
         Ok(Self {
             events: viommu.veventq(EVENTS, events)?,
-            refuse: viommu.nested(StageOne::Refuse, None)?,
-            abort: viommu.nested(StageOne::Abort, None)?,
-            bypass: viommu.nested(StageOne::Bypass, None)?,
+            refuse: viommu.nested_for_pasids(StageOne::Refuse, None)?,
+            abort: viommu.nested_for_pasids(StageOne::Abort, None)?,
+            bypass: viommu.nested_for_pasids(StageOne::Bypass, None)?,
             viommu,
             opened: Vec::new(),
             devices: Vec::new(),
@@ -163,19 +163,30 @@ impl ObjectSlice {
 }
 
 impl Slice for ObjectSlice {
-    fn attach(&mut self, device: usize, through: Through) -> Result<(), Error> {
+    fn attach(&mut self, device: usize, pasid: u32, through: Through) -> Result<(), Error> {
         let device = &self.devices[device].device;
         let result = match through {
-            Through::Refuse => put(device, &self.refuse),
-            Through::Abort => put(device, &self.abort),
-            Through::Bypass => put(device, &self.bypass),
+            // A PASID that nothing is attached at is refused.
+            Through::Refuse | Through::Abort if pasid != 0 => match device.detach(pasid) {
+                Err(Error::NotAttached(_)) => Ok(()),
+                result => result,
+            },
+            Through::Refuse => put(device, pasid, &self.refuse),
+            Through::Abort => put(device, pasid, &self.abort),
+            Through::Bypass => put(device, pasid, &self.bypass),
             Through::Shadow(number) => match self.opened.get(number) {
-                Some(Some(Opened::Shadow(shadow))) => put(device, shadow),
-                Some(Some(Opened::FirstStage(nested))) => put(device, nested),
+                Some(Some(Opened::Shadow(shadow))) => put(device, pasid, shadow),
+                Some(Some(Opened::FirstStage(nested))) => put(device, pasid, nested),
                 _ => Err(Error::NoSpace),
             },
         };
-        if result.is_err() && through != Through::Abort && put(device, &self.abort).is_err() {
+        if pasid != 0 {
+            if result.is_err() {
+                device.detach(pasid)?;
+            }
+            return result;
+        }
+        if result.is_err() && through != Through::Abort && put(device, 0, &self.abort).is_err() {
             // What was in force may be what the guest has just taken away.
             device.detach(0)?;
         }
@@ -190,7 +201,9 @@ impl Slice for ObjectSlice {
 
     fn open_first_stage(&mut self, first: FirstStage) -> Result<usize, Error> {
         let at = self.place()?;
-        let nested = self.viommu.nested(StageOne::Table(first), None)?;
+        let nested = self
+            .viommu
+            .nested_for_pasids(StageOne::Table(first), None)?;
         self.opened[at] = Some(Opened::FirstStage(nested));
         Ok(at)
     }

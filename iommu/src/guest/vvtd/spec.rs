@@ -86,8 +86,8 @@ pub mod reserved {
     pub const ROOT: u64 = 0xffe;
     /// Context entry, words 0 and 1 (9.3).
     pub const CONTEXT: [u64; 2] = [0xff0, !0x00ff_ff7f];
-    /// Scalable context entry, words 0 and 1 (9.4): RID_PASID and RID_PRIV are there.
-    pub const SCALABLE: [u64; 2] = [0x1e0, !0x001f_ffff];
+    /// Scalable context entry, words 0 and 1 (9.4): there is neither RID_PASID nor RID_PRIV (ECAP.RPS, RPRIVS).
+    pub const SCALABLE: [u64; 2] = [0x1e0, !0];
     /// PASID directory entry (9.5).
     pub const DIRECTORY: u64 = 0xffc;
     /// PASID table entry, words 0 and 1 (9.6): SSADE, and bits 11:10; bits 22:16.

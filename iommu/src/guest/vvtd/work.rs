@@ -1,15 +1,14 @@
 //! What takes long, in parts: sources are put before what their entries say, and shadows are made what guests' tables say.
 
-use super::contexts::{Found, Tables, Wanted, find};
+use super::contexts::{Found, PAST, Tables, Wanted, find, next_pasid};
 use super::effect::Effect;
-use super::job::{Job, What};
+use super::job::{Job, Pasids, What};
 use super::shadow::{Piece, Walk};
 use super::{Current, SOURCE_COST, Shadow, Slice, Through, VirtVtd};
 use crate::addr::{Iova, PAGE_SIZE, Span};
 use crate::hal::{GuestMemory, Platform};
 use crate::object::Error;
 use crate::object::driver::Entry;
-use crate::physical::FirstStage;
 
 /// What a hole in a guest's tables is taken out of a shadow by: as much as one table of tables holds.
 const WINDOW: u64 = 1 << 30;
@@ -17,6 +16,8 @@ const WINDOW: u64 = 1 << 30;
 const WINDOW_COST: u32 = 16;
 /// What a page of 1 GiB takes, which may be many of ours.
 const LARGEST_COST: u32 = 64;
+/// What the entry of a PASID takes.
+const PASID_COST: u32 = 4;
 /// A block that shadows may have: what covers less may have been a part of one.
 const BLOCK: u64 = 1 << 21;
 
@@ -31,8 +32,8 @@ pub(super) fn forgotten(first: u64, last: u64, leaf: bool) -> Entry {
 /// A shadow that is made for a source, before the source goes through it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Filling {
-    shadow: usize,
-    at: u64,
+    pub shadow: usize,
+    pub at: u64,
 }
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
@@ -45,18 +46,19 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         effect: &mut Effect,
     ) -> bool {
         match &mut job.what {
-            What::Sources(which) => {
+            What::Sources { which, pasids, at } => {
+                let (which, pasids) = (*which, *pasids);
                 while job.next < self.devices.len() {
                     if *budget == 0 {
                         return false;
                     }
-                    let device = &self.devices[job.next];
-                    if which.has(device.behind.source.0)
-                        && !self.configure(memory, job.next, budget, effect)
+                    if which.has(self.devices[job.next].behind.source.0)
+                        && !self.source(memory, job.next, pasids, at, budget, effect)
                     {
                         return false;
                     }
                     job.next += 1;
+                    *at = pasids.first();
                 }
                 true
             }
@@ -191,44 +193,96 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         }
     }
 
-    /// A shadow is not what it should be: whoever goes through it is in abort, and it is gone.
-    fn lose(&mut self, shadow: usize, error: Error, effect: &mut Effect) {
-        effect.failed = Some(error);
-        for device in 0..self.devices.len() {
-            if self.devices[device].current == Some(Current::Shadow(shadow)) {
-                self.put(device, Through::Abort, None, effect);
-            }
-        }
-        self.settle();
-    }
-
-    /// Puts a source before what its entry says. Whether that is complete.
-    fn configure(
+    /// Puts a source before what its entries say, those of some PASIDs. Whether that is complete.
+    fn source(
         &mut self,
         memory: &dyn GuestMemory,
         device: usize,
+        pasids: Pasids,
+        at: &mut u32,
+        budget: &mut u32,
+        effect: &mut Effect,
+    ) -> bool {
+        if let Pasids::One(pasid) = pasids {
+            return pasid >> self.rules.pasid_bits != 0
+                || self.configure(memory, (device, pasid), budget, effect);
+        }
+        if *at == 0 {
+            if !self.configure(memory, (device, 0), budget, effect) {
+                return false;
+            }
+            *at = 1;
+        }
+        let source = self.devices[device].behind.source.0 as u16;
+        while *at < PAST {
+            if *budget == 0 {
+                return false;
+            }
+            // What is begun goes on where it is.
+            let next = match (self.filling, self.registers.translation) {
+                (Some(_), _) => *at,
+                (None, false) => PAST,
+                (None, true) => {
+                    let root = self.registers.root;
+                    let (next, cost) = next_pasid(memory, &self.rules, root, source, *at);
+                    *budget = budget.saturating_sub(cost);
+                    next
+                }
+            };
+            // In between there are none.
+            // From the end, as the last takes the place of what goes.
+            for index in (0..self.places.len()).rev() {
+                let place = self.places[index];
+                if place.device == device && (*at..next).contains(&place.pasid) {
+                    self.put((device, place.pasid), Through::Refuse, None, effect);
+                }
+            }
+            *at = next;
+            if next < PAST {
+                if !self.configure(memory, (device, next), budget, effect) {
+                    return false;
+                }
+                *at = next + 1;
+            }
+        }
+        true
+    }
+
+    /// Puts a PASID of a source before what its entry says. Whether that is complete.
+    fn configure(
+        &mut self,
+        memory: &dyn GuestMemory,
+        at: (usize, u32),
         budget: &mut u32,
         effect: &mut Effect,
     ) -> bool {
         if let Some(filling) = self.filling.take() {
-            return self.fill(memory, device, filling, budget, effect);
+            return self.fill(memory, at, filling, budget, effect);
         }
-        *budget = budget.saturating_sub(SOURCE_COST);
+        let (device, pasid) = at;
+        *budget = budget.saturating_sub(if pasid == 0 { SOURCE_COST } else { PASID_COST });
         let source = self.devices[device].behind.source.0 as u16;
+        let with = (pasid != 0).then_some(pasid);
         let found = match self.registers.translation {
-            true => find(memory, &self.rules, self.registers.root, source),
+            true => find(memory, &self.rules, self.registers.root, source, with),
+            false if pasid != 0 => Found {
+                wanted: Wanted::Refused(0),
+                silent: true,
+            },
             false => Found {
                 wanted: Wanted::PassThrough,
                 silent: false,
             },
         };
-        self.devices[device].found = found;
+        if pasid == 0 {
+            self.devices[device].found = found;
+        }
         match found.wanted {
             Wanted::Refused(_) => {
-                self.put(device, Through::Refuse, Some(Current::Refused), effect);
+                self.put(at, Through::Refuse, Some(Current::Refused), effect);
             }
             Wanted::PassThrough => {
-                self.put(device, Through::Bypass, Some(Current::PassThrough), effect);
+                self.put(at, Through::Bypass, Some(Current::PassThrough), effect);
             }
             Wanted::Through(tables) => {
                 let mut shadows = self.shadows.iter();
@@ -244,55 +298,22 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                         Ok(shadow) => Filling { shadow, at: 0 },
                         Err(error) => {
                             effect.failed = Some(error);
-                            self.put(device, Through::Abort, None, effect);
+                            self.put(at, Through::Abort, None, effect);
                             return true;
                         }
                     },
                 };
-                return self.fill(memory, device, filling, budget, effect);
+                return self.fill(memory, at, filling, budget, effect);
             }
         }
         true
-    }
-
-    fn open(&mut self, tables: Tables) -> Result<usize, Error> {
-        // There is one more than there are sources.
-        let free = self.shadows.iter().position(Option::is_none);
-        let free = free.ok_or(Error::NoSpace)?;
-        let nested = tables.first && self.nests;
-        let number = match nested {
-            true => self.slice.open_first_stage(FirstStage {
-                root: tables.root,
-                input_bits: tables.input_bits,
-                ..FirstStage::default()
-            }),
-            false => self.slice.open(),
-        }?;
-        self.shadows[free] = Some(Shadow {
-            number,
-            tables,
-            nested,
-        });
-        Ok(free)
-    }
-
-    /// Has the hardware forget something of a first stage that it walks. Whoever goes through one that is not forgotten is in
-    /// abort.
-    pub(super) fn forget(&mut self, shadow: usize, entries: &[Entry], effect: &mut Effect) {
-        let Some(Shadow { number, .. }) = self.shadows[shadow] else {
-            return;
-        };
-        self.counters.forgotten += entries.len() as u64;
-        if let Err(error) = self.slice.forget(number, entries) {
-            self.lose(shadow, error, effect);
-        }
     }
 
     /// Fills a shadow, and puts a source behind it once it is full.
     fn fill(
         &mut self,
         memory: &dyn GuestMemory,
-        device: usize,
+        at: (usize, u32),
         mut filling: Filling,
         budget: &mut u32,
         effect: &mut Effect,
@@ -317,60 +338,14 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 Ok(_) => {}
                 Err(error) => {
                     effect.failed = Some(error);
-                    self.put(device, Through::Abort, None, effect);
+                    self.put(at, Through::Abort, None, effect);
                     self.settle();
                     return true;
                 }
             }
         }
         let current = Some(Current::Shadow(shadow));
-        self.put(device, Through::Shadow(number), current, effect);
+        self.put(at, Through::Shadow(number), current, effect);
         true
-    }
-
-    /// Has a source go through something else; `current` is what it is then, `None` where that is to be looked up again
-    /// whatever happens.
-    pub(super) fn put(
-        &mut self,
-        device: usize,
-        through: Through,
-        current: Option<Current>,
-        effect: &mut Effect,
-    ) {
-        let at = &mut self.devices[device];
-        if current.is_some() && at.current == current {
-            return;
-        }
-        self.counters.attached += 1;
-        at.current = None;
-        match self.slice.attach(device, through) {
-            Ok(()) => at.current = current,
-            Err(error) => effect.failed = Some(error),
-        }
-        self.settle();
-    }
-
-    /// Shadows that no source goes through, and none is about to, are gone.
-    fn settle(&mut self) {
-        for index in 0..self.shadows.len() {
-            let used = self
-                .devices
-                .iter()
-                .any(|device| device.current == Some(Current::Shadow(index)));
-            let filling = self.filling.is_some_and(|filling| filling.shadow == index);
-            if !used
-                && !filling
-                && let Some(shadow) = self.shadows[index].take()
-            {
-                self.slice.close(shadow.number);
-            }
-        }
-    }
-
-    /// What was begun for a source begins anew.
-    pub(super) fn drop_filling(&mut self) {
-        if self.filling.take().is_some() {
-            self.settle();
-        }
     }
 }

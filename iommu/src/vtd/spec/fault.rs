@@ -74,12 +74,24 @@ pub mod reason {
     pub const INTERRUPT_LAST: u8 = 0x2f;
     /// First of the reasons of scalable mode.
     pub const SCALABLE_FIRST: u8 = 0x30;
+    /// A request with PASID in legacy mode.
+    pub const PASID_IN_LEGACY_MODE: u8 = 0x31;
     /// First of those of the root entry: it could not be read, is not present, has reserved bits.
     pub const SCALABLE_ROOT: u8 = 0x38;
     /// First of those of the context entry, likewise.
     pub const SCALABLE_CONTEXT: u8 = 0x40;
+    /// Requests with PASID are not enabled.
+    pub const PASID_DISABLED: u8 = 0x45;
+    /// The PASID is past the directory.
+    pub const PASID_PAST_DIRECTORY: u8 = 0x46;
+    /// Page requests are not enabled.
+    pub const PAGE_REQUEST_DISABLED: u8 = 0x47;
+    /// The PASID is that of requests without one.
+    pub const PASID_OF_OTHERS: u8 = 0x48;
     /// First of those of the PASID directory and table, likewise.
     pub const PASID: u8 = 0x50;
+    /// A privileged request, which the entry of its PASID does not allow.
+    pub const SUPERVISOR_REQUEST: u8 = 0x5d;
     /// Last of them.
     pub const PASID_LAST: u8 = 0x5f;
     /// A first-stage entry could not be read.
@@ -116,4 +128,6 @@ pub mod reason {
     pub const SCALABLE_WRITE: u8 = 0x85;
     /// A read without permission, in scalable mode.
     pub const SCALABLE_READ: u8 = 0x86;
+    /// The PASID is wider than the unit's.
+    pub const PASID_BEYOND: u8 = 0x89;
 }
