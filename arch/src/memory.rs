@@ -273,11 +273,10 @@ impl Frames {
     /// Stores `count` words from `offset` on, each in one step: `first`, `first + step`, ..
     #[track_caller]
     pub fn write64_run(&self, offset: usize, first: u64, step: u64, count: usize) {
-        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
-        let pointer = self.range(offset, count.saturating_mul(8)).cast::<u64>();
+        let pointer = self.words(offset, count);
         let mut value = first;
         for index in 0..count {
-            // SAFETY: 1. `range` checked that all words are inside of these frames, and the first is aligned.
+            // SAFETY: 1. `words` checked that all words are inside of these frames, and the first is aligned.
             //         2. as for the load.
             unsafe { AtomicU64::from_ptr(pointer.add(index)) }.store(value, Ordering::Relaxed);
             value = value.wrapping_add(step);
@@ -287,9 +286,8 @@ impl Frames {
     /// Stores pairs of words from `offset` on, each word in one step.
     #[track_caller]
     pub fn write64_pairs(&self, offset: usize, pairs: &[[u64; 2]]) {
-        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
         let words = pairs.as_flattened();
-        let mut to = self.range(offset, size_of_val(words)).cast::<u64>();
+        let mut to = self.words(offset, words.len());
         for word in words {
             // SAFETY: as for a run.
             unsafe { AtomicU64::from_ptr(to) }.store(*word, Ordering::Relaxed);
@@ -325,10 +323,9 @@ impl Frames {
     /// Loads words from `offset` on, each in one step.
     #[track_caller]
     pub fn read_words(&self, offset: usize, words: &mut [u64]) {
-        assert!(offset.is_multiple_of(8), "misaligned access at {offset:#x}");
-        let mut from = self.range(offset, size_of_val(words)).cast::<u64>();
+        let mut from = self.words(offset, words.len());
         for word in words {
-            // SAFETY: 1. `range` checked that all words are inside of these frames, and the first is aligned.
+            // SAFETY: 1. `words` checked that all words are inside of these frames, and the first is aligned.
             //         2. as for the load.
             *word = unsafe { AtomicU64::from_ptr(from) }.load(Ordering::Relaxed);
             from = from.wrapping_add(1);
@@ -356,7 +353,7 @@ impl Frames {
     /// Zeroes `len` bytes at `offset`.
     #[track_caller]
     pub fn zero(&self, offset: usize, len: usize) {
-        let pointer = self.range(offset, len);
+        let pointer = self.bytes(offset, len);
         self.pool.window.zero(pointer, len);
     }
 
@@ -370,27 +367,45 @@ impl Frames {
     /// Cleans and invalidates (DC CIVAC): what such an observer wrote is read from memory next.
     #[track_caller]
     pub fn clean_invalidate(&self, offset: usize, len: usize) {
-        let pointer = self.range(offset, len);
+        let pointer = self.bytes(offset, len);
         self.pool.window.clean_invalidate(pointer, len);
     }
 
     /// Makes what was written at `offset` visible to every CPU, to instruction fetch and with caches off as well.
     #[track_caller]
     pub fn sync_icache(&self, offset: usize, len: usize) {
-        let pointer = self.range(offset, len);
+        let pointer = self.bytes(offset, len);
         self.pool.window.sync_icache(pointer, len);
     }
 
     #[track_caller]
+    #[inline(always)]
     fn pointer(&self, offset: usize, size: usize) -> *mut u8 {
-        assert!(
-            offset.is_multiple_of(size),
-            "misaligned access at {offset:#x}"
-        );
+        if !offset.is_multiple_of(size) {
+            misaligned(offset);
+        }
         self.range(offset, size)
     }
 
+    /// So many words at `offset`, aligned.
     #[track_caller]
+    #[inline(always)]
+    fn words(&self, offset: usize, count: usize) -> *mut u64 {
+        if !offset.is_multiple_of(8) {
+            misaligned(offset);
+        }
+        self.range(offset, count.saturating_mul(8)).cast()
+    }
+
+    /// As `range`, where time is not what counts.
+    #[track_caller]
+    #[inline(never)]
+    fn bytes(&self, offset: usize, len: usize) -> *mut u8 {
+        self.range(offset, len)
+    }
+
+    #[track_caller]
+    #[inline(always)]
     fn range(&self, offset: usize, len: usize) -> *mut u8 {
         self.check(offset, len);
         self.pool.window.pointer(self.base + offset as u64)
@@ -406,6 +421,13 @@ impl Frames {
             outside(offset, len);
         }
     }
+}
+
+#[track_caller]
+#[cold]
+#[inline(never)]
+fn misaligned(offset: usize) -> ! {
+    panic!("misaligned access at {offset:#x}")
 }
 
 #[track_caller]

@@ -83,19 +83,23 @@ impl MmioRegion {
         self.split_at(offset).1.split_at(len).0
     }
 
+    /// `size` is a power of two.
     #[track_caller]
+    #[inline(always)]
     fn check(&self, offset: usize, size: usize) {
         let offset = offset as u64;
-        let size = size as u64;
-        assert!(
-            offset.is_multiple_of(size)
-                && size <= self.len
-                && offset <= self.len - size
-                && (self.base + offset).is_multiple_of(size),
-            "register access outside of its region or misaligned: {:#x} + {offset:#x}",
-            self.base,
-        );
+        let end = offset.saturating_add(size as u64);
+        if end > self.len || (offset | self.base) & (size as u64 - 1) != 0 {
+            refuse(self.base, offset);
+        }
     }
+}
+
+#[track_caller]
+#[cold]
+#[inline(never)]
+fn refuse(base: u64, offset: u64) -> ! {
+    panic!("register access outside of its region or misaligned: {base:#x} + {offset:#x}")
 }
 
 /// Why a region cannot be had.

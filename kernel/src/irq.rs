@@ -8,7 +8,6 @@ use crate::vdev::vgic::spec::MAX_LRS;
 use crate::vdev::vgic::{Effects, Line, LrState, Renewed, Vgic};
 use arch::gic::{Intid, Kind};
 use arch::ich::{self, Hcr, ListRegister};
-use arch::vcpu::Exit;
 
 /// Makes another CPU look: at its list registers, at its partition's life.
 pub const KICK: Intid = Intid::sgi(0);
@@ -186,18 +185,9 @@ impl Lists {
     }
 }
 
-/// Whether an exit has to do with the virtual GIC: an access to its frames or its registers. Of interrupts it is those that
-/// ask for [`System::attend`].
-pub fn concerns(exit: &Exit) -> bool {
-    match exit {
-        Exit::Mmio(access) => {
-            let frames = GICD.base.0..GICR.end().0;
-            frames.contains(&access.ipa)
-        }
-        // ICC_*_EL1 and their neighbours (DDI 0487, D23.3): op0 = 3, CRn = 12.
-        Exit::SystemRegister(access) => (access.op0, access.crn) == (3, 12),
-        _ => false,
-    }
+/// Whether an access has to do with the virtual GIC. Of interrupts it is those that ask for [`System::attend`].
+pub fn concerns(ipa: u64) -> bool {
+    (GICD.base.0..GICR.end().0).contains(&ipa)
 }
 
 // The ITS and its translater are between the two.
@@ -206,30 +196,14 @@ const _: () = assert!(GICD.base.0 < ITS.base.0 && ITS.end().0 <= GICR.base.0);
 #[cfg(test)]
 mod tests {
     use super::concerns;
-    use arch::vcpu::{Exit, MmioAccess};
-
-    fn access(ipa: u64) -> Exit {
-        Exit::Mmio(MmioAccess {
-            ipa,
-            far: ipa,
-            size: 4,
-            write: false,
-            reg: 0,
-            sign_extend: false,
-            sixty_four: false,
-        })
-    }
 
     #[test]
-    fn only_exits_of_the_gic_take_the_list_registers_back() {
+    fn only_accesses_of_the_gic_take_the_list_registers_back() {
         for ipa in [0x0800_0000, 0x0808_0090, 0x080a_0000, 0x080d_ffff] {
-            assert!(concerns(&access(ipa)), "{ipa:#x}");
+            assert!(concerns(ipa), "{ipa:#x}");
         }
         for ipa in [0x07ff_ffff, 0x0900_0018, 0x3f01_0000, 0x4000_0000] {
-            assert!(!concerns(&access(ipa)), "{ipa:#x}");
+            assert!(!concerns(ipa), "{ipa:#x}");
         }
-        assert!(!concerns(&Exit::Interrupt));
-        assert!(!concerns(&Exit::Hypercall { imm: 0 }));
-        assert!(!concerns(&Exit::Wait { event: false }));
     }
 }

@@ -6,7 +6,7 @@ use crate::mmio;
 use crate::partition::{AfterCall, Partition, vmpidr};
 use crate::say;
 use crate::system::System;
-use crate::trace::Event;
+use crate::trace::{CpuTrace, Event};
 use crate::vdev::sysreg::{self, Access, Encoding, Outcome};
 use arch::cpu::Features;
 use arch::vcpu::{Exception, Exit, MmioAccess, Syndrome, SysregAccess, Vcpu, VcpuConfig};
@@ -96,15 +96,11 @@ impl Stay<'_> {
             lists.load(partition, index);
             trace.resume();
             let exit = self.vcpu.run();
-            trace.exit(Event::of(&exit, self.vcpu.reg(0)));
-            if irq::concerns(&exit) {
-                lists.store(system, partition, index);
-            }
             // What a doorbell leaves over is for another exit: its own did as much as one does.
             let doorbell = matches!(exit, Exit::ReadOnly(_));
-            let then = self.handle(exit);
+            let then = self.handle(exit, trace, &mut lists);
             partition.serve_its(system);
-            if !doorbell {
+            if !doorbell && partition.has_busy_viommus() {
                 partition.serve_viommus(system);
             }
             if then == Then::Suspend {
@@ -122,10 +118,21 @@ impl Stay<'_> {
         arch::ich::init();
     }
 
-    fn handle(&mut self, exit: Exit) -> Then {
+    #[inline(always)]
+    fn handle(&mut self, exit: Exit, trace: &CpuTrace, lists: &mut Lists) -> Then {
         match exit {
-            Exit::Interrupt => irq::serve(self.system, Some((self.partition, self.index))),
+            Exit::Interrupt => {
+                trace.exit(Event::Interrupt);
+                irq::serve(self.system, Some((self.partition, self.index)));
+            }
             Exit::Mmio(access) => {
+                trace.exit(Event::Mmio {
+                    write: access.write,
+                    ipa: access.ipa,
+                });
+                if irq::concerns(access.ipa) {
+                    lists.store(self.system, self.partition, self.index);
+                }
                 let value = if access.write {
                     Some(self.vcpu.reg(access.reg))
                 } else {
@@ -156,39 +163,66 @@ impl Stay<'_> {
                 }
             }
             Exit::ReadOnly(access) => {
-                let value = self.vcpu.reg(access.reg);
-                let MmioAccess { ipa, size, .. } = access;
+                let MmioAccess { ipa, size, reg, .. } = access;
+                trace.exit(Event::Smmu { ipa });
+                let value = self.vcpu.reg(reg);
                 if self.partition.store_smmu(self.system, ipa, size, value) {
                     self.vcpu.skip_instruction();
                 }
             }
-            Exit::Retry => {}
+            Exit::Retry => trace.exit(Event::Abort { ipa: 0 }),
             Exit::Abort(info) => {
+                let ipa = info.ipa.unwrap_or(0);
+                trace.exit(Event::Abort { ipa });
                 self.partition.count_misuse();
                 self.vcpu.inject(Exception::for_abort(&info));
             }
             // The program counter is past an HVC already, but still at an SMC (DDI 0487, D1.4.1).
-            Exit::Hypercall { imm: 0 } => return self.call(),
+            Exit::Hypercall { imm: 0 } => return self.call(trace),
             Exit::Smc { imm: 0 } => {
                 self.vcpu.skip_instruction();
-                return self.call();
+                return self.call(trace);
             }
-            Exit::SystemRegister(access) => self.system_register(access),
-            Exit::Wait { .. } => self.vcpu.skip_instruction(),
+            Exit::SystemRegister(access) => {
+                trace.exit(Event::system_register(&access));
+                // ICC_*_EL1 and their neighbours (DDI 0487, D23.3): op0 = 3, CRn = 12.
+                if (access.op0, access.crn) == (3, 12) {
+                    lists.store(self.system, self.partition, self.index);
+                }
+                self.system_register(access);
+            }
+            Exit::Wait { .. } => {
+                trace.exit(Event::Wait);
+                self.vcpu.skip_instruction();
+            }
             Exit::Hypercall { .. } => {
+                trace.exit(Event::Call(self.vcpu.reg(0) as u32));
                 self.partition.count_misuse();
                 // The exception returns to an instruction that is undefined, not behind it.
                 let call = self.vcpu.pc().wrapping_sub(4);
                 self.vcpu.set_pc(call);
                 self.vcpu.inject(Exception::Undefined);
             }
-            Exit::SError(syndrome) => self.system_error(syndrome),
-            Exit::Smc { .. } | Exit::Unknown(_) => {
-                self.partition.count_misuse();
-                self.vcpu.inject(Exception::Undefined);
+            Exit::SError(syndrome) => {
+                trace.exit(Event::SystemError(syndrome.0 as u32));
+                self.system_error(syndrome);
+            }
+            Exit::Smc { .. } => {
+                trace.exit(Event::Call(self.vcpu.reg(0) as u32));
+                self.refuse();
+            }
+            Exit::Unknown(esr) => {
+                trace.exit(Event::Other(esr as u32));
+                self.refuse();
             }
         }
         Then::Continue
+    }
+
+    /// An instruction that there is not.
+    fn refuse(&mut self) {
+        self.partition.count_misuse();
+        self.vcpu.inject(Exception::Undefined);
     }
 
     /// An error of memory, or of a device, that the guest has run into: it is the guest's to handle, unless nobody knows
@@ -210,7 +244,8 @@ impl Stay<'_> {
     }
 
     /// SMCCC: x0 is the function, x1 to x7 its arguments; the result goes to x0.
-    fn call(&mut self) -> Then {
+    fn call(&mut self, trace: &CpuTrace) -> Then {
+        trace.exit(Event::Call(self.vcpu.reg(0) as u32));
         let registers = core::array::from_fn(|n| self.vcpu.reg(n as u8));
         match self.partition.call(self.system, self.index, &registers) {
             AfterCall::Return(value) => {
@@ -296,139 +331,11 @@ impl Stay<'_> {
                     .write_sgi(self.index, register, value);
                 self.system.kick(self.partition, kick);
             }
-            Outcome::Undefined => {
-                self.partition.count_misuse();
-                return self.vcpu.inject(Exception::Undefined);
-            }
+            Outcome::Undefined => return self.refuse(),
         }
         self.vcpu.skip_instruction();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Stay;
-    use crate::composition::machine::Bench;
-    use crate::life::{Change, Entry, Next, Power};
-    use crate::partition::AfterCall;
-    use crate::vdev::CpuSet;
-    use crate::vdev::vgic::{Effects, LrState, SgiRegister};
-    use arch::vcpu::{Exception, Exit, Syndrome, Vcpu, VcpuConfig};
-    use core::sync::atomic::Ordering;
-
-    const CPU_OFF: u64 = 0x8400_0002;
-
-    fn new() -> Vcpu {
-        Vcpu::new(VcpuConfig {
-            vmpidr: 0,
-            vpidr: 0,
-            trap_wfi: false,
-            physical_timer: false,
-        })
-    }
-
-    fn stay<'a>(bench: &Bench, vcpu: &'a mut Vcpu) -> Stay<'a> {
-        Stay {
-            system: bench.system,
-            partition: &bench.system.partitions[0],
-            index: 0,
-            vcpu,
-            features: Box::leak(Box::new(arch::cpu::features())),
-        }
-    }
-
-    /// vCPU 0 of the first partition on this thread's machine: these exits, then CPU_OFF.
-    fn run(exits: &[Exit]) -> (Bench, Vcpu) {
-        let bench = Bench::new(1);
-        let partition = &bench.system.partitions[0];
-        assert!(matches!(partition.life.next(0).0, Next::Enter(_)));
-        let mut vcpu = new();
-        for &exit in exits.iter().chain([&Exit::Hypercall { imm: 0 }]) {
-            vcpu.will_exit(exit);
-        }
-        let entry = Entry {
-            pc: 0x4000_0000,
-            argument: CPU_OFF,
-        };
-        stay(&bench, &mut vcpu).run(entry);
-        assert_eq!(partition.life.power(0), Some(Power::Off));
-        (bench, vcpu)
-    }
-
-    #[test]
-    fn a_guest_gets_its_own_errors_as_errors() {
-        // Recoverable; implementation defined; corrected.
-        let errors = [0xbe00_0c11, 0xbf00_0000, 0xbe00_1811].map(|esr| Exit::SError(Syndrome(esr)));
-        let (bench, vcpu) = run(&errors);
-        assert_eq!(vcpu.errors(), 2, "it need not know what was corrected");
-        assert_eq!(vcpu.injected(), [], "and no exception of another kind");
-        let partition = &bench.system.partitions[0];
-        assert_eq!(partition.errors.load(Ordering::Relaxed), 3);
-        assert_eq!(partition.misuse(), 0);
-    }
-
-    #[test]
-    #[should_panic(expected = "SError in attacker: uncontainable")]
-    fn an_error_that_may_be_anywhere_ends_the_machine() {
-        run(&[Exit::SError(Syndrome(0xbe00_0011))]);
-    }
-
-    #[test]
-    fn a_vcpu_that_is_off_has_no_timer() {
-        let (_, vcpu) = run(&[]);
-        assert!(vcpu.is_stopped());
-    }
-
-    #[test]
-    fn standby_ends_with_an_interrupt_and_not_before() {
-        // The machine's interrupt controller has nothing, so that each look at it is one of the wait.
-        let bench = Bench::new(1);
-        let system = bench.system;
-        let partition = &system.partitions[0];
-        let mut vcpu = new();
-        let stay = stay(&bench, &mut vcpu);
-        {
-            let mut vgic = partition.vgic.lock();
-            let mut lists = LrState {
-                lr: [0; 16],
-                used: 0,
-                count: 4,
-                hcr: 0,
-                vmcr: 0xff00_0002,
-            };
-            vgic.sync(0, &mut lists, &mut Effects::default());
-            vgic.write_distributor(0, 0, 4, 2);
-            vgic.write_redistributor(0x1_0080, 4, !0);
-            vgic.write_redistributor(0x1_0100, 4, 1 << 5);
-        }
-        let registers = [0xc400_0001, 0, 0, 0, 0, 0, 0, 0];
-        assert_eq!(partition.call(system, 0, &registers), AfterCall::Suspend);
-        std::thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                arch::cpu::set_index(1);
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                // SGI 5 to vCPU 0.
-                partition
-                    .vgic
-                    .lock()
-                    .write_sgi(1, SgiRegister::Sgi1r, 5 << 24 | 1)
-            });
-            let start = std::time::Instant::now();
-            stay.suspend();
-            assert!(start.elapsed().as_millis() >= 20);
-            assert_eq!(other.join().unwrap(), CpuSet::one(0));
-        });
-        // It is still pending: the next standby ends at once.
-        stay.suspend();
-        partition.vgic.lock().reset_redistributor(0);
-        partition.ask(system, Change::Stop);
-        stay.suspend();
-    }
-
-    #[test]
-    fn what_is_not_there_is_undefined() {
-        let (bench, vcpu) = run(&[Exit::Unknown(0x6600_0000)]);
-        assert_eq!(vcpu.injected(), [Exception::Undefined]);
-        assert_eq!(bench.system.partitions[0].misuse(), 1);
-    }
-}
+mod tests;

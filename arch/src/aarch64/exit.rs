@@ -190,7 +190,31 @@ pub fn translated(par: u64) -> Option<u64> {
     (!bit(par, 0)).then_some((par & 0x000f_ffff_ffff_f000) >> 8)
 }
 
-/// Decodes a synchronous exception from EL1 or EL0. Where [`needs_address`], `hpfar` is what [`translated`] says.
+/// Decodes a store of which [`needs_address`] is true, where [`translated`] says `hpfar`.
+pub fn read_only(esr: u64, far: u64, hpfar: u64) -> Exit {
+    Exit::ReadOnly(access(esr, far, page(hpfar) | far & 0xfff))
+}
+
+/// HPFAR_EL2.FIPA, bits 47:4, has bits 55:12 of the address.
+const fn page(hpfar: u64) -> u64 {
+    (hpfar & 0xffff_ffff_fff0) << 8
+}
+
+/// A load or store at `ipa`, with a valid syndrome.
+#[inline(always)]
+fn access(esr: u64, far: u64, ipa: u64) -> MmioAccess {
+    MmioAccess {
+        ipa,
+        far,
+        size: 1 << bits(esr, 23, 22),
+        write: bit(esr, 6),
+        reg: bits(esr, 20, 16),
+        sign_extend: bit(esr, 21),
+        sixty_four: bit(esr, 15),
+    }
+}
+
+/// Decodes a synchronous exception from EL1 or EL0, unless it [`needs_address`].
 pub fn decode(esr: u64, far: u64, hpfar: u64) -> Exit {
     match esr >> 26 & 0x3f {
         0x01 => Exit::Wait { event: bit(esr, 0) },
@@ -221,32 +245,18 @@ fn abort(esr: u64, far: u64, hpfar: u64, fetch: bool) -> Exit {
     let stage2 = status < 0b01_0000 || matches!(status, 0b10_1001 | 0b10_1011);
     let walk = bit(esr, 7);
     let write = !fetch && bit(esr, 6);
-    // HPFAR_EL2.FIPA, bits 47:4, is IPA[55:12]; a walk reports the descriptor's page, the low bits of FAR are not its.
-    let page = (hpfar & 0xffff_ffff_fff0) << 8;
+    // A walk reports the descriptor's page, the low bits of FAR are not its.
     let offset = if walk { 0 } else { far & 0xfff };
+    let ipa = page(hpfar) | offset;
     // Data aborts only: ISV, and no cache maintenance by address.
     let emulatable = stage2 && !fetch && !walk && bit(esr, 24) && !bit(esr, 8);
-    // Of permission faults only stores are ever emulated: what may be emulated is not mapped, or for reading.
-    let read_only = needs_address(esr);
-    let known = stage2 && (!permission || walk || read_only);
+    // Of permission faults only stores are ever emulated, by `read_only`: what may be emulated is not mapped, or for reading.
+    let known = stage2 && (!permission || walk);
     if known && emulatable {
-        let access = MmioAccess {
-            ipa: page | offset,
-            far,
-            size: 1 << bits(esr, 23, 22),
-            write,
-            reg: bits(esr, 20, 16),
-            sign_extend: bit(esr, 21),
-            sixty_four: bit(esr, 15),
-        };
-        if read_only {
-            Exit::ReadOnly(access)
-        } else {
-            Exit::Mmio(access)
-        }
+        Exit::Mmio(access(esr, far, ipa))
     } else {
         Exit::Abort(AbortInfo {
-            ipa: known.then_some(page | offset),
+            ipa: known.then_some(ipa),
             far,
             fetch,
             write,

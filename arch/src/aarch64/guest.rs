@@ -99,7 +99,7 @@ impl Guest {
         }
         match look_up(far, registers.pstate & 0xf == 0) {
             Some(par) => match exit::translated(par) {
-                Some(page) => decode(self.esr, far, page),
+                Some(page) => exit::read_only(self.esr, far, page),
                 None => Exit::Retry,
             },
             // What the guest would have had itself.

@@ -123,32 +123,39 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
 
     /// The same for commands as they stand in the queue, the CMD_SYNC at their end ([`SYNC`]) included. Mostly all of them
     /// are in it and complete with one look.
-    pub(super) fn send(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
+    fn send(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
         let limit = usize::from(self.features.errata.commands_a_sync);
+        let mut begun = None;
+        if limit == 0 || commands.len() <= limit + 1 {
+            let mut core = self.lock();
+            if core.stopped {
+                return Err(nothing(IommuError::Stopped));
+            }
+            let Core {
+                registers, queue, ..
+            } = &mut *core;
+            if let Some(run) = queue.put(commands) {
+                queue.publish(&self.platform, registers);
+                begun = queue.look(registers, run).map_err(nothing)?;
+                drop(core);
+                if begun.is_none() {
+                    self.platform.read_barrier();
+                    return Ok(());
+                }
+            }
+        }
+        self.send_on(commands, begun)
+    }
+
+    /// Goes on with [`send`](Self::send): under a ticket all of them are in the queue, else none.
+    #[cold]
+    #[inline(never)]
+    fn send_on(&self, commands: &[[u64; 2]], begun: Option<Ticket>) -> Result<(), Failure> {
         let before_sync = commands.len() - 1;
-        let program = || Program::of_native(&commands[..before_sync], &self.features);
-        if limit != 0 && before_sync > limit {
-            return self.run(&mut program());
-        }
-        let mut core = self.lock();
-        if core.stopped {
-            return Err(nothing(IommuError::Stopped));
-        }
-        let Core {
-            registers, queue, ..
-        } = &mut *core;
-        let Some(run) = queue.put(commands) else {
-            drop(core);
-            return self.run(&mut program());
+        let mut program = Program::of_native(&commands[..before_sync], &self.features);
+        let Some(ticket) = begun else {
+            return self.run(&mut program);
         };
-        queue.publish(&self.platform, registers);
-        let ticket = queue.look(registers, run).map_err(nothing)?;
-        drop(core);
-        let Some(ticket) = ticket else {
-            self.platform.read_barrier();
-            return Ok(());
-        };
-        let mut program = program();
         program.skip(before_sync);
         self.complete(
             ticket,

@@ -1,6 +1,6 @@
 //! What happens, as one word each.
 
-use arch::vcpu::{Exit, SysregAccess};
+use arch::vcpu::SysregAccess;
 use core::fmt;
 
 /// Kinds of events.
@@ -68,25 +68,15 @@ const DETAIL: u64 = (1 << 48) - 1;
 const WRITE: u64 = 1 << 48;
 
 impl Event {
-    /// What an exit is. `function` is the guest's x0, for a call.
-    pub fn of(exit: &Exit, function: u64) -> Self {
-        match *exit {
-            Exit::Interrupt => Self::Interrupt,
-            Exit::ReadOnly(access) => Self::Smmu { ipa: access.ipa },
-            Exit::Mmio(access) => Self::Mmio {
-                write: access.write,
-                ipa: access.ipa,
-            },
-            Exit::Retry => Self::Abort { ipa: 0 },
-            Exit::Abort(info) => Self::Abort {
-                ipa: info.ipa.unwrap_or(0),
-            },
-            Exit::Hypercall { .. } | Exit::Smc { .. } => Self::Call(function as u32),
-            Exit::SystemRegister(access) => Self::SystemRegister(encoding(&access)),
-            Exit::Wait { .. } => Self::Wait,
-            Exit::SError(syndrome) => Self::SystemError(syndrome.0 as u32),
-            Exit::Unknown(esr) => Self::Other(esr as u32),
-        }
+    /// An exit: a trapped system register.
+    pub fn system_register(access: &SysregAccess) -> Self {
+        Self::SystemRegister(
+            u16::from(access.op0) << 14
+                | u16::from(access.op1) << 11
+                | u16::from(access.crn) << 7
+                | u16::from(access.crm) << 3
+                | u16::from(access.op2),
+        )
     }
 
     /// Code in bits 63:56, the rest below.
@@ -130,14 +120,6 @@ impl Event {
             _ => return None,
         })
     }
-}
-
-fn encoding(access: &SysregAccess) -> u16 {
-    u16::from(access.op0) << 14
-        | u16::from(access.op1) << 11
-        | u16::from(access.crn) << 7
-        | u16::from(access.crm) << 3
-        | u16::from(access.op2)
 }
 
 impl fmt::Display for Event {

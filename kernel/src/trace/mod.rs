@@ -77,14 +77,21 @@ impl CpuTrace {
     }
 
     /// Records `event`. Only on the CPU that this belongs to.
+    // Inlined, as each caller knows its kind.
+    #[inline(always)]
     pub fn record(&self, event: Event) {
         let now = clock::now();
         self.record_at(event.encode(), now);
     }
 
     /// Records `event`, an exit: until [`resume`](Self::resume) it is being handled.
+    #[inline(always)]
     pub fn exit(&self, event: Event) {
-        let (now, word) = (clock::now(), event.encode());
+        self.exit_at(event.encode(), clock::now());
+    }
+
+    #[inline(never)]
+    fn exit_at(&self, word: u64, now: u64) {
         let [time, code] = &self.exit;
         time.store(now, Ordering::Relaxed);
         code.store(word >> 56, Ordering::Relaxed);
@@ -95,7 +102,9 @@ impl CpuTrace {
     pub fn resume(&self) {
         let [time, code] = &self.exit;
         let time = time.load(Ordering::Relaxed);
-        let longest = &self.longest[code.load(Ordering::Relaxed) as usize % EXITS];
+        let Some(longest) = self.longest.get(code.load(Ordering::Relaxed) as usize) else {
+            return;
+        };
         let ticks = clock::now().saturating_sub(time);
         // Before the first exit there is nothing to measure from.
         if time != 0 && ticks > longest.load(Ordering::Relaxed) {
@@ -115,9 +124,11 @@ impl CpuTrace {
         time.store(now, Ordering::Relaxed);
         code.store(word, Ordering::Relaxed);
         // The order of the record and of its number is that of the panic that wants to know.
-        self.next.store(next + 1, Ordering::Release);
-        let count = &self.counts[(word >> 56) as usize % KINDS];
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.next.store(next.wrapping_add(1), Ordering::Release);
+        if let Some(count) = self.counts.get((word >> 56) as usize) {
+            let before = count.load(Ordering::Relaxed);
+            count.store(before.wrapping_add(1), Ordering::Relaxed);
+        }
     }
 
     /// Counts so far.

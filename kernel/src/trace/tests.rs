@@ -1,7 +1,7 @@
 //! Events as words, and what is kept of them.
 
 use super::{CpuTrace, DEPTH, EXITS, Event, KINDS, Trace};
-use arch::vcpu::{Exit, SysregAccess};
+use arch::vcpu::SysregAccess;
 
 const ALL: [Event; KINDS] = [
     Event::Interrupt,
@@ -99,9 +99,9 @@ fn an_exit_is_recorded_as_what_it_is() {
         reg: 0,
         write: true,
     };
-    let event = Event::of(&Exit::SystemRegister(register), 0);
+    let event = Event::system_register(&register);
     assert_eq!(event.to_string(), "system register S3_0_C12_C11_5");
-    let call = Event::of(&Exit::Hypercall { imm: 0 }, 0xdead_8400_0008);
+    let call = Event::Call(0x8400_0008);
     assert_eq!(call.to_string(), "call 0x84000008");
     assert!(
         ALL[..EXITS]

@@ -131,11 +131,25 @@ impl Partition {
             return Some(unit.read(offset, size));
         };
         let effect = unit.write(&self.ram, offset, size, value);
-        self.follow(system, index, viommu, &effect);
+        // Mostly it is all done.
+        if effect.more || effect.failed.is_some() {
+            self.follow(system, index, viommu, &effect);
+        } else {
+            self.interrupt_by(system, index, &effect);
+            viommu.busy.store(false, Ordering::Release);
+        }
         Some(0)
     }
 
+    /// Whether [`serve_viommus`](Self::serve_viommus) has anything to do.
+    #[inline(always)]
+    pub fn has_busy_viommus(&self) -> bool {
+        let mut viommus = self.dma().viommus().iter();
+        viommus.any(|viommu| viommu.busy.load(Ordering::Relaxed))
+    }
+
     /// Goes on with what the guest has asked its IOMMUs for, a bounded amount a call.
+    #[inline(never)]
     pub fn serve_viommus(&self, system: &System) {
         for (index, viommu) in self.dma().viommus().iter().enumerate() {
             // Whoever has it goes on with it, and says so if there is more.

@@ -88,13 +88,18 @@ impl Partition {
     }
 
     /// Interrupts of the guest's SMMU number `index`.
+    #[inline(always)]
     pub(super) fn interrupt_by(&self, system: &System, index: usize, effect: &Effect) {
-        if effect.interrupts.is_empty() {
-            return;
+        if !effect.interrupts.is_empty() {
+            self.pulse(system, index, effect.interrupts);
         }
+    }
+
+    #[inline(never)]
+    fn pulse(&self, system: &System, index: usize, interrupts: Interrupts) {
         let first = SMMU_INTIDS.start + (index * WIRES.len()) as u32;
         for (intid, wire) in (first..).zip(WIRES) {
-            if effect.interrupts.contains(wire) {
+            if interrupts.contains(wire) {
                 let mut vgic = self.vgic.lock();
                 // An edge (IHI 0070, §3.18).
                 let up = vgic.set_line(intid, true);

@@ -2,7 +2,7 @@
 
 use super::{
     AbortInfo, Exit, MmioAccess, Syndrome, SysregAccess, class_name, decode, needs_address,
-    translated,
+    read_only, translated,
 };
 
 #[test]
@@ -99,7 +99,7 @@ fn a_store_to_what_may_be_read_only_goes_where_the_guests_tables_say() {
     let page = translated(0xff00_0000_0905_0b80);
     assert_eq!(page, Some(0x0009_0500));
     assert_eq!(
-        decode(esr, 0xffff_8000_1234_5098, page.unwrap()),
+        read_only(esr, 0xffff_8000_1234_5098, page.unwrap()),
         Exit::ReadOnly(MmioAccess {
             ipa: 0x0905_0098,
             far: 0xffff_8000_1234_5098,

@@ -132,7 +132,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
             CR2 => self.while_off(SMMUEN).map(|()| CR2_WRITABLE)?,
             STRTAB_BASE_CFG => self.while_off(SMMUEN).map(|()| STRTAB_BASE_CFG_WRITABLE)?,
             CMDQ_PROD => {
-                self.ring(value & INDEX);
+                self.ring(value);
                 return Ok(Asked::default());
             }
             CMDQ_CONS => self.while_off(CMDQEN).map(|()| INDEX | CMDQ_ERR_FIELD)?,

@@ -162,29 +162,30 @@ impl Stopped {
 }
 
 impl<P: Platform, S: Slice> VirtSmmu<P, S> {
-    /// Consumes commands. What is consumed is complete when this returns, and CONS says so.
+    /// Consumes commands. What is consumed is complete when this returns, and CONS says so. Whether there are more that can be
+    /// gone on with.
     pub(super) fn commands(
         &mut self,
         memory: &dyn GuestMemory,
         budget: &mut u32,
         effect: &mut Effect,
-    ) {
+    ) -> bool {
         let Some(queue) = self.registers.commands() else {
-            return;
+            return false;
         };
         if queue.is_empty() || self.registers.commands_stopped() {
-            return;
+            return false;
         }
         let mut at = queue.cons;
         let mut stopped = None;
         if let Some(rest) = self.half_done.take() {
             if !self.reconfigure(memory, rest, budget, effect) {
-                return;
+                return true;
             }
             at = at.next();
         }
         self.ahead.forget();
-        while at != queue.prod && *budget > 0 && effect.has_room() {
+        while at != queue.prod && *budget > 0 && self.outbox.has_room() {
             match self.step(memory, &queue, &mut at, budget, effect) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -202,12 +203,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             at = stop.at;
         }
         self.consumed(at);
-        if let Some(stop) = stopped {
-            self.counters.errors += 1;
-            let code = u32::from(stop.code) << 24;
-            self.registers.set(CMDQ_CONS, at.register() | code);
-            self.raise(memory, CMDQ_ERR, effect);
-        }
+        let Some(stop) = stopped else {
+            return at != queue.prod;
+        };
+        self.counters.errors += 1;
+        let code = u32::from(stop.code) << 24;
+        self.registers.set(CMDQ_CONS, at.register() | code);
+        self.raise(memory, CMDQ_ERR, effect);
+        false
     }
 
     /// Everything before `at` is complete.

@@ -37,7 +37,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 self.registers.translation_follows();
                 return;
             }
-            if *budget == 0 || !effect.has_room() {
+            if *budget == 0 || !self.outbox.has_room() {
                 return;
             }
             *budget = budget.saturating_sub(STREAM_COST);

@@ -36,13 +36,11 @@ const MESSAGES: usize = 8;
 /// Of these, so many are kept for interrupts that cannot wait.
 const RESERVE: usize = 4;
 
-/// What has to happen after a call.
+/// What has to happen after a call, beside the [messages](super::VirtSmmu::messages) of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Effect {
     /// Wires to pulse: each is an edge.
     pub interrupts: Interrupts,
-    pub(super) messages: [Message; MESSAGES],
-    pub(super) count: usize,
     /// CPUs of the guest that wait for an event are to be woken (CMD_SYNC with SIG_SEV).
     pub wake: bool,
     /// There is more to do: [`run`](super::VirtSmmu::run) is to be called again, after others had their turn.
@@ -52,20 +50,30 @@ pub struct Effect {
     pub failed: Option<Error>,
 }
 
-impl Effect {
-    /// Messages to deliver. One that reaches nothing is given back by
-    /// [`message_refused`](super::VirtSmmu::message_refused).
+/// The messages of a call.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outbox {
+    messages: [Message; MESSAGES],
+    count: usize,
+}
+
+impl Outbox {
+    /// A call begins.
+    pub fn clear(&mut self) {
+        self.count = 0;
+    }
+
     pub fn messages(&self) -> &[Message] {
         &self.messages[..self.count]
     }
 
     /// Whether there is room for whatever one command or event can bring.
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.count + RESERVE <= MESSAGES
     }
 
     /// Adds a message; two that are the same are one. Whether there was room.
-    pub(super) fn push(&mut self, message: Message) -> bool {
+    pub fn push(&mut self, message: Message) -> bool {
         if self.messages().contains(&message) {
             return true;
         }

@@ -30,7 +30,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         mut budget: u32,
         effect: &mut Effect,
     ) -> u32 {
-        while self.knocked && budget > 0 && effect.has_room() {
+        while self.knocked && budget > 0 && self.outbox.has_room() {
             let Some(item) = self.slice.event() else {
                 self.knocked = self.page_requests(memory, &mut budget, effect);
                 break;

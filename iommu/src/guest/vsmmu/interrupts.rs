@@ -15,7 +15,7 @@ use crate::smmuv3::spec::registers::{
 impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// What hands [`Message`]s on found nothing at the address of one.
     pub fn message_refused(&mut self, memory: &dyn GuestMemory, source: Interrupts) -> Effect {
-        let mut effect = Effect::default();
+        let mut effect = self.begin();
         self.raise(memory, message_error(source), &mut effect);
         effect
     }
@@ -72,7 +72,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             address,
             data,
         };
-        let written = memory.write(address, &data.to_le_bytes()).is_ok() || effect.push(message);
+        let written =
+            memory.write(address, &data.to_le_bytes()).is_ok() || self.outbox.push(message);
         if !written {
             self.raise(memory, message_error(source), effect);
         }

@@ -35,10 +35,11 @@ use crate::addr::Gpa;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
-use crate::smmuv3::spec::registers::CMDQ_CONS;
+use crate::smmuv3::spec::registers::{CMDQ_CONS, CMDQ_PROD};
 use command::Decoder;
 use commands::{Ahead, Batch, HalfDone};
 use contexts::Contexts;
+use effect::Outbox;
 use registers::{QueueSizes, RegisterFile};
 use requests::Requests;
 use setup::identity;
@@ -121,6 +122,7 @@ pub struct VirtSmmu<P: Platform, S: Slice> {
     ahead: Ahead,
     batch: Batch,
     requests: Requests,
+    outbox: Outbox,
     /// Sequence number of the next event, if none is lost.
     sequence: u32,
     /// There may be events or page requests to fetch.
@@ -199,6 +201,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             ahead: Ahead::new(),
             batch: Batch::new(),
             requests: requests.ok_or(SetupError::OutOfMemory)?,
+            outbox: Outbox::default(),
             sequence: 0,
             knocked: false,
             counters: Counters::default(),
@@ -221,6 +224,18 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         u64::from(self.slice.sequence().wrapping_sub(self.sequence) & MAX_SEQUENCE)
     }
 
+    /// Messages of the last call that has an [`Effect`], to deliver. One that reaches nothing is given back by
+    /// [`message_refused`](Self::message_refused), which is such a call itself.
+    pub fn messages(&self) -> &[Message] {
+        self.outbox.messages()
+    }
+
+    /// A call begins.
+    fn begin(&mut self) -> Effect {
+        self.outbox.clear();
+        Effect::default()
+    }
+
     /// The slice.
     pub fn slice(&self) -> &S {
         &self.slice
@@ -237,11 +252,23 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
 
     /// A store of `size` bytes at `offset`, and as much of what follows from it as one call does.
     pub fn write(&mut self, memory: &dyn GuestMemory, offset: u64, size: u8, value: u64) -> Effect {
-        let mut effect = Effect::default();
-        let Some(asked) = self.registers.write(offset, size, value) else {
-            self.counters.misuse += 1;
+        let mut effect = self.begin();
+        // The doorbell, which all others are rare beside.
+        if offset == CMDQ_PROD as u64 && size == 4 {
+            self.registers.ring(value as u32);
+        } else if !self.write_rare(offset, size, value) {
             effect.more = self.has_work();
             return effect;
+        }
+        self.go_on(memory, &mut effect);
+        effect
+    }
+
+    /// A store but for what follows from it; `false` where it is refused.
+    fn write_rare(&mut self, offset: u64, size: u8, value: u64) -> bool {
+        let Some(asked) = self.registers.write(offset, size, value) else {
+            self.counters.misuse += 1;
+            return false;
         };
         if asked.streams {
             self.following = Some(0);
@@ -252,13 +279,12 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             self.wanted = None;
         }
         self.knocked |= asked.room && self.requests.blocked();
-        self.go_on(memory, &mut effect);
-        effect
+        true
     }
 
     /// Goes on with what is left to do, as much as one call does.
     pub fn run(&mut self, memory: &dyn GuestMemory) -> Effect {
-        let mut effect = Effect::default();
+        let mut effect = self.begin();
         self.go_on(memory, &mut effect);
         effect
     }
@@ -276,17 +302,16 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         if self.following.is_some() {
             self.follow(memory, &mut budget, effect);
         }
-        if self.following.is_none() {
-            self.commands(memory, &mut budget, effect);
-        }
+        let left = self.following.is_some() || self.commands(memory, &mut budget, effect);
         self.registers.publish_doorbell();
-        effect.more = self.has_work();
+        effect.more = self.knocked || left;
+        debug_assert_eq!(effect.more, self.has_work());
     }
 
     /// There is something in the slice's queues: the guest is told.
     pub fn deliver(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.knocked = true;
-        let mut effect = Effect::default();
+        let mut effect = self.begin();
         self.events(memory, self.budget, &mut effect);
         effect.more = self.has_work();
         effect
@@ -333,7 +358,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// expect their DMA to work. Not bounded by a budget.
     pub fn start(&mut self, memory: &dyn GuestMemory) -> Effect {
         (self.following, self.wanted) = (Some(0), None);
-        let mut effect = Effect::default();
+        let mut effect = self.begin();
         let mut budget = u32::MAX;
         self.follow(memory, &mut budget, &mut effect);
         effect

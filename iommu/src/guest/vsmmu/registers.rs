@@ -6,7 +6,8 @@
 //! 4 KiB of page 1. All else in the two 64 KiB pages reads as zero.
 
 use super::spec::{
-    CIDR, CIDR0, CMDQEN, EVENTQEN, GBPA_INCOMING, PAGE_ONE, PIDR4, PRIQEN, QUEUE_ADDRESS, SMMUEN,
+    CIDR, CIDR0, CMDQEN, EVENTQEN, GBPA_INCOMING, INDEX, PAGE_ONE, PIDR4, PRIQEN, QUEUE_ADDRESS,
+    SMMUEN,
 };
 use crate::addr::Gpa;
 use crate::hal::DmaBuffer;
@@ -172,10 +173,10 @@ impl<B: DmaBuffer> RegisterFile<B> {
         }
     }
 
-    /// Sets CMDQ_PROD. The copy follows with CMDQ_CONS, which is the other half of its word, or with
+    /// Sets CMDQ_PROD to its fields of `value`. The copy follows with CMDQ_CONS, which is the other half of its word, or with
     /// [`publish_doorbell`](Self::publish_doorbell).
     pub fn ring(&mut self, value: u32) {
-        self.words[CMDQ_PROD / 4] = value;
+        self.words[CMDQ_PROD / 4] = value & INDEX;
         self.rung = true;
     }
 

@@ -79,7 +79,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         effect: &mut Effect,
     ) -> bool {
         while !self.requests.waiting.is_empty() {
-            if *budget == 0 || !effect.has_room() {
+            if *budget == 0 || !self.outbox.has_room() {
                 return true;
             }
             *budget -= 1;

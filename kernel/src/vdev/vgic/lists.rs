@@ -1,8 +1,8 @@
 //! In and out of list registers (IHI 0069, §6.2): folded back after an exit, filled before an entry.
 
-use super::irq::{NO_CPU, Place};
+use super::irq::{Irq, NO_CPU, Place};
 use super::spec::{Lr, MAX_LRS, hcr, vmcr};
-use super::{Effects, Vgic};
+use super::{Cpu, Effects, Vgic};
 use crate::vdev::CpuSet;
 
 /// The part of a CPU's virtual interface that this model reads and writes.
@@ -82,6 +82,12 @@ impl Best {
         self.more |= self.list.len() > limit;
         self.list.truncate(limit);
     }
+}
+
+/// Whether a distributor with these `groups` enabled and the redistributor of `cpu` forward `irq`, which is an LPI or not.
+#[inline(always)]
+fn is_forwarded(groups: u32, cpu: &Cpu, irq: &Irq, lpi: bool) -> bool {
+    groups >> u32::from(irq.group1) & 1 != 0 && (!lpi || cpu.lpis_enabled)
 }
 
 /// Lower priorities first, then lower INTIDs.
@@ -192,10 +198,14 @@ impl Vgic {
             Line::Spi(intid) => self.spi(intid),
             Line::Lpi(slot) => self.lpi(slot),
         };
-        let Some((c, id)) = self.cpus.get(cpu).zip(id) else {
+        let Some(id) = id else {
             return Renewed::No;
         };
-        let irq = &self.irqs[id];
+        let lpi = id >= self.first_lpi();
+        let (Some(c), Some(irq)) = (self.cpus.get_mut(cpu), self.irqs.get_mut(id)) else {
+            return Renewed::No;
+        };
+        let forwarded = is_forwarded(self.groups, c, irq, lpi);
         // Whoever waits for a list register has to be served in the order of priorities.
         let alone = c.ready.is_empty() && c.held.is_empty();
         let settled = !(irq.latch
@@ -207,7 +217,7 @@ impl Vgic {
         // A level is the guest's to look at anew, unless the machine's own interrupt controller keeps it.
         let pulse = irq.edge || irq.physical.is_some();
         let wanted = irq.enabled && pulse && usize::from(irq.target) == cpu;
-        if !(alone && settled && wanted && self.forwarded(cpu, id)) {
+        if !(forwarded && alone && settled && wanted) {
             return Renewed::No;
         }
         let index = if irq.is_resident() {
@@ -232,12 +242,10 @@ impl Vgic {
         if let Some(physical) = irq.physical {
             lr = lr.with_physical(physical);
         }
-        let irq = &mut self.irqs[id];
         irq.resident = cpu as u8;
         irq.lr_latch = true;
         irq.lr_pending = true;
         irq.lr_active = false;
-        let c = &mut self.cpus[cpu];
         c.filled[index] = Some((id, lr));
         c.used = c.used.max(index + 1);
         Renewed::Fill(index, lr.0)
@@ -282,8 +290,8 @@ impl Vgic {
 
     /// Whether the distributor and the redistributor of `cpu` forward `id` at all.
     fn forwarded(&self, cpu: usize, id: usize) -> bool {
-        self.groups >> u32::from(self.irqs[id].group1) & 1 != 0
-            && (id < self.first_lpi() || self.cpus[cpu].lpis_enabled)
+        let lpi = id >= self.first_lpi();
+        is_forwarded(self.groups, &self.cpus[cpu], &self.irqs[id], lpi)
     }
 
     fn fold(&mut self, cpu: usize, id: usize, lr: Lr, effects: &mut Effects) {

@@ -114,7 +114,7 @@ impl Vits {
         valid: bool,
         work: &mut Work<'_>,
     ) -> Result<(), CommandError> {
-        let n = self.device(id)?;
+        let n = self.device(id).ok_or(CommandError::Device(id))?;
         if valid && bits > ID_BITS {
             return Err(CommandError::EventBits(bits));
         }
@@ -253,20 +253,17 @@ impl Vits {
         }
     }
 
-    fn device(&self, id: u32) -> Result<usize, CommandError> {
-        self.devices
-            .binary_search_by_key(&id, |device| device.id.0)
-            .map_err(|_| CommandError::Device(id))
+    pub(super) fn device(&self, id: u32) -> Option<usize> {
+        let found = self.devices.binary_search_by_key(&id, |device| device.id.0);
+        found.ok()
     }
 
     /// The slot of `event` of the mapped device `id`.
     pub(super) fn slot(&self, id: u32, event: u32) -> Result<usize, CommandError> {
-        let device = &self.devices[self.device(id)?];
-        match device.limit {
-            0 => Err(CommandError::Device(id)),
-            limit if event < limit.min(device.events) => Ok(device.first + event as usize),
-            _ => Err(CommandError::Event(event)),
-        }
+        let device = self.device(id).map(|at| &self.devices[at]);
+        let device = device.filter(|device| device.limit != 0);
+        let device = device.ok_or(CommandError::Device(id))?;
+        device.slot(event).ok_or(CommandError::Event(event))
     }
 
     /// The same, for an event that is mapped.

@@ -92,6 +92,13 @@ struct Device {
     limit: u32,
 }
 
+impl Device {
+    /// The slot of `event`, if the guest has mapped the device with so many.
+    fn slot(&self, event: u32) -> Option<usize> {
+        (event < self.limit.min(self.events)).then(|| self.first + event as usize)
+    }
+}
+
 /// What the guest mapped an event to.
 #[derive(Clone, Copy)]
 struct Event {
@@ -201,7 +208,7 @@ impl Vits {
         if self.control & CTLR_ENABLED == 0 || self.forget {
             return None;
         }
-        let slot = self.slot(device.0, event).ok()?;
+        let slot = self.devices[self.device(device.0)?].slot(event)?;
         let Event { lpi, collection } = self.events[slot];
         if lpi == 0 {
             return None;

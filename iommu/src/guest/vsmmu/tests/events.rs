@@ -204,13 +204,13 @@ fn interrupts_are_messages_where_the_guest_says_so() {
     let effect = guest.deliver();
     assert_eq!(effect, Effect::default());
     assert_eq!(guest.ram.load::<1>(CONTEXTS), [0x77]);
-    let effect = guest.say(&[[0xff, 0]]);
+    guest.say(&[[0xff, 0]]);
     let message = Message {
         source: Interrupts::ERRORS,
         address: Gpa(0x0809_0040),
         data: 0x55,
     };
-    assert_eq!(effect.messages(), [message]);
+    assert_eq!(guest.smmu.messages(), [message]);
     // A doorbell that is none: its error does not ask for itself.
     let effect = guest.smmu.message_refused(&guest.ram, Interrupts::ERRORS);
     assert_eq!(effect, Effect::default());
