@@ -36,7 +36,6 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     }
     let _ = writeln!(raw, ":\n{}", info.message());
     backtrace::print(&mut raw);
-    #[cfg(target_arch = "aarch64")]
     let _ = kernel::last_events(&mut raw);
     let _ = writeln!(raw, "Sluice stopped.");
     console::drain();

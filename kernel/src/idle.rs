@@ -39,8 +39,9 @@ impl System {
                 false => "stopped",
             };
             let (name, restarts) = (partition.name(), partition.restarts());
-            self.say_state(
-                partition,
+            self.trace.say_state(
+                name,
+                &partition.cpus,
                 format_args!("{name}: {restarts} restarts, {state}"),
             );
         }

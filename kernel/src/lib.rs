@@ -74,7 +74,6 @@ pub mod symbols;
 pub mod system;
 pub mod terminal;
 pub mod tick;
-#[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod trace;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vcpu;
@@ -88,4 +87,4 @@ use x86_64::{irq, messages, partition, system};
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub use start::{Start, last_events, start};
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
-pub use x86_64::{Start, start};
+pub use x86_64::{Start, last_events, start};

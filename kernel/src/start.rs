@@ -2,7 +2,7 @@
 
 use crate::boot_info::{BootInfo, Devices};
 use crate::system::System;
-use crate::{say, setup, terminal, tick, vcpu};
+use crate::{say, setup, terminal, tick, trace, vcpu};
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
@@ -35,9 +35,8 @@ pub(crate) static SYSTEM: Once<System> = Once::new();
 
 /// Writes what each CPU did last, for a panic: without a lock, and nothing if it is too early.
 pub fn last_events(out: &mut dyn core::fmt::Write) -> core::fmt::Result {
-    const EACH: usize = 8;
     match SYSTEM.get() {
-        Some(system) => system.trace.dump(EACH, out),
+        Some(system) => system.trace.dump(trace::LAST, out),
         None => Ok(()),
     }
 }

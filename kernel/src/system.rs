@@ -4,16 +4,14 @@ use crate::gate::Gate;
 use crate::irq::{KICK, Served, WORK};
 use crate::life::Owner;
 use crate::partition::Partition;
-use crate::trace::{Event, Trace};
+use crate::trace::Trace;
 use crate::vdev::CpuSet;
 use crate::vdev::vgic::{Action, Effects, Physical};
 use crate::{input, terminal, tick};
 use alloc::vec::Vec;
 use arch::gic::{Gic, GicError, Intid, Trigger};
 use arch::memory::FramePool;
-use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use iommu::fault::Fault;
 
 /// See the module's description.
 pub struct System {
@@ -172,22 +170,6 @@ impl System {
             true => Served::Guests,
             false => Served::Done,
         }
-    }
-
-    /// A fault was read from an IOMMU.
-    pub fn note_fault(&self, fault: &Fault) {
-        self.trace.here().record(Event::Fault(fault.device.0));
-    }
-
-    /// Says how a partition is doing, and what its guest was left for.
-    pub fn say_state(&self, partition: &Partition, state: fmt::Arguments<'_>) {
-        let cpus = || partition.cpus.iter().copied();
-        crate::say!("{state}, {}", self.trace.counts(cpus()));
-        crate::say!(
-            "{}: longest handling of an exit, in ticks: {}",
-            partition.name(),
-            self.trace.longest(cpus())
-        );
     }
 
     /// Serves an LPI.

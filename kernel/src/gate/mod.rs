@@ -10,6 +10,7 @@ use crate::monitor::{Attributed, Monitor, Report, Sender};
 use crate::partition::Partition;
 use crate::pci::Topology;
 use crate::system::System;
+use crate::trace::Event;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
@@ -280,8 +281,7 @@ impl Gate {
     /// One fault: the guest's own goes to it, any other is recorded and meets the policies. A storm of either is ended.
     /// Whose IOMMU has something to hand over by that.
     fn serve_fault(&self, system: &'static System, fault: &Fault) -> Option<&'static Partition> {
-        #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
-        system.note_fault(fault);
+        system.trace.here().record(Event::fault(fault.device.0));
         let stream = self.stream(fault);
         let owner = stream.and_then(|stream| {
             let partition = system.partitions.get(stream.partition?)?;

@@ -68,6 +68,16 @@ const DETAIL: u64 = (1 << 48) - 1;
 const WRITE: u64 = 1 << 48;
 
 impl Event {
+    /// A vCPU starts at this program counter.
+    pub fn start(pc: u64) -> Self {
+        Self::Start(pc)
+    }
+
+    /// A DMA fault of this stream is served.
+    pub fn fault(stream: u32) -> Self {
+        Self::Fault(stream)
+    }
+
     /// An exit: a trapped system register.
     pub fn system_register(access: &SysregAccess) -> Self {
         Self::SystemRegister(

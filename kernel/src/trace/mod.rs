@@ -1,13 +1,20 @@
 //! What each CPU did last, how often, and for how long at most: a bounded ring of typed events, a count of each kind and the
 //! longest time from an exit to the next entry, a few stores an event. Read on a panic and for statistics, by any CPU at any time: an event that is written meanwhile may show wrong.
 
+#[cfg_attr(
+    all(target_os = "none", target_arch = "x86_64"),
+    path = "event_x86_64.rs"
+)]
 mod event;
+#[cfg(test)]
+mod event_x86_64;
 #[cfg(test)]
 mod tests;
 
 pub use event::{EXITS, Event, KINDS};
 
 use crate::gather::Gather;
+use crate::say;
 use alloc::vec::Vec;
 use arch::clock;
 use core::fmt;
@@ -16,6 +23,8 @@ use event::NAMES;
 
 /// Events that are kept, a CPU.
 pub const DEPTH: usize = 64;
+/// Of them a panic shows these.
+pub const LAST: usize = 8;
 /// Counts of each kind, by code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counts(pub [u64; KINDS]);
@@ -115,7 +124,7 @@ impl CpuTrace {
     /// A vCPU starts: what was before it is not an exit of its.
     pub fn start(&self, pc: u64) {
         self.exit[0].store(0, Ordering::Relaxed);
-        self.record(Event::Start(pc));
+        self.record(Event::start(pc));
     }
 
     fn record_at(&self, word: u64, now: u64) {
@@ -188,6 +197,16 @@ impl Trace {
         longest.fold(Longest::default(), |one, other| {
             Longest(core::array::from_fn(|kind| one.0[kind].max(other.0[kind])))
         })
+    }
+
+    /// Says how a partition on `cpus` is doing, and what its guest was left for.
+    pub fn say_state(&self, name: &str, cpus: &[usize], state: fmt::Arguments<'_>) {
+        let cpus = || cpus.iter().copied();
+        say!("{state}, {}", self.counts(cpus()));
+        say!(
+            "{name}: longest handling of an exit, in ticks: {}",
+            self.longest(cpus())
+        );
     }
 
     /// Writes the last events of each CPU, and takes no lock: for the end of all.

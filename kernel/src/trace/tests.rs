@@ -109,3 +109,55 @@ fn an_exit_is_recorded_as_what_it_is() {
             .all(|event| event.encode() >> 56 < EXITS as u64)
     );
 }
+
+#[test]
+fn exits_of_x86_64_say_what_they_were_for() {
+    use super::event_x86_64::{EXITS, Event, KINDS};
+    use arch::x86_64::vcpu::{Exit, IoAccess, NestedFault, RAX, RCX};
+
+    let access = |gpa| {
+        Exit::NestedFault(NestedFault {
+            gpa,
+            write: true,
+            fetch: false,
+            walk: false,
+            present: true,
+            reserved: false,
+        })
+    };
+    let port = Exit::Io(IoAccess {
+        port: 0x3f8,
+        size: 1,
+        write: true,
+        string: false,
+        repeat: false,
+    });
+    let mut general = [0; 16];
+    // What a 32-bit register has above it does not count.
+    general[RAX] = 0xffff_ffff_8000_0001;
+    general[RCX] = 0xffff_ffff_0000_0830;
+    let exits = [
+        (Exit::Interrupt, "interrupt 0x0"),
+        (access(0xfec0_0010), "mmio 0xfec00010"),
+        (port, "port 0x3f8"),
+        (Exit::Msr { write: true }, "register 0x830"),
+        (Exit::Cpuid, "cpuid 0x80000001"),
+        (Exit::Hypercall, "call 0x80000001"),
+        (Exit::Halt, "wait 0x0"),
+        (Exit::Unknown(0x7b), "other 0x7b"),
+        (access(0xfed9_0088), "vtd 0xfed90088"),
+    ];
+    assert_eq!(exits.len(), EXITS);
+    let events = exits.map(|(exit, text)| (Event::of(&exit, &general), text));
+    let others = [
+        (Event::start(0x9_a000), "start 0x9a000"),
+        (Event::take(0xf0), "take 0xf0"),
+        (Event::fault(0x10), "fault 0x10"),
+    ];
+    for (code, (event, text)) in events.into_iter().chain(others).enumerate() {
+        assert_eq!(event.to_string(), text);
+        assert_eq!(event.encode() >> 56, code as u64);
+        assert_eq!(Event::decode(event.encode()), Some(event));
+    }
+    assert_eq!(Event::decode((KINDS as u64) << 56), None);
+}

@@ -2,6 +2,7 @@
 //! functions that a partition owns.
 
 use super::system::SYSTEM;
+use crate::trace::Event;
 use crate::{input, tick};
 use arch::clock;
 use arch::x86_64::{apic, timer};
@@ -24,6 +25,7 @@ pub fn serve() {
         };
         apic::end_of_interrupt();
         let Some(system) = SYSTEM.get() else { continue };
+        system.trace.here().record(Event::take(vector));
         match vector {
             timer::VECTOR => {
                 timer::taken();

@@ -23,7 +23,8 @@ use crate::lock::Mutex;
 use crate::machine::{Clock, Ecam};
 use crate::monitor::Monitor;
 use crate::pci::{Topology, chipset};
-use crate::{life, say, terminal, tick};
+use crate::trace::Trace;
+use crate::{life, say, terminal, tick, trace};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -31,7 +32,7 @@ use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::{apic, timer};
-use core::fmt::Display;
+use core::fmt::{self, Display};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use partition::{Materials, Partition};
 use system::{SYSTEM, System};
@@ -62,6 +63,14 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// CPUs that run.
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Writes what each CPU did last, for a panic: without a lock, and nothing if it is too early.
+pub fn last_events(out: &mut dyn fmt::Write) -> fmt::Result {
+    match SYSTEM.get() {
+        Some(system) => system.trace.dump(trace::LAST, out),
+        None => Ok(()),
+    }
+}
 
 /// Takes the machine over. What cannot be done is said, and the machine stops.
 pub fn start(start: Start) -> ! {
@@ -125,6 +134,7 @@ pub fn start(start: Start) -> ! {
         ),
         partitions,
         frames,
+        trace: Trace::new(boot_info.cpus.len()),
         heap_in_use,
         may_end: AtomicBool::new(false),
     }));

@@ -6,6 +6,7 @@ use super::mmio::{self, Refusal};
 use super::partition::Partition;
 use super::system::System;
 use crate::life::{Change, Entry, Next};
+use crate::trace::Event;
 use crate::vdev::msr::Access;
 use crate::vdev::vclock;
 use crate::{input, say, terminal};
@@ -115,9 +116,13 @@ impl Stay<'_> {
             devices.interrupts.local.set_cr8(index, 0);
             self.vcpu.set_tsc_offset(devices.tsc_offset());
         }
+        let trace = system.trace.here();
+        trace.start(entry.pc);
         while !self.must_leave() {
             self.prepare();
+            trace.resume();
             let exit = self.vcpu.run();
+            trace.exit(Event::of(&exit, &self.vcpu.registers().general));
             let class = self.vcpu.task_priority();
             let mut devices = partition.devices.lock();
             devices.interrupts.local.set_cr8(index, class);

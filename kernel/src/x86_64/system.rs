@@ -4,13 +4,12 @@ use super::irq::KICK;
 use super::partition::Partition;
 use crate::gate::Gate;
 use crate::life::Owner;
-use crate::say;
+use crate::trace::Trace;
 use crate::vdev::CpuSet;
 use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::x86_64::apic;
 use arch::x86_64::technology::Technology;
-use core::fmt;
 use core::sync::atomic::AtomicBool;
 use spin::Once;
 
@@ -26,6 +25,8 @@ pub struct System {
     pub owners: Vec<Option<Owner>>,
     /// RAM that nobody has.
     pub frames: &'static FramePool,
+    /// What each CPU did last, and how often it did what.
+    pub trace: Trace,
     /// How many bytes of the heap are in use.
     pub heap_in_use: fn() -> usize,
     /// All partitions that start by themselves were started, and nobody is about to switch the machine off.
@@ -58,10 +59,5 @@ impl System {
     /// The same for the rest of what its guest asked for.
     pub fn call_back(&self, cpu: usize) {
         self.kick_cpu(cpu);
-    }
-
-    /// Says how a partition is doing.
-    pub fn say_state(&self, _: &Partition, state: fmt::Arguments<'_>) {
-        say!("{state}");
     }
 }

@@ -68,19 +68,19 @@ fn machine() -> Result<Vec<Figure>> {
             "B12.x86_64.hypercall",
             "VMMCALL, from a guest and back to it",
             "vmmcall",
-            1000.0,
+            1100.0,
         )?,
         exit(
             "B12.x86_64.cpuid",
             "CPUID of leaf 0, from a guest and back to it",
             "cpuid",
-            1300.0,
+            1360.0,
         )?,
         exit(
             "B12.x86_64.msr_read",
             "RDMSR of IA32_APIC_BASE, from a guest and back to it",
             "rdmsr",
-            1300.0,
+            1360.0,
         )?,
         exit(
             "B12.x86_64.uart_read",
