@@ -2,6 +2,7 @@
 
 use iommu::addr::{Iova, Span};
 use iommu::guest::vvtd::Interrupts;
+use iommu::id::VirtDeviceId;
 use iommu::model::vtd::Config;
 use iommu::object::Error;
 
@@ -82,6 +83,42 @@ fn dma_goes_where_the_guest_says_and_when_it_says_so() {
         machine.unit.stop().unwrap();
         assert_eq!(machine.reach(0, DATA, true), None);
         assert_eq!(machine.read32(GSTS), 0);
+    });
+}
+
+/// What a fault is told apart by: the guest's own tables have nothing there, or what they have is not the guest's.
+#[test]
+fn where_the_guest_s_own_tables_lead_is_known() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        let outside = RAM + BYTES;
+        let leads = |machine: &Machine, source: u16, at: u64, write| {
+            let source = VirtDeviceId(source.into());
+            let to = machine.unit.leads(&machine.memory, source, Iova(at), write);
+            to.map(|to| to.0)
+        };
+        stage.set(&machine.memory, 0x7000, DATA | RW);
+        stage.set(&machine.memory, 0x8000, outside | 1);
+        let block = stage.slot(&machine.memory, 0x40_0000, 1);
+        machine.memory.store(block, outside | 1 << 7 | RW);
+        machine.invalidate(&[domain(1)]);
+        let own = SOURCES[0];
+        assert_eq!(leads(&machine, own, 0x7123, true), Some(DATA + 0x123));
+        assert_eq!(leads(&machine, own, 0x8004, false), Some(outside + 4));
+        assert_eq!(leads(&machine, own, 0x8004, true), None, "not allowed");
+        assert_eq!(leads(&machine, own, 0x9000, false), None, "nothing there");
+        assert_eq!(
+            leads(&machine, own, 0x40_5008, true),
+            Some(outside + 0x5008),
+            "in a block"
+        );
+        for (at, write) in [(0x8004, false), (0x40_5008, true)] {
+            assert_eq!(machine.reach(0, at, write), None);
+        }
+        // Beyond the tables; of a source that is refused, or that there is not.
+        assert_eq!(leads(&machine, own, 1 << 39, false), None);
+        assert_eq!(leads(&machine, SOURCES[1], 0x7000, true), None);
+        assert_eq!(leads(&machine, 0x99, 0x7000, true), None);
     });
 }
 

@@ -175,7 +175,6 @@ impl Dma {
     }
 
     /// What devices reach at `at`.
-    #[cfg(test)]
     pub fn reaches(&self, at: Gpa) -> Option<Hpa> {
         self.table.as_ref()?.walk(Iova(at.0))
     }

@@ -288,7 +288,13 @@ impl Gate {
             Some((partition, stream.sender))
         });
         let mut filled = None;
-        match owner.map(|(partition, _)| (partition, partition.dma().deliver(fault))) {
+        let delivery = |partition: &'static Partition| {
+            if partition.is_astray(fault) {
+                return Delivery::NotMine;
+            }
+            partition.dma().deliver(fault)
+        };
+        match owner.map(|(partition, _)| (partition, delivery(partition))) {
             Some((partition, Delivery::Record)) => self.take_records(system, partition),
             Some((_, Delivery::NotMine)) | None => self.record(system, fault),
             // An object has it: the guest's IOMMU takes it from there.

@@ -15,6 +15,7 @@ use crate::system::System;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Iova, PAGE_SIZE, Span};
+use iommu::fault::Fault;
 use iommu::guest::vsmmu::spec::PAGE_ONE;
 use iommu::guest::vsmmu::{self, Behind, ContextCopies, Interrupts, ObjectSlice, SetupError};
 pub use iommu::guest::vsmmu::{Counters, Effect};
@@ -60,6 +61,11 @@ const WIRES: [Interrupts; 4] = [
 ];
 
 impl Partition {
+    /// Whether a fault that seems the guest's own is against the partition: the hardware walks both stages, and says which.
+    pub fn is_astray(&self, _: &Fault) -> bool {
+        false
+    }
+
     /// A store at `address` to what the guest can only read of its SMMUs; `false` where nothing of them is.
     pub fn store_smmu(&self, system: &System, address: u64, size: u8, value: u64) -> bool {
         let Some(offset) = address.checked_sub(guest_map::SMMU.base.0) else {

@@ -15,6 +15,7 @@ use crate::x86_64::devices::address_bits;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use iommu::addr::Gpa;
+use iommu::fault::Fault;
 use iommu::guest::vvtd::{self, Behind, FirstStages, MOST_RECORDS, ObjectSlice, Setup, SetupError};
 pub use iommu::guest::vvtd::{Counters, Effect};
 use iommu::id::{IommuIndex, VirtDeviceId};
@@ -96,6 +97,27 @@ impl Partition {
     ) -> Option<u64> {
         let offset = at.0.checked_sub(VTD.base.0).filter(|at| *at < VTD.len)?;
         self.access_viommu(system, offset, size, value)
+    }
+
+    /// Whether the guest's own tables lead a request that was refused past what its functions reach: the fault is against the
+    /// partition, and none of the guest's.
+    pub fn is_astray(&self, fault: &Fault) -> bool {
+        if fault.pasid.is_some() {
+            // Those are for hardware that walks the guest's own tables.
+            return false;
+        }
+        let stream = (fault.iommu, fault.device);
+        let mut owned = self.assigned().owned.iter();
+        let function = owned.find(|owned| owned.streams.contains(&stream));
+        let mut viommus = self.dma().viommus().iter();
+        let viommu = viommus.find(|viommu| viommu.iommu == fault.iommu);
+        let (Some(function), Some(viommu), Some(at)) = (function, viommu, fault.iova) else {
+            return false;
+        };
+        // A shadow has one stage for two.
+        let unit = viommu.unit.lock();
+        let to = unit.leads(&self.ram, function.virt, at, fault.write);
+        to.is_some_and(|to| self.dma().reaches(to).is_none())
     }
 
     /// The interrupts of a unit.

@@ -1,5 +1,5 @@
 //! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
-//! [`pci`] (the functions they own), [`smmu`] (the SMMU before them), [`stage_one`] (what it leads to), [`edu`] (QEMU's DMA
+//! [`pci`] (the functions they own), [`smmu`] or [`vtd`] (the IOMMU before them), [`stage_one`] (what it leads to), [`edu`] (QEMU's DMA
 //! test device), [`nvme`] (a disk's administration queue), [`igb`] (a network card that gives pieces of itself away),
 //! [`access`] (loads and stores that may be refused), [`cost`] (what instructions take) and [`checks`] (what a scenario
 //! prints).
@@ -34,5 +34,8 @@ pub mod pci;
 pub mod runtime;
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 pub mod smmu;
-#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+#[cfg(target_os = "none")]
+#[cfg_attr(target_arch = "x86_64", path = "stage_one_x86_64.rs")]
 pub mod stage_one;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod vtd;

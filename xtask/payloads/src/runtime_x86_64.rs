@@ -167,8 +167,9 @@ pub struct Guest {
     pub checks: Checks<Console>,
 }
 
-/// Offsets in `hvm_start_info` of the command line, and of the memory map with its length.
+/// Offsets in `hvm_start_info` of the command line, of ACPI's root pointer, and of the memory map with its length.
 const COMMAND_LINE: usize = 24;
+const RSDP: usize = 32;
 const MAP: usize = 40;
 const MAP_ENTRIES: usize = 48;
 /// Longest command line that is looked at.
@@ -207,12 +208,32 @@ pub fn start(address: u64) -> Guest {
             uart: None,
             ecam: Some(ECAM),
             memory,
-            smmu: None,
+            iommu: dmar(word(RSDP)),
             clock: None,
             arguments: core::str::from_utf8(&text[..end]).unwrap_or(""),
         },
         checks: Checks::new(Console),
     }
+}
+
+/// The registers of the first VT-d unit that ACPI has, from its root pointer (ACPI 6.5, 5.2.5 to 5.2.8; VT-d, 8.1 and 8.3).
+fn dmar(root_pointer: u64) -> Option<Region> {
+    let word = |at: u64| {
+        // SAFETY: the hypervisor has put whole tables there, in our RAM; nobody writes them.
+        unsafe { core::ptr::with_exposed_provenance::<u64>(at as usize).read_unaligned() }
+    };
+    let len = |table: u64| word(table) >> 32;
+    let root = word(root_pointer + 24);
+    let tables = (root + 36..root + len(root)).step_by(8).map(word);
+    let dmar = tables
+        .into_iter()
+        .find(|&table| word(table) as u32 == u32::from_le_bytes(*b"DMAR"))?;
+    // The first structure is a unit of remapping hardware: type 0.
+    let unit = dmar + 48;
+    (word(unit) as u16 == 0).then(|| Region {
+        base: word(unit + 8),
+        len: 4096,
+    })
 }
 
 /// Longest line that is typed to a guest.
@@ -273,6 +294,15 @@ pub fn page(address: u64) -> &'static [AtomicU64; 512] {
     assert!(address.is_multiple_of(4096) && address >= 0x40_0000);
     // SAFETY: RAM behind the payload, which nothing else uses; atomics may change at any time.
     unsafe { &*core::ptr::with_exposed_provenance(address as usize) }
+}
+
+/// `count` words of our RAM at `address`, for a device: atomics, because it writes behind our back.
+pub fn words(address: u64, count: usize) -> &'static [AtomicU64] {
+    assert!(address.is_multiple_of(8) && address >= 0x40_0000);
+    // SAFETY: as in `page`; a scenario has more RAM than it names.
+    unsafe {
+        core::slice::from_raw_parts(core::ptr::with_exposed_provenance(address as usize), count)
+    }
 }
 
 /// What was written before is there for devices, and what they wrote for us, once this is over.

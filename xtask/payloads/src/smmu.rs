@@ -85,6 +85,11 @@ pub struct Event {
     pub address: u64,
 }
 
+/// How many events there are of a refused DMA of `bytes`: QEMU's devices send 4 at a time.
+pub fn records(bytes: u32) -> u64 {
+    u64::from(bytes) / 4
+}
+
 /// The SMMU, with a command queue of 2^`log2` entries.
 pub struct Smmu {
     registers: u64,
@@ -101,7 +106,7 @@ impl Smmu {
     /// The first one that the tree has. The table of its streams is as it is: zeros, in a guest that has just started.
     pub fn find(tree: &Tree<'_>) -> Option<Self> {
         Some(Self {
-            registers: tree.smmu?.base,
+            registers: tree.iommu?.base,
             log2: 0,
             produced: 0,
             taken: 0,
@@ -204,6 +209,25 @@ impl Smmu {
         let last = self.produced.wrapping_sub(1) & ((2 << self.log2) - 1);
         let stopped = self.wait(CMDQ_CONS, last | code << 24);
         stopped && (self.read(GERROR) ^ self.read(GERRORN)) & 1 != 0
+    }
+
+    /// The oldest event: whether it is F_TRANSLATION (7.3.13) of `stream`, of its first stage and of the page of `address`; as
+    /// it stands, if it is another. `None` where there is none.
+    pub fn refusal(&mut self, stream: u32, address: u64) -> Option<Result<(), [u64; 4]>> {
+        let record = self.record()?;
+        // The last word is that of a second stage.
+        let [first, second, at, last] = record;
+        let own = first & 0xff == 0x10
+            && first >> 32 == u64::from(stream)
+            && second >> 39 & 1 == 0
+            && at >> 12 == address >> 12
+            && last == 0;
+        Some(if own { Ok(()) } else { Err(record) })
+    }
+
+    /// Has it look at everything anew. Whether it did in time.
+    pub fn refresh(&mut self) -> bool {
+        self.run(&[CFGI_ALL, TLBI_ALL])
     }
 
     /// The oldest event; `None` where there is none.

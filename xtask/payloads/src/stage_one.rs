@@ -1,7 +1,8 @@
 //! What a stream of the guest's own SMMU goes through: one context, and a first stage of any granule.
 
 use crate::runtime::words;
-use crate::smmu::{ASID, CFGI_ALL, FREE, PART, Smmu, TLBI_ALL, tlbi};
+pub use crate::smmu::records;
+use crate::smmu::{ASID, FREE, PART, Smmu, tlbi};
 use crate::tree::Tree;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -63,13 +64,18 @@ pub struct StageOne {
 }
 
 impl StageOne {
-    /// Starts the guest's SMMU anew: the DMA of `stream` goes through an empty first stage of `granule`. `None` where it does
-    /// not do as it is told.
-    pub fn start(tree: &Tree<'_>, stream: u32, granule: Granule) -> Option<(Smmu, Self)> {
+    /// Starts the guest's SMMU anew: the DMA of `stream` goes through an empty first stage. `None` where it does not do as it is
+    /// told.
+    pub fn start(tree: &Tree<'_>, stream: u32) -> Option<(Smmu, Self)> {
+        Self::start_with(tree, stream, Granule::Four)
+    }
+
+    /// The same with pages and tables of `granule`.
+    pub fn start_with(tree: &Tree<'_>, stream: u32, granule: Granule) -> Option<(Smmu, Self)> {
         let mut smmu = Smmu::find(tree)?;
         let followed = smmu.stop();
         let stage = Self::empty(&smmu, stream, granule);
-        let good = followed && smmu.start(LOG2_COMMANDS) && smmu.run(&[CFGI_ALL, TLBI_ALL]);
+        let good = followed && smmu.start(LOG2_COMMANDS) && smmu.refresh();
         good.then_some((smmu, stage))
     }
 

@@ -12,8 +12,8 @@ pub struct Tree<'a> {
     pub ecam: Option<Region>,
     /// RAM.
     pub memory: Option<Region>,
-    /// Registers of its first SMMUv3.
-    pub smmu: Option<Region>,
+    /// Registers of its first IOMMU: an SMMUv3, or a VT-d unit.
+    pub iommu: Option<Region>,
     /// PL031, a clock.
     pub clock: Option<Clock>,
     /// `/chosen/bootargs`: what the configuration asks of the scenario.
@@ -46,7 +46,7 @@ impl<'a> Tree<'a> {
             uart: None,
             ecam: None,
             memory: None,
-            smmu: None,
+            iommu: None,
             clock: None,
             arguments: "",
         };
@@ -74,7 +74,7 @@ impl<'a> Tree<'a> {
                     intid: 32 + u32::from_be_bytes(cells),
                 });
             } else if is("arm,smmu-v3") {
-                tree.smmu = tree.smmu.or(region());
+                tree.iommu = tree.iommu.or(region());
             } else if is("pci-host-ecam-generic") {
                 tree.ecam = region();
             } else if node.name_without_address() == "memory" {

@@ -121,13 +121,20 @@ impl Context {
     /// Packs the configuration `text` and describes the machine that boots it. Paths in it count from the case's folder,
     /// where [`Context::file`] writes.
     pub fn pack(&self, text: &str) -> Result<Machine> {
+        self.pack_for(Arch::Aarch64, text)
+    }
+
+    /// The same for either machine.
+    pub fn pack_for(&self, arch: Arch, text: &str) -> Result<Machine> {
         let path = self.file("machine.toml", text.as_bytes())?;
         let image = self.folder.join("machine.img");
-        let packed = image::pack(&path, Some(image.clone()), Arch::Aarch64, Profile::Release)?;
+        let packed = image::pack(&path, Some(image.clone()), arch, Profile::Release)?;
         let packed = packed.context("the configuration has problems, see above")?;
         let qemu = packed.checked.machine.machine.qemu.as_ref();
         let qemu = qemu.context("the configuration has no [machine.qemu]")?;
-        Machine::of_config(qemu, image, &self.folder, &self.folder)
+        let mut machine = Machine::of_config(qemu, image, &self.folder, &self.folder)?;
+        machine.arch = arch;
+        Ok(machine)
     }
 
     /// Writes a file into the case's folder.

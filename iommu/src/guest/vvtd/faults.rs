@@ -6,8 +6,9 @@ use super::registers::record;
 use super::shadow::Walk;
 use super::spec::{IEADDR, IEDATA, IEUADDR};
 use super::{Current, EVENT_COST, Slice, VirtVtd};
-use crate::addr::PAGE_SIZE;
+use crate::addr::{Gpa, Iova, PAGE_SIZE};
 use crate::hal::{GuestMemory, Platform};
+use crate::id::VirtDeviceId;
 use crate::object::driver::Access;
 use crate::object::{Event, Item, MAX_SEQUENCE};
 use crate::vtd::spec::fault::{FAULT0, FAULT1, reason};
@@ -208,6 +209,31 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         (reason, found.silent)
     }
 
+    /// Where the guest's own tables lead a request of `source` at `at`, if they allow it and a shadow stands for them. A fault of
+    /// such a request, where that is no memory of the guest's, is none that they know of: it is the owner's, and not for
+    /// [`deliver`](Self::deliver).
+    pub fn leads(
+        &self,
+        memory: &dyn GuestMemory,
+        source: VirtDeviceId,
+        at: Iova,
+        write: bool,
+    ) -> Option<Gpa> {
+        let device = &self.devices[self.find(source.0.try_into().ok()?)?];
+        let (Some(Current::Shadow(shadow)), Wanted::Through(tables)) =
+            (device.current, device.found.wanted)
+        else {
+            return None;
+        };
+        if self.shadows[shadow].is_none_or(|shadow| shadow.nested) || at.0 >> tables.input_bits != 0
+        {
+            return None;
+        }
+        let (to, rights) = walk(memory, tables, at.0)?;
+        let wanted = if write { Access::WRITE } else { Access::READ };
+        rights.contains(wanted).then_some(to)
+    }
+
     /// First stages tell "not there" from "not allowed" (7.1.3).
     fn reason_of_first(
         &self,
@@ -216,17 +242,9 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         page: u64,
         write: bool,
     ) -> u8 {
-        let mut counters = super::Counters::default();
-        let mut rights = None;
-        let mut walk = Walk::new(memory, tables);
-        let end = page.saturating_add(PAGE_SIZE);
-        let _ = walk.step(page, end, &mut counters, |piece| {
-            rights = piece.to.map(|(_, rights)| rights);
-            Ok::<(), ()>(())
-        });
-        match rights {
+        match walk(memory, tables, page) {
             None => reason::FIRST_NOT_PRESENT,
-            Some(rights) if write && !rights.contains(Access::WRITE) => reason::SCALABLE_WRITE,
+            Some((_, rights)) if write && !rights.contains(Access::WRITE) => reason::SCALABLE_WRITE,
             Some(_) => reason::FIRST_NOT_PRESENT,
         }
     }
@@ -295,4 +313,19 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         }
         self.counters.interrupts += 1;
     }
+}
+
+/// Where a guest's tables lead `at`, and what they allow there.
+fn walk(memory: &dyn GuestMemory, tables: Tables, at: u64) -> Option<(Gpa, Access)> {
+    let page = at & !(PAGE_SIZE - 1);
+    let mut found = None;
+    let end = page.saturating_add(PAGE_SIZE);
+    let _ = Walk::new(memory, tables).step(page, end, &mut super::Counters::default(), |piece| {
+        let inside = at - piece.range.base.0;
+        found = piece
+            .to
+            .and_then(|(to, rights)| Some((Gpa(to.0.checked_add(inside)?), rights)));
+        Ok::<(), ()>(())
+    });
+    found
 }

@@ -1,4 +1,4 @@
-//! Lives `lives=N` times: each life starts a DMA of its `edu` device to `buffer=ADDRESS`, through an SMMU of its own if it
+//! Lives `lives=N` times: each life starts a DMA of its `edu` device to `buffer=ADDRESS`, through an IOMMU of its own if it
 //! has one, and resets its partition before that DMA lands. The next life lets it land before it lets the device out again,
 //! and finds its page untouched.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -8,8 +8,7 @@ mod scenario {
     use core::sync::atomic::Ordering;
     use payloads::edu::Edu;
     use payloads::runtime::{self, Guest, entry};
-    #[cfg(target_arch = "aarch64")]
-    use payloads::stage_one::{Granule, StageOne};
+    use payloads::stage_one::StageOne;
     use payloads::tree::number;
 
     entry!(main);
@@ -52,11 +51,14 @@ mod scenario {
             landed && wrong(0) == 0,
             format_args!("{} words changed since the last life", wrong(0)),
         );
-        #[cfg(target_arch = "aarch64")]
-        if tree.smmu.is_some() {
-            let started = StageOne::start(tree, edu.stream(), Granule::Four);
-            checks.check(started.is_some(), format_args!("its SMMU starts"));
-            started?.1.map(address, address);
+        if tree.iommu.is_some() {
+            let started = StageOne::start(tree, edu.stream());
+            let started = started.and_then(|(mut iommu, stage)| {
+                stage.map(address, address);
+                iommu.refresh().then_some(())
+            });
+            checks.check(started.is_some(), format_args!("its IOMMU starts"));
+            started?;
         }
         edu.enable();
         if life == 1 {

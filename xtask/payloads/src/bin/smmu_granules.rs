@@ -45,7 +45,7 @@ mod scenario {
             format_args!("{granule:?}: finds edu behind an SMMU with this granule"),
         );
         let Some(edu) = edu else { return };
-        let started = StageOne::start(tree, edu.stream(), granule);
+        let started = StageOne::start_with(tree, edu.stream(), granule);
         checks.check(
             started.is_some(),
             format_args!("{granule:?}: the SMMU translates"),
@@ -126,7 +126,7 @@ mod scenario {
     /// More events than its queue has room for: it is told that some were lost, and the next one comes again.
     fn overflow(Guest { tree, checks }: &mut Guest) {
         let Some(edu) = Edu::find(tree) else { return };
-        let Some((mut smmu, _)) = StageOne::start(tree, edu.stream(), Granule::Four) else {
+        let Some((mut smmu, _)) = StageOne::start(tree, edu.stream()) else {
             return;
         };
         let done = edu.write_memory(0, STORM);

@@ -17,7 +17,7 @@ mod scenario {
     fn main(tree: u64, _: u64, _: u64, _: u64) -> ! {
         let mut guest = runtime::start(tree);
         let times = guest.tree.argument("times").and_then(number).unwrap_or(1);
-        let Some(smmu) = guest.tree.smmu else {
+        let Some(smmu) = guest.tree.iommu else {
             guest.checks.check(false, format_args!("it has an SMMU"));
             runtime::power_off()
         };
