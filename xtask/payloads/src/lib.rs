@@ -1,5 +1,5 @@
 //! What the small guests share: [`runtime`] (entry, console, clock, power), [`tree`] (the device tree they were given),
-//! [`pci`] (the functions they own), [`smmu`] or [`vtd`] (the IOMMU before them), [`stage_one`] (what it leads to), [`edu`] (QEMU's DMA
+//! [`pci`] (the functions they own), `smmu` or `vtd` (the IOMMU before them), [`stage_one`] (what it leads to), [`edu`] (QEMU's DMA
 //! test device), [`nvme`] (a disk's administration queue), [`igb`] (a network card that gives pieces of itself away),
 //! [`access`] (loads and stores that may be refused), [`cost`] (what instructions take) and [`checks`] (what a scenario
 //! prints).
