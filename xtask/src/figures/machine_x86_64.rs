@@ -92,7 +92,7 @@ fn machine() -> Result<Vec<Figure>> {
             "B12.x86_64.ioapic_read",
             "a load of a register of the I/O APIC, from a guest and back to it, decoded",
             "ioapic_read",
-            3300.0,
+            3520.0,
         )?,
         figure(
             "B15.x86_64.machine",
