@@ -1,4 +1,5 @@
-//! What a guest builds on a slice, on the model: stages 1 of each granule, doorbells, and invalidations that stop half way.
+//! What a guest builds on a slice, on the model: stages 1 of each granule, doorbells, and invalidations that stop half way;
+//! and what the SMMU's driver refuses of slices and names, with its error.
 
 mod vm;
 
@@ -7,8 +8,10 @@ use std::collections::BTreeMap;
 use iommu::addr::{Hpa, Iova};
 use iommu::id::DeviceId;
 use iommu::model::smmu::{Config, Denied, Pace};
-use iommu::object::Error;
+use iommu::object::driver::UserData;
+use iommu::object::{Errno, Error};
 use iommu::physical::IommuError;
+use iommu::smmuv3::slice::{STAGE_ONE, VIOMMU};
 use vm::{Driven, GUEST, PAGE, Space, Vm, says};
 
 const STREAM: u32 = 0x108;
@@ -25,6 +28,54 @@ impl Numbers {
             .wrapping_add(1442695040888963407);
         (self.0 >> 33) % bound
     }
+}
+
+#[test]
+fn viommu_alloc_rows_of_the_driver() {
+    let refused = |vm: &Vm, kind, bytes: &[u8]| {
+        let driver = vm.iommus[0].driver();
+        let slice = vm.parent.viommu(&driver, kind, UserData { kind: 0, bytes });
+        slice.map(|slice| slice.id()).map_err(Error::errno)
+    };
+    let vm = Vm::one(Config::default());
+    for kind in [0, VIOMMU + 1, 0xdead_beef] {
+        assert_eq!(refused(&vm, kind, &[]), Err(Errno::EOPNOTSUPP), "{kind}");
+    }
+    assert_eq!(refused(&vm, VIOMMU, &[0]), Err(Errno::EINVAL), "no data");
+    assert!(refused(&vm, VIOMMU, &[]).is_ok());
+    let vm = Vm::one(Config {
+        stage_one: false,
+        ..Config::default()
+    });
+    assert_eq!(
+        refused(&vm, VIOMMU, &[]),
+        Err(Errno::EOPNOTSUPP),
+        "no nesting"
+    );
+}
+
+#[test]
+fn vdevice_alloc_rows_of_the_driver() {
+    let vm = Vm::one(Config::default());
+    let slice = vm.slice(0);
+    let streams = [DeviceId(STREAM + 1), DeviceId(STREAM + 2)];
+    let two = vm.context.bind(&vm.iommus[0].info(&streams));
+    let two = two.expect("bound");
+    let refused = slice.vdevice(&two, NAME).map(|name| name.id());
+    assert_eq!(refused, Err(Error::Unsupported(2)), "two streams");
+    let device = vm.device(0, STREAM);
+    let refused = slice.vdevice(&device, 1 << 32).map(|name| name.id());
+    assert_eq!(refused, Err(Error::Invalid(1 << 32)), "no StreamID");
+    assert_eq!(refused.map_err(Error::errno), Err(Errno::EINVAL));
+    let name = slice.vdevice(&device, NAME).expect("named");
+    let bytes = vm::bytes(vm::entry(GUEST, 21));
+    let data = UserData {
+        kind: STAGE_ONE,
+        bytes: &bytes,
+    };
+    let illegal = slice.nested_from(data, None).map(|nested| nested.id());
+    assert_eq!(illegal.map_err(Error::errno), Err(Errno::EIO), "ILLEGAL");
+    drop(name);
 }
 
 #[test]

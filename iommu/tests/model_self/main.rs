@@ -1,6 +1,8 @@
 //! The model itself, driven by words written by hand from IHI 0070 and DDI 0487: what it refuses, what it keeps, what it
 //! records.
 
+mod ats;
+#[path = "../bare/mod.rs"]
 mod bare;
 
 use bare::{ALL, BLOCK, Bare, NSNH, PAGE, RAM, S2, SYNC, fault, two};
