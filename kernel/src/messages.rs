@@ -80,7 +80,7 @@ impl Mapped {
     /// # Errors
     /// Those of the ITS.
     pub fn new(its: &Arc<Its>, device: u32, events: u32) -> Result<Self, ItsError> {
-        // MAPD takes at least one bit (IHI 0069, §5.3.10).
+        // MAPD takes at least one bit (IHI 0069, §5.3).
         let bits = events.next_power_of_two().ilog2().max(1) as u8;
         its.map_device(device, bits)?;
         let its = Arc::clone(its);

@@ -296,7 +296,7 @@ impl Stay<'_> {
             op2,
         };
         let value = self.vcpu.reg(reg);
-        // ICC_DIR_EL1 (IHI 0069, §12.2.14): trapped while deactivations do not fit in the list registers.
+        // ICC_DIR_EL1 (IHI 0069, §12.2): trapped while deactivations do not fit in the list registers.
         if write && (op0, op1, crn, crm, op2) == (3, 0, 12, 11, 1) {
             let effects = self
                 .partition

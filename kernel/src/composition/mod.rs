@@ -285,7 +285,7 @@ fn an_interrupt_of_a_device_on_the_memory_bus_is_the_guests_by_its_own_number() 
             writes.contains(&(0x104, 1 << (physical - 32))),
             "{writes:x?}"
         );
-        // ICFGR2: two bits an interrupt, the upper one says edge (IHI 0069, 12.9.9).
+        // ICFGR2: two bits an interrupt, the upper one says edge (`GICD_ICFGR<n>`; IHI 0069, 12.9).
         let trigger = u64::from(edge) << (2 * (physical % 16) + 1);
         let configured = |&&(at, value): &&(u64, u64)| at == 0xc08 && value == trigger;
         assert!(
@@ -302,7 +302,7 @@ fn an_interrupt_of_a_device_on_the_memory_bus_is_the_guests_by_its_own_number() 
             vmcr: 0,
         };
         own.vgic.lock().flush(0, &mut lists);
-        // Pending, tied to the physical one (IHI 0069, 9.4.13).
+        // Pending, tied to the physical one (`ICH_LR<n>_EL2`; IHI 0069, 12.4).
         let lr = lists.lr[0];
         assert_eq!(
             (lr & 0xffff_ffff, lr >> 32 & 0x1fff),

@@ -37,7 +37,7 @@ use iommu::addr::{Gpa, PAGE_SIZE, Span};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::table::{Attributes, MapError, StageTwoTable};
 
-/// The first LPI (IHI 0069, §2.2.1).
+/// The first LPI (IHI 0069, §2.2).
 const FIRST_LPI: u32 = 8192;
 /// What all partitions are made from.
 pub struct Materials<'a> {

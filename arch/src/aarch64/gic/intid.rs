@@ -1,4 +1,4 @@
-//! Interrupt identities (IHI 0069, 2.2.1).
+//! Interrupt identities (IHI 0069, 2.2).
 
 use super::spec::{FIRST_LPI, FIRST_SPECIAL};
 

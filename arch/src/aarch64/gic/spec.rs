@@ -50,9 +50,9 @@ pub const GICR_STRIDE: u64 = 0x2_0000;
 /// See [`GICR_STRIDE`].
 pub const GICR_STRIDE_VLPIS: u64 = 0x4_0000;
 
-/// First INTID of LPIs (2.2.1).
+/// First INTID of LPIs (2.2).
 pub const FIRST_LPI: u32 = 8192;
-/// First INTID that is no interrupt: 1020..1024 are special (2.2.1).
+/// First INTID that is no interrupt: 1020..1024 are special (2.2).
 pub const FIRST_SPECIAL: u32 = 1020;
 
 register_bitfields![u32,

@@ -328,7 +328,7 @@ pub fn turn_on(
     pause(clock, ENABLE_TIME);
     let start = clock.now_ns();
     for vf in functions(info) {
-        // Its vendor ID always reads all ones (§9.3.4.1.1), its class does not.
+        // Its vendor ID always reads all ones (§9.3.4), its class does not.
         while space.read32(vf, spec::CLASS) == !0 {
             if clock.now_ns().saturating_sub(start) > READY_DEADLINE {
                 return Err(SriovFault::NotReady(vf));
@@ -350,7 +350,7 @@ fn turn_off(space: &mut dyn ConfigSpace, info: &FunctionInfo) {
 }
 
 /// The record of VF `number` of function `index`, which is silent afterwards. What a VF has from its PF is not asked of
-/// it: IDs, BARs (§9.3.4.1).
+/// it: IDs, BARs (§9.3.4).
 fn describe(
     space: &mut dyn ConfigSpace,
     topology: &Topology,
@@ -404,7 +404,7 @@ fn describe(
     info
 }
 
-/// The way in which a VF is reset, which each must have (§9.3.5.3); no other would be its own.
+/// The way in which a VF is reset, which each must have (§9.3.5); no other would be its own.
 pub(super) fn has_reset(express: Option<Express>) -> bool {
     express.is_some_and(|express| express.flr())
 }

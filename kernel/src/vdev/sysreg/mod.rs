@@ -55,7 +55,7 @@ pub enum Outcome {
     Undefined,
 }
 
-/// `ICC_SRE_EL1` (IHI 0069, §12.2.22): system registers only, no bypass. Not to be changed.
+/// `ICC_SRE_EL1` (IHI 0069, §12.2): system registers only, no bypass. Not to be changed.
 const ICC_SRE: u64 = 7;
 /// `OSLSR_EL1`: an OS lock exists (OSLM = 0b10) and is off.
 const OSLSR: u64 = 1 << 3;
