@@ -37,8 +37,9 @@ pub struct Combined {
 const IN_CONSTANTS: [&str; 2] = ["E0015", "E0658"];
 
 impl Combined {
-    /// Builds the tests of [`PACKAGE`] in a copy of the checkout below `output`.
-    pub fn build(output: &Path, mutants: &[(Id, Mutant)]) -> Result<Self> {
+    /// Builds the tests of [`PACKAGE`] in a copy of the checkout below `output`. Without `programs`, only what can be judged
+    /// together is found out.
+    pub fn build(output: &Path, mutants: &[(Id, Mutant)], programs: bool) -> Result<Self> {
         let copy = Copy::new(output.join("tree"), output.join("build"))?;
         let mut unviable = BTreeSet::new();
         let mut constant = BTreeSet::new();
@@ -47,14 +48,19 @@ impl Combined {
             let owned = copy.put(mutants, |id| {
                 !unviable.contains(id) && !constant.contains(id)
             })?;
-            let built = copy.cargo()?;
+            let within = owned.values().flatten().flat_map(|owned| &owned.mutants);
+            let within: BTreeSet<_> = within.copied().collect();
+            // Most is refused before there is code to make.
+            let mut built = copy.cargo(&["check"])?;
+            if built.status.success() && programs && !within.is_empty() {
+                built = copy.cargo(&["test", "--no-run"])?;
+            }
             if built.status.success() {
                 step.done();
-                let within = owned.values().flatten().flat_map(|owned| &owned.mutants);
                 return Ok(Self {
-                    programs: programs(&built),
+                    programs: test_programs(&built),
                     folder: copy.tree.join(PACKAGE),
-                    within: within.copied().collect(),
+                    within,
                     unviable,
                 });
             }
@@ -152,10 +158,11 @@ impl Copy {
         Ok(owned)
     }
 
-    fn cargo(&self) -> Result<Output> {
+    fn cargo(&self, command: &[&str]) -> Result<Output> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
         Command::new(cargo)
-            .args(["test", "--no-run", "--lib", "--tests", "--package", PACKAGE])
+            .args(command)
+            .args(["--lib", "--tests", "--package", PACKAGE])
             .args(["--message-format=json", "--quiet"])
             .current_dir(&self.tree)
             // Its own: in that of the checkout, cargo calls the copy's programs as the checkout's, and puts one in the
@@ -201,7 +208,7 @@ fn messages(output: &Output) -> Vec<serde_json::Value> {
 }
 
 /// Test programs among what cargo made.
-fn programs(output: &Output) -> Vec<PathBuf> {
+fn test_programs(output: &Output) -> Vec<PathBuf> {
     let made = messages(output);
     let tests = made.iter().filter(|it| it["profile"]["test"] == true);
     tests

@@ -44,6 +44,9 @@ pub struct Mutants {
     /// Leave out what needs a build of its own.
     #[arg(long)]
     together: bool,
+    /// Only what needs a build of its own.
+    #[arg(long, conflicts_with = "together")]
+    alone: bool,
     /// Print the changes, and try none.
     #[arg(long)]
     list: bool,
@@ -75,7 +78,7 @@ impl Mutants {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let combined = Combined::build(&output, &all)?;
+        let combined = Combined::build(&output, &all, !self.alone)?;
         let tests = Tests::trace(&combined, &output)?;
         for name in &tests.broken {
             println!("fails without a mutant, and is left out: {name}");
@@ -94,6 +97,10 @@ impl Mutants {
             }
             if !combined.within.contains(id) {
                 own.push(mutant.name.as_str());
+                continue;
+            }
+            if self.alone {
+                *counts.entry("can be judged together").or_default() += 1;
                 continue;
             }
             let (noticed, word) = match tests.judge(*id)? {
