@@ -19,7 +19,6 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::addr::{Hpa, Span};
 use crate::fault::Fault;
 use crate::hal::{Mmio, Platform};
 use crate::id::{CacheTag, DeviceId, IommuIndex};
@@ -29,13 +28,11 @@ use crate::physical::{
 };
 use ats::DeviceCache;
 use command::Command;
-use command_queue::OPCODES;
 use entry::StreamTableEntry as Entry;
 use hitless::{ABORTED, INVALID, Kind, Update};
 use own_contexts::OwnContexts;
 use record_queue::RecordQueue;
 use shared::Shared;
-use spec::command::CMD0;
 use spec::event::EVENT_WORDS;
 use spec::page_request::PAGE_REQUEST_WORDS;
 use stream_table::StreamTable;
@@ -71,6 +68,7 @@ pub mod spec;
 mod start;
 pub(crate) mod stream_table;
 mod tags;
+mod view;
 
 pub use crate::physical::StageOneTable;
 pub use answers::decode_request;
@@ -83,46 +81,7 @@ pub use identity::{HW_INFO, Identity, Offer};
 pub use probe::{Features, Stalls};
 pub use start::StartError;
 pub use tags::CacheTagAllocator;
-
-/// Memory that the SMMU reads and writes by itself, beside the tables of streams.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Layout {
-    /// The stream table, or its first level.
-    pub stream_table: Span<Hpa>,
-    /// There are two levels; the second ones are allocated as streams are attached.
-    pub two_level: bool,
-    /// Bits of a StreamID that the table covers: all others are refused.
-    pub stream_bits: u8,
-    /// The command queue.
-    pub command_queue: Span<Hpa>,
-    /// The event queue.
-    pub event_queue: Span<Hpa>,
-}
-
-/// Exact counts since the start.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Register reads.
-    pub register_reads: u64,
-    /// Register writes.
-    pub register_writes: u64,
-    /// Commands, CMD_SYNCs not included.
-    pub commands: u64,
-    /// CMD_SYNCs.
-    pub syncs: u64,
-    /// Commands that the SMMU refused.
-    pub refusals: u64,
-    /// Times that the command queue stopped, whatever for.
-    pub command_errors: u64,
-    /// Event records read.
-    pub events: u64,
-    /// Times that records were lost.
-    pub losses: u64,
-    /// Bytes of stream tables.
-    pub stream_table_bytes: u64,
-    /// Bytes of both queues.
-    pub queue_bytes: u64,
-}
+pub use view::{Counters, Layout};
 
 /// One SMMU that refuses or translates.
 pub struct Smmu<P: Platform, M: Mmio> {
@@ -142,53 +101,6 @@ pub struct Smmu<P: Platform, M: Mmio> {
 }
 
 impl<P: Platform, M: Mmio> Smmu<P, M> {
-    /// What the SMMU has.
-    pub fn features(&self) -> Features {
-        self.features
-    }
-
-    /// Its ID registers.
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// Where its memory is.
-    pub fn layout(&self) -> Layout {
-        Layout {
-            stream_table: self.streams.base(),
-            two_level: self.streams.is_two_level(),
-            stream_bits: self.streams.stream_bits(),
-            command_queue: self.shared.lock().queue.place(),
-            event_queue: self.events.place(),
-        }
-    }
-
-    /// Counts so far.
-    pub fn counters(&self) -> Counters {
-        let core = self.shared.lock();
-        let (register_reads, register_writes) = core.registers.accesses();
-        let syncs = core.queue.sent[CMD0::OPCODE::Sync.value as usize];
-        Counters {
-            register_reads,
-            register_writes,
-            commands: core.queue.sent.iter().sum::<u64>() - syncs,
-            syncs,
-            refusals: core.queue.refusals,
-            command_errors: core.queue.stops,
-            events: self.events.records,
-            losses: self.events.losses,
-            stream_table_bytes: self.streams.bytes(),
-            queue_bytes: core.queue.bytes()
-                + self.events.bytes()
-                + self.requests.as_ref().map_or(0, RecordQueue::bytes),
-        }
-    }
-
-    /// Commands since the start, by opcode (§4.1.1).
-    pub fn sent(&self) -> [u64; OPCODES] {
-        self.shared.lock().queue.sent
-    }
-
     /// Puts `descriptor` in force for `substream` of `device`, whose entry names `table`: hitless where the architecture
     /// allows ([`hitless`]). TLB entries under its ASID go when their owner invalidates them.
     ///
