@@ -57,7 +57,8 @@ pub struct FirstStage {
     pub write_protect: bool,
     /// Extended accessed flags are set (EAFE).
     pub extended_accessed: bool,
-    /// ATS is on, as with [`StageOneConfig::ats`].
+    /// ATS is on, as with [`StageTwo::ats`]: the host's decision, whatever a guest asks for, as a device's entry says it for all
+    /// PASIDs at once.
     pub ats: bool,
 }
 

@@ -112,6 +112,8 @@ pub struct Machine {
     pub model: VtdModel,
     pub memory: GuestRam,
     tail: u64,
+    /// Bytes of a descriptor.
+    step: u64,
     waits: u64,
     exits: u64,
 }
@@ -128,6 +130,8 @@ pub struct How {
     pub scalable: bool,
     pub first_stages: FirstStages,
     pub pasids: u16,
+    /// Groups that wait at once; not 0: devices are trusted to cache translations, and descriptors have 256 bits.
+    pub page_requests: u16,
     pub budget: u32,
     pub shadow_bytes: u64,
 }
@@ -140,6 +144,7 @@ impl Default for How {
             scalable: true,
             first_stages: FirstStages::Shadowed,
             pasids: 0,
+            page_requests: 0,
             budget: 256,
             shadow_bytes: 1 << 24,
         }
@@ -173,6 +178,9 @@ impl Machine {
         map_ram(&ioas);
         let parent = ioas.nest_parent(&driver).unwrap();
         let mut slice = ObjectSlice::new(&parent, &driver, 16).unwrap();
+        if how.page_requests > 0 {
+            slice = slice.with_requests(&context, 16).unwrap();
+        }
         let mut devices = Vec::new();
         for (real, source) in REAL.into_iter().zip(SOURCES) {
             let info = DeviceInfo {
@@ -181,7 +189,7 @@ impl Machine {
                 group: real.into(),
                 pasid_bits: 15,
                 reserved: &[],
-                ats: false,
+                ats: how.page_requests > 0,
                 coherent: true,
                 isolated_messages: true,
                 shares_page_requests: false,
@@ -197,6 +205,9 @@ impl Machine {
             scalable: how.scalable,
             first_stages: how.first_stages,
             pasids: how.pasids,
+            device_tlbs: how.page_requests > 0,
+            page_requests: how.page_requests,
+            patience_ns: 1_000_000_000,
             interrupts: true,
             records: 4,
             budget: how.budget,
@@ -219,6 +230,7 @@ impl Machine {
             model,
             memory,
             tail: 0,
+            step: if how.page_requests > 0 { 32 } else { 16 },
             waits: 0,
             exits: 0,
         }
@@ -247,7 +259,8 @@ impl Machine {
     /// Turns the queue on, latches the root table, and turns translation on, as a driver does.
     pub fn enable(&mut self, root: u64) {
         self.write(IQT, 8, 0);
-        self.write(IQA, 8, QUEUE);
+        let wide = (self.step == 32) as u64;
+        self.write(IQA, 8, QUEUE | wide << 11);
         self.write(GCMD, 4, QIE);
         assert_eq!(self.read32(GSTS), QIE);
         self.write(RTADDR, 8, root);
@@ -263,7 +276,11 @@ impl Machine {
         for [first, second] in descriptors {
             self.memory.store(QUEUE + self.tail, *first);
             self.memory.store(QUEUE + self.tail + 8, *second);
-            self.tail = (self.tail + 16) % 4096;
+            if self.step == 32 {
+                self.memory.store(QUEUE + self.tail + 16, 0);
+                self.memory.store(QUEUE + self.tail + 24, 0);
+            }
+            self.tail = (self.tail + self.step) % 4096;
         }
     }
 
@@ -343,6 +360,31 @@ impl Machine {
             if drained.lost {
                 self.context.faults_lost(IommuIndex(0));
                 effects.push(self.unit.deliver(&self.memory));
+            }
+            if !drained.more {
+                return effects;
+            }
+        }
+    }
+
+    /// Hands the hardware's page requests on, as an owner does.
+    pub fn page_requests(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        loop {
+            let mut requests = [vtd::decode_request(IommuIndex(0), [0; 2]); 4];
+            let drained = self
+                .hardware
+                .physical()
+                .lock()
+                .drain_requests(&mut requests);
+            for request in &requests[..drained.count] {
+                let delivery = self.context.deliver_request(request);
+                if self.unit.slice().holds(delivery) {
+                    effects.push(self.unit.deliver(&self.memory));
+                }
+            }
+            if drained.lost {
+                self.context.requests_lost(IommuIndex(0));
             }
             if !drained.more {
                 return effects;

@@ -5,5 +5,6 @@ mod modes;
 mod nested;
 mod pasids;
 mod random;
+mod requests;
 mod shadow;
 mod words;

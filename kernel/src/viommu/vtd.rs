@@ -64,8 +64,11 @@ pub(super) fn make(
         address_bits: address_bits(),
         scalable: true,
         first_stages: FirstStages::Nested,
-        // No device here has one.
+        // QEMU's unit has none of these.
         pasids: 0,
+        device_tlbs: false,
+        page_requests: 0,
+        patience_ns: 0,
         interrupts: true,
         shadow_bytes: (parts.ram.size() / SHADOW_PART).max(SHADOW_LEAST),
         records: MOST_RECORDS,

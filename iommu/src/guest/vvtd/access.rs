@@ -2,13 +2,15 @@
 
 use super::registers::{RegisterFile, is_wide, record, well_formed};
 use super::spec::{
-    FAULT_RECORDS, ICS, ICS_FIELDS, IEADDR, IEDATA, IEUADDR, IOTLB_REGISTERS, POINTER,
+    FAULT_RECORDS, ICS, ICS_FIELDS, IEADDR, IEDATA, IEUADDR, IOTLB_REGISTERS, PEADDR, PEDATA,
+    PEUADDR, POINTER,
 };
 use crate::hal::DmaBuffer;
 use crate::vtd::spec::registers::{
     CCMD, CCMD_FIELDS, ECAP_FIELDS, FEADDR, FECTL, FECTL_FIELDS, FEDATA, FEUADDR, FRCD_BYTES,
     FRCD_F, FRCD_LAST, FSTS, FSTS_FIELDS, GCMD, GCMD_FIELDS, IECTL, IOTLB, IOTLB_FIELDS, IQA,
-    IQA_FIELDS, IQERCD, IQH, IQT, IRTA, IRTA_FIELDS, IVA, RTADDR, RTADDR_FIELDS,
+    IQA_FIELDS, IQERCD, IQH, IQT, IRTA, IRTA_FIELDS, IVA, PECTL, PQA, PQA_FIELDS, PQH, PQT, PRS,
+    PRS_FIELDS, RTADDR, RTADDR_FIELDS,
 };
 
 const IVA_AT: usize = IOTLB_REGISTERS + IVA;
@@ -35,13 +37,18 @@ pub(super) struct Asked {
     pub fault_event: bool,
     /// IECTL was.
     pub invalidation_event: bool,
+    /// PECTL was.
+    pub request_event: bool,
 }
 
 /// A register that cannot be written (now).
 struct Ignored;
 
 impl<B: DmaBuffer> RegisterFile<B> {
-    fn offers(&self, field: tock_registers::fields::Field<u64, ECAP_FIELDS::Register>) -> bool {
+    pub(super) fn offers(
+        &self,
+        field: tock_registers::fields::Field<u64, ECAP_FIELDS::Register>,
+    ) -> bool {
         self.capabilities().1 >> field.shift & field.mask != 0
     }
 
@@ -116,6 +123,8 @@ impl<B: DmaBuffer> RegisterFile<B> {
                 };
                 value & (POINTER | IRTA_FIELDS::S.mask | extended)
             }
+            PQH | PQT if self.offers(ECAP_FIELDS::PRS) => value & self.request_bits(),
+            PQA if self.offers(ECAP_FIELDS::PRS) => value & (POINTER | PQA_FIELDS::PQS.mask),
             IQH | IQERCD => return Err(Ignored),
             _ => return Err(Ignored),
         };
@@ -128,6 +137,18 @@ impl<B: DmaBuffer> RegisterFile<B> {
             GCMD => return Ok(self.command(value)),
             FSTS => return Ok(self.acknowledge(value)),
             FECTL | IECTL => return Ok(self.mask(offset, value)),
+            PECTL if self.offers(ECAP_FIELDS::PRS) => return Ok(self.mask(offset, value)),
+            PRS if self.offers(ECAP_FIELDS::PRS) => {
+                let both = PRS_FIELDS::PPR::SET + PRS_FIELDS::PRO::SET;
+                self.set(PRS, self.get(PRS) & !(value & both.value));
+                if self.get(PRS) == 0 {
+                    self.forget_pending(PECTL);
+                }
+                return Ok(Asked::default());
+            }
+            PEDATA if self.offers(ECAP_FIELDS::PRS) => MESSAGE_DATA,
+            PEADDR if self.offers(ECAP_FIELDS::PRS) => MESSAGE_ADDRESS,
+            PEUADDR if self.offers(ECAP_FIELDS::PRS) => u32::MAX,
             ICS => {
                 if value & ICS_FIELDS::IWC::SET.value != 0 {
                     self.set(ICS, 0);
@@ -194,7 +215,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         Asked::default()
     }
 
-    /// FECTL and IECTL: a message that waits is sent when the mask goes.
+    /// FECTL, IECTL and PECTL: a message that waits is sent when the mask goes.
     fn mask(&mut self, control: usize, value: u32) -> Asked {
         let (masked, pending) = (FECTL_FIELDS::IM::SET.value, FECTL_FIELDS::IP::SET.value);
         let send = value & masked == 0 && self.get(control) & pending != 0;
@@ -206,6 +227,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         Asked {
             fault_event: send && control == FECTL,
             invalidation_event: send && control == IECTL,
+            request_event: send && control == PECTL,
             ..Asked::default()
         }
     }
@@ -242,6 +264,7 @@ impl Asked {
             interrupts: self.interrupts | other.interrupts,
             fault_event: self.fault_event | other.fault_event,
             invalidation_event: self.invalidation_event | other.invalidation_event,
+            request_event: self.request_event | other.request_event,
         }
     }
 }

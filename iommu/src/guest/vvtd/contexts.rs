@@ -53,6 +53,8 @@ pub(super) struct Rules {
     pub scalable: bool,
     /// Bits of a PASID; 0 where there are no requests with one.
     pub pasid_bits: u8,
+    pub device_tlbs: bool,
+    pub page_requests: bool,
     /// Whether there are first stages in it.
     pub first_stage: bool,
 }
@@ -174,6 +176,8 @@ struct Context {
     tables: u32,
     /// Requests with PASID.
     pasids: bool,
+    /// Page requests.
+    requests: bool,
     silent: bool,
 }
 
@@ -201,10 +205,9 @@ fn context(
         return Err(refused(reason::SCALABLE_CONTEXT + 1, silent));
     }
     // What is not offered is reserved.
-    let mut absent = SCALABLE0::DTE::SET + SCALABLE0::PRE::SET;
-    if rules.pasid_bits == 0 {
-        absent += SCALABLE0::PASIDE::SET;
-    }
+    let absent = SCALABLE0::DTE.val((!rules.device_tlbs).into())
+        + SCALABLE0::PRE.val((!rules.page_requests).into())
+        + SCALABLE0::PASIDE.val((rules.pasid_bits == 0).into());
     let [in_first, in_second] = reserved::SCALABLE;
     if first & (in_first | absent.value | rules.beyond) != 0
         || second & in_second != 0
@@ -212,13 +215,40 @@ fn context(
     {
         return Err(refused(reason::SCALABLE_CONTEXT + 2, silent));
     }
+    if has(SCALABLE0::PRE::SET) && !has(SCALABLE0::DTE::SET) {
+        return Err(refused(reason::SCALABLE_CONTEXT + 3, silent));
+    }
     let size = first >> SCALABLE0::PDTS.shift & SCALABLE0::PDTS.mask;
     Ok(Context {
         directory: first & POINTER,
         tables: 1 << (size + 7),
         pasids: has(SCALABLE0::PASIDE::SET),
+        requests: has(SCALABLE0::PRE::SET),
         silent,
     })
+}
+
+/// Whether a source may ask for pages; else the reason, and whether nobody is told of it (7.1.3, table 30).
+pub(super) fn may_ask(
+    memory: &dyn GuestMemory,
+    rules: &Rules,
+    root: u64,
+    source: u16,
+    pasid: Option<u32>,
+) -> Result<(), (u8, bool)> {
+    if !is_scalable(root) {
+        return Err((reason::PAGE_REQUEST_IN_LEGACY_MODE, false));
+    }
+    let found = context(memory, rules, root & POINTER, source);
+    let context = found.map_err(|Refused { reason, silent }| (reason, silent))?;
+    if !context.requests {
+        return Err((reason::PAGE_REQUEST_DISABLED, context.silent));
+    }
+    let found = find(memory, rules, root, source, pasid);
+    match found.wanted {
+        Wanted::Refused(reason) => Err((reason, found.silent)),
+        _ => Ok(()),
+    }
 }
 
 /// Where no PASID is any more.

@@ -1,5 +1,7 @@
 //! Exact counts of what a guest's VT-d unit did.
 
+pub use crate::guest::vsmmu::RequestCounters;
+
 /// Counts since it was made; a reset of the guest does not clear them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -29,6 +31,8 @@ pub struct Counters {
     pub remapped: u64,
     /// What became of faults.
     pub faults: FaultCounters,
+    /// And of groups of page requests.
+    pub requests: RequestCounters,
 }
 
 /// `recorded` is the sum of the others. What waits in the slice is not counted yet.

@@ -12,6 +12,8 @@ bitflags! {
         const FAULT = 1;
         /// A wait is complete and asked for it (IECTL).
         const INVALIDATION = 2;
+        /// A page is asked for, or could not be (PECTL).
+        const REQUESTS = 4;
     }
 }
 

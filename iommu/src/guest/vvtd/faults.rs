@@ -4,7 +4,7 @@ use super::contexts::{Tables, Wanted, find, is_scalable};
 use super::effect::{Effect, Interrupts, Message};
 use super::registers::record;
 use super::shadow::Walk;
-use super::spec::{IEADDR, IEDATA, IEUADDR};
+use super::spec::{IEADDR, IEDATA, IEUADDR, PEADDR, PEDATA, PEUADDR};
 use super::{Current, EVENT_COST, Slice, VirtVtd};
 use crate::addr::{Gpa, Iova, PAGE_SIZE};
 use crate::hal::{GuestMemory, Platform};
@@ -13,7 +13,7 @@ use crate::object::driver::Access;
 use crate::object::{Event, Item, MAX_SEQUENCE};
 use crate::vtd::spec::fault::{FAULT0, FAULT1, reason};
 use crate::vtd::spec::registers::{
-    FEADDR, FECTL, FECTL_FIELDS, FEDATA, FEUADDR, FSTS, FSTS_FIELDS, IECTL,
+    FEADDR, FECTL, FECTL_FIELDS, FEDATA, FEUADDR, FSTS, FSTS_FIELDS, IECTL, PECTL,
 };
 
 /// One fault as the guest is told of it.
@@ -24,8 +24,8 @@ pub(super) struct GuestFault {
     /// The page, or the index of an interrupt in 63:48.
     pub information: u64,
     pub write: bool,
-    /// PP, PV and PRIV of the record.
-    pub pasid: u64,
+    /// PP, PV, PRIV and T2 of the record.
+    pub more: u64,
 }
 
 /// What of a record is about the PASID.
@@ -107,7 +107,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     reason,
                     information: page,
                     write: !read,
-                    pasid: match has_pasid {
+                    more: match has_pasid {
                         true => second & PASID_FIELDS,
                         false => 0,
                     },
@@ -265,7 +265,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             + FAULT1::FR.val(fault.reason.into())
             + FAULT1::T1.val((!fault.write).into())
             + FAULT1::F::SET;
-        let second = fields.value | fault.pasid;
+        let second = fields.value | fault.more;
         let at = record(index);
         self.registers.set64(at, fault.information);
         self.registers.set64(at + 8, second);
@@ -295,6 +295,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
     pub(super) fn interrupt(&mut self, source: Interrupts, effect: &mut Effect) {
         let (control, data, address, upper) = match source {
             Interrupts::FAULT => (FECTL, FEDATA, FEADDR, FEUADDR),
+            Interrupts::REQUESTS => (PECTL, PEDATA, PEADDR, PEUADDR),
             _ => (IECTL, IEDATA, IEADDR, IEUADDR),
         };
         let register = self.registers.get(control);

@@ -104,7 +104,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 return;
             }
             let fault = GuestFault {
-                pasid: 0,
+                more: 0,
                 source,
                 reason,
                 information: u64::from(index & 0xffff) << 48,

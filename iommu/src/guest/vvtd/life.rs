@@ -16,6 +16,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let mut effect = Effect::default();
         self.job = None;
         self.drop_filling();
+        self.drop_all_requests();
         let mut result = Ok(());
         while let Some(place) = self.places.last().copied() {
             self.put(
@@ -44,6 +45,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         while self.slice.event().is_some() {}
         self.sequence = self.slice.sequence();
         self.knocked = false;
+        // What came in between was answered when its device left.
+        self.drop_all_requests();
         self.next_record = 0;
         self.registers.reset();
         result

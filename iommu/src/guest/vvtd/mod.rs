@@ -12,7 +12,7 @@
 //!   an invalidation says that it changed, once.
 //! * **Shadows** (`shadow`: reading a guest's second or first stage; `work`: what takes long, in parts; `places`: who goes through
 //!   what).
-//! * **Invalidations** (`invalidations`: the queue, CCMD and IOTLB). What is consumed is complete.
+//! * **Invalidations** (`invalidations`, `descriptor`: the queue, CCMD and IOTLB). What is consumed is complete.
 //! * **Faults** (`faults`) go from the slice to the guest's records, with reasons of its own tables; **interrupts**
 //!   (`interrupts`) of its devices are what its table says of them.
 //!
@@ -20,9 +20,10 @@
 //! them: fault records, IQE, writes that are ignored and counted.
 //!
 //! Requests with PASID are offered where the hardware walks first stages of guests': each entry of the guest's PASID tables goes
-//! to the hardware when an invalidation says that it changed, as that of requests without one does.
+//! to the hardware when an invalidation says that it changed, as that of requests without one does. Devices that are trusted to
+//! cache translations may be told of that, and ask for pages (`requests`), which the guest answers in time or they are refused.
 //!
-//! What is not there, and not offered: page requests, device TLBs, nested translation of the guest's own,
+//! What is not there, and not offered: nested translation of the guest's own,
 //! posted interrupts, protected memory registers, advanced fault logging. Accessed and dirty flags of a first stage that has a
 //! shadow are not set: nobody walks it but for that. A page of 2 MiB or 1 GiB that lies on memory in smaller pieces, and is replaced by
 //! something other than a hole, has to be invalidated as a whole: its pieces do not know of each other.
@@ -31,7 +32,7 @@
 //!
 //! It is behind one lock, taken before those of the objects. [`start`](VirtVtd::start) and [`stop`](VirtVtd::stop) go with the
 //! guest. A trapped store is [`write`](VirtVtd::write), a load [`read`](VirtVtd::read), if the copy of the registers is not
-//! mapped for the guest. When the objects say that a fault of the hardware went to a queue of the slice
+//! mapped for the guest. When the objects say that a fault of the hardware, or a page request, went to a queue of the slice
 //! ([`ObjectSlice::holds`]), it is [`deliver`](VirtVtd::deliver). Messages of its devices, and of its I/O APIC, are what
 //! [`remap`](VirtVtd::remap) says. Of each [`Effect`], messages and changed interrupt entries are handed on, and while there is
 //! [`more`](Effect::more), [`run`](VirtVtd::run) is called again: before the CPU that rang goes back into the guest, and after
@@ -46,12 +47,14 @@ use crate::vtd::spec::registers::{CAP_FIELDS, ECAP_FIELDS};
 use contexts::{Found, Rules, Tables, Wanted};
 use job::{Job, Then, Which};
 use registers::RegisterFile;
+use requests::Requests;
 use setup::capabilities;
 use work::Filling;
 
 mod access;
 mod contexts;
 mod counters;
+mod descriptor;
 mod effect;
 mod faults;
 mod interrupts;
@@ -60,13 +63,14 @@ mod job;
 mod life;
 mod places;
 mod registers;
+mod requests;
 mod setup;
 mod shadow;
 mod slice;
 pub mod spec;
 mod work;
 
-pub use counters::{Counters, FaultCounters};
+pub use counters::{Counters, FaultCounters, RequestCounters};
 pub use effect::{Effect, Interrupts, Message};
 pub use interrupts::GuestInterrupt;
 pub use registers::IMAGE_BYTES;
@@ -120,6 +124,7 @@ struct Shadow {
 
 /// See the module's description.
 pub struct VirtVtd<P: Platform, S: Slice> {
+    platform: Arc<P>,
     slice: S,
     registers: RegisterFile<P::Buffer>,
     rules: Rules,
@@ -150,6 +155,7 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     knocked: bool,
     /// The fault record that is written next.
     next_record: u8,
+    requests: Requests,
     counters: Counters,
 }
 
@@ -202,7 +208,11 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let image = platform.allocate(IMAGE_BYTES);
         let image = image.ok_or(SetupError::OutOfMemory)?;
         let widths = cap >> CAP_FIELDS::SAGAW.shift & CAP_FIELDS::SAGAW.mask;
+        let waiting = setup::page_requests(setup);
+        let requests = Requests::new(waiting, setup.patience_ns);
+        let requests = requests.ok_or(SetupError::OutOfMemory)?;
         Ok(Self {
+            platform: Arc::clone(platform),
             slice,
             registers: RegisterFile::new(image, (cap, ecap), setup.records),
             rules: Rules {
@@ -210,6 +220,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 widths,
                 scalable: setup.scalable,
                 pasid_bits,
+                device_tlbs: setup::device_tlbs(setup),
+                page_requests: waiting > 0,
                 first_stage: ecap & ECAP_FIELDS::FSTS::SET.value != 0,
             },
             input_bits: if setup.input_bits >= 48 { 48 } else { 39 },
@@ -230,6 +242,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             sequence: 0,
             knocked: false,
             next_record: 0,
+            requests,
             counters: Counters::default(),
         })
     }
@@ -289,6 +302,9 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         if asked.invalidation_event {
             self.interrupt(Interrupts::INVALIDATION, &mut effect);
         }
+        if asked.request_event {
+            self.interrupt(Interrupts::REQUESTS, &mut effect);
+        }
         if asked.halt
             && let Some(job) = &mut self.job
             && job.then == Then::Descriptor
@@ -310,11 +326,13 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         effect
     }
 
-    /// There is something in the slice's queue: the guest is told.
+    /// There is something in one of the slice's queues: the guest is told.
     pub fn deliver(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.knocked = true;
+        self.requests.knocked = self.requests.exist();
         let mut effect = Effect::default();
-        self.faults(memory, self.budget, &mut effect);
+        let mut budget = self.faults(memory, self.budget, &mut effect);
+        self.page_requests(memory, &mut budget, &mut effect);
         effect.more = self.has_work();
         effect
     }
@@ -332,7 +350,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         } else {
             self.budget
         };
-        let left = self.faults(memory, part, effect);
+        let mut left = self.faults(memory, part, effect);
+        self.page_requests(memory, &mut left, effect);
         let mut budget = self.budget - (part - left);
         while budget > 0 && effect.has_room() {
             if let Some(mut job) = self.job.take() {
@@ -374,7 +393,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
 
     /// Whether [`run`](Self::run) has anything to do.
     pub fn has_work(&self) -> bool {
-        self.knocked || self.has_other_work()
+        self.knocked || self.requests.knocked || self.has_other_work()
     }
 
     /// The guest has asked for something that is not done.

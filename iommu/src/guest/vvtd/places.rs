@@ -31,6 +31,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             Ok(()) => at.current = current,
             Err(error) => effect.failed = Some(error),
         }
+        self.drop_requests(device, 0);
         self.settle();
     }
 
@@ -70,6 +71,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             Ok(()) => self.places[at].current = current,
             Err(error) => effect.failed = Some(error),
         }
+        self.drop_requests(device, pasid);
         self.settle();
     }
 

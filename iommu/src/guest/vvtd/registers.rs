@@ -7,10 +7,11 @@ use super::spec::{FAULT_RECORDS, IOTLB_REGISTERS, POINTER, REGION_BYTES, REGISTE
 use crate::addr::Gpa;
 use crate::hal::DmaBuffer;
 use crate::vtd::spec::descriptor::{NARROW_LOG2, WIDE_LOG2};
+use crate::vtd::spec::page_request::REQUEST_BYTES;
 use crate::vtd::spec::registers::{
-    CAP, CCMD, ECAP, FECTL, FECTL_FIELDS, FRCD_BYTES, FRCD_F, FRCD_LAST, FSTS, FSTS_FIELDS,
-    GCMD_FIELDS, GSTS, IECTL, IOTLB, IQ_FIELDS, IQA, IQA_FIELDS, IQERCD, IQH, IQT, IRTA, IVA,
-    RTADDR, VER,
+    CAP, CCMD, ECAP, ECAP_FIELDS, FECTL, FECTL_FIELDS, FRCD_BYTES, FRCD_F, FRCD_LAST, FSTS,
+    FSTS_FIELDS, GCMD_FIELDS, GSTS, IECTL, IOTLB, IQ_FIELDS, IQA, IQA_FIELDS, IQERCD, IQH, IQT,
+    IRTA, IVA, PECTL, PQA, PQA_FIELDS, PQH, PQT, RTADDR, VER,
 };
 
 /// Bytes of the readable copy.
@@ -90,6 +91,9 @@ impl<B: DmaBuffer> RegisterFile<B> {
         self.set64(ECAP, self.capabilities.1);
         for control in [FECTL, IECTL] {
             self.set(control, FECTL_FIELDS::IM::SET.value);
+        }
+        if self.offers(ECAP_FIELDS::PRS) {
+            self.set(PECTL, FECTL_FIELDS::IM::SET.value);
         }
         self.translation = false;
         self.root = 0;
@@ -191,6 +195,12 @@ impl<B: DmaBuffer> RegisterFile<B> {
         (size - 1) & !(step - 1) & (IQ_FIELDS::INDEX.mask << IQ_FIELDS::INDEX.shift)
     }
 
+    /// Bits of PQH and PQT that a queue of this size has.
+    pub fn request_bits(&self) -> u64 {
+        let size = 4096u64 << (self.get64(PQA) & PQA_FIELDS::PQS.mask);
+        (size - 1) & !(REQUEST_BYTES as u64 - 1)
+    }
+
     /// The queue has stopped, and waits for an acknowledgement.
     pub fn queue_stopped(&self) -> bool {
         self.get(FSTS) & FSTS_FIELDS::IQE::SET.value != 0
@@ -241,6 +251,6 @@ pub(super) fn is_wide(offset: usize) -> bool {
     const IOTLB_AT: usize = IOTLB_REGISTERS + IOTLB;
     matches!(
         offset,
-        RTADDR | CCMD | IQH | IQT | IQA | IQERCD | IRTA | IVA_AT | IOTLB_AT
+        RTADDR | CCMD | IQH | IQT | IQA | IQERCD | IRTA | PQH | PQT | PQA | IVA_AT | IOTLB_AT
     )
 }

@@ -25,6 +25,14 @@ pub struct Setup {
     /// PASIDs of the guest's that are in use at once, over all sources; those past it are refused. Requests with PASID are
     /// offered for so many, where the hardware has them and walks first stages of guests'; 0 for none.
     pub pasids: u16,
+    /// Devices of the slice are trusted to cache translations. Device TLBs are offered then, where the hardware has them and walks
+    /// first stages of guests'. What leaves such a device's tables leaves the device with that.
+    pub device_tlbs: bool,
+    /// Groups of page requests that the guest is told of at once. Page requests are offered for so many, where the hardware has
+    /// them and device TLBs are; 0 for none.
+    pub page_requests: u16,
+    /// How long the guest has to answer one, in nanoseconds.
+    pub patience_ns: u64,
     /// Interrupt remapping is offered, where the hardware has it.
     pub interrupts: bool,
     /// Bytes of tables that the guest's shadows may take together. Whoever goes through one that would take more is in
@@ -97,6 +105,22 @@ pub(super) fn pasid_bits(setup: &Setup) -> u8 {
     }
 }
 
+/// Whether device TLBs are offered.
+pub(super) fn device_tlbs(setup: &Setup) -> bool {
+    let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
+    let has = ecap.is_set(ECAP_FIELDS::DT) && !ecap.is_set(ECAP_FIELDS::DIT);
+    nests(setup) && setup.device_tlbs && has
+}
+
+/// Groups of page requests that the guest is told of at once; 0 where there are none.
+pub(super) fn page_requests(setup: &Setup) -> u16 {
+    let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
+    match device_tlbs(setup) && ecap.is_set(ECAP_FIELDS::PRS) {
+        true => setup.page_requests,
+        false => 0,
+    }
+}
+
 /// CAP and ECAP of the guest's unit. Caching mode is always on: shadows have to be told what becomes present (6.1).
 pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
     let sizes = [
@@ -134,6 +158,7 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + CAP_FIELDS::DRD.val(cap.read(CAP_FIELDS::DRD))
         + CAP_FIELDS::FS1GP.val(large);
     let pasid_bits = u64::from(pasid_bits(setup));
+    let requests = u64::from(page_requests(setup) > 0);
     let interrupts = setup.interrupts && ecap.is_set(ECAP_FIELDS::IR);
     let scalable = u64::from(setup.scalable);
     // Its tables are read by CPUs: walks are coherent.
@@ -144,6 +169,9 @@ pub(super) fn capabilities(setup: &Setup) -> Result<(u64, u64), SetupError> {
         + ECAP_FIELDS::PT::SET
         + ECAP_FIELDS::IRO.val(IOTLB_REGISTERS as u64 / 16)
         + ECAP_FIELDS::MHMV.val(INDEX_MASK.into())
+        + ECAP_FIELDS::DT.val(device_tlbs(setup).into())
+        + ECAP_FIELDS::PRS.val(requests)
+        + ECAP_FIELDS::PDS.val(requests)
         + ECAP_FIELDS::PASID.val(pasid_bits.min(1))
         + ECAP_FIELDS::PSS.val(pasid_bits.saturating_sub(1))
         + ECAP_FIELDS::SMTS.val(scalable)

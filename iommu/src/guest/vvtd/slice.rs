@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 
 use crate::addr::{Gpa, Iova, Span};
 use crate::guest::put;
-use crate::object::driver::{Access, Driver, Entry, StageOne};
+use crate::guest::vsmmu::GROUP;
+use crate::object::driver::{Access, Answer, Driver, Entry, StageOne};
 use crate::object::{
-    Delivery, Device, Error, Event, HwptNested, HwptPaging, HwptShadow, Item, Vdevice, Veventq,
-    Viommu, room,
+    Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, HwptShadow, Item,
+    PageRequest, Vdevice, Veventq, Viommu, room,
 };
 use crate::physical::FirstStage;
 use crate::vtd::nested::INVALIDATE;
@@ -75,6 +76,15 @@ pub trait Slice {
     fn event(&mut self) -> Option<Item<Event>>;
     /// The sequence number of the next event that there will be.
     fn sequence(&self) -> u32;
+    /// Takes the oldest group of page requests, which is complete; how many.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it does not fit.
+    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error>;
+    /// The device that a request is of.
+    fn device_of(&self, request: &PageRequest) -> Option<usize>;
+    /// Answers a group that was taken. One that is not there any more was answered when its device left.
+    fn respond(&mut self, cookie: u32, answer: Answer);
 }
 
 /// One device behind the guest's unit.
@@ -93,6 +103,7 @@ enum Opened {
 pub struct ObjectSlice {
     viommu: Viommu,
     events: Veventq,
+    requests: Option<FaultQueue>,
     refuse: HwptNested,
     abort: HwptNested,
     bypass: HwptNested,
@@ -109,12 +120,27 @@ impl ObjectSlice {
         let viommu = parent.viommu(driver, VIOMMU, Default::default())?;
         Ok(Self {
             events: viommu.veventq(EVENTS, events)?,
+            requests: None,
             refuse: viommu.nested_for_pasids(StageOne::Refuse, None)?,
             abort: viommu.nested_for_pasids(StageOne::Abort, None)?,
             bypass: viommu.nested_for_pasids(StageOne::Bypass, None)?,
             viommu,
             opened: Vec::new(),
             devices: Vec::new(),
+        })
+    }
+
+    /// The same with a queue of `requests` page requests, of devices that go through first stages of the guest's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`GROUP`] page requests; those of [`Context::fault_queue`].
+    pub fn with_requests(self, context: &Context, requests: u32) -> Result<Self, Error> {
+        if requests as usize > GROUP {
+            return Err(Error::Invalid(requests.into()));
+        }
+        Ok(Self {
+            requests: Some(context.fault_queue(requests)?),
+            ..self
         })
     }
 
@@ -135,7 +161,14 @@ impl ObjectSlice {
 
     /// Whether a fault that went there is for the guest's unit to deliver.
     pub fn holds(&self, delivery: Delivery) -> bool {
-        matches!(delivery, Delivery::Event(queue) if queue == self.events.id())
+        match delivery {
+            Delivery::Event(queue) => queue == self.events.id(),
+            Delivery::PageRequest(queue) => {
+                let requests = self.requests.as_ref();
+                requests.is_some_and(|requests| queue == requests.id())
+            }
+            _ => false,
+        }
     }
 
     /// The slice itself.
@@ -203,7 +236,7 @@ impl Slice for ObjectSlice {
         let at = self.place()?;
         let nested = self
             .viommu
-            .nested_for_pasids(StageOne::Table(first), None)?;
+            .nested_for_pasids(StageOne::Table(first), self.requests.as_ref())?;
         self.opened[at] = Some(Opened::FirstStage(nested));
         Ok(at)
     }
@@ -255,5 +288,22 @@ impl Slice for ObjectSlice {
 
     fn sequence(&self) -> u32 {
         self.events.sequence()
+    }
+
+    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
+        self.requests
+            .as_ref()
+            .map_or(Ok(0), |queue| queue.read(out))
+    }
+
+    fn device_of(&self, request: &PageRequest) -> Option<usize> {
+        let mut devices = self.devices.iter();
+        devices.position(|at| at.device.id() == request.device)
+    }
+
+    fn respond(&mut self, cookie: u32, answer: Answer) {
+        if let Some(queue) = &self.requests {
+            let _ = queue.respond(cookie, answer);
+        }
     }
 }

@@ -24,6 +24,12 @@ pub const IEDATA: usize = 0xa4;
 pub const IEADDR: usize = 0xa8;
 /// Upper half of it (11.4).
 pub const IEUADDR: usize = 0xac;
+/// Page request event message data (11.4.11.6).
+pub const PEDATA: usize = 0xe4;
+/// Page request event message address (11.4.11.7).
+pub const PEADDR: usize = 0xe8;
+/// Upper half of it (11.4.11.8).
+pub const PEUADDR: usize = 0xec;
 /// VER: 1.0.
 pub const VERSION: u32 = 0x10;
 /// Largest address mask of an invalidation by page (CAP.MAMV).
@@ -74,6 +80,12 @@ pub mod descriptor {
     pub const INTERRUPTS: [u64; 2] = [0xffff_f800_001f, 0];
     /// Wait: TYPE, IF, SW, FN, PD, DATA; ADDR.
     pub const WAIT: [u64; 2] = [0xffff_ffff_0000_00ff, !3];
+    /// Device TLB: TYPE, PFSID, MIP, SID; S, ADDR.
+    pub const DEVICE_TLB: [u64; 2] = [0xfff0_ffff_001f_f00f, !0xffe];
+    /// PASID-based device TLB: TYPE, MIP, PFSID, SID, PASID; G, S, ADDR.
+    pub const PASID_DEVICE_TLB: [u64; 2] = [0xffff_ffff_ffff_f1ff, !0x7fe];
+    /// Page group response (7.6.1): TYPE, PP, RC, RID, PASID; what is ignored, PRGI.
+    pub const PAGE_GROUP: [u64; 2] = [0x000f_ffff_ffff_f01f, 0xfff];
     /// PASID-based IOTLB: TYPE, G, DID, PASID; AM, IH, ADDR.
     pub const PASID_IOTLB: [u64; 2] = [0x000f_ffff_ffff_003f, !0xf80];
     /// PASID cache: TYPE, G, DID, PASID.

@@ -301,8 +301,9 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
                 StageOne::Refuse => StreamConfig::Refuse,
                 StageOne::Abort => StreamConfig::Abort,
                 StageOne::Bypass => {
-                    // A guest whose entry has no ATS does not tell the device what to forget.
-                    StreamConfig::StageTwo(stage_two(tag, parent, false))
+                    // A guest whose entry has no ATS does not tell the device what to forget; where one bit is for all of a
+                    // device's PASIDs the driver does (VT-d, 9.4).
+                    StreamConfig::StageTwo(stage_two(tag, parent, each && ats))
                 }
                 StageOne::Translate(stage_one) => StreamConfig::Nested {
                     stage_two: stage_two(tag, parent, false),
@@ -314,7 +315,8 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
                 StageOne::Table(first) => StreamConfig::FirstOnSecond {
                     second: stage_two(tag, parent, false),
                     first: FirstStage {
-                        ats: ats && first.ats,
+                        // One bit for all PASIDs, which is the host's to say.
+                        ats,
                         ..*first
                     },
                 },

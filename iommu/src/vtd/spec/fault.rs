@@ -76,6 +76,8 @@ pub mod reason {
     pub const SCALABLE_FIRST: u8 = 0x30;
     /// A request with PASID in legacy mode.
     pub const PASID_IN_LEGACY_MODE: u8 = 0x31;
+    /// A page request in legacy mode.
+    pub const PAGE_REQUEST_IN_LEGACY_MODE: u8 = 0x32;
     /// First of those of the root entry: it could not be read, is not present, has reserved bits.
     pub const SCALABLE_ROOT: u8 = 0x38;
     /// First of those of the context entry, likewise.
