@@ -239,4 +239,7 @@ fn register_fields() {
     for (ours, theirs) in offsets {
         assert_eq!(ours, theirs);
     }
+    // STRTAB_BASE_RA, Q_BASE_RWA.
+    assert_eq!(r::STRTAB_BASE_RA, genmask(62, 62));
+    assert_eq!(r::QUEUE_BASE_ALLOCATE, genmask(62, 62));
 }

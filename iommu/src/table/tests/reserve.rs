@@ -16,6 +16,21 @@ fn is_ready<F: Format>(table: &PageTable<Ram, F>) -> bool {
     !table.spare.fill_is_due(PageTable::<Ram, F>::RESERVE)
 }
 
+/// Two blocks, each cut into tables of all levels below the largest one that has blocks (DDI 0487, D8.3.1.2; VT-d 3.7).
+#[test]
+fn the_reserve_is_what_two_cut_blocks_take_and_no_more() {
+    fn reserve<F: Walked>() -> usize {
+        let (_, table) = make::<F>(Shape::new(39));
+        let reserve = PageTable::<Ram, F>::RESERVE;
+        assert!(is_ready(&table) && table.spare.fill_is_due(reserve + 1));
+        reserve
+    }
+    assert_eq!(reserve::<StageTwo<Granule4K>>(), 4);
+    assert_eq!(reserve::<StageTwo<Granule16K>>(), 2);
+    assert_eq!(reserve::<StageTwo<Granule64K>>(), 2);
+    assert_eq!(reserve::<SecondStage>(), 4);
+}
+
 #[test]
 fn whatever_was_done_the_next_unmap_needs_no_memory() {
     fn of<F: Walked>(shape: Shape) {
