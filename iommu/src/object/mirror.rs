@@ -114,7 +114,11 @@ pub(super) fn refused(error: MapError) -> Error {
 }
 
 /// A table of ours. Lost unless it is retired.
-pub(super) struct Table<P: Platform, F: Kind>(pub Option<PageTable<P, F>>);
+pub(super) struct Table<P: Platform, F: Kind> {
+    table: Option<PageTable<P, F>>,
+    /// What may not be written is not mapped.
+    writable: bool,
+}
 
 impl<P: Platform, F: Kind> fmt::Debug for Table<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,15 +129,22 @@ impl<P: Platform, F: Kind> fmt::Debug for Table<P, F> {
 }
 
 impl<P: Platform, F: Kind> Table<P, F> {
+    pub(super) fn new(table: PageTable<P, F>) -> Self {
+        Self {
+            table: Some(table),
+            writable: false,
+        }
+    }
+
     fn get(&self) -> &PageTable<P, F> {
-        let Some(table) = &self.0 else {
+        let Some(table) = &self.table else {
             unreachable!("nothing is asked of a retired table");
         };
         table
     }
 
     fn get_mut(&mut self) -> &mut PageTable<P, F> {
-        let Some(table) = &mut self.0 else {
+        let Some(table) = &mut self.table else {
             unreachable!("nothing is asked of a retired table");
         };
         table
@@ -159,9 +170,16 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
     }
 
     fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
+        if self.writable && !access.contains(Access::WRITE) {
+            return Err(Error::Access);
+        }
         self.get_mut()
             .map(range, to, F::of(access))
             .map_err(refused)
+    }
+
+    fn refuse_read_only(&mut self) {
+        self.writable = true;
     }
 
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
@@ -212,7 +230,7 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
     }
 
     fn retire(&mut self) {
-        if let Some(table) = self.0.take() {
+        if let Some(table) = self.table.take() {
             table.retire(Invalidated::complete());
         }
     }

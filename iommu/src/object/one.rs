@@ -22,6 +22,9 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
         self[0].map(range, to, access)
     }
+    fn refuse_read_only(&mut self) {
+        self[0].refuse_read_only();
+    }
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
         self[0].unmap(range, flush)
     }

@@ -13,17 +13,24 @@ use crate::object::{Error, room};
 
 /// IOMMU_HW_INFO_TYPE_INTEL_VTD (Linux, include/uapi/linux/iommufd.h).
 pub const HW_INFO: u32 = 1;
+/// IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17: nest parents have nothing that is read-only. Linux 7.3 says so of every unit, as no
+/// register does of those that have it; here it is of every one that nests.
+const NO_READ_ONLY_PARENTS: u64 = 1;
 /// Bytes of struct iommu_hw_info_vtd.
 const HW_INFO_BYTES: usize = 24;
 
 impl<P: Platform + 'static, M: Mmio + 'static> Backend for Vtd<P, M> {
     fn hw_info(&self, kind: u32) -> Result<HwInfo, Error> {
         let (cap, ecap) = self.capabilities;
+        let flags = match self.nests() {
+            true => NO_READ_ONLY_PARENTS,
+            false => 0,
+        };
         match kind {
             // Flags and a reserved word, then the registers.
             0 | HW_INFO => Ok(HwInfo {
                 kind: HW_INFO,
-                words: [0, cap, ecap, 0, 0],
+                words: [flags, cap, ecap, 0, 0],
                 len: HW_INFO_BYTES,
                 dirty_tracking: false,
             }),
@@ -54,11 +61,16 @@ impl<P: Platform + 'static, M: Mmio + 'static> Backend for Vtd<P, M> {
 }
 
 impl<P: Platform, M: Mmio> Vtd<P, M> {
+    /// Whether guests' first stages go on second stages of ours.
+    fn nests(&self) -> bool {
+        self.scalable && self.features.nested
+    }
+
     /// What a guest's first stage on a nest parent has to keep to.
     fn rules(&self, on: &NestParent<'_>) -> Rules {
         Rules {
             features: self.features,
-            nests: self.scalable && self.features.nested,
+            nests: self.nests(),
             bits: on.root.input_bits,
         }
     }

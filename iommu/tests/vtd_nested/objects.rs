@@ -13,7 +13,7 @@ use iommu::object::{Context, Delivery, Device, Error, HwptPaging, Ioas, Item};
 use iommu::physical::{FirstStage, PhysicalIommu};
 use iommu::vtd::nested::{INVALIDATE, STAGE_ONE};
 use iommu::vtd::slice::{EVENTS, VIOMMU};
-use iommu::vtd::{Vtd, event};
+use iommu::vtd::{HW_INFO, Vtd, event};
 
 use crate::vtd_unit::{Piece, start};
 
@@ -397,4 +397,43 @@ fn a_guests_table_that_the_host_takes_away_is_walked_no_more() {
     assert!(told.iter().all(|it| it[1] == last), "{told:x?}");
     assert_eq!(reach(0), Err(Denied::Fault(0x76)));
     assert_eq!(reach(1), Err(Denied::Fault(0x76)));
+}
+
+/// Erratum 772415: flags of a guest's first stage are set in memory that the second stage has read-only.
+#[test]
+fn a_parent_has_nothing_that_is_read_only_where_a_unit_nests() {
+    for (config, nests) in [
+        (Config::nesting(), true),
+        (
+            Config {
+                nesting: false,
+                ..Config::nesting()
+            },
+            false,
+        ),
+    ] {
+        let world = World::new(config);
+        let device = world.bind(0x310);
+        let (info, _) = device.hw_info(HW_INFO).unwrap();
+        // Struct iommu_hw_info_vtd: flags, and the registers.
+        let (cap, ecap) = world.unit.physical().lock().capabilities();
+        assert_eq!(info.words[..3], [u64::from(nests), cap, ecap]);
+        let more = || Arc::new(Piece(RAM, BYTES));
+        let mapped = world
+            .ioas
+            .map(Iova(0x4000_0000), more(), 0, PAGE, Access::READ);
+        match nests {
+            true => assert_eq!(mapped, Err(Error::Access)),
+            false => mapped.unwrap(),
+        }
+        // Of others it is nobody's business, until a guest's first stage is to go on them.
+        let other = world.context.ioas().unwrap();
+        other.map(Iova(0), more(), 0, PAGE, Access::READ).unwrap();
+        let flags = HwptFlags::empty();
+        let plain = other.paging(&world.driver, flags, None).unwrap();
+        device.attach(0, &plain).unwrap();
+        let parent = other.paging(&world.driver, HwptFlags::NEST_PARENT, None);
+        assert_eq!(parent.is_err(), nests);
+        other.map(Iova(PAGE), more(), 0, PAGE, ACCESS).unwrap();
+    }
 }

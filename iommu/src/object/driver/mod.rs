@@ -120,6 +120,8 @@ pub trait PageTable: Send + Debug {
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Invalid`]. Nothing has changed then.
     fn map(&mut self, range: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error>;
+    /// From here on what may not be written is not mapped: [`Error::Access`]. Only asked of tables that nothing is mapped in.
+    fn refuse_read_only(&mut self);
     /// Removes whatever is mapped in `range`, calls `flush` if caches may hold any of it, and then frees what it cut.
     ///
     /// # Errors

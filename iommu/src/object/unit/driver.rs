@@ -69,7 +69,13 @@ impl<P: Platform + 'static, I: Backend> Driver for Unit<P, I> {
             return make(platform, shape);
         }
         let (_, make) = self.second_stages;
-        make(platform, self.shape)
+        let mut table = make(platform, self.shape)?;
+        // Erratum 772415 of Intel's: flags of a guest's first stage are set in memory that the second has read-only. No register
+        // says which units have it.
+        if each && self.caps.nested && flags.contains(HwptFlags::NEST_PARENT) {
+            table.refuse_read_only();
+        }
+        Ok(table)
     }
 
     fn accepts(&self, root: &Root) -> Result<(), Error> {

@@ -145,7 +145,7 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
             },
             second_stages: (Format::ArmStageTwo, |platform, shape| {
                 let table = StageTwoTable::with_shape(platform, shape);
-                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+                Ok(room::boxed(Table::new(table.map_err(refused)?))?)
             }),
             caps,
             first_stages: None,
@@ -166,7 +166,7 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
         Self {
             first_stages: Some((Format::ArmStageOne, |platform, shape| {
                 let table = FirstTable::with_shape(platform, shape);
-                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+                Ok(room::boxed(Table::new(table.map_err(refused)?))?)
             })),
             ..self
         }
@@ -183,7 +183,7 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
             },
             second_stages: (Format::VtdSecondStage, |platform, shape| {
                 let table = table::PageTable::<_, SecondStage>::with_shape(platform, shape);
-                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+                Ok(room::boxed(Table::new(table.map_err(refused)?))?)
             }),
             ..self
         }
@@ -200,7 +200,7 @@ impl<P: Platform + 'static, I: Backend> Unit<P, I> {
         Self {
             first_stages: Some((Format::VtdFirstStage, |platform, shape| {
                 let table = table::PageTable::<_, table::Npt>::with_shape(platform, shape);
-                Ok(room::boxed(Table(Some(table.map_err(refused)?)))?)
+                Ok(room::boxed(Table::new(table.map_err(refused)?))?)
             })),
             first_largest: largest,
             ..self
