@@ -70,9 +70,18 @@ impl World {
 
     /// `ats`: it is trusted to cache translations, and may ask for pages.
     pub fn bind_with(&self, source: u32, ats: bool) -> Device {
+        self.bind_behind(&self.driver, source, ats)
+    }
+
+    /// Behind another unit, and trusted.
+    pub fn bind_to(&self, driver: &Arc<dyn Driver>, source: u32) -> Device {
+        self.bind_behind(driver, source, true)
+    }
+
+    fn bind_behind(&self, driver: &Arc<dyn Driver>, source: u32, ats: bool) -> Device {
         let streams = [DeviceId(source)];
         let info = DeviceInfo {
-            driver: Arc::clone(&self.driver),
+            driver: Arc::clone(driver),
             streams: &streams,
             group: source,
             pasid_bits: 15,

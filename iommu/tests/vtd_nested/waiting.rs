@@ -5,13 +5,15 @@ use std::sync::Arc;
 use iommu::hal::Platform;
 use iommu::id::IommuIndex;
 use iommu::model::vtd::{Asked, Config, Initiator};
-use iommu::object::driver::{Answer, HwptFlags, StageOne};
+use iommu::object::driver::{Answer, Driver, HwptFlags, StageOne};
+use iommu::object::unit::Unit;
 use iommu::object::{Delivery, Device, FaultQueue, HwptPaging, Item, PageRequest, Record};
 use iommu::physical::{FirstStage, PhysicalIommu, PriRequest, Waiting};
 use iommu::vtd::decode_request;
 use iommu::vtd::slice::VIOMMU;
 
 use super::objects::{VA, World, table};
+use crate::vtd_unit::start;
 
 const SOURCE: u16 = 0x310;
 const OTHER: u16 = 0x318;
@@ -301,4 +303,77 @@ fn a_page_of_a_guests_first_stage_is_there_after_the_answer() {
     faults.respond(out[0].cookie, Answer::Success).unwrap();
     assert_eq!(world.vtd.page_responses(), [(SOURCE, Some(PASID), 9, 0)]);
     assert!(world.reach(SOURCE, PASID).is_ok());
+}
+
+/// Two units, each with a device of the same source ID: what one asks for, is refused, loses or says is not the other's.
+#[test]
+fn two_units_are_told_apart() {
+    let first = World::new(config());
+    let (vtd, driver) = start(&first.memory, 1, config());
+    let platform = Arc::new(first.memory.clone());
+    let largest = driver.features().largest;
+    let unit = Unit::new(IommuIndex(1), driver, platform, 39).with_second_stages_of_vtd(largest);
+    let unit = Arc::new(unit);
+    let faults = first.context.fault_queue(8).unwrap();
+    let drivers = [Arc::clone(&first.driver), unit.clone() as Arc<dyn Driver>];
+    let tables = drivers.each_ref().map(|driver| {
+        let table = first.ioas.paging(driver, HwptFlags::PASID, Some(&faults));
+        table.unwrap()
+    });
+    let devices = drivers
+        .each_ref()
+        .map(|driver| first.bind_to(driver, SOURCE.into()));
+    for (device, table) in devices.iter().zip(&tables) {
+        device.attach(0, table).unwrap();
+    }
+    let models = [&first.vtd, &vtd];
+    let units = [&first.unit, &unit];
+    for (nth, unit) in units.iter().enumerate() {
+        let message = Some((0xfee0_0000, nth as u32));
+        unit.physical().lock().set_fault_message(message);
+    }
+    let drain = |nth: usize| {
+        let mut requests = [decode_request(IommuIndex(7), [0; 2]); 4];
+        let drained = units[nth].physical().lock().drain_requests(&mut requests);
+        let requests = &requests[..drained.count];
+        for request in requests {
+            assert_eq!(request.iommu, IommuIndex(nth as u8));
+            first.context.deliver_request(request);
+        }
+    };
+    // Halves of one group of the same number, of each, and the rest of the second's.
+    for model in models {
+        assert_eq!(
+            model.page_request(SOURCE, VA, true, 3, false),
+            Asked::Queued
+        );
+    }
+    drain(0);
+    drain(1);
+    assert_eq!(models.map(|model| model.take_messages().len()), [1, 1]);
+    first.context.requests_lost(IommuIndex(0));
+    models[1].page_request(SOURCE, VA, true, 3, true);
+    assert_eq!(models[1].take_messages(), [(0xfee0_0000, 1)]);
+    assert_eq!(models[0].take_messages(), []);
+    drain(0);
+    drain(1);
+    let mut out = [PageRequest::default(); 8];
+    assert_eq!(faults.read(&mut out), Ok(2));
+    assert_eq!(out[0].device, devices[1].id());
+    faults.respond(out[0].cookie, Answer::Success).unwrap();
+    assert_eq!(models[0].page_responses(), []);
+    assert_eq!(models[1].page_responses(), [(SOURCE, None, 3, 0)]);
+    // A fault of one is of that one.
+    assert!(models[1].translate(SOURCE, 1 << 40, true).is_err());
+    let mut record = [iommu::vtd::event::decode(IommuIndex(7), [0; 2]); 2];
+    assert_eq!(
+        units[0].physical().lock().drain_faults(&mut record).count,
+        0
+    );
+    assert_eq!(
+        units[1].physical().lock().drain_faults(&mut record).count,
+        1
+    );
+    assert_eq!(record[0].iommu, IommuIndex(1));
+    assert_eq!(first.context.deliver(&record[0]), Delivery::Record);
 }
