@@ -14,6 +14,7 @@
 //!   about a record that is not there.
 //! * Compatibility format interrupts are never blocked, whatever GCMD.CFI: I/O APIC entries and messages of ours are all
 //!   remappable, but a device can forge others there.
+//! * RID_PASID and RID_PRIV are ignored in scalable mode, where they are reserved without ECAP.RPS and RPRIVS (9.4): ours are 0.
 //! * Writes to 0xFEEx_xxxx that are DMA, and no MSI of QEMU's own, come from source 0xffff, which passes every verification.
 
 use tock_registers::LocalRegisterCopy;

@@ -1,11 +1,16 @@
 //! Page requests, by the driver: from devices to whoever drains them, and answers back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use iommu::addr::Iova;
+use iommu::hal::Mmio;
 use iommu::id::{DeviceId, IommuIndex};
-use iommu::model::vtd::{Asked, Config, Initiator};
+use iommu::model::vtd::{Asked, Config, Initiator, VtdModel};
 use iommu::object::driver::Answer;
 use iommu::physical::{Drained, IommuError, PhysicalIommu, PriRequest, StreamConfig, Waiting};
-use iommu::vtd::decode_request;
+use iommu::vtd::errata::Errata;
+use iommu::vtd::{Setup, Vtd, decode_request};
 
 use super::device_tlb::trusted;
 use super::{DEVICE, PAGE, Rig, SOURCE, from, stage_two};
@@ -362,7 +367,6 @@ fn what_a_unit_held_that_lost_its_state_is_a_loss() {
     assert_eq!(rig.vtd.take_messages(), [(0xfee0_2000, 0x66)]);
     assert_eq!(rig.drain(), (vec![2], false));
     // Another queue address behind our back is a loss of state too.
-    use iommu::hal::Mmio;
     rig.vtd.write32(0xe8, 0xfee0_3000);
     assert_eq!(rig.driver.check(), Ok(true));
     rig.vtd.vanish(true);
@@ -448,4 +452,64 @@ fn every_group_that_was_queued_is_answered_once() {
         }
     }
     assert!(answered > 500, "{answered}");
+}
+
+/// A register file behind which the queue fills up once its tail has been read.
+struct Racy {
+    model: VtdModel,
+    armed: Arc<AtomicBool>,
+}
+
+impl Mmio for Racy {
+    fn read32(&self, offset: usize) -> u32 {
+        self.model.read32(offset)
+    }
+    fn write32(&self, offset: usize, value: u32) {
+        self.model.write32(offset, value);
+    }
+    fn read64(&self, offset: usize) -> u64 {
+        let value = self.model.read64(offset);
+        // PQT
+        if offset == 0xc8 && self.armed.swap(false, Ordering::Relaxed) {
+            while self.model.page_request(SOURCE, PAGE, true, 0, false) == Asked::Queued {}
+        }
+        value
+    }
+    fn write64(&self, offset: usize, value: u64) {
+        self.model.write64(offset, value);
+    }
+}
+
+#[test]
+fn what_comes_while_it_is_drained_is_before_the_loss() {
+    let rig = Rig::new(config());
+    let parent = rig.parent();
+    let armed = Arc::new(AtomicBool::new(false));
+    let vtd = VtdModel::new(config(), &rig.memory);
+    let mmio = Racy {
+        model: vtd.clone(),
+        armed: Arc::clone(&armed),
+    };
+    let setup = Setup {
+        address_bits: 46,
+        interrupts: None,
+        scalable: None,
+        errata: Errata::default(),
+    };
+    let platform = Arc::new(rig.memory.clone());
+    let mut driver = Vtd::start(IommuIndex(0), mmio, platform, setup).expect("it starts");
+    let second = trusted(StreamConfig::StageTwo(stage_two(&parent, 3)));
+    driver.attach(DEVICE, second).unwrap();
+    driver.set_fault_message(Some((0xfee0_2000, 0x66)));
+    vtd.page_request(SOURCE, 0, true, 0, false);
+    armed.store(true, Ordering::Relaxed);
+    let mut out = [decode_request(IommuIndex(0), [0; 2]); ROOM as usize];
+    let drained = driver.drain_requests(&mut out);
+    assert_eq!(drained, some(1, true), "there is more, and no loss yet");
+    let drained = driver.drain_requests(&mut out);
+    assert_eq!((drained.count as u64, drained.lost), (ROOM - 1, true));
+    assert_eq!(vtd.page_request(SOURCE, 0, true, 0, true), Asked::Queued);
+    // Each of them was told of: the first, what came after PPR was cleared, and the last.
+    assert_eq!(vtd.take_messages().len(), 3);
+    drop((driver, parent));
 }
