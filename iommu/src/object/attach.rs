@@ -317,7 +317,6 @@ impl Inner {
             Some(old) => Some(self.facts(old)?.ioas),
             None => None,
         };
-        let had_window = self.ids.ioas(facts.ioas)?.window.is_some();
         let way = Move {
             pasid,
             from: old,
@@ -325,6 +324,11 @@ impl Inner {
             // What a device reserves holds already where the address space stays the same.
             reserve: (old_ioas != Some(facts.ioas)).then_some(facts.ioas),
             unreserve: old_ioas.filter(|old| *old != facts.ioas),
+        };
+        // A window comes with what is reserved.
+        let had_window = match way.reserve {
+            Some(ioas) => self.ids.ioas(ioas)?.window.is_some(),
+            None => true,
         };
         let mut done = 0;
         let mut result = Ok(());

@@ -56,10 +56,11 @@ impl Update {
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
         let mut update = Self {
-            images: [*old, *old, *new],
+            images: [*old; STEPS],
             changes: [0; STEPS],
             hitless: false,
         };
+        update.images[STEPS - 1] = *new;
         let [filled, switched, _] = &mut update.images;
         let [fills, switches, ends] = &mut update.changes;
         // Words that differ, and those that do in bits that both use.
@@ -115,8 +116,8 @@ impl Update {
 
     /// The steps that there are: what memory holds after each, and the words that it changes, a bit each.
     pub(crate) fn steps(&self) -> impl Iterator<Item = (&Words, u8)> {
-        let steps = self.images.iter().zip(self.changes);
-        steps.filter(|(_, changes)| *changes != 0)
+        let steps = self.images.iter().zip(&self.changes);
+        steps.filter_map(|(image, changes)| (*changes != 0).then_some((image, *changes)))
     }
 }
 

@@ -182,8 +182,9 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         config: StreamConfig,
         linked: bool,
     ) -> Result<(), IommuError> {
-        let old = self.streams.read(device);
-        let old = old.ok_or(IommuError::NoSuchDevice(device))?;
+        let Some(old) = self.streams.read(device) else {
+            return Err(IommuError::NoSuchDevice(device));
+        };
         let closes = matches!(config, StreamConfig::Refuse | StreamConfig::Abort);
         let word = match config {
             StreamConfig::Abort => ABORTED,
