@@ -1,9 +1,9 @@
 //! A guest with the SMMU that it sees, on hardware that costs nothing: registers are in force at once, and commands are
-//! consumed as soon as the doorbell is rung.
+//! consumed as soon as the doorbell is rung, or one by one if whoever has the [`Hardware`] says so.
 #![allow(dead_code, reason = "each user needs a part")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use iommu::addr::{Gpa, Hpa, Iova, Span};
 use iommu::guest::vsmmu::{Behind, Effect, ObjectSlice, Setup, VirtSmmu};
@@ -28,15 +28,54 @@ pub const HARDWARE: Identity = Identity {
     aidr: 1,
 };
 
-/// Registers that are in force at once, and a command queue that is always empty.
-struct Registers(Vec<AtomicU32>);
+/// Registers that are in force at once, and a command queue that is always empty unless it is slow.
+pub struct Hardware {
+    registers: Vec<AtomicU32>,
+    /// Commands are consumed by [`step`](Self::step) alone.
+    pub slow: AtomicBool,
+    consumed: AtomicU64,
+}
+
+impl Hardware {
+    fn new() -> Self {
+        let mut registers = Vec::new();
+        registers.resize_with(0x2_0000 / 4, AtomicU32::default);
+        for (register, value) in HARDWARE.idr.into_iter().chain([HARDWARE.iidr]).enumerate() {
+            registers[register] = AtomicU32::new(value);
+        }
+        Self {
+            registers,
+            slow: AtomicBool::new(false),
+            consumed: AtomicU64::new(0),
+        }
+    }
+
+    /// Consumes a command, if there is one.
+    pub fn step(&self) {
+        let [base, prod, cons] = [0x90, 0x98, 0x9c].map(|offset| &self.registers[offset / 4]);
+        let at = cons.load(Relaxed);
+        if at != prod.load(Relaxed) {
+            let log2 = base.load(Relaxed) & 0x1f;
+            cons.store((at + 1) & ((2 << log2) - 1), Relaxed);
+            self.consumed.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Commands that [`step`](Self::step) has consumed.
+    pub fn consumed(&self) -> u64 {
+        self.consumed.load(Relaxed)
+    }
+}
+
+struct Registers(Arc<Hardware>);
 
 impl Mmio for Registers {
     fn read32(&self, offset: usize) -> u32 {
-        self.0[offset / 4].load(Relaxed)
+        self.0.registers[offset / 4].load(Relaxed)
     }
     fn write32(&self, offset: usize, value: u32) {
         let follows = match offset {
+            0x98 if self.0.slow.load(Relaxed) => offset,
             0x20 | 0x50 | 0x98 => offset + 4,
             _ => offset,
         };
@@ -45,8 +84,8 @@ impl Mmio for Registers {
         } else {
             value
         };
-        self.0[offset / 4].store(value, Relaxed);
-        self.0[follows / 4].store(value, Relaxed);
+        self.0.registers[offset / 4].store(value, Relaxed);
+        self.0.registers[follows / 4].store(value, Relaxed);
     }
     fn read64(&self, offset: usize) -> u64 {
         u64::from(self.read32(offset)) | u64::from(self.read32(offset + 4)) << 32
@@ -78,13 +117,17 @@ impl DmaBuffer for Buffer {
     fn clean(&self, _offset: usize, _len: usize) {}
 }
 
-pub struct Machine(AtomicU64);
+pub struct Machine {
+    free: AtomicU64,
+    /// What a look at the clock does: whoever waits for the SMMU looks at it between two looks at the queue.
+    pub waits: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
 
 impl Platform for Machine {
     type Buffer = Buffer;
     fn allocate(&self, len: usize) -> Option<Buffer> {
-        let at = self.0.load(Relaxed).next_multiple_of(len as u64);
-        self.0.store(at + len as u64, Relaxed);
+        let at = self.free.load(Relaxed).next_multiple_of(len as u64);
+        self.free.store(at + len as u64, Relaxed);
         let mut words = Vec::new();
         words.resize_with(len / 8, AtomicU64::default);
         Some(Buffer { words, at })
@@ -92,6 +135,9 @@ impl Platform for Machine {
     fn write_barrier(&self) {}
     fn read_barrier(&self) {}
     fn now_ns(&self) -> u64 {
+        if let Some(waits) = self.waits.get() {
+            waits();
+        }
         0
     }
 }
@@ -162,7 +208,9 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(context: &Context, driver: &Arc<dyn Driver>, platform: Arc<Machine>) -> Self {
+    /// With [`STREAMS`] devices from `first` on, and an SMMU that does `budget` invalidations a call.
+    pub fn new(context: &Context, machine: &Whole, first: u32, budget: u32) -> Self {
+        let (driver, platform) = (&machine.driver, Arc::clone(&machine.platform));
         let ioas = context.ioas().expect("memory");
         let access = Access::READ | Access::WRITE;
         ioas.map(Iova(GUEST), Arc::new(Ram), 0, BYTES, access)
@@ -173,8 +221,8 @@ impl Guest {
         for stream in 0..STREAMS {
             let info = DeviceInfo {
                 driver: Arc::clone(driver),
-                streams: &[DeviceId(0x100 + stream)],
-                group: stream,
+                streams: &[DeviceId(first + stream)],
+                group: first + stream,
                 pasid_bits: 0,
                 ats: false,
                 reserved: &[],
@@ -201,7 +249,7 @@ impl Guest {
             command_queue_log2: LOG2 as u8,
             event_queue_log2: 7,
             request_queue_log2: 0,
-            budget: 64,
+            budget,
             waiting: 0,
             patience_ns: 0,
             contexts: None,
@@ -245,17 +293,33 @@ impl Guest {
     }
 }
 
+/// An SMMU, and what drives it.
+pub struct Whole {
+    pub hardware: Arc<Hardware>,
+    pub platform: Arc<Machine>,
+    driver: Arc<dyn Driver>,
+}
+
+impl Whole {
+    pub fn new() -> Self {
+        let hardware = Arc::new(Hardware::new());
+        let platform = Arc::new(Machine {
+            free: AtomicU64::new(0x1_0000_0000),
+            waits: OnceLock::new(),
+        });
+        let registers = Registers(Arc::clone(&hardware));
+        let smmu = Smmu::start(IommuIndex(0), registers, Arc::clone(&platform));
+        let smmu = smmu.expect("it starts");
+        let unit = Unit::new(IommuIndex(0), smmu, Arc::clone(&platform), 39);
+        Self {
+            hardware,
+            platform,
+            driver: Arc::new(unit),
+        }
+    }
+}
+
 /// A guest on an SMMU of its own.
 pub fn guest(context: &Context) -> Guest {
-    let mut ids = Vec::new();
-    ids.resize_with(0x2_0000 / 4, AtomicU32::default);
-    for (register, value) in HARDWARE.idr.into_iter().chain([HARDWARE.iidr]).enumerate() {
-        ids[register] = AtomicU32::new(value);
-    }
-    let platform = Arc::new(Machine(AtomicU64::new(0x1_0000_0000)));
-    let smmu = Smmu::start(IommuIndex(0), Registers(ids), Arc::clone(&platform));
-    let smmu = smmu.expect("it starts");
-    let unit = Unit::new(IommuIndex(0), smmu, Arc::clone(&platform), 39);
-    let driver: Arc<dyn Driver> = Arc::new(unit);
-    Guest::new(context, &driver, platform)
+    Guest::new(context, &Whole::new(), 0x100, 64)
 }

@@ -81,6 +81,7 @@ pub const SOURCES: &[Source] = &[
     tables::INSTRUCTIONS,
     driver::COUNTS,
     vsmmu::INSTRUCTIONS,
+    vsmmu::FLOOD,
     vvtd::COUNTS,
     machine::MACHINE,
     machine_x86_64::MACHINE_X86_64,

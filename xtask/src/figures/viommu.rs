@@ -35,7 +35,7 @@ const STAY: f64 = 5000.0;
 /// should. The bound keeps it from growing.
 const STREAM_STAY: f64 = 5600.0;
 /// And where a device is refused often at once: what the eight events of an exit take today.
-const BURST_STAY: f64 = 19_500.0;
+const BURST_STAY: f64 = 16_500.0;
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// Maps and unmaps of each run.

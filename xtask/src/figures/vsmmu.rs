@@ -2,7 +2,7 @@
 //! crate, from a guest's doorbell down to the physical register writes.
 
 use super::{Built, Figure, Source, collected, example, lines};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::process::Command;
 
 /// Instructions of commands and of what they ask for.
@@ -15,6 +15,30 @@ pub const INSTRUCTIONS: Source = Source {
     ],
     measure: instructions,
 };
+
+/// What a guest waits for where others flood the SMMU that they share.
+pub const FLOOD: Source = Source {
+    ids: &["B21"],
+    measure: flood,
+};
+
+fn flood() -> Result<Vec<Figure>> {
+    let example = example("vsmmu_flood", Built::Soon)?;
+    let lines = lines(&mut Command::new(&example))?;
+    let value = |key: &str| {
+        let value = lines.get(key).copied();
+        value.with_context(|| format!("vsmmu_flood prints no {key}"))
+    };
+    ensure!(value("others")? == 3.0, "not three others");
+    Ok(vec![Figure {
+        id: "B21",
+        what: "longest wait of a guest for one unmap, while three others fill their queues again and again",
+        value: value("longest")?,
+        unit: "commands of the SMMU",
+        bound: Some(value("bound")?),
+        peers: Vec::new(),
+    }])
+}
 
 /// Commands of the short doorbells and of the long ones, without the CMD_SYNC.
 const SHORT: f64 = 1.0;
