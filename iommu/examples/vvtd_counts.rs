@@ -1,11 +1,14 @@
 //! What the VT-d unit that a guest sees costs, on the real driver and the crate's model: one line a count.
 //!
+//! `slice_bytes` are those of the slice's tables then, in which a source reaches the pages of two tables.
 //! `exits` are stores of the guest's that trap, `reads` entries of its tables, `stores` leaves of its shadow, `descriptors`,
 //! `waits` and `tails` what the hardware's own queue is told, `turns` calls that one exit takes.
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/vvtd/guest.rs"]
 mod guest;
+
+use iommu::guest::vvtd::Slice;
 
 use guest::{How, Machine, RAM, ROOT, RW, SOURCES, Stage, context_of, domain, pages};
 
@@ -54,6 +57,7 @@ fn main() {
         stage.set(&machine.memory, at, (DATA + page * PAGE) | RW);
     }
     count(&mut machine, "map_table", pages(1, 0x40_0000, 9));
+    println!("slice_bytes {}", machine.unit.slice().bytes());
     count(&mut machine, "nothing", pages(1, 0x40_0000, 9));
     stage.set(&machine.memory, 0, 0);
     count(&mut machine, "unmap_page", pages(1, 0, 0));

@@ -134,16 +134,28 @@ fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result
             let len = taken - at;
             table.map(Span { len, ..rest }, output(at), access)?;
         }
-        let (leaf, hpa, rights) = table.leaf(Iova(taken)).ok_or(Error::Occupied(taken))?;
-        let last = end.min(leaf.base.0 + leaf.len);
-        if hpa == output(taken) && rights == access & RIGHTS {
-            at = last;
-            continue;
+        // What stays, or what goes, as far as that goes: it is forgotten at once.
+        let mut last = taken;
+        let mut stays = None;
+        while last < end
+            && let Some((leaf, hpa, rights)) = table.leaf(Iova(last))
+        {
+            let same = hpa == output(last) && rights == access & RIGHTS;
+            if *stays.get_or_insert(same) != same {
+                break;
+            }
+            last = end.min(leaf.base.0 + leaf.len);
         }
-        let base = Iova(taken);
-        let len = last - taken;
-        paging.unmap(Span { base, len })?;
-        at = taken;
+        match stays {
+            Some(true) => at = last,
+            Some(false) => {
+                let base = Iova(taken);
+                let len = last - taken;
+                paging.unmap(Span { base, len })?;
+                at = taken;
+            }
+            None => return Err(Error::Occupied(taken)),
+        }
     }
     Ok(())
 }

@@ -86,6 +86,31 @@ fn dma_goes_where_the_guest_says_and_when_it_says_so() {
     });
 }
 
+#[test]
+fn pages_in_the_place_of_a_block_are_not_forgotten_one_by_one() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(how);
+        let slot = stage.slot(&machine.memory, 0x40_0000, 1);
+        machine.memory.store(slot, DATA | 1 << 7 | RW);
+        machine.invalidate(&[pages(1, 0x40_0000, 9)]);
+        assert_eq!(machine.reach(0, 0x40_5000, true), Some(DATA + 0x5000));
+        machine.memory.store(slot, 0);
+        // The last ones are where they were.
+        for page in 0..512 {
+            let to = if page < 448 { page + 1 } else { page };
+            let at = 0x40_0000 + page * PAGE;
+            stage.set(&machine.memory, at, (DATA + to * PAGE) | RW);
+        }
+        let (_, hardware) = machine.spent(|it| {
+            it.invalidate(&[pages(1, 0x40_0000, 9)]);
+        });
+        assert_eq!(machine.reach(0, 0x40_5000, true), Some(DATA + 0x6000));
+        assert_eq!(machine.reach(0, 0x5f_f000, true), Some(DATA + 0x1f_f000));
+        // 64 of them are read together.
+        assert!(hardware.descriptors <= 448 / 64, "{hardware:?}");
+    });
+}
+
 /// What a fault is told apart by: the guest's own tables have nothing there, or what they have is not the guest's.
 #[test]
 fn where_the_guest_s_own_tables_lead_is_known() {

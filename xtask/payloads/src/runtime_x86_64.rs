@@ -6,7 +6,7 @@ use crate::tree::{Region, Tree};
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// First address of the window for BARs (kernel::guest_map::x86_64::PCI_WINDOW).
 pub const PCI_WINDOW: u64 = 0xc000_0000;
@@ -328,7 +328,16 @@ pub fn frequency() -> u64 {
 
 /// Rate of the counter: the hypervisor's leaf 0x4000_0010, as kernel::vdev::cpuid has it.
 fn khz() -> u32 {
-    core::arch::x86_64::__cpuid(0x4000_0010).eax.max(1)
+    // Read once: each CPUID is an exit.
+    static KHZ: AtomicU32 = AtomicU32::new(0);
+    match KHZ.load(Ordering::Relaxed) {
+        0 => {
+            let khz = core::arch::x86_64::__cpuid(0x4000_0010).eax.max(1);
+            KHZ.store(khz, Ordering::Relaxed);
+            khz
+        }
+        khz => khz,
+    }
 }
 
 /// Waits by looking at the clock.

@@ -1,7 +1,9 @@
 //! Counts that never grow: the figures of `cargo xtask bench` that take seconds.
 
 use super::{Case, case};
-use crate::figures::{Source, driver, linux, machine, machine_x86_64, tables, viommu};
+use crate::figures::{
+    Source, driver, linux, machine, machine_x86_64, tables, viommu, viommu_x86_64,
+};
 use anyhow::{Result, ensure};
 
 pub const CASES: &[Case] = &[
@@ -13,6 +15,9 @@ pub const CASES: &[Case] = &[
     }),
     case("figures::disk", |_| hold(&linux::DISK)),
     case("figures::viommu", |_| hold(&viommu::VIOMMU)),
+    case("figures::viommu_x86_64", |_| {
+        hold(&viommu_x86_64::VIOMMU_X86_64)
+    }),
     case("figures::storm", |_| hold(&viommu::STORM)),
     case("figures::events", |_| hold(&viommu::EVENTS)),
 ];

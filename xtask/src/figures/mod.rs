@@ -11,6 +11,7 @@ pub mod tables;
 mod trace;
 mod trusted;
 pub mod viommu;
+pub mod viommu_x86_64;
 mod vsmmu;
 mod vvtd;
 
@@ -86,6 +87,7 @@ pub const SOURCES: &[Source] = &[
     machine::MACHINE,
     machine_x86_64::MACHINE_X86_64,
     viommu::VIOMMU,
+    viommu_x86_64::VIOMMU_X86_64,
     viommu::STORM,
     viommu::EVENTS,
     linux::DISK,

@@ -156,7 +156,7 @@ fn longest(storms: &str) -> Result<[f64; 2]> {
 }
 
 /// The longest stay for exits of a kind, as the hypervisor has it at the end of a guest.
-fn stay(console: &str, guest: &str, kind: &str) -> Result<f64> {
+pub fn stay(console: &str, guest: &str, kind: &str) -> Result<f64> {
     let start = format!("{guest}: longest handling of an exit, in ticks: ");
     let longest = lines::hypervisor(console, &start)?;
     let mut parts = longest.split(", ");

@@ -16,6 +16,7 @@ pub const COUNTS: Source = Source {
         "B11.cut",
         "B11.unchanged",
         "B11.unmap",
+        "B11.bytes",
     ],
     measure: counts,
 };
@@ -24,6 +25,9 @@ pub const COUNTS: Source = Source {
 const TABLE: f64 = 512.0;
 /// Entries above the pages of three levels, each read once a descriptor.
 const ABOVE: f64 = 2.0;
+
+/// Those two, and one of each of the three levels above.
+const SHADOW_TABLES: f64 = 5.0;
 
 /// Name, what it is, its unit, its bound, and the keys of the example whose largest value it is.
 type Row = (
@@ -100,6 +104,13 @@ const ROWS: &[Row] = &[
             "unmap_table_waits",
             "unmap_table_tails",
         ],
+    ),
+    (
+        "B11.bytes",
+        "tables of a slice whose guest has mapped the pages of two tables",
+        "bytes",
+        SHADOW_TABLES * 4096.0,
+        &["slice_bytes"],
     ),
 ];
 
