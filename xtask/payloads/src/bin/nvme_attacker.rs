@@ -4,10 +4,9 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::{AtomicU64, Ordering};
     use payloads::nvme::Nvme;
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Guest, entry};
     use payloads::tree::number;
 
     entry!(main);

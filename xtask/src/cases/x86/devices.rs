@@ -141,6 +141,43 @@ pub fn messages_arrive_by_xapic(context: &Context) -> Result<()> {
     messages_arrive(context, "max,-x2apic")
 }
 
+/// A disk's controller as what attacks: by commands of its own queue, each of which is stopped and recorded.
+pub fn nvme_reaches_its_memory_only(context: &Context) -> Result<()> {
+    // It aligns what it writes to, and its addresses have 64 bits.
+    let targets = [0x400_0000_u64, 0x800_0000, 0x1000_0000, 0x7f_ffff_f000];
+    let attack = targets.map(|target| format!("{target:#x}")).join(",");
+    let text = format!(
+        "[machine]\nname = 'nvme'\n\
+        [[partition]]\nname = 'attacker'\nmemory = '64M'\ncpus = [0]\n\
+        payload = 'nvme_attacker'\ncmdline = 'attack={attack}'\n\
+        [[partition.device]]\naddress = '00:02.0'\n\
+        [[partition]]\nname = 'canary'\nmemory = '16M'\ncpus = [1]\n\
+        payload = 'canary'\ncmdline = 'seconds=3'\n"
+    );
+    let mut machine = packed(context, &text)?;
+    let disk = context.file("disk.img", &[0; 1 << 20])?;
+    machine.disks = vec![("disk".into(), disk)];
+    machine.devices = vec!["nvme,drive=disk,serial=s,addr=02.0".into()];
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    lines::passed(&console, "attacker")?;
+    lines::passed(&console, "canary")?;
+    for target in targets {
+        let line = format!("dma fault: vtd0 source 0x10 0000:00:02.0 write at {target:#x}: ");
+        let mut all = lines::of(&console, "sluice");
+        ensure!(
+            all.any(|text| text.starts_with(&line) && text.ends_with("(attacker)")),
+            "no `{line}` in: {console}"
+        );
+    }
+    ensure!(lines::summary(&console, "canary")?.0 == 0);
+    let (faults, _) = lines::summary(&console, "attacker")?;
+    ensure!(faults >= targets.len() as u64, "{faults} faults");
+    context.note(&format!("{faults} faults recorded"));
+    Ok(())
+}
+
 /// A guest whose device faults, under the policies that are on the guest: it is stopped at the threshold, or starts again a few
 /// times first. Its neighbour goes on.
 pub fn faults_stop_and_restart(context: &Context) -> Result<()> {

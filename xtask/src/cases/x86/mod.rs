@@ -82,6 +82,10 @@ pub const CASES: &[Case] = &[
         devices::reaches_its_memory_only_in_scalable_mode,
     ),
     case(
+        "x86::nvme_reaches_its_memory_only",
+        devices::nvme_reaches_its_memory_only,
+    ),
+    case(
         "x86::faults_stop_and_restart",
         devices::faults_stop_and_restart,
     ),
