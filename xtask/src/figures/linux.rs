@@ -147,7 +147,7 @@ fn disk() -> Result<Vec<Figure>> {
             "which is more than on the bare machine by",
             percent(ours.instructions, bare.instructions),
             "percent",
-            Some(13.0),
+            Some(20.0),
             Vec::new(),
         ),
         figure(
