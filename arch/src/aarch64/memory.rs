@@ -41,11 +41,10 @@ impl Window {
     }
 
     pub(crate) fn clean_invalidate(&self, pointer: *mut u8, len: usize) {
-        for line in lines(pointer, len, data_line()) {
+        each_line(pointer, len, |line| {
             // SAFETY: maintenance by address on memory that `Frames` owns; no byte changes its value.
             unsafe { asm!("dc civac, {}", in(reg) line, options(nostack, preserves_flags)) };
-        }
-        super::barrier::full();
+        });
     }
 
     pub(crate) fn sync_icache(&self, pointer: *mut u8, len: usize) {
@@ -69,16 +68,10 @@ impl Window {
 
 /// Cleans `len` bytes to the point of coherency, for an observer whose caches are off.
 pub(crate) fn clean(pointer: *const u8, len: usize) {
-    let line = data_line();
-    let end = pointer.addr() + len;
-    // A range with a step counts its lines first, by a division; mostly there is one.
-    let mut at = pointer.addr() & !(line - 1);
-    while at < end {
+    each_line(pointer, len, |line| {
         // SAFETY: cleaning changes no byte's value; the caller's memory is mapped.
-        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += line;
-    }
-    super::barrier::full();
+        unsafe { asm!("dc cvac, {}", in(reg) line, options(nostack, preserves_flags)) };
+    });
 }
 
 /// Size of the smallest data cache line, in bytes (CTR_EL0.DminLine counts words).
@@ -86,7 +79,16 @@ fn data_line() -> usize {
     4 << (read!("CTR_EL0") >> 16 & 0xf)
 }
 
-fn lines(pointer: *const u8, len: usize, line: usize) -> impl Iterator<Item = usize> {
-    let start = pointer.addr() & !(line - 1);
-    (start..pointer.addr() + len).step_by(line)
+/// Does something to each cache line of a range, and waits for it.
+#[inline(always)]
+fn each_line(pointer: *const u8, len: usize, act: impl Fn(usize)) {
+    let line = data_line();
+    let end = pointer.addr() + len;
+    // A range with a step counts its lines first, by a division; mostly there is one.
+    let mut at = pointer.addr() & !(line - 1);
+    while at < end {
+        act(at);
+        at += line;
+    }
+    super::barrier::full();
 }
