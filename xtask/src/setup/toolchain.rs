@@ -96,7 +96,7 @@ pub fn expression(bare: Bare, args: &[OsString]) -> Result<duct::Expression> {
         // Flags from outside would replace those of .cargo/config.toml, and with them the position independence.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        // For `-Zbuild-std` and for `SHIPPED`; of the bare machine's builds only.
+        // For `-Zbuild-std`, `HYPERVISOR` and `SHIPPED`; of the bare machine's builds only.
         .env("RUSTC_BOOTSTRAP", "1");
     Ok(match &programs {
         Some(folder) => debian_rust::with(run, folder),
@@ -104,14 +104,21 @@ pub fn expression(bare: Bare, args: &[OsString]) -> Result<duct::Expression> {
     })
 }
 
-/// Switches of rustc for what is shipped, behind those of `.cargo/config.toml`, which holds the stable ones: no file name
-/// and line with each of a thousand places that may panic, as the backtrace names the function; and nothing of what
-/// derived `Debug` writes, so that messages have to be written by somebody (a test below looks for them).
+/// Switches of rustc for the hypervisor, behind those of `.cargo/config.toml`, which holds the stable ones: a panic says who
+/// called whom, and functions that call nobody, where nothing panics, need no frame for that.
+const HYPERVISOR: [&str; 2] = ["-Zunstable-options", "-Cforce-frame-pointers=non-leaf"];
+
+/// The same for what is shipped: no file name and line with each of a thousand places that may panic, as the backtrace names
+/// the function; and nothing of what derived `Debug` writes, so that messages have to be written by somebody (a test below
+/// looks for them).
 const SHIPPED: [&str; 2] = ["-Zlocation-detail=none", "-Zfmt-debug=none"];
 
-/// [`SHIPPED`], as arguments for [`expression`].
-pub fn shipped(arch: Arch) -> [OsString; 2] {
-    let flags = SHIPPED.map(|flag| format!("'{flag}'")).join(",");
+/// [`HYPERVISOR`], and [`SHIPPED`] where that is so, as arguments for [`expression`].
+pub fn of_hypervisor(arch: Arch, shipped: bool) -> [OsString; 2] {
+    let more = if shipped { &SHIPPED[..] } else { &[] };
+    let flags = HYPERVISOR.iter().chain(more);
+    let flags: Vec<_> = flags.map(|flag| format!("'{flag}'")).collect();
+    let flags = flags.join(",");
     [
         "--config".into(),
         format!("target.{}.rustflags=[{flags}]", arch.target()).into(),

@@ -71,10 +71,7 @@ impl Build {
 
 /// Builds the hypervisor.
 pub fn hypervisor(arch: Arch, profile: Profile) -> Result<Program> {
-    let switches = match profile {
-        Profile::Release => toolchain::shipped(arch).to_vec(),
-        Profile::Debug => Vec::new(),
-    };
+    let switches = toolchain::of_hypervisor(arch, profile == Profile::Release).to_vec();
     let mut built = programs("boot", arch, profile, switches)?;
     ensure!(
         built.len() == 1,
@@ -86,7 +83,7 @@ pub fn hypervisor(arch: Arch, profile: Profile) -> Result<Program> {
 
 /// Builds the hypervisor for x86_64 with a guest in itself, for tests of SVM.
 pub fn trial() -> Result<Program> {
-    let mut switches = toolchain::shipped(Arch::X86_64).to_vec();
+    let mut switches = toolchain::of_hypervisor(Arch::X86_64, true).to_vec();
     switches.extend(["--features", "trial"].map(OsString::from));
     let mut built = programs("boot", Arch::X86_64, Profile::Release, switches)?;
     built.pop().context("package `boot` has no binary")
