@@ -57,7 +57,7 @@ const CASES: &[Case] = &[
     ("memory = \"4G\"", "memory = \"5G\"", "11:10", "no free range of memory has 5 GiB"),
     // Guests.
     ("payload = \"hello\"", "", "9:1", "the partition has neither `kernel` nor `payload`"),
-    ("payload = \"hello\"", "payload = \"edu_astray\"", "13:11", "there is no small guest `edu_astray`"),
+    ("payload = \"hello\"", "payload = \"clock\"", "13:11", "there is no small guest `clock`"),
     ("kernel = \"bzImage\"", "kernel = \"none\"", "26:10", "there is no file `none`"),
     ("kernel = \"bzImage\"", "kernel = \"debian:kernel-16k\"", "26:10", "there is no file `debian:kernel-16k`"),
     ("kernel = \"bzImage\"", "kernel = \"empty\"", "26:10", "the file is empty"),
