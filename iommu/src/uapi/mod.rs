@@ -11,7 +11,8 @@
 //! * **Descriptors**: an open queue is given to the caller, who makes a descriptor of it. What is read from and written to
 //!   one is in [`queues`].
 //! * **Not here**: VFIO's container (`ENOTTY`), and what is about processes or about no IOMMU at all, which answer that
-//!   they are not supported. Devices are bound by the hypervisor, not by a caller; [`vfio`] attaches them.
+//!   they are not supported. Devices are bound by the hypervisor, not by a caller; [`vfio`] attaches them. Nor mmap: no
+//!   driver here has a window of registers to give to a caller (of Linux's, that of Tegra's command queues has).
 //!
 //! `layout` has the structures; `ioas`, `hwpt` and `slice` what each request does.
 

@@ -55,7 +55,7 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         Cause::ContextFieldsUnchecked,
-        "9.4: DTE, PASIDE and PRE are reserved where ECAP has no device TLBs, PASIDs, page requests",
+        "9.4: DTE, PASIDE, PRE, RID_PASID, RID_PRIV are reserved where ECAP has nothing of the kind",
         "vtd_dev_to_context_entry: does not look at them",
     ),
     row(

@@ -234,8 +234,8 @@ fn scalable_context(draft: &mut Draft, root: u64, levels: u32, pass_through: boo
     if draft.odd() {
         second |= 1 << draft.dice.pick(&[16, 22, 23]);
     }
-    // RID_PASID is ignored (ECAP.RPS is 0).
-    let ignored = if draft.dice.chance(200) {
+    // RID_PASID is reserved (ECAP.RPS is 0), and QEMU does not look.
+    let unchecked = if draft.dice.chance(30) {
         draft.dice.bits(0, 20)
     } else {
         0
@@ -253,7 +253,7 @@ fn scalable_context(draft: &mut Draft, root: u64, levels: u32, pass_through: boo
     if draft.dice.chance(30) {
         context |= 2;
     }
-    let mut words = [context, ignored, 0, 0];
+    let mut words = [context, unchecked, 0, 0];
     if draft.odd() {
         words[draft.dice.pick(&[1, 1, 2, 3])] |= 1 << draft.dice.pick(&[20, 21, 40, 63]);
     }

@@ -87,7 +87,7 @@ impl Walk<'_> {
             }
             return Err(self.legacy(0xb));
         }
-        if scalable && words[0] & 0x1c != 0 {
+        if scalable && (words[0] & 0x1c != 0 || words[1] & 0x1f_ffff != 0) {
             self.takes(Cause::ContextFieldsUnchecked);
         }
         self.recorded = !silent;
