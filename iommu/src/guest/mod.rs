@@ -4,6 +4,9 @@ use crate::object::{Attachable, Device, Error};
 
 pub mod vsmmu;
 pub mod vvtd;
+mod waiting;
+
+pub use waiting::{GROUP, RequestCounters};
 
 /// Whatever the device goes through with a PASID (0 is without), or nothing, is replaced.
 fn put(device: &Device, pasid: u32, to: &impl Attachable) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! Exact counts of what a guest's SMMU did.
 
+use crate::guest::RequestCounters;
+
 /// Counts since it was made; a reset of the guest does not clear them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
@@ -41,21 +43,6 @@ pub struct EventCounters {
     pub disabled: u64,
     /// Lost on the way here, be it by the hardware or by the slice; the guest was told by OVFLG if its queue was on.
     pub lost: u64,
-}
-
-/// `taken` is the sum of the others and of those that wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct RequestCounters {
-    /// Taken from the slice.
-    pub taken: u64,
-    /// Answered by the guest.
-    pub answered: u64,
-    /// Ended because the guest did not answer in time.
-    pub expired: u64,
-    /// Ended because the guest could not be told.
-    pub refused: u64,
-    /// Ended with the configuration of their stream.
-    pub dropped: u64,
 }
 
 impl EventCounters {

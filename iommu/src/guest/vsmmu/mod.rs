@@ -32,6 +32,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::addr::Gpa;
+use crate::guest::waiting::Waiting;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
@@ -41,7 +42,7 @@ use commands::{Ahead, Batch, HalfDone};
 use contexts::Contexts;
 use effect::Outbox;
 use registers::{QueueSizes, RegisterFile};
-use requests::Requests;
+use requests::Asked;
 use setup::identity;
 use streams::{Missing, Rules};
 
@@ -64,11 +65,11 @@ mod streams;
 mod tests;
 
 pub use contexts::ContextCopies;
-pub use counters::{Counters, EventCounters, RequestCounters};
+pub use counters::{Counters, EventCounters};
 pub use effect::{Effect, Interrupts, Message};
 pub use registers::{IMAGE_BYTES, IMAGE_PAGE_ONE};
 pub use setup::{Behind, Setup, SetupError};
-pub use slice::{GROUP, ObjectSlice, Slice};
+pub use slice::{ObjectSlice, Slice};
 
 /// What a command takes of the budget beside the 1 of each, unless it is one of a few that come in great numbers: see
 /// [`Setup::budget`].
@@ -121,7 +122,7 @@ pub struct VirtSmmu<P: Platform, S: Slice> {
     wanted: Option<StageOne>,
     ahead: Ahead,
     batch: Batch,
-    requests: Requests,
+    requests: Waiting<Asked>,
     outbox: Outbox,
     /// Sequence number of the next event, if none is lost.
     sequence: u32,
@@ -183,7 +184,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             events: setup.event_queue_log2,
             requests: setup.request_queue_log2,
         };
-        let requests = Requests::new(setup.waiting, setup.patience_ns);
+        let requests = Waiting::new(setup.waiting, setup.patience_ns);
         Ok(Self {
             platform,
             slice,
@@ -278,7 +279,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             self.half_done = None;
             self.wanted = None;
         }
-        self.knocked |= asked.room && self.requests.blocked();
+        self.knocked |= asked.room && self.requests.is_holding();
         true
     }
 

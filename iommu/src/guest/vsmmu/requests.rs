@@ -4,13 +4,12 @@
 //! requests goes to the queue for them, and ends with CMD_PRI_RESP. Either ends as wrong if the guest does not answer
 //! in time, so that no guest holds what the hardware has few of.
 
-use alloc::vec::Vec;
-
 use super::effect::{Effect, Interrupts};
 use super::events::Put;
 use super::spec::{OVERFLOW, PRIQ_ABT_ERR};
-use super::{GROUP, Slice, VirtSmmu};
+use super::{Slice, VirtSmmu};
 use crate::fault::FaultReason;
+use crate::guest::waiting::Ended;
 use crate::hal::{GuestMemory, Platform};
 use crate::object::PageRequest;
 use crate::object::driver::Answer;
@@ -21,53 +20,12 @@ use crate::smmuv3::spec::registers::{PRIQ_CONS, PRIQ_PROD};
 /// Bytes of a record of a page request.
 const PRI_BYTES: usize = PAGE_REQUEST_WORDS * 8;
 
-/// What the guest was told of and has to answer. Its place in the list is its tag.
+/// What waits. Its place in the list is its tag.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Waiting {
-    cookie: u32,
+pub(super) struct Asked {
     device: usize,
     /// Number of the group, for page requests; none for a stall.
     group: Option<u16>,
-    deadline: u64,
-}
-
-pub(super) struct Requests {
-    waiting: Vec<Option<Waiting>>,
-    patience_ns: u64,
-    /// A group that was taken from the slice, and is to be told: its requests, how many, until when.
-    group: Vec<PageRequest>,
-    held: usize,
-    held_until: u64,
-}
-
-impl Requests {
-    /// Room for `waiting` at once; `None` without memory.
-    pub fn new(waiting: u16, patience_ns: u64) -> Option<Self> {
-        let mut list = Vec::new();
-        let mut group = Vec::new();
-        list.try_reserve_exact(waiting.into()).ok()?;
-        list.resize(waiting.into(), None);
-        if waiting > 0 {
-            group.try_reserve_exact(GROUP).ok()?;
-            group.resize(GROUP, PageRequest::default());
-        }
-        Some(Self {
-            waiting: list,
-            patience_ns,
-            group,
-            held: 0,
-            held_until: 0,
-        })
-    }
-
-    /// A group waits for room in a queue or for a tag.
-    pub fn blocked(&self) -> bool {
-        self.held > 0
-    }
-
-    fn free(&self) -> Option<usize> {
-        self.waiting.iter().position(Option::is_none)
-    }
 }
 
 impl<P: Platform, S: Slice> VirtSmmu<P, S> {
@@ -78,28 +36,18 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         budget: &mut u32,
         effect: &mut Effect,
     ) -> bool {
-        while !self.requests.waiting.is_empty() {
+        while self.requests.exist() {
             if *budget == 0 || !self.outbox.has_room() {
                 return true;
             }
             *budget -= 1;
-            if self.requests.held == 0 {
-                // The slice has no group that does not fit, as its queue is not longer.
-                let count = self.slice.requests(&mut self.requests.group).unwrap_or(0);
-                if count == 0 {
-                    return false;
-                }
-                self.counters.requests.taken += 1;
-                self.requests.held = count;
-                self.requests.held_until = self
-                    .platform
-                    .now_ns()
-                    .saturating_add(self.requests.patience_ns);
+            if !self.requests.is_holding() && !self.take_group() {
+                return false;
             }
             let Some(tag) = self.requests.free() else {
                 return false;
             };
-            let first = self.requests.group[0];
+            let first = self.requests.held()[0];
             let put = match self.requester(&first) {
                 Some(device) if !first.stalled => {
                     (device, Some(first.group), self.put_group(memory, effect))
@@ -114,23 +62,27 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 }
                 None => (0, None, None),
             };
-            self.requests.held = 0;
             match put {
                 (device, group, Some(Put::Written)) => {
-                    self.requests.waiting[tag] = Some(Waiting {
-                        cookie: first.cookie,
-                        device,
-                        group,
-                        deadline: self.requests.held_until,
-                    });
+                    self.requests.told(tag, Asked { device, group });
                 }
                 _ => {
                     self.counters.requests.refused += 1;
-                    self.slice.respond(first.cookie, Answer::Invalid);
+                    let cookie = self.requests.let_go();
+                    self.slice.respond(cookie, Answer::Invalid);
                 }
             }
         }
         false
+    }
+
+    /// Holds the next group of the slice's. Whether there is one; none does not fit, as the slice's queue is not longer.
+    fn take_group(&mut self) -> bool {
+        let (slice, now) = (&mut self.slice, self.platform.now_ns());
+        let read = |group: &mut [PageRequest]| slice.requests(group).unwrap_or(0);
+        let taken = self.requests.hold(now, read);
+        self.counters.requests.taken += u64::from(taken);
+        taken
     }
 
     /// Whose a request is.
@@ -148,7 +100,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         effect: &mut Effect,
     ) -> Option<Put> {
         let queue = self.registers.events()?;
-        let request = self.requests.group[0];
+        let request = self.requests.held()[0];
         let stream = self.streams[device].behind.stream.0;
         // What stalls has one of these (§7.3.13 to §7.3.16).
         let number = match request.reason {
@@ -175,7 +127,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     /// The records of a group of page requests, all or none (§8). `None` where there is no queue for them.
     fn put_group(&mut self, memory: &dyn GuestMemory, effect: &mut Effect) -> Option<Put> {
         let queue = self.registers.requests()?;
-        let requests = &self.requests.group[..self.requests.held];
+        let requests = self.requests.held();
         let device = self.requester(&requests[0])?;
         let stream = u64::from(self.streams[device].behind.stream.0);
         let prod = self.registers.get(PRIQ_PROD);
@@ -228,111 +180,79 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     }
 
     fn finish(&mut self, tag: usize, answer: Answer) {
-        if let Some(waiting) = self.requests.waiting[tag].take() {
-            self.slice.respond(waiting.cookie, answer);
+        if let Some(cookie) = self.requests.finish(tag) {
+            self.counters.requests.answered += 1;
+            self.slice.respond(cookie, answer);
             // A tag is free: what waits for one can be told.
-            self.knocked |= self.requests.blocked();
+            self.knocked |= self.requests.is_holding();
         }
+    }
+
+    fn ended(&mut self, ended: Ended) -> u64 {
+        self.knocked |= ended.look;
+        ended.count
     }
 
     /// CMD_RESUME. A tag or a stream that does not fit has no effect (§4.7.1).
     pub(super) fn answer_stall(&mut self, stream: u32, tag: u16, answer: Answer) {
-        let waiting = self.requests.waiting.get(usize::from(tag)).copied();
-        if let Some(Some(waiting)) = waiting
-            && waiting.group.is_none()
-            && self.is(waiting.device, stream)
+        if let Some(asked) = self.requests.at(tag.into())
+            && asked.group.is_none()
+            && self.is(asked.device, stream)
         {
-            self.counters.requests.answered += 1;
             self.finish(tag.into(), answer);
         }
     }
 
     /// CMD_STALL_TERM.
     pub(super) fn end_stalls(&mut self, stream: u32) {
-        for tag in 0..self.requests.waiting.len() {
-            if let Some(waiting) = self.requests.waiting[tag]
-                && waiting.group.is_none()
-                && self.is(waiting.device, stream)
-            {
-                self.counters.requests.answered += 1;
-                self.finish(tag, Answer::Invalid);
-            }
-        }
+        let (slice, streams) = (&mut self.slice, &self.streams);
+        let which = |asked: &Asked| {
+            asked.group.is_none() && streams[asked.device].behind.stream.0 == stream
+        };
+        let respond = |cookie| slice.respond(cookie, Answer::Invalid);
+        let ended = self.requests.end(which, false, respond);
+        self.counters.requests.answered += self.ended(ended);
     }
 
     /// CMD_PRI_RESP. A group that does not wait has no effect.
     pub(super) fn answer_group(&mut self, stream: u32, group: u16, answer: Answer) {
-        let tag = self.requests.waiting.iter().position(|waiting| {
-            waiting.is_some_and(|waiting| {
-                waiting.group == Some(group) && self.is(waiting.device, stream)
-            })
-        });
-        if let Some(tag) = tag {
-            self.counters.requests.answered += 1;
+        let which = |asked: &Asked| asked.group == Some(group) && self.is(asked.device, stream);
+        if let Some(tag) = self.requests.find(which) {
             self.finish(tag, answer);
         }
     }
 
     /// The stream has another configuration: what waited under the old one was answered with it.
     pub(super) fn drop_requests(&mut self, device: usize) {
-        for tag in 0..self.requests.waiting.len() {
-            if self.requests.waiting[tag].is_some_and(|it| it.device == device) {
-                self.counters.requests.dropped += 1;
-                self.finish(tag, Answer::Invalid);
-            }
-        }
-        if self.requests.blocked() && self.requester(&self.requests.group[0]) == Some(device) {
-            self.requests.held = 0;
-            self.knocked = true;
-            self.counters.requests.dropped += 1;
-            let cookie = self.requests.group[0].cookie;
-            self.slice.respond(cookie, Answer::Invalid);
-        }
+        let held = self.requests.held().first();
+        let held = held.is_some_and(|first| self.requester(first) == Some(device));
+        let slice = &mut self.slice;
+        let respond = |cookie| slice.respond(cookie, Answer::Invalid);
+        let which = |asked: &Asked| asked.device == device;
+        let ended = self.requests.end(which, held, respond);
+        self.counters.requests.dropped += self.ended(ended);
     }
 
     /// The guest is gone.
     pub(super) fn drop_all_requests(&mut self) {
-        for tag in 0..self.requests.waiting.len() {
-            if self.requests.waiting[tag].is_some() {
-                self.counters.requests.dropped += 1;
-                self.finish(tag, Answer::Invalid);
+        loop {
+            let slice = &mut self.slice;
+            let respond = |cookie| slice.respond(cookie, Answer::Invalid);
+            let ended = self.requests.end(|_| true, true, respond);
+            self.counters.requests.dropped += self.ended(ended);
+            if !self.requests.exist() || !self.take_group() {
+                return;
             }
-        }
-        while !self.requests.group.is_empty() {
-            if self.requests.held == 0 {
-                let count = self.slice.requests(&mut self.requests.group).unwrap_or(0);
-                if count == 0 {
-                    return;
-                }
-                self.counters.requests.taken += 1;
-            }
-            self.requests.held = 0;
-            self.counters.requests.dropped += 1;
-            let cookie = self.requests.group[0].cookie;
-            self.slice.respond(cookie, Answer::Invalid);
         }
     }
 
     /// Ends what has waited too long; [`run`](Self::run) may have more to do then. Returns when to call this again:
     /// nanoseconds of the platform's clock, or `None` while nothing waits.
     pub fn expire(&mut self) -> Option<u64> {
-        let now = self.platform.now_ns();
-        if self.requests.blocked() && self.requests.held_until <= now {
-            self.requests.held = 0;
-            // There may be others behind it.
-            self.knocked = true;
-            self.counters.requests.expired += 1;
-            let cookie = self.requests.group[0].cookie;
-            self.slice.respond(cookie, Answer::Invalid);
-        }
-        for tag in 0..self.requests.waiting.len() {
-            if self.requests.waiting[tag].is_some_and(|it| it.deadline <= now) {
-                self.counters.requests.expired += 1;
-                self.finish(tag, Answer::Invalid);
-            }
-        }
-        let waiting = self.requests.waiting.iter().flatten();
-        let held = self.requests.blocked().then_some(self.requests.held_until);
-        waiting.map(|it| it.deadline).chain(held).min()
+        let (slice, now) = (&mut self.slice, self.platform.now_ns());
+        let respond = |cookie| slice.respond(cookie, Answer::Invalid);
+        let ended = self.requests.expire(now, respond);
+        self.counters.requests.expired += self.ended(ended);
+        self.requests.next_ns()
     }
 }

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::guest::put;
+use crate::guest::{GROUP, put};
 use crate::object::driver::{Answer, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest,
@@ -38,9 +38,6 @@ pub trait Slice {
     /// Answers the group that was read under `cookie`.
     fn respond(&mut self, cookie: u32, answer: Answer);
 }
-
-/// Most page requests that a slice holds, so that any group of them fits.
-pub const GROUP: usize = 64;
 
 /// One device behind the guest's SMMU.
 struct Attached {

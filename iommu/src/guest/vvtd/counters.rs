@@ -1,6 +1,6 @@
 //! Exact counts of what a guest's VT-d unit did.
 
-pub use crate::guest::vsmmu::RequestCounters;
+use crate::guest::RequestCounters;
 
 /// Counts since it was made; a reset of the guest does not clear them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

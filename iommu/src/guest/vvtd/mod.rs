@@ -41,13 +41,14 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::guest::waiting::Waiting;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::MAX_SEQUENCE;
 use crate::vtd::spec::registers::{CAP_FIELDS, ECAP_FIELDS};
 use contexts::{Found, Rules, Tables, Wanted};
 use job::{Job, Then, Which};
 use registers::RegisterFile;
-use requests::Requests;
+use requests::Asked;
 use setup::capabilities;
 use work::Filling;
 
@@ -70,7 +71,7 @@ mod slice;
 pub mod spec;
 mod work;
 
-pub use counters::{Counters, FaultCounters, RequestCounters};
+pub use counters::{Counters, FaultCounters};
 pub use effect::{Effect, Interrupts, Message};
 pub use interrupts::GuestInterrupt;
 pub use registers::IMAGE_BYTES;
@@ -155,7 +156,9 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     knocked: bool,
     /// The fault record that is written next.
     next_record: u8,
-    requests: Requests,
+    requests: Waiting<Asked>,
+    /// There may be page requests in the slice.
+    asked: bool,
     counters: Counters,
 }
 
@@ -209,7 +212,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let image = image.ok_or(SetupError::OutOfMemory)?;
         let widths = cap >> CAP_FIELDS::SAGAW.shift & CAP_FIELDS::SAGAW.mask;
         let waiting = setup::page_requests(setup);
-        let requests = Requests::new(waiting, setup.patience_ns);
+        let requests = Waiting::new(waiting, setup.patience_ns);
         let requests = requests.ok_or(SetupError::OutOfMemory)?;
         Ok(Self {
             platform: Arc::clone(platform),
@@ -243,6 +246,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             knocked: false,
             next_record: 0,
             requests,
+            asked: false,
             counters: Counters::default(),
         })
     }
@@ -329,7 +333,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
     /// There is something in one of the slice's queues: the guest is told.
     pub fn deliver(&mut self, memory: &dyn GuestMemory) -> Effect {
         self.knocked = true;
-        self.requests.knocked = self.requests.exist();
+        self.asked = self.requests.exist();
         let mut effect = Effect::default();
         let mut budget = self.faults(memory, self.budget, &mut effect);
         self.page_requests(memory, &mut budget, &mut effect);
@@ -393,7 +397,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
 
     /// Whether [`run`](Self::run) has anything to do.
     pub fn has_work(&self) -> bool {
-        self.knocked || self.requests.knocked || self.has_other_work()
+        self.knocked || self.asked || self.has_other_work()
     }
 
     /// The guest has asked for something that is not done.

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::addr::{Gpa, Iova, Span};
+use crate::guest::GROUP;
 use crate::guest::put;
-use crate::guest::vsmmu::GROUP;
 use crate::object::driver::{Access, Answer, Driver, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, HwptShadow, Item,
