@@ -1,6 +1,7 @@
 //! PASIDs of VT-d's scalable mode: second stages, first stages, and guests' first stages on second stages of ours, by the driver
 //! on a model unit that is strict.
 
+mod departures;
 mod device_tlb;
 mod driver;
 mod hitless;

@@ -115,7 +115,7 @@ pub fn access(
     Ok(())
 }
 
-/// Where one operand is: in one page, or in two. The second is empty then.
+/// Where one operand is: in one page, or in two. In one, the second place is of no length.
 type Places = [(Gpa, usize); 2];
 
 /// A guest's memory as its vCPU sees it.
