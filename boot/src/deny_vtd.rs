@@ -15,6 +15,8 @@ use iommu::vtd::{self, StartError};
 pub struct Denied {
     /// By these.
     pub units: Units,
+    /// One of them remaps interrupts to destinations of 8 bits only.
+    pub narrow: bool,
     /// Since then, in ticks of the counter.
     pub at: u64,
 }
@@ -54,6 +56,7 @@ pub fn all_dma(dmar: Option<&[u8]>) -> Result<Denied, DenyError> {
         unsafe { asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags)) };
     }
     arch::barrier::full();
+    let mut narrow = false;
     for &base in units.registers() {
         if base == 0 || base >= MAPPED || !base.is_multiple_of(4096) {
             return Err(DenyError::Registers(base));
@@ -62,13 +65,15 @@ pub fn all_dma(dmar: Option<&[u8]>) -> Result<Denied, DenyError> {
         let refused = |error| DenyError::Unit(base, error);
         vtd::deny_all(&unit, zeros, clock::now_ns).map_err(refused)?;
         match vtd::deny_interrupts(&unit, zeros, clock::now_ns) {
+            Ok(wide) => narrow |= !wide,
             // Then devices can interrupt as they like, and the kernel gives none away.
-            Ok(()) | Err(StartError::NoInterruptRemapping(_)) => {}
+            Err(StartError::NoInterruptRemapping(_)) => {}
             Err(error) => return Err(refused(error)),
         }
     }
     Ok(Denied {
         units,
+        narrow,
         at: clock::now(),
     })
 }

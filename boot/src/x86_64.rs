@@ -101,6 +101,11 @@ unsafe extern "C" fn boot_main(start: u32, how: u32) -> ! {
     }
     reserved.add_all([Span::<Hpa>::new(Hpa(0), LOW_MEMORY)].into_iter().flatten());
     boot_info.reserved = spans::merge(reserved);
+    // Without a unit that says otherwise, messages reach the CPUs with the first 255 IDs in either mode.
+    let narrow = denied.narrow || boot_info.dmar.xapic_only;
+    if narrow && boot_info.cpus.iter().all(|cpu| cpu.id < 255) {
+        apic::stay_narrow();
+    }
     use_fixed_hardware(&boot_info);
     report(&boot_info);
 

@@ -47,11 +47,19 @@ const SENT_NS: u64 = 10_000_000;
 
 /// CPUs are in x2APIC mode.
 static WIDE: AtomicBool = AtomicBool::new(false);
+/// They are not to be.
+static NARROW: AtomicBool = AtomicBool::new(false);
+
+/// Leaves the CPUs in xAPIC mode, unless firmware has taken them out of it, which not every CPU lets be undone (SDM,
+/// IA32_XAPIC_DISABLE_STATUS). Their IDs have eight bits. Comes before [`registers`].
+pub fn stay_narrow() {
+    NARROW.store(msr::read(APIC_BASE) & X2 == 0, Ordering::Relaxed);
+}
 
 /// The page of registers, which has to be mapped before [`init`], or none where MSRs stand for it.
 pub fn registers() -> Option<u64> {
     let has_x2 = __cpuid(1).ecx >> 21 & 1 != 0;
-    (!has_x2).then(|| msr::read(APIC_BASE) & PAGE)
+    (!has_x2 || NARROW.load(Ordering::Relaxed)).then(|| msr::read(APIC_BASE) & PAGE)
 }
 
 /// Turns this CPU's APIC on. Nothing interrupts but what somebody asks for, with [`SPURIOUS`] aside.

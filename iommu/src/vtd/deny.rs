@@ -90,6 +90,8 @@ pub(super) fn deny_with(
 /// compatibility format are blocked. `zeros` as for [`deny_all`], and may be the same. What the unit had cached of
 /// entries before is forgotten when [`Vtd::start`](super::Vtd::start) remaps interrupts: that takes a queue.
 ///
+/// Returns whether destinations can have 32 bits (ECAP.EIM): CPUs stay in xAPIC mode where not.
+///
 /// # Errors
 /// [`StartError::NoInterruptRemapping`], [`StartError::NotThere`], [`StartError::Hardware`]: interrupts may pass.
 #[inline(never)]
@@ -97,7 +99,7 @@ pub fn deny_interrupts(
     mmio: &impl Mmio,
     zeros: Hpa,
     now_ns: impl Fn() -> u64,
-) -> Result<(), StartError> {
+) -> Result<bool, StartError> {
     let (_, ecap) = capabilities(mmio)?;
     if !ecap.is_set(ECAP_FIELDS::IR) {
         return Err(StartError::NoInterruptRemapping(ecap.get()));
@@ -109,7 +111,7 @@ pub fn deny_interrupts(
     command(mmio, &now_ns, GCMD_FIELDS::SIRTP::SET)?;
     switch(mmio, &now_ns, GCMD_FIELDS::CFI::SET, false)?;
     switch(mmio, &now_ns, GCMD_FIELDS::IRE::SET, true)?;
-    Ok(())
+    Ok(ecap.is_set(ECAP_FIELDS::EIM))
 }
 
 pub(super) type Cap = LocalRegisterCopy<u64, CAP_FIELDS::Register>;

@@ -37,7 +37,7 @@ pub enum StartError {
     NoSecondStage(u64),
     /// Sizes or offsets that no unit has (CAP).
     BadSizes(u64),
-    /// No interrupt remapping, or not with destinations this wide (ECAP.IR, QI, EIM).
+    /// No interrupt remapping (ECAP.IR).
     NoInterruptRemapping(u64),
     /// No second stages in scalable mode, which was asked for (ECAP.SMTS, SSTS).
     NoScalableMode(u64),
@@ -74,7 +74,8 @@ impl From<IommuError> for StartError {
 pub struct Setup {
     /// Host address width in bits (DMAR, VT-d 8.1).
     pub address_bits: u8,
-    /// Remaps interrupts, with destinations so wide; without, they are left as they are.
+    /// Remaps interrupts, with destinations so wide, where the unit and its chipset can (ECAP.IR, QI, EIM); without, or where
+    /// they cannot, interrupts are left as they are ([`Layout::interrupts`](super::Layout::interrupts) says so).
     pub interrupts: Option<Destinations>,
     /// Scalable mode or not; `None` for scalable mode where the unit has second stages in it.
     pub scalable: Option<bool>,
@@ -114,13 +115,6 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
             if setup.errata.write_buffers {
                 return Err(StartError::NeedsToldOfMaps(cap.get()));
             }
-            let wide = setup.interrupts == Some(Destinations::Wide);
-            let remaps = features.interrupt_remapping && !setup.errata.no_interrupt_remapping;
-            let lacks =
-                setup.interrupts.is_some() && !remaps || wide && !features.wide_destinations;
-            if lacks {
-                return Err(StartError::NoInterruptRemapping(ecap.get()));
-            }
             if scalable && !features.scalable_second_stage {
                 return Err(StartError::NoScalableMode(ecap.get()));
             }
@@ -134,7 +128,11 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
                 ),
                 false => None,
             };
-            let interrupts = match setup.interrupts {
+            let remaps = features.interrupt_remapping && !setup.errata.no_interrupt_remapping;
+            let fits = |wanted: &Destinations| {
+                remaps && (*wanted == Destinations::Narrow || features.wide_destinations)
+            };
+            let interrupts = match setup.interrupts.filter(fits) {
                 Some(destinations) => Some(
                     InterruptTable::new(&*platform, destinations, coherent)
                         .ok_or(StartError::OutOfMemory)?,

@@ -7,7 +7,7 @@ use iommu::model::vtd::Config;
 use iommu::physical::IommuError;
 use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
-use iommu::vtd::{Setup, StartError, deny_all};
+use iommu::vtd::{Setup, StartError, deny_all, deny_interrupts};
 
 #[test]
 fn all_dma_is_denied_in_few_accesses_and_before_any_allocation() {
@@ -107,26 +107,48 @@ fn hardware_that_cannot_do_the_job_is_refused_and_refuses() {
     assert!(matches!(buffers, StartError::NeedsToldOfMaps(_)));
     let widths = with(Config { widths: 1, ..base }, plain);
     assert!(matches!(widths, StartError::NoSecondStage(_)));
-    let remapping = setup(Some(Destinations::Wide));
-    for config in [
-        Config {
-            interrupt_remapping: false,
-            ..base
-        },
-        Config {
-            wide_destinations: false,
-            ..base
-        },
-        Config {
-            queue: false,
-            ..base
-        },
+}
+
+/// A unit that cannot remap interrupts, or not to CPUs with IDs so wide, has DMA only: what [`deny_interrupts`] has left of them
+/// stays, and nobody takes any.
+#[test]
+fn a_unit_that_cannot_remap_as_asked_has_no_interrupts() {
+    let base = Config::default();
+    let without = Config {
+        interrupt_remapping: false,
+        ..base
+    };
+    let narrow = Config {
+        wide_destinations: false,
+        ..base
+    };
+    let unqueued = Config {
+        queue: false,
+        ..base
+    };
+    for (config, wanted, remaps) in [
+        (base, Destinations::Wide, true),
+        (without, Destinations::Wide, false),
+        (without, Destinations::Narrow, false),
+        (narrow, Destinations::Wide, false),
+        (narrow, Destinations::Narrow, true),
+        (unqueued, Destinations::Narrow, false),
     ] {
-        let error = with(config, remapping);
-        assert!(
-            matches!(error, StartError::NoInterruptRemapping(_)),
-            "{error}"
-        );
+        let (memory, vtd) = parts(config);
+        let denied = deny_interrupts(&vtd, Hpa(ZEROS), || memory.now_ns());
+        match denied {
+            Ok(wide) => assert_eq!(wide, config.wide_destinations),
+            Err(error) => {
+                assert!(matches!(error, StartError::NoInterruptRemapping(_)));
+                assert!(!config.interrupt_remapping);
+            }
+        }
+        let mut driver = start(&memory, &vtd, setup(Some(wanted))).unwrap();
+        assert_eq!(driver.layout().interrupts.is_some(), remaps, "{config:?}");
+        assert_eq!(driver.take_interrupts(1).is_ok(), remaps);
+        assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
+        let sent = vtd.message(DEVICE, 0xfee0_0000, 0x41);
+        assert_eq!(sent.is_err(), config.interrupt_remapping);
     }
 }
 
@@ -153,23 +175,24 @@ fn what_a_chipset_gets_wrong_is_not_used() {
             errata,
             ..setup(interrupts)
         };
-        let error = start(&memory, &vtd, setup).err();
+        let started = start(&memory, &vtd, setup);
         assert_eq!(vtd.translate(DEVICE, RAM, true), Err(EVERYTHING));
-        error
+        started.map(|unit| unit.layout().interrupts.is_some())
     };
     let buffers = Errata {
         write_buffers: true,
         ..Errata::default()
     };
     let refused = with(buffers, None);
-    assert!(matches!(refused, Some(StartError::NeedsToldOfMaps(_))));
+    assert!(matches!(refused, Err(StartError::NeedsToldOfMaps(_))));
     let drains = Errata {
         no_interrupt_remapping: true,
         ..Errata::default()
     };
-    assert_eq!(with(drains, None), None);
-    let refused = with(drains, Some(Destinations::Wide));
-    assert!(matches!(refused, Some(StartError::NoInterruptRemapping(_))));
+    for wanted in [Destinations::Wide, Destinations::Narrow] {
+        assert_eq!(with(drains, Some(wanted)), Ok(false));
+        assert_eq!(with(Errata::default(), Some(wanted)), Ok(true));
+    }
 }
 
 /// Firmware left a unit on in legacy mode, which could have scalable mode.

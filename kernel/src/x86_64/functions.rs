@@ -25,6 +25,7 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use iommu::addr::{Gpa, Span};
+use iommu::id::IommuIndex;
 use iommu::object;
 use iommu::object::driver::Memory;
 use iommu::table::Attributes;
@@ -44,6 +45,8 @@ pub enum Error {
     Absent,
     /// No unit translates its DMA.
     NoUnit(Function),
+    /// Its unit does not remap interrupts, so that it could send any of them to any CPU.
+    NotRemapped(Function),
     /// A bridge, or a function with a BAR that has no address.
     Unfit(Function),
     /// It cannot be reset, which its configuration requires.
@@ -65,6 +68,9 @@ impl fmt::Display for Error {
         match self {
             Self::Absent => f.write_str("a function is not there, or has no place in the guest"),
             Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
+            Self::NotRemapped(function) => {
+                write!(f, "{function}: its VT-d unit does not remap interrupts")
+            }
             Self::Unfit(function) => write!(f, "{function} is no endpoint with all its addresses"),
             Self::NoReset(function) => write!(f, "{function} cannot be reset"),
             Self::Shared(function, other) => {
@@ -97,6 +103,10 @@ impl Functions {
             let info = &gate.topology.functions[function.info];
             if !info.is_behind_smmu() {
                 return Err(Error::NoUnit(info.address));
+            }
+            let remapped = |&(unit, _): &(IommuIndex, _)| messages::are_isolated(gate, unit);
+            if !function.streams.iter().all(remapped) {
+                return Err(Error::NotRemapped(info.address));
             }
             if !info.is_assignable() {
                 return Err(Error::Unfit(info.address));

@@ -62,13 +62,6 @@ pub fn start(
         scalable: None,
         errata,
     };
-    if !info.dmar.vtds.is_empty() && !remaps {
-        let who = match errata.no_interrupt_remapping {
-            true => "an erratum of the chipset",
-            false => "firmware",
-        };
-        say!("{who} rules interrupt remapping out: no function can be assigned");
-    }
     let mut drivers = Vec::new();
     for (number, described) in info.dmar.vtds.iter().enumerate() {
         let index = IommuIndex(number as u8);
@@ -78,6 +71,14 @@ pub fn start(
         let unit = Vtd::start(index, Registers(registers), Arc::clone(host), setup);
         let mut unit = unit.map_err(|error| UnitError::Start(number, error))?;
         report(number, &unit);
+        if unit.layout().interrupts.is_none() {
+            let who = match (remaps, errata.no_interrupt_remapping) {
+                (true, _) => "the unit does not remap interrupts to these CPUs",
+                (false, true) => "its chipset gets interrupt remapping wrong",
+                (false, false) => "firmware rules interrupt remapping out",
+            };
+            say!("vtd{number}: {who}: nobody can have a function behind it");
+        }
         unit.set_fault_message(Some(message(cpu, FAULT)));
         drivers.push(unit);
     }

@@ -101,46 +101,6 @@ pub fn a_hundred_lives_leave_nothing_over(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Two partitions with a device each that interrupts by messages. One then has its device write to 0xFEEx_xxxx what would be
-/// interrupts of the hypervisor, or of nobody: no guest takes one, and those that name an entry are recorded.
-///
-/// QEMU takes writes of a device that are not its MSI as nobody's (source 0xffff), so that they pass any entry that is there,
-/// and does not block the compatibility format: that these are refused as well is for the model (`iommu/tests/vtd.rs`).
-fn messages_arrive(context: &Context, cpu: &str) -> Result<()> {
-    let text = "[machine]\nname = 'messages'\n\
-        [[partition]]\nname = 'forger'\nmemory = '32M'\ncpus = [0]\n\
-        payload = 'edu_interrupts'\ncmdline = 'forge'\n\
-        [[partition.device]]\naddress = '00:02.0'\nreset = 'best-effort'\n\
-        [[partition]]\nname = 'victim'\nmemory = '32M'\ncpus = [1]\n\
-        payload = 'edu_interrupts'\ncmdline = 'wait=9000'\n\
-        [[partition.device]]\naddress = '00:03.0'\nreset = 'best-effort'\n";
-    let mut machine = packed(context, text)?;
-    let edu = |device| format!("edu,addr={device}.0,dma_mask=0xffffffffffffffff");
-    machine.devices = [edu("02"), edu("03")].into();
-    machine.cpus = 3;
-    machine.cpu = cpu.into();
-    let mut guest = context.start(&machine)?;
-    guest.wait_off(LIMIT)?;
-    let console = guest.console();
-    lines::passed(&console, "forger")?;
-    lines::passed(&console, "victim")?;
-    let (faults, _) = lines::summary(&console, "nobody")?;
-    ensure!(faults == 6, "{faults} faults: {console}");
-    ensure!(console.contains("dma fault: vtd0 source 0xffff (no device) access: event 0x22"));
-    ensure!(lines::summary(&console, "victim")?.0 == 0);
-    context.note(&format!("{faults} faults recorded"));
-    Ok(())
-}
-
-pub fn messages_arrive_where_they_may(context: &Context) -> Result<()> {
-    messages_arrive(context, "max")
-}
-
-/// Its CPUs have no x2APIC: destinations of messages have 8 bits, and interrupts between CPUs go by pages of registers.
-pub fn messages_arrive_by_xapic(context: &Context) -> Result<()> {
-    messages_arrive(context, "max,-x2apic")
-}
-
 /// A disk's controller as what attacks: by commands of its own queue, each of which is stopped and recorded.
 pub fn nvme_reaches_its_memory_only(context: &Context) -> Result<()> {
     // It aligns what it writes to, and its addresses have 64 bits.

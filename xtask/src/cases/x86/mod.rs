@@ -3,6 +3,7 @@
 mod devices;
 mod firmware;
 mod linux;
+mod messages;
 mod viommu;
 
 use super::{Case, Context, case, lines};
@@ -67,11 +68,16 @@ pub const CASES: &[Case] = &[
     ),
     case(
         "x86::messages_arrive_where_they_may",
-        devices::messages_arrive_where_they_may,
+        messages::arrive_where_they_may,
+    ),
+    case("x86::messages_arrive_by_xapic", messages::arrive_by_xapic),
+    case(
+        "x86::messages_arrive_at_narrow_destinations",
+        messages::arrive_at_narrow_destinations,
     ),
     case(
-        "x86::messages_arrive_by_xapic",
-        devices::messages_arrive_by_xapic,
+        "x86::without_remapping_no_function_is_given",
+        messages::without_remapping_no_function_is_given,
     ),
     case(
         "x86::edu_reaches_its_memory_only_in_legacy_mode",
