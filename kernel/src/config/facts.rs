@@ -268,6 +268,15 @@ impl fmt::Display for Part {
 }
 
 impl MachineFacts {
+    /// What its guests find. An image knows, so that nothing of the other machine's rules is in it.
+    pub fn platform(&self) -> Platform {
+        match (cfg!(target_os = "none"), cfg!(target_arch = "x86_64")) {
+            (true, true) => Platform::X86_64,
+            (true, false) => Platform::Aarch64,
+            (false, _) => self.platform,
+        }
+    }
+
     /// The function at `address`.
     pub fn function(&self, address: &PciAddress) -> Option<&Function> {
         self.functions.iter().find(|f| f.address == *address)

@@ -18,7 +18,7 @@ pub use discovered::discovered;
 pub use facts::{
     Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Platform, Stream,
 };
-pub use path::{Name, Path, Step};
+pub use path::{Key, Name, Path, Step};
 pub use placement::{
     DTB_LEN, Mapping, NoRoom, NoWindow, Placement, guest_addresses, place, place_memory,
     place_registers,

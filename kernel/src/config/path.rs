@@ -11,102 +11,111 @@ pub enum Step {
     Index(usize),
 }
 
-/// A place in a configuration, such as `partition[1].device[0].guest`. Small, because every rule makes some.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Path {
-    /// From the root: 1 and up are [`KEYS`], [`Path::INDEX`] and up indices, 0 is past the end.
-    steps: [u16; Path::DEPTH],
+macro_rules! keys {
+    ($($key:ident = $name:literal,)*) => {
+        /// A key of a table, as far as rules name it.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[expect(missing_docs, reason = "each is what its name says")]
+        pub enum Key {
+            $($key,)*
+        }
+
+        const NAMES: &[&str] = &[$($name,)*];
+    };
 }
 
-/// What keys there are in paths.
-const KEYS: [&str; 37] = [
-    "sriov",
-    "vfs",
-    "manages_vfs",
-    "ats",
-    "reserved_memory",
-    "viommu",
-    "machine",
-    "partition",
-    "name",
-    "memory",
-    "base",
-    "cpus",
-    "kernel",
-    "initrd",
-    "cmdline",
-    "payload",
-    "tables",
-    "restart",
-    "on_fault",
-    "action",
-    "threshold",
-    "device",
-    "address",
-    "guest",
-    "dma",
-    "dma_window",
-    "size",
-    "qemu",
-    "board",
-    "devices",
-    "disk",
-    "id",
-    "file",
-    "serials",
-    "dtb",
-    "reserved",
-    "function",
-];
+keys! {
+    Sriov = "sriov",
+    Vfs = "vfs",
+    ManagesVfs = "manages_vfs",
+    Ats = "ats",
+    ReservedMemory = "reserved_memory",
+    Viommu = "viommu",
+    Machine = "machine",
+    Partition = "partition",
+    Name = "name",
+    Memory = "memory",
+    Base = "base",
+    Cpus = "cpus",
+    Kernel = "kernel",
+    Initrd = "initrd",
+    Cmdline = "cmdline",
+    Payload = "payload",
+    Tables = "tables",
+    Restart = "restart",
+    OnFault = "on_fault",
+    Action = "action",
+    Threshold = "threshold",
+    Device = "device",
+    Address = "address",
+    Guest = "guest",
+    Dma = "dma",
+    DmaWindow = "dma_window",
+    Size = "size",
+    Qemu = "qemu",
+    Board = "board",
+    Devices = "devices",
+    Disk = "disk",
+    Id = "id",
+    File = "file",
+    Serials = "serials",
+    Dtb = "dtb",
+    Reserved = "reserved",
+    Function = "function",
+}
+
+impl Key {
+    /// As a configuration has it.
+    pub const fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}
+
+/// A place in a configuration, such as `partition[1].device[0].guest`. One word, because every rule makes some.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Path(u64);
 
 impl Path {
-    const DEPTH: usize = 6;
-    const INDEX: u16 = 64;
+    /// Of a step, the first of them lowest: 1 and up are keys, [`Path::INDEX`] and up indices, 0 is past the end.
+    const BITS: u32 = 12;
+    const INDEX: u64 = 64;
 
     /// The whole file.
-    pub const ROOT: Self = Self {
-        steps: [0; Self::DEPTH],
-    };
+    pub const ROOT: Self = Self(0);
 
     /// Partition `index`.
     pub fn partition(index: usize) -> Self {
-        Self::ROOT.key("partition").index(index)
+        Self::ROOT.key(Key::Partition).index(index)
     }
 
-    /// The value of `name` in here.
-    ///
-    /// # Panics
-    /// No configuration has such a key, or one as deep as the limit.
+    /// The value of `key` in here. No configuration is deeper than five steps.
     #[inline(never)]
-    pub fn key(self, name: &'static str) -> Self {
-        match KEYS.iter().position(|key| *key == name) {
-            Some(key) => self.step(key as u16 + 1),
-            None => panic!("{name} is no key"),
-        }
+    pub fn key(self, key: Key) -> Self {
+        self.step(key as u64 + 1)
     }
 
-    /// Element `index` of here. Those past 2^16 are told as one.
+    /// Element `index` of here. Those past the 4,000th are told as one.
     #[inline(never)]
     pub fn index(self, index: usize) -> Self {
-        self.step(
-            index
-                .saturating_add(Self::INDEX.into())
-                .min(u16::MAX.into()) as u16,
-        )
+        let last = (1 << Self::BITS) - 1;
+        self.step((index as u64).saturating_add(Self::INDEX).min(last))
     }
 
-    fn step(mut self, step: u16) -> Self {
-        let len = self.steps.iter().position(|step| *step == 0);
-        self.steps[len.unwrap_or(Self::DEPTH)] = step;
-        self
+    fn step(self, step: u64) -> Self {
+        let taken = u64::BITS - self.0.leading_zeros();
+        let at = taken.next_multiple_of(Self::BITS);
+        debug_assert!(at + Self::BITS <= u64::BITS, "{self} is as deep as can be");
+        Self(self.0 | step << at)
     }
 
     /// The steps from the root.
     pub fn steps(&self) -> impl Iterator<Item = Step> {
-        self.steps.iter().map_while(|&step| match step {
+        let steps = (0..u64::BITS).step_by(Self::BITS as usize);
+        let steps = steps.map(|at| self.0 >> at & ((1 << Self::BITS) - 1));
+        steps.map_while(|step| match step {
             0 => None,
-            index if index >= Self::INDEX => Some(Step::Index(usize::from(index - Self::INDEX))),
-            key => Some(Step::Key(KEYS[usize::from(key) - 1])),
+            index if index >= Self::INDEX => Some(Step::Index((index - Self::INDEX) as usize)),
+            key => Some(Step::Key(NAMES[key as usize - 1])),
         })
     }
 }
@@ -147,6 +156,12 @@ impl fmt::Display for Name {
 }
 
 impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

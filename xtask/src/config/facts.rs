@@ -12,8 +12,8 @@ use crate::arch::Arch;
 use iommu::addr::{Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{
-    Board, BoardRange, Bytes, Content, Function, Identity, MachineFacts, Path, Qemu, Rule, Sriov,
-    Stream,
+    Board, BoardRange, Bytes, Content, Function, Identity, Key, MachineFacts, Path, Qemu, Rule,
+    Sriov, Stream,
 };
 use std::path::Path as FilePath;
 
@@ -38,7 +38,7 @@ pub fn hardware(
     folder: &FilePath,
     findings: &mut Vec<Finding>,
 ) -> Hardware {
-    let at = Path::ROOT.key("machine");
+    let at = Path::ROOT.key(Key::Machine);
     let mut add = |message: String, at: Path, other: Option<Path>, help: &str| {
         findings.push(Finding {
             message,
@@ -50,19 +50,19 @@ pub fn hardware(
     };
     let mut hardware = match (&machine.qemu, &machine.board) {
         (Some(qemu), None) => {
-            let at = at.key("qemu");
+            let at = at.key(Key::Qemu);
             qemu_machine(qemu, arch, &machine.sriov, at, folder, &mut add)
         }
         (None, Some(board)) => {
-            let at = at.key("board");
+            let at = at.key(Key::Board);
             board_machine(board, arch, &machine.sriov, at, folder, &mut add)
         }
         // The hypervisor looks for itself; what it does not find there, it says.
         (None, None) if arch == Arch::X86_64 => Hardware::unknown(),
         (Some(_), Some(_)) => {
             let message = "the machine is described twice: as `qemu` and as `board`".to_owned();
-            let other = Some(at.key("qemu"));
-            add(message, at.key("board"), other, "keep one of the two");
+            let other = Some(at.key(Key::Qemu));
+            add(message, at.key(Key::Board), other, "keep one of the two");
             Hardware::unknown()
         }
         (None, None) => {
@@ -105,10 +105,15 @@ fn qemu_machine(
     let memory = machine.memory;
     if memory.get() == 0 || !memory.get().is_multiple_of(1 << 20) {
         let message = format!("QEMU cannot have {memory} of memory");
-        add(message, at.key("memory"), None, "use whole MiB");
+        add(message, at.key(Key::Memory), None, "use whole MiB");
     }
     if machine.cpus == 0 {
-        add("a machine without a CPU".into(), at.key("cpus"), None, "");
+        add(
+            "a machine without a CPU".into(),
+            at.key(Key::Cpus),
+            None,
+            "",
+        );
     }
     disks(machine, at, folder, add);
     let (mut functions, unknown): (_, fn(&Rule) -> bool) =
@@ -116,7 +121,7 @@ fn qemu_machine(
             Ok(functions) => (functions, |_| false),
             Err(bad) => {
                 for bad in bad {
-                    let device = |index| at.key("devices").index(index);
+                    let device = |index| at.key(Key::Devices).index(index);
                     let message = format!("QEMU would refuse this device: {}", bad.message);
                     add(message, device(bad.index), bad.other.map(device), "");
                 }
@@ -128,7 +133,7 @@ fn qemu_machine(
         let chipset = (0, x86_64::CHIPSET_SLOT);
         if functions.iter().any(|function| slot(function) == chipset) {
             let message = "slot 1f of QEMU's `q35` is its chipset's".to_owned();
-            add(message, at.key("devices"), None, "use another slot");
+            add(message, at.key(Key::Devices), None, "use another slot");
         }
         functions.extend(x86_64::chipset(machine.smmu));
     }
@@ -146,7 +151,7 @@ fn qemu_machine(
     if arch == Arch::X86_64 {
         if !machine.serials.is_empty() {
             let message = "a second UART could not be given away on x86_64".to_owned();
-            add(message, at.key("serials"), None, "leave it out");
+            add(message, at.key(Key::Serials), None, "leave it out");
         }
         if machine.dtb.is_some() {
             no_device_tree(at, add);
@@ -155,7 +160,7 @@ fn qemu_machine(
     }
     if machine.serials.len() > 1 {
         let message = "QEMU's `virt` has one UART beside the console's".to_owned();
-        add(message, at.key("serials").index(1), None, "");
+        add(message, at.key(Key::Serials).index(1), None, "");
     }
     match &machine.dtb {
         Some(dtb) => device_tree(&mut facts, dtb, at, folder, add),
@@ -166,7 +171,7 @@ fn qemu_machine(
 
 fn no_device_tree(at: Path, add: Add<'_>) {
     let message = "a machine with x86_64 has no device tree".to_owned();
-    add(message, at.key("dtb"), None, "leave it out");
+    add(message, at.key(Key::Dtb), None, "leave it out");
 }
 
 /// Adds what the device tree in the file `dtb` says.
@@ -178,29 +183,29 @@ fn device_tree(facts: &mut MachineFacts, dtb: &str, at: Path, folder: &FilePath,
         Err(error) => format!("the device tree `{dtb}` cannot be read: {error}"),
     };
     let help = "a flattened device tree (.dtb), of a machine with GICv3, PSCI and a generic timer";
-    add(message, at.key("dtb"), None, help);
+    add(message, at.key(Key::Dtb), None, help);
 }
 
 fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
     for (i, disk) in machine.disks.iter().enumerate() {
-        let at = at.key("disk");
+        let at = at.key(Key::Disk);
         if let Some(first) = machine.disks[..i].iter().position(|d| d.id == disk.id) {
-            let other = Some(at.index(first).key("id"));
+            let other = Some(at.index(first).key(Key::Id));
             let message = format!("two disks have the id `{}`", disk.id);
-            add(message, at.index(i).key("id"), other, "");
+            add(message, at.index(i).key(Key::Id), other, "");
         }
         match (&disk.file, disk.size) {
             (Some(file), None) => {
                 if !files::on_disk(folder, file).is_file() {
                     let message = format!("the disk image `{file}` does not exist");
-                    add(message, at.index(i).key("file"), None, "");
+                    add(message, at.index(i).key(Key::File), None, "");
                 }
             }
             (None, Some(size)) => {
                 if size.get() == 0 || !size.get().is_multiple_of(512) {
                     let message = format!("a disk cannot have {size}");
                     let help = "use whole sectors of 512 bytes";
-                    add(message, at.index(i).key("size"), None, help);
+                    add(message, at.index(i).key(Key::Size), None, help);
                 }
             }
             _ => {
@@ -215,7 +220,7 @@ fn disks(machine: &Qemu, at: Path, folder: &FilePath, add: Add<'_>) {
         if let Some(drive) = drive.filter(|id| machine.disks.iter().all(|disk| disk.id != **id)) {
             let message = format!("there is no disk `{drive}`");
             let help = format!("add [[machine.qemu.disk]] with id = \"{drive}\"");
-            add(message, at.key("devices").index(i), None, &help);
+            add(message, at.key(Key::Devices).index(i), None, &help);
         }
     }
 }
@@ -244,15 +249,15 @@ fn board_machine(
         }
         spans
     };
-    let memory = ranges(&board.memory, at.key("memory"));
-    let reserved = ranges(&board.reserved, at.key("reserved"));
+    let memory = ranges(&board.memory, at.key(Key::Memory));
+    let reserved = ranges(&board.reserved, at.key(Key::Reserved));
     for (i, function) in board.functions.iter().enumerate() {
         let earlier = &board.functions[..i];
-        let at = at.key("function");
+        let at = at.key(Key::Function);
         if let Some(first) = earlier.iter().position(|f| f.address == function.address) {
-            let other = Some(at.index(first).key("address"));
+            let other = Some(at.index(first).key(Key::Address));
             let message = format!("{} is described twice", function.address);
-            add(message, at.index(i).key("address"), other, "");
+            add(message, at.index(i).key(Key::Address), other, "");
         }
     }
     let alone = |index: usize| u32::MAX - u32::try_from(index).unwrap_or(0);

@@ -5,7 +5,7 @@ use super::parse::Parsed;
 use super::report::Finding;
 use iommu::addr::{Gpa, Hpa, Span};
 use iommu::id::{DeviceId, IommuIndex};
-use kernel::config::{Function, Machine, Path, PciAddress, Platform, Stream};
+use kernel::config::{Function, Key, Machine, Path, PciAddress, Platform, Stream};
 use kernel::pc_boot;
 use std::fs;
 use std::path::Path as FilePath;
@@ -65,8 +65,8 @@ pub fn start(
     };
     for (i, partition) in machine.partitions.iter().enumerate() {
         let (name, key) = match (&partition.kernel, &partition.payload) {
-            (Some(name), _) => (name, "kernel"),
-            (None, Some(name)) => (name, "payload"),
+            (Some(name), _) => (name, Key::Kernel),
+            (None, Some(name)) => (name, Key::Payload),
             (None, None) => continue,
         };
         // Not built yet.
@@ -87,7 +87,7 @@ pub fn start(
             let message = refused.to_string();
             let (key, help) = match refused {
                 pc_boot::Refused::Overlap(_) | pc_boot::Refused::Fixed => {
-                    ("memory", "give the partition more memory")
+                    (Key::Memory, "give the partition more memory")
                 }
                 _ => (
                     key,

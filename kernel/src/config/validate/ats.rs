@@ -1,17 +1,17 @@
 //! Rules on devices that are trusted with address translation services (ATS).
 
-use super::super::{Device, DeviceAddress, Function, Machine, MachineFacts, Path, Rule};
+use super::super::{Device, DeviceAddress, Function, Key, Machine, MachineFacts, Path, Rule};
 use super::Problems;
 
 /// What each of them has, and who shares a stream with it.
 pub fn trusted(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     for (i, partition) in machine.partitions.iter().enumerate() {
-        let list = Path::partition(i).key("device");
+        let list = Path::partition(i).key(Key::Device);
         for (j, device) in partition.devices.iter().enumerate() {
             if !device.ats {
                 continue;
             }
-            let at = list.index(j).key("ats");
+            let at = list.index(j).key(Key::Ats);
             let found = function(device, facts);
             let is_node = matches!(device.address, DeviceAddress::Path(_));
             if is_node || found.is_some_and(|it| it.ats == Some(false)) {
@@ -20,7 +20,7 @@ pub fn trusted(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
                 out.add_two(
                     Rule::AtsBehindGuest,
                     at,
-                    Some(Path::partition(i).key("viommu")),
+                    Some(Path::partition(i).key(Key::Viommu)),
                 );
             }
             let shares = |other: &Device| {
@@ -31,7 +31,7 @@ pub fn trusted(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
                     })
             };
             if let Some(other) = partition.devices.iter().position(shares) {
-                let other = Some(list.index(other).key("address"));
+                let other = Some(list.index(other).key(Key::Address));
                 out.add_two(Rule::AtsOfOne, at, other);
             }
         }

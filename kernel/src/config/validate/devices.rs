@@ -2,8 +2,8 @@
 
 use super::super::placement::guest_addresses;
 use super::super::{
-    Device, DeviceAddress, Function, Machine, MachineFacts, Partition, Path, PciAddress, Platform,
-    ResetPolicy, Rule, Stream,
+    Device, DeviceAddress, Function, Key, Machine, MachineFacts, Partition, Path, PciAddress,
+    Platform, ResetPolicy, Rule, Stream,
 };
 use super::{Problems, nodes};
 use alloc::vec::Vec;
@@ -22,29 +22,29 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
     let mut owned: Vec<Owned<'_>> = Vec::new();
     for (partition, p) in machine.partitions.iter().enumerate() {
         for (i, device) in p.devices.iter().enumerate() {
-            let place = Path::partition(partition).key("device").index(i);
-            let at = place.key("address");
+            let place = Path::partition(partition).key(Key::Device).index(i);
+            let at = place.key(Key::Address);
             if let Some((_, first)) = seen.iter().find(|(d, _)| d.address == device.address) {
                 out.add_two(Rule::DeviceTwice, at, Some(*first));
                 continue;
             }
             seen.push((device, at));
-            let is_node = matches!(device.address, DeviceAddress::Path(_));
             let found = match &device.address {
                 DeviceAddress::Pci(address) => facts.function(address).map(|function| {
                     let fine = assignable(device, function, place, out);
                     (fine, &function.streams, Some(function.group))
                 }),
+                DeviceAddress::Path(_) if facts.platform() == Platform::X86_64 => {
+                    let what = "a device of a device tree";
+                    out.add(Rule::NotOnX86 { what }, at);
+                    continue;
+                }
                 DeviceAddress::Path(path) => facts.node(path).map(|node| {
                     let fine = nodes::assignable(device, node, facts, place, out);
                     (fine, &node.streams, None)
                 }),
             };
             match found {
-                None if is_node && facts.platform == Platform::X86_64 => {
-                    let what = "a device of a device tree";
-                    out.add(Rule::NotOnX86 { what }, at);
-                }
                 None => out.add(Rule::DeviceUnknown, at),
                 Some((false, ..)) => {}
                 Some((true, streams, group)) => {
@@ -60,14 +60,13 @@ pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems)
             }
         }
     }
-    nodes::shared(machine, facts, out);
 }
 
 /// Whether a function could be given to a partition, as far as it alone decides.
 fn assignable(device: &Device, function: &Function, place: Path, out: &mut Problems) -> bool {
-    let at = place.key("address");
+    let at = place.key(Key::Address);
     if !device.dma {
-        out.add(Rule::DeviceDoesDma, place.key("dma"));
+        out.add(Rule::DeviceDoesDma, place.key(Key::Dma));
     }
     if function.bridge {
         out.add(Rule::DeviceIsBridge, at);
@@ -106,7 +105,7 @@ fn shared(device: &Owned<'_>, owned: &[Owned<'_>], out: &mut Problems) {
 
 pub fn guest_side(partition: &Partition, at: Path, out: &mut Problems) {
     let addresses = guest_addresses(&partition.devices);
-    let at = |i: usize| at.key("device").index(i).key("guest");
+    let at = |i: usize| at.key(Key::Device).index(i).key(Key::Guest);
     for (i, address) in addresses.iter().enumerate() {
         let device = &partition.devices[i];
         let is_node = matches!(device.address, DeviceAddress::Path(_));

@@ -2,8 +2,8 @@
 
 use super::super::placement::{NoRoom, place};
 use super::super::{
-    Bytes, Content, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Platform, Rule,
-    Tables,
+    Bytes, Content, Key, MAX_CMDLINE, MAX_DMA_WINDOWS, MachineFacts, Partition, Path, Platform,
+    Rule, Tables,
 };
 use super::Problems;
 use iommu::addr::{Gpa, PAGE_SIZE, Span};
@@ -12,22 +12,22 @@ pub fn files(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Pr
     match (&partition.kernel, &partition.payload) {
         (None, None) => out.add(Rule::NoGuest, at),
         (Some(_), Some(_)) => {
-            let kernel = Some(at.key("kernel"));
-            out.add_two(Rule::TwoGuests, at.key("payload"), kernel);
+            let kernel = Some(at.key(Key::Kernel));
+            out.add_two(Rule::TwoGuests, at.key(Key::Payload), kernel);
         }
         _ => {}
     }
     if partition.kernel.is_none() && partition.initrd.is_some() {
-        out.add(Rule::InitrdWithoutKernel, at.key("initrd"));
+        out.add(Rule::InitrdWithoutKernel, at.key(Key::Initrd));
     }
     let bootable = [
-        (partition.kernel.as_deref(), "kernel"),
-        (partition.payload.as_deref(), "payload"),
+        (partition.kernel.as_deref(), Key::Kernel),
+        (partition.payload.as_deref(), Key::Payload),
     ];
     let initrd = partition
         .initrd
         .as_deref()
-        .and_then(|name| length(name, facts, at.key("initrd"), out));
+        .and_then(|name| length(name, facts, at.key(Key::Initrd), out));
     for (name, key) in bootable {
         let Some(name) = name else { continue };
         if length(name, facts, at.key(key), out).is_none() {
@@ -37,7 +37,7 @@ pub fn files(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Pr
             continue;
         };
         // Of a PC's kernels [`crate::pc_boot`] says whether they can be started.
-        if facts.platform == Platform::X86_64 {
+        if facts.platform() == Platform::X86_64 {
             continue;
         }
         match image {
@@ -46,7 +46,7 @@ pub fn files(partition: &Partition, facts: &MachineFacts, at: Path, out: &mut Pr
                 let memory = partition.memory;
                 if let Err(NoRoom { needed }) = place(memory.get(), image, initrd.unwrap_or(0)) {
                     let needed = Bytes(needed);
-                    out.add(Rule::GuestTooLarge { needed, memory }, at.key("memory"));
+                    out.add(Rule::GuestTooLarge { needed, memory }, at.key(Key::Memory));
                 }
             }
         }
@@ -68,7 +68,7 @@ pub fn cmdline(partition: &Partition, at: Path, out: &mut Problems) {
     let Some(cmdline) = &partition.cmdline else {
         return;
     };
-    let at = at.key("cmdline");
+    let at = at.key(Key::Cmdline);
     if cmdline.len() > MAX_CMDLINE {
         out.add(Rule::CmdlineTooLong { len: cmdline.len() }, at);
     }
@@ -80,14 +80,14 @@ pub fn cmdline(partition: &Partition, at: Path, out: &mut Problems) {
 pub fn tables(partition: &Partition, at: Path, out: &mut Problems) {
     if partition.tables == Tables::Acpi && partition.kernel.is_none() && partition.payload.is_some()
     {
-        let other = Some(at.key("payload"));
-        out.add_two(Rule::AcpiForPayload, at.key("tables"), other);
+        let other = Some(at.key(Key::Payload));
+        out.add_two(Rule::AcpiForPayload, at.key(Key::Tables), other);
     }
 }
 
 pub fn dma_windows(partition: &Partition, platform: Platform, at: Path, out: &mut Problems) {
     let windows = &partition.dma_windows;
-    let list = at.key("dma_window");
+    let list = at.key(Key::DmaWindow);
     if windows.len() > MAX_DMA_WINDOWS {
         let count = windows.len();
         out.add(Rule::TooManyWindows { count }, list.index(MAX_DMA_WINDOWS));
@@ -98,14 +98,14 @@ pub fn dma_windows(partition: &Partition, platform: Platform, at: Path, out: &mu
     let [low, high] = platform.ram(partition.memory.get().min(platform.max_memory()));
     for (i, window) in windows.iter().enumerate() {
         let at = list.index(i);
-        for (value, key) in [(window.base, "base"), (window.size, "size")] {
+        for (value, key) in [(window.base, Key::Base), (window.size, Key::Size)] {
             if !value.get().is_multiple_of(PAGE_SIZE) {
                 out.add(Rule::WindowUnaligned { value }, at.key(key));
             }
         }
         let (base, len) = (window.base.get(), window.size.get());
         if len == 0 {
-            out.add(Rule::WindowZero, at.key("size"));
+            out.add(Rule::WindowZero, at.key(Key::Size));
             continue;
         }
         let ram = match high.len != 0 && Gpa(base) >= high.base {
@@ -116,8 +116,8 @@ pub fn dma_windows(partition: &Partition, platform: Platform, at: Path, out: &mu
         let Some(span) = span else {
             let end = base.saturating_add(len);
             let outside = match ram.contains(Gpa(base)) {
-                true => at.key("size"),
-                false => at.key("base"),
+                true => at.key(Key::Size),
+                false => at.key(Key::Base),
             };
             out.add(Rule::WindowOutsideRam { base, end, ram }, outside);
             continue;

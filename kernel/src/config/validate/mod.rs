@@ -9,7 +9,7 @@ mod sriov;
 mod x86_64;
 
 use super::{FaultAction, MAX_NAME, MAX_PARTITIONS, Machine, MachineFacts};
-use super::{Path, Platform, Problem, Rule};
+use super::{Key, Path, Platform, Problem, Rule};
 use alloc::vec::Vec;
 
 /// Checks `machine` against every rule, on a machine with `facts`. An empty answer means that it can be created.
@@ -23,27 +23,35 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
         let at = Path::partition(i);
         guest::files(partition, facts, at, out);
         guest::cmdline(partition, at, out);
-        match facts.platform {
-            Platform::Aarch64 => guest::tables(partition, at, out),
+        match facts.platform() {
+            Platform::Aarch64 => {
+                guest::tables(partition, at, out);
+                nodes::guest_side(partition, facts, at, out);
+            }
             Platform::X86_64 => x86_64::not_there(partition, at, out),
         }
-        x86_64::reserved_memory(partition, facts.platform, at, out);
-        guest::dma_windows(partition, facts.platform, at, out);
+        x86_64::reserved_memory(partition, facts.platform(), at, out);
+        guest::dma_windows(partition, facts.platform(), at, out);
         devices::guest_side(partition, at, out);
-        nodes::guest_side(partition, facts, at, out);
         if partition.on_fault.threshold == 0 {
-            out.add(Rule::ThresholdZero, at.key("on_fault").key("threshold"));
+            out.add(
+                Rule::ThresholdZero,
+                at.key(Key::OnFault).key(Key::Threshold),
+            );
         }
         if partition.on_fault.action == FaultAction::Restart && !partition.restart {
-            let other = Some(at.key("restart"));
+            let other = Some(at.key(Key::Restart));
             out.add_two(
                 Rule::RestartForbidden,
-                at.key("on_fault").key("action"),
+                at.key(Key::OnFault).key(Key::Action),
                 other,
             );
         }
     }
     devices::machine_side(machine, facts, out);
+    if facts.platform() == Platform::Aarch64 {
+        nodes::shared(machine, facts, out);
+    }
     ats::trusted(machine, facts, out);
     sriov::functions(machine, facts, out);
     sriov::managers(machine, facts, out);
@@ -74,22 +82,22 @@ fn partitions(machine: &Machine, out: &mut Problems) {
     }
     name(
         &machine.machine.name,
-        Path::ROOT.key("machine").key("name"),
+        Path::ROOT.key(Key::Machine).key(Key::Name),
         out,
     );
     for (i, partition) in machine.partitions.iter().enumerate() {
-        let at = Path::partition(i).key("name");
+        let at = Path::partition(i).key(Key::Name);
         name(&partition.name, at, out);
         let earlier = &machine.partitions[..i];
         if let Some(first) = earlier.iter().position(|p| p.name == partition.name) {
-            let other = Path::partition(first).key("name");
+            let other = Path::partition(first).key(Key::Name);
             out.add_two(Rule::NameTwice, at, Some(other));
         }
     }
 }
 
 fn name(name: &str, at: Path, out: &mut Problems) {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() {
         out.add(Rule::NameEmpty, at);
     }

@@ -2,7 +2,7 @@
 
 use super::super::placement::{NoWindow, pages_of, place_registers};
 use super::super::{
-    Bytes, Device, DeviceAddress, Machine, MachineFacts, Name, Node, Part, Partition, Path,
+    Bytes, Device, DeviceAddress, Key, Machine, MachineFacts, Name, Node, Part, Partition, Path,
     ResetPolicy, Rule, Tables,
 };
 use super::Problems;
@@ -19,7 +19,7 @@ pub fn assignable(
     place: Path,
     out: &mut Problems,
 ) -> bool {
-    let at = place.key("address");
+    let at = place.key(Key::Address);
     if let Some(part) = own(node, facts) {
         out.add(Rule::NodeOfHypervisor { part }, at);
         return false;
@@ -48,7 +48,7 @@ pub fn assignable(
         out.add(Rule::DeviceCannotReset, at);
     }
     match (device.dma, node.does_dma) {
-        (false, true) => out.add(Rule::DeviceDoesDma, place.key("dma")),
+        (false, true) => out.add(Rule::DeviceDoesDma, place.key(Key::Dma)),
         (true, true) if node.streams.is_empty() => out.add(Rule::DeviceBehindNoSmmu, at),
         (true, false) => out.add(Rule::NodeBehindNoSmmu, at),
         _ => {}
@@ -85,8 +85,8 @@ pub fn shared(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let mut owned: Vec<Owned<'_>> = Vec::new();
     for (partition, p) in machine.partitions.iter().enumerate() {
         for (i, device) in p.devices.iter().enumerate() {
-            let at = Path::partition(partition).key("device").index(i);
-            let at = at.key("address");
+            let at = Path::partition(partition).key(Key::Device).index(i);
+            let at = at.key(Key::Address);
             if let DeviceAddress::Path(path) = &device.address
                 && let Some(node) = facts.node(path).filter(|node| own(node, facts).is_none())
                 // One that is given twice has been said.
@@ -154,9 +154,9 @@ pub fn guest_side(partition: &Partition, facts: &MachineFacts, at: Path, out: &m
     let mut registers: Vec<Span<Hpa>> = Vec::new();
     let mut irqs = 0;
     for (i, node) in nodes {
-        let place = at.key("device").index(i).key("address");
+        let place = at.key(Key::Device).index(i).key(Key::Address);
         if partition.tables == Tables::Acpi {
-            out.add_two(Rule::NodeWithoutAcpi, place, Some(at.key("tables")));
+            out.add_two(Rule::NodeWithoutAcpi, place, Some(at.key(Key::Tables)));
         }
         let at = place;
         registers.extend(&node.registers);

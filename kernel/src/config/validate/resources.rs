@@ -1,7 +1,9 @@
 //! Rules on what partitions share out of one machine: CPUs and memory.
 
 use super::super::placement::{free_memory, place_memory};
-use super::super::{Bytes, MAX_VCPUS, MEMORY_BLOCK, Machine, MachineFacts, Partition, Path, Rule};
+use super::super::{
+    Bytes, Key, MAX_VCPUS, MEMORY_BLOCK, Machine, MachineFacts, Partition, Path, Platform, Rule,
+};
 use super::Problems;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
@@ -9,7 +11,7 @@ use iommu::addr::{Hpa, Span};
 pub fn cpus(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let mut given: Vec<(u16, Path)> = Vec::new();
     for (i, partition) in machine.partitions.iter().enumerate() {
-        let at = Path::partition(i).key("cpus");
+        let at = Path::partition(i).key(Key::Cpus);
         let count = partition.cpus.len();
         if count == 0 {
             out.add(Rule::NoCpu, at);
@@ -34,14 +36,17 @@ pub fn cpus(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
 pub fn memory(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
     let found_before = out.0.len();
     for (i, partition) in machine.partitions.iter().enumerate() {
-        let most = facts.platform.max_memory();
-        size(partition, most, Path::partition(i).key("memory"), out);
-        let at = Path::partition(i).key("base");
+        let most = facts.platform().max_memory();
+        size(partition, most, Path::partition(i).key(Key::Memory), out);
+        if facts.platform() == Platform::X86_64 {
+            continue;
+        }
+        let at = Path::partition(i).key(Key::Base);
         if let Some(span) = fixed(partition, at, facts, out) {
             let overlaps = |other: &Partition| fixed_span(other).is_some_and(|o| o.overlaps(&span));
             if let Some(first) = machine.partitions[..i].iter().position(overlaps) {
                 let (base, end) = (span.base, span.end());
-                let other = Some(Path::partition(first).key("base"));
+                let other = Some(Path::partition(first).key(Key::Base));
                 out.add_two(Rule::BaseOverlap { base, end }, at, other);
             }
         }
@@ -52,7 +57,7 @@ pub fn memory(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
             if let Err(largest) = place {
                 let size = machine.partitions[i].memory;
                 let largest = Bytes(largest);
-                let at = Path::partition(i).key("memory");
+                let at = Path::partition(i).key(Key::Memory);
                 out.add(Rule::MemoryScattered { size, largest }, at);
             }
         }
@@ -112,7 +117,7 @@ fn total(machine: &Machine, facts: &MachineFacts, out: &mut Problems) -> bool {
     for (i, partition) in machine.partitions.iter().enumerate() {
         wanted = wanted.saturating_add(partition.memory.get());
         if wanted > have && crossing.is_none() {
-            crossing = Some(Path::partition(i).key("memory"));
+            crossing = Some(Path::partition(i).key(Key::Memory));
         }
     }
     if let Some(at) = crossing {
