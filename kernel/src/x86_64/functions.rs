@@ -304,6 +304,10 @@ impl Partition {
 
     /// Whose MSI-X table is, or is near, what the guest has at `at`, and the offset in its BAR.
     fn find_trapped(&self, at: Gpa) -> Option<(&Source, u64)> {
+        // BARs are nowhere else.
+        if !PCI_WINDOW.contains(at) {
+            return None;
+        }
         let devices = self.assigned();
         let (slot, bar, offset) = devices.bus.lock().find_bar(at)?;
         let mut sources = devices.sources.iter();

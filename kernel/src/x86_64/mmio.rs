@@ -12,6 +12,8 @@ use iommu::hal::GuestMemory;
 /// RFLAGS.AC.
 const RFLAGS_AC: u64 = 1 << 18;
 const PAGE: u64 = 4096;
+/// Aligned words that the longest instruction is in.
+const WORDS: usize = (LONGEST + 7).div_ceil(8);
 
 /// What becomes of an access that is not carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,10 +69,13 @@ pub fn access(
             user: context.cpl == 3,
         },
     };
-    let mut bytes = [0; LONGEST];
-    let len = memory.fetch(linear, &mut bytes);
+    let mut words = [0; WORDS];
+    let fetched = memory.fetch(linear, &mut words);
+    let bytes = words.map(u64::to_le_bytes);
+    let code = bytes[..fetched].as_flattened();
+    let code = code.get((linear % 8) as usize..).unwrap_or_default();
     // Vector registers, say, or an instruction that ends where there is no memory.
-    let instruction = instruction::decode(&bytes[..len], mode);
+    let instruction = instruction::decode(code, mode);
     let instruction = instruction.map_err(|_| Refusal::GENERAL_PROTECTION)?;
     let (at, size) = (Gpa(fault.gpa), instruction.size);
     let other = match instruction.other_side(&vcpu.registers().general, fault.write) {
@@ -93,13 +98,15 @@ pub fn access(
             .unwrap_or_else(|| partition.devices.lock().read(index, at, size)),
         (false, _) => 0,
     };
+    // The last that can fail, before any register changes: MOVS stores what it has loaded.
+    let stored = match other {
+        Some(other) if !fault.write => memory.store(&other, loaded).map(|()| true)?,
+        _ => false,
+    };
     let registers = vcpu.registers_mut();
-    let mut general = registers.general;
-    let mut rflags = registers.rflags;
-    let completion = instruction.complete(&mut general, &mut rflags, loaded);
-    if let (Some(other), Some(value), false) = (other, completion.store, fault.write) {
-        memory.store(&other, value)?;
-    } else if let Some(value) = completion.store
+    let completion = instruction.complete(&mut registers.general, &mut registers.rflags, loaded);
+    if let Some(value) = completion.store
+        && !stored
         && !partition.write_function(system, at, size, value)
         && partition
             .access_vtd(system, at, size, Some(value))
@@ -107,8 +114,6 @@ pub fn access(
     {
         partition.with_devices(system, |devices| devices.write(index, at, size, value));
     }
-    let registers = vcpu.registers_mut();
-    (registers.general, registers.rflags) = (general, rflags);
     if completion.done {
         vcpu.skip_bytes(instruction.len);
     }
@@ -125,12 +130,16 @@ struct Memory {
 }
 
 impl Memory {
-    /// What the guest has at `at`, of `size` bytes.
+    /// The entry at `at` of a table of the guest's, of 4 or 8 bytes, to which it is aligned.
     fn entry(&self, at: Gpa, size: u8) -> Option<u64> {
-        let mut bytes = [0; 8];
-        let read = bytes.get_mut(..usize::from(size))?;
-        self.partition.ram.read(at, read).ok()?;
-        Some(u64::from_le_bytes(bytes))
+        let mut word = [0];
+        let aligned = Gpa(at.0 & !7);
+        self.partition.ram.read_words(aligned, &mut word).ok()?;
+        let [word] = word;
+        Some(match size {
+            4 => word >> (8 * (at.0 & 4)) & 0xffff_ffff,
+            _ => word,
+        })
     }
 
     fn translate(&self, linear: u64, access: Access) -> Result<Gpa, walk::Fault> {
@@ -138,17 +147,19 @@ impl Memory {
         self.paging.translate(linear, access, &mut entry)
     }
 
-    /// Copies the instruction at `linear` out of the guest, once; how many bytes there are.
-    fn fetch(&self, linear: u64, bytes: &mut [u8]) -> usize {
+    /// Copies the words that the instruction at `linear` is in out of the guest, once; how many there are.
+    fn fetch(&self, linear: u64, words: &mut [u64; WORDS]) -> usize {
+        let start = linear & !7;
         let mut done = 0;
-        while done < bytes.len() {
-            let at = linear.wrapping_add(done as u64);
+        while done < words.len() {
+            let at = start.wrapping_add(8 * done as u64);
             let Ok(gpa) = self.translate(at, Access::Fetch) else {
                 break;
             };
-            let in_page = (PAGE - at % PAGE) as usize;
-            let end = bytes.len().min(done + in_page);
-            if self.partition.ram.read(gpa, &mut bytes[done..end]).is_err() {
+            let in_page = (PAGE - at % PAGE) as usize / 8;
+            let end = words.len().min(done + in_page);
+            let read = self.partition.ram.read_words(gpa, &mut words[done..end]);
+            if read.is_err() {
                 break;
             }
             done = end;

@@ -39,6 +39,7 @@ pub fn run(system: &'static System, cpu: usize) -> ! {
                     partition,
                     index,
                     vcpu: &mut vcpu,
+                    class: 0,
                 }
                 .run(entry);
                 timer::set_guest(None);
@@ -99,6 +100,8 @@ struct Stay<'a> {
     partition: &'static Partition,
     index: usize,
     vcpu: &'a mut Vcpu,
+    /// CR8 at the last entry, as its local APIC has it.
+    class: u8,
 }
 
 impl Stay<'_> {
@@ -124,9 +127,10 @@ impl Stay<'_> {
             let exit = self.vcpu.run();
             trace.exit(Event::of(&exit, &self.vcpu.registers().general));
             let class = self.vcpu.task_priority();
-            let mut devices = partition.devices.lock();
-            devices.interrupts.local.set_cr8(index, class);
-            drop(devices);
+            if class != self.class {
+                let mut devices = partition.devices.lock();
+                devices.interrupts.local.set_cr8(index, class);
+            }
             if let Err(end) = self.handle(exit) {
                 say!("{}: vCPU {index} {end}", partition.name());
                 return partition.ask(system, end.change());
@@ -147,23 +151,25 @@ impl Stay<'_> {
         let now = devices.now();
         let local = &mut devices.interrupts.local;
         local.tick(index, now);
-        let nmi = vcpu.can_nmi() && local.take_nmi(index);
-        if nmi {
+        let mut enters = local.take_nmi(index, || vcpu.can_nmi());
+        if enters {
             vcpu.nmi();
         }
-        vcpu.set_task_priority(local.cr8(index));
-        let vector = match local.pending(index).is_some() && vcpu.can_interrupt() {
-            true => local.acknowledge(index),
-            false => None,
-        };
-        if let Some(vector) = vector {
+        self.class = local.cr8(index);
+        vcpu.set_task_priority(self.class);
+        let mut next = local.pending(index);
+        if next.is_some()
+            && vcpu.can_interrupt()
+            && let Some(vector) = local.acknowledge(index)
+        {
             vcpu.interrupt(vector);
+            enters = true;
+            next = local.pending(index);
         }
-        let next = local.pending(index);
         vcpu.want_window(next.map(|vector| vector >> 4));
         let tick = local.next_tick(index);
         timer::set_guest(tick.map(|tsc| devices.ns(tsc)));
-        nmi || vector.is_some()
+        enters
     }
 
     fn handle(&mut self, exit: Exit) -> Result<(), End> {

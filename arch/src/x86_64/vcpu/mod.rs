@@ -148,11 +148,10 @@ impl Vcpu {
 
     /// Runs it on this CPU until there is something to do. Always the same CPU, with interrupts masked.
     pub fn run(&mut self) -> Exit {
-        let interrupts = self.takes_interrupts();
-        let nmis = self.takes_nmis();
-        let protected = self.context().cr0 & CR0_PE != 0;
-        let event = self.events.take(interrupts, nmis);
-        let event = event.map(|event| event.in_mode(protected));
+        let event = match self.events.is_empty() {
+            true => None,
+            false => self.take_event(),
+        };
         let window = match self.events.kept() {
             // It was taken already, whatever its class is.
             Some(Event::Interrupt(_)) => Some(u8::MAX),
@@ -173,6 +172,14 @@ impl Vcpu {
             Some(Err(TripleFault)) => Exit::Shutdown,
             _ => left.exit,
         }
+    }
+
+    /// What goes in now.
+    fn take_event(&mut self) -> Option<Event> {
+        let (interrupts, nmis) = (self.takes_interrupts(), self.takes_nmis());
+        let event = self.events.take(interrupts, nmis)?;
+        let protected = self.context().cr0 & CR0_PE != 0;
+        Some(event.in_mode(protected))
     }
 
     /// Its registers.

@@ -233,9 +233,10 @@ impl Vlapics {
         self.cpus[cpu].acknowledge()
     }
 
-    /// Takes the NMI that is pending for `cpu`.
-    pub fn take_nmi(&mut self, cpu: usize) -> bool {
-        core::mem::take(&mut self.cpus[cpu].nmi)
+    /// Takes the NMI that is pending for `cpu`, if it `can`, which is asked only where there is one.
+    pub fn take_nmi(&mut self, cpu: usize, can: impl FnOnce() -> bool) -> bool {
+        let nmi = &mut self.cpus[cpu].nmi;
+        *nmi && can() && core::mem::take(nmi)
     }
 
     /// CR8: the upper half of the task priority ("Interaction of Task Priorities between CR8 and APIC").
