@@ -296,7 +296,7 @@ impl<F: Format<Attributes = Attributes>> Trial<F> {
             .map(span(0, MEMORY), Hpa(memory.base()), Attributes::RAM)
             .ok()?;
         let tables = Arc::new(Tables::new(nested.root().0, 4, 1));
-        let mut vcpu = technology.vcpu(&tables, 0)?;
+        let mut vcpu = technology.vcpu(&tables, 0, None)?;
         let gdt = DescriptorTable {
             base: GDT,
             limit: 31,

@@ -1,6 +1,6 @@
 //! Which way this machine's CPUs run guests.
 
-use super::vcpu::{Tables, Vcpu};
+use super::vcpu::{Posted, Tables, Vcpu};
 use super::{svm, vmx};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -64,8 +64,22 @@ impl Technology {
         }
     }
 
+    /// Whether the CPU itself delivers interrupts to its guest, and those that are posted: [`Vcpu::delivers`].
+    pub fn delivers(&self) -> bool {
+        match self {
+            Self::Svm { .. } => false,
+            Self::Vmx { features, .. } => features.posted_interrupts,
+        }
+    }
+
     /// vCPU number `index` of those that use `tables`, which are of this way's format; `None` if there are not so many.
-    pub fn vcpu(&self, tables: &Arc<Tables>, index: usize) -> Option<Vcpu> {
+    /// With `posted`, interrupts may be posted there, and are notified by that vector.
+    pub fn vcpu(
+        &self,
+        tables: &Arc<Tables>,
+        index: usize,
+        posted: Option<(&'static Posted, u8)>,
+    ) -> Option<Vcpu> {
         let (root, levels) = (tables.root(), tables.levels());
         let tables = Arc::clone(tables);
         match self {
@@ -76,7 +90,10 @@ impl Technology {
             }
             Self::Vmx { features, bitmap } => {
                 let (bitmap, cpu) = (Arc::clone(bitmap), vmx::Cpu::default());
-                let guest = vmx::Guest::new(*features, bitmap, root, levels, cpu);
+                let mut guest = vmx::Guest::new(*features, bitmap, root, levels, cpu);
+                if let Some((posted, vector)) = posted {
+                    guest = guest.with_posted(posted.address(), vector);
+                }
                 Vcpu::new(tables, index, Box::new(guest))
             }
         }

@@ -13,6 +13,8 @@ pub const FAULT: u8 = 0xf0;
 pub const KICK: u8 = 0xf1;
 /// The console's UART has received something.
 pub const UART: u8 = 0xf2;
+/// Something was posted to the vCPU of this CPU. In its guest the CPU takes it; else the vCPU looks before it enters.
+pub const POSTED: u8 = 0xf3;
 /// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
 const BUDGET: usize = 16;
 

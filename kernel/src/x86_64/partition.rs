@@ -2,6 +2,7 @@
 
 use super::devices::{Devices, address_bits};
 use super::functions::{self, Functions};
+use super::irq::POSTED;
 use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::budget::Budget;
@@ -25,7 +26,7 @@ use alloc::vec::Vec;
 use arch::memory::FramePool;
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
-use arch::x86_64::vcpu::{DescriptorTable, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
+use arch::x86_64::vcpu::{DescriptorTable, Posted, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use iommu::addr::{Gpa, Hpa, Span};
@@ -56,6 +57,8 @@ pub struct Partition {
     pub fault_restarts: Mutex<Budget>,
     /// How often it was started again.
     pub restarts: AtomicU64,
+    /// Where interrupts are posted to each vCPU.
+    pub(super) posted: Vec<Posted>,
     /// vCPUs that have got INIT and do not know it yet: a bit for each.
     pub(super) resets: AtomicU64,
     /// How vCPU 0 starts, once its files are in place.
@@ -250,6 +253,8 @@ impl Partition {
             let mapped = nested.map(page, viommu.image(), registers);
             mapped.map_err(Error::Tables)?;
         }
+        let mut posted = Vec::with_capacity(vcpus);
+        posted.resize_with(vcpus, || Posted::new(0));
         Ok(Self {
             index: others.len(),
             cpus,
@@ -260,6 +265,7 @@ impl Partition {
             faults: AtomicU64::new(0),
             fault_restarts: Mutex::new(Budget::new()),
             restarts: AtomicU64::new(0),
+            posted,
             resets: AtomicU64::new(0),
             boot: Mutex::new(None),
             ram,
@@ -330,8 +336,9 @@ impl Partition {
     }
 
     /// Its vCPU of this number.
-    pub fn vcpu(&self, technology: &Technology, index: usize) -> Vcpu {
-        let vcpu = technology.vcpu(&self.tables, index);
+    pub fn vcpu(&'static self, technology: &Technology, index: usize) -> Vcpu {
+        let posted = (&self.posted[index], POSTED);
+        let vcpu = technology.vcpu(&self.tables, index, Some(posted));
         vcpu.expect("the tables were made for all of its vCPUs")
     }
 
@@ -349,6 +356,10 @@ impl Partition {
             Ok(boot) => {
                 *self.boot.lock() = Some(boot);
                 self.devices.lock().start();
+                for posted in &self.posted {
+                    // Of the life before.
+                    posted.take();
+                }
                 self.open(system);
                 self.life.started(Entry { pc: 0, argument: 0 });
                 system.kick(self, CpuSet::one(0));
@@ -415,8 +426,25 @@ impl Partition {
             let pc = u64::from(effects.page) << 12;
             self.life.turn_on(vcpu, Entry { pc, argument: 0 });
         }
-        let kick = effects.kick.union(effects.init).union(effects.start);
-        system.kick(self, kick);
+        let kick = match system.technology.delivers() {
+            true => self.post(system, effects.kick),
+            false => effects.kick,
+        };
+        system.kick(self, kick.union(effects.init).union(effects.start));
+    }
+
+    /// Posts to `vcpus` on other CPUs what has come for them; those that have to look for themselves are left.
+    fn post(&self, system: &System, vcpus: CpuSet) -> CpuSet {
+        let mut left = CpuSet::NONE;
+        for vcpu in vcpus.iter() {
+            let here = self.cpus.get(vcpu) == Some(&arch::cpu::index());
+            let local = &mut self.devices.lock().interrupts.local;
+            match (!here).then(|| local.to_post(vcpu)).flatten() {
+                Some(vectors) => system.post(self, vcpu, vectors),
+                None => left = left.union(CpuSet::one(vcpu)),
+            }
+        }
+        left
     }
 
     /// A byte from the console.

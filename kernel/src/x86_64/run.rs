@@ -1,6 +1,6 @@
 //! A vCPU on its CPU: what it exits for, until it comes out.
 
-use super::devices::{MsrEffect, PortEffect};
+use super::devices::{Devices, MsrEffect, PortEffect};
 use super::irq;
 use super::mmio::{self, Refusal};
 use super::partition::Partition;
@@ -11,7 +11,7 @@ use crate::vdev::msr::Access;
 use crate::vdev::vclock;
 use crate::{input, say, terminal};
 use arch::x86_64::timer;
-use arch::x86_64::vcpu::{Exception, Exit, IoAccess, NestedFault, RAX, RCX, Vcpu};
+use arch::x86_64::vcpu::{Exception, Exit, Held, IoAccess, NestedFault, RAX, RCX, Vcpu};
 use core::fmt;
 use core::sync::atomic::Ordering;
 use iommu::hal::GuestMemory;
@@ -50,6 +50,17 @@ pub fn run(system: &'static System, cpu: usize) -> ! {
                 irq::serve();
             }
         }
+    }
+}
+
+/// What the CPU has left of the interrupts that were lent to it, and what was posted meanwhile, are its local APIC's again.
+fn take_back(vcpu: &mut Vcpu, partition: &Partition, index: usize, devices: &mut Devices) {
+    let local = &mut devices.interrupts.local;
+    if let Some(held) = vcpu.take_back() {
+        local.take_back(index, [held.requested, held.in_service]);
+    }
+    if let Some(posted) = partition.posted[index].take() {
+        local.take_posted(index, posted);
     }
 }
 
@@ -126,6 +137,9 @@ impl Stay<'_> {
             trace.resume();
             let exit = self.vcpu.run();
             trace.exit(Event::of(&exit, &self.vcpu.registers().general));
+            if self.vcpu.delivers() {
+                take_back(self.vcpu, partition, index, &mut partition.devices.lock());
+            }
             let class = self.vcpu.task_priority();
             if class != self.class {
                 let mut devices = partition.devices.lock();
@@ -149,6 +163,9 @@ impl Stay<'_> {
         let (index, vcpu) = (self.index, &mut *self.vcpu);
         let mut devices = self.partition.devices.lock();
         let now = devices.now();
+        if vcpu.delivers() {
+            take_back(vcpu, self.partition, index, &mut devices);
+        }
         let local = &mut devices.interrupts.local;
         local.tick(index, now);
         let mut enters = local.take_nmi(index, || vcpu.can_nmi());
@@ -158,13 +175,22 @@ impl Stay<'_> {
         self.class = local.cr8(index);
         vcpu.set_task_priority(self.class);
         let mut next = local.pending(index);
-        if next.is_some()
-            && vcpu.can_interrupt()
-            && let Some(vector) = local.acknowledge(index)
-        {
-            vcpu.interrupt(vector);
+        if next.is_some() && vcpu.can_interrupt() {
             enters = true;
-            next = local.pending(index);
+            if !vcpu.delivers()
+                && let Some(vector) = local.acknowledge(index)
+            {
+                vcpu.interrupt(vector);
+                next = local.pending(index);
+            }
+        }
+        if vcpu.delivers() {
+            let [requested, in_service] = local.lend(index);
+            vcpu.lend(&Held {
+                requested,
+                in_service,
+            });
+            next = None;
         }
         vcpu.want_window(next.map(|vector| vector >> 4));
         let tick = local.next_tick(index);

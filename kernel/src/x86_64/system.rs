@@ -1,6 +1,6 @@
 //! All that runs, as the CPUs share it: fixed once it is built, with a lock in each part that changes.
 
-use super::irq::KICK;
+use super::irq::{KICK, POSTED};
 use super::partition::Partition;
 use crate::gate::Gate;
 use crate::life::Owner;
@@ -48,6 +48,13 @@ impl System {
             if cpu != arch::cpu::index() {
                 self.kick_cpu(cpu);
             }
+        }
+    }
+
+    /// Posts interrupts to vCPU `vcpu` of `partition`, 64 vectors a word.
+    pub fn post(&self, partition: &Partition, vcpu: usize, vectors: [u64; 4]) {
+        if partition.posted[vcpu].post(vectors) {
+            apic::interrupt(self.gate.messages.cpus[partition.cpus[vcpu]], POSTED);
         }
     }
 

@@ -20,9 +20,18 @@ const CYLINDER: usize = 16 * 63 * SECTOR;
 /// MiB of RAM.
 const MEMORY: u32 = 512;
 
-/// Runs `program`, an ELF image for x86_64, on one CPU of Bochs's `model` until the machine is off, and says what it wrote to its
-/// serial port. What there is of it stays in `folder`.
-pub fn run(program: &Path, model: &str, folder: &Path, limit: Duration) -> Result<String> {
+/// The CPUs of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cpus {
+    /// Bochs's name for what they are.
+    pub model: &'static str,
+    /// How many.
+    pub count: usize,
+}
+
+/// Runs `program`, an ELF image for x86_64, on `cpus` until the machine is off, and says what it wrote to its serial port. What
+/// there is of it stays in `folder`.
+pub fn run(program: &Path, cpus: Cpus, folder: &Path, limit: Duration) -> Result<String> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let disk = folder.join("disk.img");
     let cylinders = write_disk(program, folder, &disk)?;
@@ -30,7 +39,7 @@ pub fn run(program: &Path, model: &str, folder: &Path, limit: Duration) -> Resul
     let serial = folder.join("serial.txt");
     let settings = format!(
         "megs: {MEMORY}\n\
-         cpu: model={model}, count=1, ips=50000000\n\
+         cpu: model={model}, count={count}, ips=50000000\n\
          romimage: file={share}/bochs/BIOS-bochs-latest\n\
          vgaromimage: file={share}/vgabios/vgabios.bin\n\
          ata0-master: type=disk, path={disk}, mode=flat, cylinders={cylinders}, heads=16, spt=63\n\
@@ -39,6 +48,8 @@ pub fn run(program: &Path, model: &str, folder: &Path, limit: Duration) -> Resul
          display_library: rfb, options=\"timeout=0\"\n\
          log: {log}\n\
          clock: sync=none\n",
+        model = cpus.model,
+        count = cpus.count,
         share = share.display(),
         disk = disk.display(),
         serial = serial.display(),

@@ -5,6 +5,7 @@
 
 mod event;
 mod exit;
+mod posted;
 mod state;
 mod tables;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod word;
 
 pub use event::{Event, Exception, TripleFault};
 pub use exit::{Exit, IoAccess, NestedFault};
+pub use posted::Posted;
 pub use state::{
     Context, DescriptorTable, EFER_LMA, EFER_LME, EFER_NXE, EFER_SCE, RAX, RBX, RCX, RDX, RFLAGS,
     RFLAGS_IF, RFLAGS_RF, RSI, RSP, Registers, Segment, State,
@@ -66,6 +68,15 @@ pub struct Left {
     pub next: u64,
 }
 
+/// Interrupts of a vCPU as its local APIC holds them, 32 vectors a word ("Virtual-APIC Page").
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// IRR: requested.
+    pub requested: [u32; 8],
+    /// ISR: in service.
+    pub in_service: [u32; 8],
+}
+
 /// One guest CPU, as one of the ways that there are runs it: [`svm`](super::svm).
 ///
 /// What it holds is used on one physical CPU, once it ran.
@@ -92,6 +103,16 @@ pub trait Virtualization: Debug + Send {
     fn end_shadow(&mut self);
     /// It is in its NMI handler, or the NMI before is not taken yet.
     fn is_nmi_masked(&self, registers: &Registers) -> bool;
+    /// The CPU itself gives its guest the interrupts that are [lent](Self::lend) to it, and those that are posted.
+    fn delivers(&self) -> bool {
+        false
+    }
+    /// The next run begins with these interrupts.
+    fn lend(&mut self, _held: &Held) {}
+    /// What became of them, once.
+    fn take_back(&mut self) -> Option<Held> {
+        None
+    }
 }
 
 /// A guest's CPU.
@@ -273,6 +294,22 @@ impl Vcpu {
     /// Added to the TSC that it reads.
     pub fn set_tsc_offset(&mut self, offset: u64) {
         self.backend.set_tsc_offset(offset);
+    }
+
+    /// Whether the CPU itself gives its guest the interrupts that are [lent](Self::lend) to it, by their priority and as
+    /// soon as the guest takes them, and those that are [`Posted`] to it.
+    pub fn delivers(&self) -> bool {
+        self.backend.delivers()
+    }
+
+    /// Where [`Self::delivers`]: the next run begins with these interrupts.
+    pub fn lend(&mut self, held: &Held) {
+        self.backend.lend(held);
+    }
+
+    /// Where [`Self::delivers`]: what became of the interrupts that were lent; `None` if they were taken back before.
+    pub fn take_back(&mut self) -> Option<Held> {
+        self.backend.take_back()
     }
 
     /// Whether it exited while something was being delivered to it, and not for its instruction.

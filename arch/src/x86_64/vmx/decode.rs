@@ -48,7 +48,7 @@ pub(super) fn decode<P: Processor>(cpu: &mut P, reason: u64, registers: &Registe
     let basic = reason as u16;
     match basic {
         exit::EXCEPTION => exception(cpu),
-        exit::INTERRUPT => Decoded::event(Exit::Interrupt),
+        exit::INTERRUPT => interrupt(cpu),
         exit::TRIPLE_FAULT => Decoded::event(Exit::Shutdown),
         exit::INIT => Decoded::event(Exit::Init),
         exit::INTERRUPT_WINDOW | exit::TPR_BELOW => Decoded::event(Exit::InterruptWindow),
@@ -99,6 +99,15 @@ fn exception<P: Processor>(cpu: &mut P) -> Decoded {
         }),
         _ => Decoded::event(Exit::Unknown(event)),
     }
+}
+
+/// It may be acknowledged already.
+fn interrupt<P: Processor>(cpu: &mut P) -> Decoded {
+    let event = cpu.read(field::EXIT_EVENT);
+    if event & 1 << 31 != 0 {
+        cpu.take_interrupt(event as u8);
+    }
+    Decoded::event(Exit::Interrupt)
 }
 
 fn io(qualification: u64) -> IoAccess {

@@ -7,7 +7,7 @@ use super::spec::control::CR4_VMXE;
 use super::spec::field::{self, Field, Segment};
 use crate::x86_64::descriptors::{CODE, DATA, TASK};
 use crate::x86_64::vcpu::Registers;
-use crate::x86_64::{area, kept, msr};
+use crate::x86_64::{area, cpu, kept, msr};
 use alloc::boxed::Box;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::arch::{asm, global_asm};
@@ -333,14 +333,19 @@ impl Processor for Cpu {
         address(&self.apic)
     }
 
-    fn task_priority(&self) -> u8 {
-        // SAFETY: inside of the page; the CPU writes it while the guest runs, which is not now.
-        unsafe { (&raw const self.apic.0[0x80]).read_volatile() }
+    fn apic(&self, register: usize) -> u32 {
+        let at = self.apic.0[register..].as_ptr().cast::<u32>();
+        debug_assert!(register.is_multiple_of(4) && register < size_of::<Page>());
+        // SAFETY: 1. aligned in a page and inside of it: `register` is one of `spec::virtual_apic`.
+        //         2. The CPU writes it while the guest runs, which is not now.
+        unsafe { at.read_volatile() }
     }
 
-    fn set_task_priority(&mut self, value: u8) {
+    fn set_apic(&mut self, register: usize, value: u32) {
+        let at = self.apic.0[register..].as_mut_ptr().cast::<u32>();
+        debug_assert!(register.is_multiple_of(4) && register < size_of::<Page>());
         // SAFETY: as above.
-        unsafe { (&raw mut self.apic.0[0x80]).write_volatile(value) };
+        unsafe { at.write_volatile(value) };
     }
 
     fn set_cr2(&mut self, address: u64) {
@@ -364,6 +369,10 @@ impl Processor for Cpu {
                 options(nomem, nostack, preserves_flags));
             asm!("mov cr4, {}", in(reg) cr4, options(nomem, nostack, preserves_flags));
         }
+    }
+
+    fn take_interrupt(&mut self, vector: u8) {
+        cpu::note_interrupt(vector);
     }
 
     fn take_nmi(&mut self) {

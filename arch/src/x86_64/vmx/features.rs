@@ -48,6 +48,8 @@ pub struct Features {
     pub leaves_1g: bool,
     /// EPT has tables of 5 levels.
     pub five_levels: bool,
+    /// The CPU delivers interrupts by itself, and those that are posted: the controls of that can be on.
+    pub posted_interrupts: bool,
 }
 
 /// Why guests cannot run with VMX here.
@@ -150,7 +152,12 @@ impl Features {
             return Err(Unsupported::Ept(words.ept_vpid));
         }
         let has = |bit| words.ept_vpid & bit != 0;
+        let can = |word: u64, bit: u32| word >> 32 & u64::from(bit) != 0;
+        let posted_interrupts = can(words.pin, bit::POSTED_INTERRUPTS)
+            && can(words.secondary, bit::INTERRUPT_DELIVERY)
+            && can(words.exit, bit::EXIT_ACKNOWLEDGES);
         Ok(Self {
+            posted_interrupts,
             revision: (words.basic & cap::REVISION) as u32,
             pin: controls(words.pin, PIN, 0, 0).map_err(Unsupported::Pin)?,
             primary: controls(words.primary, PRIMARY, 0, CR3 | WINDOWS)

@@ -7,11 +7,14 @@ use super::bitmap::Bitmap;
 use super::decode;
 use super::features::Features;
 use super::spec::control::{
-    CR0_NE, CR4_VMXE, ENTRY_IA32E, INTERRUPT_WINDOW, NMI_BLOCKED, NMI_WINDOW, SHADOW, UNUSABLE,
+    CR0_NE, CR4_VMXE, ENTRY_IA32E, EXIT_ACKNOWLEDGES, INTERRUPT_DELIVERY, INTERRUPT_WINDOW,
+    NMI_BLOCKED, NMI_WINDOW, POSTED_INTERRUPTS, SHADOW, UNUSABLE,
 };
 use super::spec::field::{self, Field, Segment as Row};
+use super::spec::virtual_apic::{IRR, ISR, STRIDE, TPR};
 use crate::x86_64::vcpu::{
-    Context, EFER_LMA, Entry, Event, Exit, Left, RSP, Registers, Segment, State, Virtualization,
+    Context, EFER_LMA, Entry, Event, Exit, Held, Left, RSP, Registers, Segment, State,
+    Virtualization,
 };
 use alloc::sync::Arc;
 use core::fmt::Debug;
@@ -42,10 +45,10 @@ pub trait Processor: Debug + Send {
     fn flush(&mut self);
     /// Physical address of the virtual-APIC page.
     fn virtual_apic(&self) -> u64;
-    /// The byte at offset 0x80 of it: the task-priority register.
-    fn task_priority(&self) -> u8;
+    /// The register at offset `register` of it.
+    fn apic(&self, register: usize) -> u32;
     /// Writes it.
-    fn set_task_priority(&mut self, value: u8);
+    fn set_apic(&mut self, register: usize, value: u32);
     /// Sets CR2, which entries and exits leave alone.
     fn set_cr2(&mut self, address: u64);
     /// What XCR0 can hold (CPUID 0xd).
@@ -54,6 +57,8 @@ pub trait Processor: Debug + Send {
     fn set_xcr0(&mut self, value: u64);
     /// Takes the NMI that made the guest exit.
     fn take_nmi(&mut self);
+    /// The interrupt that made the guest exit was taken.
+    fn take_interrupt(&mut self, vector: u8);
 }
 
 /// One vCPU on VMX.
@@ -67,6 +72,13 @@ pub struct Guest<P> {
     fresh: Option<State>,
     context: Context,
     interruptibility: u64,
+    /// Physical address of the descriptor of its posted interrupts, and the vector of their notifications, where the CPU
+    /// processes them.
+    posted: Option<(u64, u8)>,
+    /// Not in the virtual-APIC page yet.
+    held: Option<Held>,
+    /// It is there.
+    lent: bool,
     cpu: P,
 }
 
@@ -82,8 +94,24 @@ impl<P: Processor> Guest<P> {
             fresh: Some(State::RESET),
             context: context_of(&State::RESET),
             interruptibility: 0,
+            posted: None,
+            held: None,
+            lent: false,
             cpu,
         }
+    }
+
+    /// The same where interrupts are posted in the descriptor at physical address `at`, notified by `vector`, and processed
+    /// if the CPU does that.
+    #[must_use]
+    pub fn with_posted(mut self, at: u64, vector: u8) -> Self {
+        if self.features.posted_interrupts {
+            self.posted = Some((at, vector));
+            self.features.pin |= POSTED_INTERRUPTS;
+            self.features.secondary |= INTERRUPT_DELIVERY;
+            self.features.exit |= EXIT_ACKNOWLEDGES;
+        }
+        self
     }
 
     /// All of a VMCS but the host's state.
@@ -125,6 +153,14 @@ impl<P: Processor> Guest<P> {
         ] {
             self.cpu.write(field, value);
         }
+        if let Some((at, vector)) = self.posted {
+            self.cpu.write(field::POSTED_DESCRIPTOR, at);
+            self.cpu.write(field::POSTED_VECTOR, vector.into());
+            // The end of an interrupt exits, or is nobody else's affair.
+            for index in 0..4 {
+                self.cpu.write(Field(field::EOI_EXIT.0 + 2 * index), 0);
+            }
+        }
         for row in [Row::Es, Row::Ss, Row::Ds, Row::Fs, Row::Gs] {
             self.write_segment(row, &state.data);
         }
@@ -161,7 +197,22 @@ impl<P: Processor> Guest<P> {
         }
     }
 
+    /// Puts `held` into the virtual-APIC page, and says what of it is the most urgent.
+    fn load_held(&mut self, held: &Held) {
+        for (first, words) in [(IRR, &held.requested), (ISR, &held.in_service)] {
+            for (at, word) in (first..).step_by(STRIDE).zip(words) {
+                self.cpu.set_apic(at, *word);
+            }
+        }
+        let status = highest(&held.in_service) << 8 | highest(&held.requested);
+        self.cpu.write(field::INTERRUPT_STATUS, status);
+        self.lent = true;
+    }
+
     fn load(&mut self, registers: &Registers, entry: &Entry) {
+        if let Some(held) = self.held.take() {
+            self.load_held(&held);
+        }
         let event = entry.event.map_or(0, Event::word);
         let mut primary = self.features.primary;
         let mut threshold = 0;
@@ -257,6 +308,12 @@ impl<P: Processor> Guest<P> {
     }
 }
 
+/// The highest vector, 0 for none: no interrupt has that.
+fn highest(words: &[u32; 8]) -> u64 {
+    let last = words.iter().rposition(|word| *word != 0);
+    last.map_or(0, |at| 32 * at as u64 + u64::from(words[at].ilog2()))
+}
+
 fn context_of(state: &State) -> Context {
     Context {
         cr0: state.cr0,
@@ -274,7 +331,8 @@ impl<P: Processor> Virtualization for Guest<P> {
         self.context = context_of(state);
         self.interruptibility = 0;
         self.tsc_offset = 0;
-        self.cpu.set_task_priority(0);
+        self.cpu.set_apic(TPR, 0);
+        (self.held, self.lent) = (None, false);
     }
 
     fn run(&mut self, registers: &mut Registers, entry: &Entry) -> Left {
@@ -306,11 +364,11 @@ impl<P: Processor> Virtualization for Guest<P> {
     }
 
     fn task_priority(&self) -> u8 {
-        self.cpu.task_priority() >> 4
+        self.cpu.apic(TPR) as u8 >> 4
     }
 
     fn set_task_priority(&mut self, class: u8) {
-        self.cpu.set_task_priority(class << 4);
+        self.cpu.set_apic(TPR, u32::from(class) << 4);
     }
 
     fn set_cr2(&mut self, address: u64) {
@@ -331,5 +389,26 @@ impl<P: Processor> Virtualization for Guest<P> {
 
     fn is_nmi_masked(&self, _registers: &Registers) -> bool {
         self.interruptibility & NMI_BLOCKED != 0
+    }
+
+    fn delivers(&self) -> bool {
+        self.posted.is_some()
+    }
+
+    fn lend(&mut self, held: &Held) {
+        self.held = Some(*held);
+    }
+
+    fn take_back(&mut self) -> Option<Held> {
+        if !core::mem::take(&mut self.lent) {
+            return self.held.take();
+        }
+        let words = |first: usize| {
+            core::array::from_fn(|index: usize| self.cpu.apic(first + STRIDE * index))
+        };
+        Some(Held {
+            requested: words(IRR),
+            in_service: words(ISR),
+        })
     }
 }

@@ -21,6 +21,7 @@ use crate::gather::Gather;
 use crate::vdev::CpuSet;
 use alloc::vec::Vec;
 use lapic::{Accepted, Lapic, State};
+use vectors::Vectors;
 
 pub use registers::MSRS;
 pub use spec::Mode;
@@ -237,6 +238,44 @@ impl Vlapics {
     pub fn take_nmi(&mut self, cpu: usize, can: impl FnOnce() -> bool) -> bool {
         let nmi = &mut self.cpus[cpu].nmi;
         *nmi && can() && core::mem::take(nmi)
+    }
+
+    /// Interrupts were posted to `cpu`: edges of these vectors, 64 a word.
+    pub fn take_posted(&mut self, cpu: usize, posted: [u64; 4]) {
+        let lapic = &mut self.cpus[cpu];
+        // As for a message: nobody hears it.
+        if lapic.state == State::Off || lapic.svr & spec::svr::ENABLE == 0 || lapic.waits {
+            return;
+        }
+        let words = posted.map(|word| [word as u32, (word >> 32) as u32]);
+        let posted = Vectors::of(core::array::from_fn(|word| words.as_flattened()[word]));
+        lapic.irr = lapic.irr.and(posted);
+        lapic.tmr = lapic.tmr.without(posted);
+    }
+
+    /// What `cpu` has got since it was [lent](Self::lend) what it had, to be posted to it while it runs: 64 vectors a word.
+    /// `None` where it has to come out for it, as for an NMI, or an end that is to be heard of.
+    pub fn to_post(&mut self, cpu: usize) -> Option<[u64; 4]> {
+        let lapic = &mut self.cpus[cpu];
+        if lapic.nmi || lapic.irr.without(lapic.tmr) != lapic.irr {
+            return None;
+        }
+        let words = core::mem::take(&mut lapic.irr).words();
+        let pairs: [_; 4] = core::array::from_fn(|pair| [words[2 * pair], words[2 * pair + 1]]);
+        Some(pairs.map(|[low, high]| u64::from(high) << 32 | u64::from(low)))
+    }
+
+    /// What `cpu` has requested and in service, for the CPU itself to deliver, until it is [taken back](Self::take_back).
+    pub fn lend(&mut self, cpu: usize) -> [[u32; 8]; 2] {
+        let lapic = &mut self.cpus[cpu];
+        [core::mem::take(&mut lapic.irr), lapic.isr].map(|vectors| vectors.words())
+    }
+
+    /// What became of it. What has come since stays.
+    pub fn take_back(&mut self, cpu: usize, [requested, in_service]: [[u32; 8]; 2]) {
+        let lapic = &mut self.cpus[cpu];
+        lapic.irr = lapic.irr.and(Vectors::of(requested));
+        lapic.isr = Vectors::of(in_service);
     }
 
     /// CR8: the upper half of the task priority ("Interaction of Task Priorities between CR8 and APIC").

@@ -37,6 +37,35 @@ impl Vectors {
         Some((word * 32 + bit) as u8)
     }
 
+    /// Those of eight registers, but for the first sixteen, which are no interrupts.
+    pub fn of(words: [u32; 8]) -> Self {
+        let mut vectors = Self { words, used: 0 };
+        vectors.words[0] &= !0xffff;
+        for (word, bits) in vectors.words.iter().enumerate() {
+            vectors.used |= u8::from(*bits != 0) << word;
+        }
+        vectors
+    }
+
+    /// All of both.
+    pub fn and(self, other: Self) -> Self {
+        Self::of(core::array::from_fn(|word| {
+            self.words[word] | other.words[word]
+        }))
+    }
+
+    /// Those that are not in `other`.
+    pub fn without(self, other: Self) -> Self {
+        Self::of(core::array::from_fn(|word| {
+            self.words[word] & !other.words[word]
+        }))
+    }
+
+    /// All eight registers.
+    pub const fn words(&self) -> [u32; 8] {
+        self.words
+    }
+
     /// Register `index` of the eight.
     pub const fn word(&self, index: u32) -> u32 {
         self.words[index as usize % 8]

@@ -8,7 +8,7 @@ mod viommu;
 
 use super::{Case, Context, case, lines};
 use crate::arch::Arch;
-use crate::bochs;
+use crate::bochs::{self, Cpus};
 use crate::project;
 use crate::qemu::{Boot, Guest, Machine};
 use crate::symbols;
@@ -131,13 +131,25 @@ pub const CASES: &[Case] = &[
         run: enters_a_guest_by_vmx,
     },
     Case {
+        name: "x86::runs_two_partitions_by_vmx",
+        long: true,
+        run: runs_two_partitions_by_vmx,
+    },
+    Case {
         name: "x86::linux_boots_by_vmx",
         long: true,
         run: linux::boots_by_vmx,
     },
+    Case {
+        name: "x86::linux_has_two_cpus_by_vmx",
+        long: true,
+        run: linux::has_two_cpus_by_vmx,
+    },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// Bochs interprets, without a just-in-time compiler.
+const BOCHS_LIMIT: Duration = Duration::from_secs(1500);
 /// Firmware takes its time.
 const LIMIT_WITH_FIRMWARE: Duration = Duration::from_secs(180);
 
@@ -267,8 +279,13 @@ fn enters_a_guest(context: &Context) -> Result<()> {
     said_all(&guest.console(), "SVM", "not ready")
 }
 
-/// A CPU of Bochs's that has all of VMX that is asked for.
-const VMX_CPU: &str = "corei7_icelake_u";
+/// A CPU of Bochs's that has all of VMX that is asked for, and posts no interrupts.
+const VMX_CPU: Cpus = Cpus {
+    model: "corei7_icelake_u",
+    count: 1,
+};
+/// One that posts them.
+const POSTING: &str = "sapphire_rapids";
 
 /// The same guest under VMX and EPT, in Bochs.
 fn enters_a_guest_by_vmx(context: &Context) -> Result<()> {
@@ -361,14 +378,30 @@ const TWO: &str = "[machine]\nname = 'two'\n\
     [[partition]]\nname = 'left'\nmemory = '64M'\ncpus = [0]\npayload = 'hello'\n\
     [[partition]]\nname = 'right'\nmemory = '32M'\ncpus = [2]\npayload = 'hello'\n";
 
+/// The same under VMX, on CPUs that post interrupts, in Bochs.
+fn runs_two_partitions_by_vmx(context: &Context) -> Result<()> {
+    let cpus = Cpus {
+        model: POSTING,
+        count: 3,
+    };
+    let image = packed_file(context, TWO)?;
+    let console = bochs::run(&image, cpus, &context.folder, BOCHS_LIMIT)?;
+    two_ran(&console)
+}
+
 /// Runs `machine`, whose image is of [`TWO`], to its end; what it said.
 fn two_run(context: &Context, mut machine: Machine) -> Result<String> {
-    let described = toml::from_str(TWO)?;
     machine.cpus = 3;
     let mut guest = context.start(&machine)?;
     guest.wait_off(LIMIT_WITH_FIRMWARE)?;
     let console = guest.console();
-    run::verdict(&console, &described)?;
+    two_ran(&console)?;
+    Ok(console)
+}
+
+/// What the two of [`TWO`] have to say.
+fn two_ran(console: &str) -> Result<()> {
+    run::verdict(console, &toml::from_str(TWO)?)?;
     for name in ["left", "right"] {
         for line in [
             format!("[{name}] hello from a guest on x86_64"),
@@ -379,5 +412,5 @@ fn two_run(context: &Context, mut machine: Machine) -> Result<String> {
             ensure!(console.contains(&line), "no `{line}` in: {console}");
         }
     }
-    Ok(console)
+    Ok(())
 }

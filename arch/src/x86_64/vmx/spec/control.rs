@@ -7,6 +7,9 @@ pub const NMI_EXITING: u32 = 1 << 3;
 /// Pin-based: the guest's own NMI blocking.
 pub const VIRTUAL_NMIS: u32 = 1 << 5;
 
+/// Pin-based: posted interrupts are processed.
+pub const POSTED_INTERRUPTS: u32 = 1 << 7;
+
 /// Primary: exit when the guest takes interrupts.
 pub const INTERRUPT_WINDOW: u32 = 1 << 2;
 /// Primary: the TSC offset counts.
@@ -44,6 +47,8 @@ pub const VPID: u32 = 1 << 5;
 pub const WBINVD_EXITING: u32 = 1 << 6;
 /// Secondary: guests without paging, and in real mode.
 pub const UNRESTRICTED: u32 = 1 << 7;
+/// Secondary: the CPU delivers virtual interrupts.
+pub const INTERRUPT_DELIVERY: u32 = 1 << 9;
 /// Secondary: INVPCID is there.
 pub const INVPCID: u32 = 1 << 12;
 
@@ -51,6 +56,8 @@ pub const INVPCID: u32 = 1 << 12;
 pub const EXIT_SAVES_DEBUG: u32 = 1 << 2;
 /// Exit: the host is in 64-bit mode.
 pub const EXIT_TO_64: u32 = 1 << 9;
+/// Exit: an interrupt that makes the guest exit is acknowledged.
+pub const EXIT_ACKNOWLEDGES: u32 = 1 << 15;
 /// Exit: IA32_PAT is saved.
 pub const EXIT_SAVES_PAT: u32 = 1 << 18;
 /// Exit: IA32_PAT is loaded.

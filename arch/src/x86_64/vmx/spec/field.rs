@@ -6,8 +6,12 @@ pub struct Field(pub u32);
 
 /// VPID.
 pub const VPID: Field = Field(0x0000);
+/// Vector of notifications of posted interrupts.
+pub const POSTED_VECTOR: Field = Field(0x0002);
 /// Selector of guest ES; CS, SS, DS, FS, GS, LDTR and TR follow, 2 apart. So do limits, access rights and bases.
 pub const GUEST_SELECTOR: Field = Field(0x0800);
+/// Guest interrupt status: the vector that is requested (RVI) in bits 7:0, the one in service (SVI) in bits 15:8.
+pub const INTERRUPT_STATUS: Field = Field(0x0810);
 /// Selector of host ES; CS, SS, DS, FS, GS and TR follow.
 pub const HOST_SELECTOR: Field = Field(0x0c00);
 /// Physical address of the MSR bitmaps.
@@ -16,8 +20,12 @@ pub const MSR_BITMAP: Field = Field(0x2004);
 pub const TSC_OFFSET: Field = Field(0x2010);
 /// Physical address of the virtual-APIC page.
 pub const VIRTUAL_APIC: Field = Field(0x2012);
+/// Physical address of the posted-interrupt descriptor.
+pub const POSTED_DESCRIPTOR: Field = Field(0x2016);
 /// EPT pointer.
 pub const EPTP: Field = Field(0x201a);
+/// EOI-exit bitmap of vectors 0 to 63; three more follow, 2 apart.
+pub const EOI_EXIT: Field = Field(0x201c);
 /// Guest-physical address.
 pub const GUEST_PHYSICAL: Field = Field(0x2400);
 /// VMCS link pointer.

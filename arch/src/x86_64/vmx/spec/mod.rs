@@ -5,3 +5,4 @@ pub mod capability;
 pub mod control;
 pub mod exit;
 pub mod field;
+pub mod virtual_apic;

@@ -2,8 +2,9 @@
 
 use alloc::collections::BTreeMap;
 
-use super::{guest, run};
-use crate::x86_64::vcpu::{Entry, Event, Exception, Exit, Registers, State, Virtualization};
+use super::{guest, guest_of, run, words};
+use crate::x86_64::vcpu::{Entry, Event, Exception, Exit, Held, Registers, State, Virtualization};
+use crate::x86_64::vmx::Processor;
 
 #[test]
 fn events_have_one_layout_in_both_directions() {
@@ -43,10 +44,7 @@ fn events_have_one_layout_in_both_directions() {
 fn a_window_waits_for_cr8_and_then_for_the_guest() {
     let mut guest = guest();
     guest.set_task_priority(5);
-    assert_eq!(
-        (guest.task_priority(), guest.cpu().task_priority),
-        (5, 0x50)
-    );
+    assert_eq!((guest.task_priority(), guest.cpu().apic(0x80)), (5, 0x50));
     for (window, interrupt_window, threshold) in [
         (Some(4), 0, 4),
         (Some(5), 0, 5),
@@ -105,4 +103,76 @@ fn an_nmi_blocks_the_next_until_its_iret() {
     let (left, _) = run(&mut guest, &entry, &fields);
     assert_eq!(left.interrupted, Some(Event::Nmi));
     assert!(!guest.is_nmi_masked(&registers));
+}
+
+/// Registers of the virtual-APIC page from `first` on.
+fn vectors(guest: &mut super::Guest<super::Fake>, first: usize) -> [u32; 8] {
+    core::array::from_fn(|index| guest.cpu().apic(first + 0x10 * index))
+}
+
+#[test]
+fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
+    let mut words = words();
+    words.pin |= 1 << (32 + 7);
+    let guest_with = |words| guest_of(&words).with_posted(0x1_2340, 0xf3);
+    let mut guest = guest_with(words);
+    assert!(guest.delivers());
+    let held = Held {
+        requested: [0, 1 << 0x11, 0, 0, 0, 0, 1 << 1, 0],
+        in_service: [0, 0, 0, 1 << 4, 0, 0, 0, 0],
+    };
+    guest.lend(&held);
+    assert_eq!(guest.take_back(), Some(held), "it did not run");
+    assert_eq!(guest.take_back(), None);
+    guest.lend(&held);
+    let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+    let word = |field| vmcs[&field];
+    // PIN_BASED_POSTED_INTR 7, VIRTUAL_INTR_DELIVERY 9, ACK_INTR_ON_EXIT 15.
+    assert_eq!((word(0x4000), word(0x401e)), (0xbf, 0x12ea));
+    assert_eq!(word(0x400c), 0x003f_efff);
+    assert_eq!((word(0x0002), word(0x2016)), (0xf3, 0x1_2340));
+    // SVI 0x64, RVI 0xc1; no end exits.
+    assert_eq!(word(0x0810), 0x64c1);
+    for exits in [0x201c, 0x201e, 0x2020, 0x2022] {
+        assert_eq!(word(exits), 0);
+    }
+    assert_eq!(vectors(&mut guest, 0x200), held.requested);
+    assert_eq!(vectors(&mut guest, 0x100), held.in_service);
+    // The CPU has delivered one, and got another.
+    for (register, value) in [(0x260, 0), (0x160, 2), (0x210, 1 << 0x12)] {
+        guest.cpu().set_apic(register, value);
+    }
+    let left = Held {
+        requested: [0, 1 << 0x12, 0, 0, 0, 0, 0, 0],
+        in_service: [0, 0, 0, 1 << 4, 0, 0, 1 << 1, 0],
+    };
+    assert_eq!(guest.take_back(), Some(left));
+    assert_eq!(guest.take_back(), None);
+    // Nothing is left of a life before.
+    guest.lend(&held);
+    guest.reset(&State::RESET);
+    assert_eq!(guest.take_back(), None);
+    // What was acknowledged for us is taken, and only that.
+    for (event, taken) in [(0x8000_00f1, vec![0xf1]), (0xf1, vec![])] {
+        let mut guest = guest_with(words);
+        let fields = [(0x4402, 1), (0x4404, event)];
+        let (left, _) = run(&mut guest, &Entry::default(), &fields);
+        assert_eq!(left.exit, Exit::Interrupt);
+        assert_eq!(guest.cpu().interrupts, taken);
+    }
+    // All three, or none.
+    for lacking in 0..3 {
+        let mut words = words;
+        let (word, bit) = match lacking {
+            0 => (&mut words.pin, 7),
+            1 => (&mut words.secondary, 9),
+            _ => (&mut words.exit, 15),
+        };
+        *word &= !(1 << (32 + bit));
+        let mut guest = guest_with(words);
+        assert!(!guest.delivers());
+        let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+        assert_eq!(vmcs[&0x4000] & 0x80, 0);
+        assert_eq!(vmcs.get(&0x2016), None);
+    }
 }

@@ -26,7 +26,8 @@ struct Fake {
     flushes: usize,
     nmis: usize,
     xcr0: u64,
-    task_priority: u8,
+    apic: BTreeMap<usize, u32>,
+    interrupts: Vec<u8>,
     cr2: u64,
 }
 
@@ -75,12 +76,12 @@ impl Processor for Fake {
         0x9000
     }
 
-    fn task_priority(&self) -> u8 {
-        self.task_priority
+    fn apic(&self, register: usize) -> u32 {
+        self.apic.get(&register).copied().unwrap_or(0)
     }
 
-    fn set_task_priority(&mut self, value: u8) {
-        self.task_priority = value;
+    fn set_apic(&mut self, register: usize, value: u32) {
+        self.apic.insert(register, value);
     }
 
     fn set_cr2(&mut self, address: u64) {
@@ -97,6 +98,10 @@ impl Processor for Fake {
 
     fn take_nmi(&mut self) {
         self.nmis += 1;
+    }
+
+    fn take_interrupt(&mut self, vector: u8) {
+        self.interrupts.push(vector);
     }
 }
 
@@ -117,7 +122,11 @@ fn words() -> Words {
 }
 
 fn guest() -> Guest<Fake> {
-    let features = Features::new(&words()).expect("VMX");
+    guest_of(&words())
+}
+
+fn guest_of(words: &Words) -> Guest<Fake> {
+    let features = Features::new(words).expect("VMX");
     Guest::new(
         features,
         Arc::new(Bitmap::new()),

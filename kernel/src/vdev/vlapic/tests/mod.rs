@@ -1,6 +1,7 @@
 //! The virtual local APICs beside the manual's words, and beside a model that shares nothing with them.
 
 mod ideal;
+mod lent;
 mod linux;
 mod modes;
 mod random;

@@ -1,0 +1,98 @@
+//! A CPU that delivers interrupts by itself has them between two exits; what is posted to it comes to the same.
+
+use super::{load, store, x2apic, xapic};
+use crate::vdev::CpuSet;
+use crate::vdev::vlapic::{Destination, Message, Mode};
+
+fn fixed(vector: u8, level: bool) -> Message {
+    Message {
+        destination: Destination::Physical(0),
+        mode: Mode::Fixed,
+        vector,
+        level,
+    }
+}
+
+/// 32 vectors a word.
+fn words(vectors: &[u8]) -> [u32; 8] {
+    let mut words = [0; 8];
+    for vector in vectors {
+        words[usize::from(*vector) / 32] |= 1 << (vector % 32);
+    }
+    words
+}
+
+/// 64 vectors a word.
+fn posted(vectors: &[u8]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for vector in vectors {
+        words[usize::from(*vector) / 64] |= 1 << (vector % 64);
+    }
+    words
+}
+
+#[test]
+fn what_is_lent_comes_back_as_the_cpu_left_it() {
+    let mut apics = xapic(1);
+    for vector in [0x31, 0x51, 0xe0] {
+        apics.deliver(&fixed(vector, false));
+    }
+    assert_eq!(apics.acknowledge(0), Some(0xe0));
+    assert_eq!(apics.lend(0), [words(&[0x31, 0x51]), words(&[0xe0])]);
+    assert_eq!(apics.pending(0), None, "it is the CPU's now");
+    // One comes meanwhile; the CPU ends one, takes another, and gets one that was posted.
+    assert_eq!(apics.deliver(&fixed(0x41, false)).kick, CpuSet::one(0));
+    apics.take_back(0, [words(&[0x31, 0x61]), words(&[0x51])]);
+    assert_eq!(load(&mut apics, 0, 0x100 + 0x10 * 7), 0, "0xe0 has ended");
+    assert_eq!(load(&mut apics, 0, 0x100 + 0x10 * 2), 1 << 0x11);
+    assert_eq!(apics.pending(0), Some(0x61));
+    assert_eq!(apics.lend(0), [words(&[0x31, 0x41, 0x61]), words(&[0x51])]);
+    apics.take_back(0, [[0; 8]; 2]);
+    assert_eq!(apics.lend(0), [[0; 8]; 2]);
+}
+
+#[test]
+fn what_is_posted_is_an_edge_for_whoever_listens() {
+    let mut apics = x2apic(2);
+    apics.deliver(&fixed(0x31, true));
+    apics.take_posted(0, posted(&[0x0f, 0x31, 0x80, 0xff]));
+    assert_eq!(apics.lend(0)[0], words(&[0x31, 0x80, 0xff]));
+    apics.take_back(0, [words(&[0x31]), [0; 8]]);
+    assert_eq!(apics.acknowledge(0), Some(0x31));
+    let ended = apics.write_msr(0, 0x80b, 0, 0).unwrap();
+    assert_eq!(ended.end, None, "the last of 0x31 was an edge");
+    // Off by software, off, and waiting for its start.
+    apics.write_msr(0, 0x80f, 0xff, 0).unwrap();
+    apics.take_posted(0, posted(&[0x31]));
+    apics.set_base(1, 0xfee0_0000).unwrap();
+    apics.take_posted(1, posted(&[0x31]));
+    assert_eq!([apics.lend(0), apics.lend(1)], [[[0; 8]; 2]; 2]);
+    let mut apics = x2apic(2);
+    apics.cpus[1].waits = true;
+    apics.take_posted(1, posted(&[0x31]));
+    assert_eq!(apics.pending(1), None);
+}
+
+#[test]
+fn what_needs_more_than_a_vector_is_not_posted() {
+    let mut apics = xapic(1);
+    apics.lend(0);
+    apics.deliver(&fixed(0x31, false));
+    apics.deliver(&fixed(0xfe, false));
+    assert_eq!(apics.to_post(0), Some(posted(&[0x31, 0xfe])));
+    assert_eq!(apics.to_post(0), Some([0; 4]), "once");
+    // A level, whose end somebody waits for: all of it waits for the vCPU to look.
+    apics.deliver(&fixed(0x41, true));
+    apics.deliver(&fixed(0x31, false));
+    assert_eq!(apics.to_post(0), None);
+    apics.take_back(0, [[0; 8]; 2]);
+    assert_eq!(apics.acknowledge(0), Some(0x41));
+    assert_eq!(apics.to_post(0), Some(posted(&[0x31])));
+    assert_eq!(store(&mut apics, 0, 0xb0, 0).end, Some(0x41));
+    let nmi = Message {
+        mode: Mode::Nmi,
+        ..fixed(0, false)
+    };
+    apics.deliver(&nmi);
+    assert_eq!(apics.to_post(0), None);
+}
