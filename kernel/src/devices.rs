@@ -34,6 +34,8 @@ pub struct Owned {
     pub reset: ResetPolicy,
     /// Is trusted with ATS.
     pub ats: bool,
+    /// Whoever has it serves its virtual functions, in other partitions too.
+    pub manages_vfs: bool,
     /// Its identities at IOMMUs.
     pub streams: Vec<(IommuIndex, DeviceId)>,
 }

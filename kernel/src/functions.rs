@@ -30,6 +30,7 @@ pub fn owned(config: &config::Partition, gate: &Gate) -> Option<Vec<(Owned, Bdf)
             virt: VirtDeviceId(guest.requester_id().into()),
             reset: device.reset,
             ats: device.ats,
+            manages_vfs: device.manages_vfs,
             streams,
         };
         all.push((owned, guest));

@@ -53,6 +53,9 @@ pub enum Error {
     NoReset(Function),
     /// The partition of this number has it, or has what cannot be isolated from it.
     Shared(Function, usize),
+    /// It is a virtual function of one of the partition with this number, or the other way round, and whoever has the physical
+    /// one does not say that it serves others.
+    Unserved(Function, usize),
     /// Firmware goes on to use memory by one of them.
     ReservedMemory(reserved_memory::Error),
     /// They make no bus.
@@ -75,6 +78,12 @@ impl fmt::Display for Error {
             Self::NoReset(function) => write!(f, "{function} cannot be reset"),
             Self::Shared(function, other) => {
                 write!(f, "{function} cannot be isolated from partition {other}'s")
+            }
+            Self::Unserved(function, other) => {
+                write!(
+                    f,
+                    "{function} and partition {other}'s are of one device, without `manages_vfs`"
+                )
             }
             Self::ReservedMemory(error) => error.fmt(f),
             Self::Bus(error) => error.fmt(f),
@@ -118,6 +127,10 @@ impl Functions {
             let shares = |other: &Partition| other.shares(&gate.topology, &function);
             if let Some(other) = others.iter().position(shares) {
                 return Err(Error::Shared(info.address, other));
+            }
+            let unserved = |other: &Partition| other.does_not_serve(&gate.topology, &function);
+            if let Some(other) = others.iter().position(unserved) {
+                return Err(Error::Unserved(info.address, other));
             }
             placements.push(Placement {
                 guest,
@@ -229,6 +242,17 @@ impl Partition {
             let common = own.streams.iter().any(|it| function.streams.contains(it));
             common || group(own) == group(function)
         })
+    }
+
+    /// Whether it has a physical function of which `function` is a virtual one, or the other way round, and whoever has the
+    /// physical one does not say that it serves others.
+    fn does_not_serve(&self, topology: &Topology, function: &Owned) -> bool {
+        let is_unserved = |virt: &Owned, physical: &Owned| {
+            let of = topology.functions[virt.info].physical;
+            of == Some(physical.info) && !physical.manages_vfs
+        };
+        let mut owned = self.assigned().owned.iter();
+        owned.any(|own| is_unserved(own, function) || is_unserved(function, own))
     }
 
     /// Accesses so far that mean nothing.

@@ -23,7 +23,7 @@ pub mod tree;
 
 #[cfg(target_os = "none")]
 pub mod edu;
-#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+#[cfg(target_os = "none")]
 pub mod igb;
 #[cfg(target_os = "none")]
 pub mod nvme;

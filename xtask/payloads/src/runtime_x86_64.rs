@@ -263,6 +263,15 @@ pub fn with_line<T>(limit_ms: u64, action: impl FnOnce(&str) -> T) -> Option<T> 
     None
 }
 
+/// Takes a byte that has come on the console; whether there was one.
+pub fn take_typed() -> bool {
+    let typed = in8(LINE_STATUS) & 1 != 0;
+    if typed {
+        in8(UART);
+    }
+    typed
+}
+
 /// Waits until a byte has come on the console, or until the clock says `end_ns`, without a single access to memory: what is
 /// seen of it from outside stays as it is.
 pub fn wait_silently(end_ns: u64) {

@@ -237,9 +237,9 @@ pub fn initial_disk_of(
     Ok(())
 }
 
-/// The initial RAM disk of guests that have a virtual function of an `igb`, and no disk.
-pub fn network_disk(context: &Context, script: &str) -> Result<()> {
-    let linux = linux::linux(Arch::Aarch64)?;
+/// The initial RAM disk of guests for `arch` that have a virtual function of an `igb`, and no disk.
+pub fn network_disk(context: &Context, arch: Arch, script: &str) -> Result<()> {
+    let linux = linux::linux(arch)?;
     let script = format!("{TOOLS}{script}");
     let archive = initrd::build_with(&linux, &[], &linux.igbvf, Init::Script(&script))?;
     context.file("initrd.cpio", &archive)?;

@@ -5,9 +5,8 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use payloads::igb::Igb;
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Guest, entry};
     use payloads::tree::number;
 
     entry!(main);

@@ -5,10 +5,9 @@
 
 #[cfg(target_os = "none")]
 mod scenario {
-    use aarch64_rt::entry;
     use core::sync::atomic::{AtomicU64, Ordering};
     use payloads::nvme::{Failure, Nvme};
-    use payloads::runtime::{self, Guest};
+    use payloads::runtime::{self, Guest, entry};
     use payloads::tree::number;
 
     entry!(main);

@@ -1,7 +1,9 @@
 //! Virtual functions of QEMU's `igb`, whose drivers need the physical function's: a small guest has that one.
 
+use crate::arch::Arch;
 use crate::cases::viommu::trace::{self, Trace};
 use crate::cases::{Context, lines, linux};
+use crate::qemu::Guest;
 use anyhow::{Result, ensure};
 use lines::{answer, answers};
 use std::time::Duration;
@@ -78,14 +80,14 @@ key rx $(cat $net/statistics/rx_bytes)
 key tx $(cat $net/statistics/tx_bytes)
 grep eth0 /proc/interrupts | while read line; do key interrupt "$line"; done
 key domain $(cat $net/device/iommu_group/type)
-key faults $(dmesg | grep -c 'event 0x')
+key faults $(dmesg | grep -c -e 'event 0x' -e 'DMAR: \[')
 key end now
 "#;
 
 /// Two Linux with a virtual function each, behind SMMUs of their own, and the small guest that manages the card: what one
 /// sends reaches the other and comes back, by DMA through both stages of two slices.
 pub fn igb_s_functions_send_and_receive(context: &Context) -> Result<()> {
-    linux::network_disk(context, &SCRIPT.replace("MIB", &SENT.to_string()))?;
+    initial_disk(context, Arch::Aarch64)?;
     let guest = |name, cpu, own, other, function| {
         GUEST
             .replace("NAME", name)
@@ -102,50 +104,8 @@ pub fn igb_s_functions_send_and_receive(context: &Context) -> Result<()> {
     let mut machine = context.pack(&text.concat())?;
     machine.trace = trace::EVENTS.map(str::to_owned).to_vec();
     let mut guest = context.start(&machine)?;
-    guest.wait_all(&["[left] end=now;", "[right] end=now;"], RUN_LIMIT)?;
-    // The manager has the input.
-    guest.send(".")?;
-    guest.wait_off(RUN_LIMIT)?;
-
+    has_exchanged(&mut guest, "ITS-PCI-MSIX")?;
     let console = guest.console();
-    lines::passed(&console, "manager")?;
-    let (sent, back) = (
-        answer(&console, "left", "sent")?,
-        answer(&console, "left", "back")?,
-    );
-    let got = answer(&console, "right", "got")?;
-    ensure!(sent.len() == 64, "no checksum: {sent}");
-    ensure!(got == sent && back == sent, "{sent} sent, {got}, {back}");
-    ensure!(answer(&console, "left", "ping")? == "5 packets received");
-    for (who, address) in [
-        ("left", "02:53:4c:55:49:01"),
-        ("right", "02:53:4c:55:49:02"),
-    ] {
-        let of = |key| answer(&console, who, key);
-        // What the manager gave it.
-        ensure!(of("mac")? == address, "{who}: {}", of("mac")?);
-        ensure!(of("domain")? == "DMA" && of("faults")? == "0", "{who}");
-        for way in ["rx", "tx"] {
-            let bytes = lines::number(of(way)?)?;
-            ensure!(bytes >= (SENT << 20) as u64, "{who}: {bytes} bytes {way}");
-        }
-        // Its own function alone: a network card (02.00.00), as every VF of this kind.
-        let mut functions = answers(&console, who, "pci");
-        functions.retain(|function| !function.contains(" 0x06"));
-        ensure!(
-            functions == ["0000:00:01.0 0x020000"],
-            "{who}: {functions:?}"
-        );
-        let interrupts = answers(&console, who, "interrupt");
-        ensure!(
-            !interrupts.is_empty() && interrupts.iter().all(|line| line.contains("ITS-PCI-MSIX")),
-            "{who}: {interrupts:?}"
-        );
-        ensure!(lines::summary(&console, who)?.0 == 0, "DMA of {who}");
-    }
-    for other in ["manager", "nobody"] {
-        ensure!(lines::summary(&console, other)?.0 == 0, "DMA of {other}");
-    }
     let trace = Trace::parse(&guest.trace()?)?;
     // A VMID each; the third that was ever invalidated is the manager's, whose function did nothing.
     let [left, right] = STREAMS.map(|stream| trace.vmid(stream));
@@ -162,5 +122,59 @@ pub fn igb_s_functions_send_and_receive(context: &Context) -> Result<()> {
         "{} transactions of two virtual functions through both stages, {} past one of them",
         trace.both, trace.single
     ));
+    Ok(())
+}
+
+/// That of both Linux.
+pub fn initial_disk(context: &Context, arch: Arch) -> Result<()> {
+    linux::network_disk(context, arch, &SCRIPT.replace("MIB", &SENT.to_string()))
+}
+
+/// Waits for the end of a machine of `left`, `right` and `manager`, and for what they have to say; of messages, that they are
+/// such `interrupts`.
+pub fn has_exchanged(guest: &mut Guest, interrupts: &str) -> Result<()> {
+    guest.wait_all(&["[left] end=now;", "[right] end=now;"], RUN_LIMIT)?;
+    // The manager has the input.
+    guest.send(".")?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = &guest.console();
+    lines::passed(console, "manager")?;
+    let (sent, back) = (
+        answer(console, "left", "sent")?,
+        answer(console, "left", "back")?,
+    );
+    let got = answer(console, "right", "got")?;
+    ensure!(sent.len() == 64, "no checksum: {sent}");
+    ensure!(got == sent && back == sent, "{sent} sent, {got}, {back}");
+    ensure!(answer(console, "left", "ping")? == "5 packets received");
+    for (who, address) in [
+        ("left", "02:53:4c:55:49:01"),
+        ("right", "02:53:4c:55:49:02"),
+    ] {
+        let of = |key| answer(console, who, key);
+        // What the manager gave it.
+        ensure!(of("mac")? == address, "{who}: {}", of("mac")?);
+        ensure!(of("domain")? == "DMA" && of("faults")? == "0", "{who}");
+        for way in ["rx", "tx"] {
+            let bytes = lines::number(of(way)?)?;
+            ensure!(bytes >= (SENT << 20) as u64, "{who}: {bytes} bytes {way}");
+        }
+        // Its own function alone: a network card (02.00.00), as every VF of this kind.
+        let mut functions = answers(console, who, "pci");
+        functions.retain(|function| !function.contains(" 0x06"));
+        ensure!(
+            functions == ["0000:00:01.0 0x020000"],
+            "{who}: {functions:?}"
+        );
+        let taken = answers(console, who, "interrupt");
+        ensure!(
+            !taken.is_empty() && taken.iter().all(|line| line.contains(interrupts)),
+            "{who}: {taken:?}"
+        );
+        ensure!(lines::summary(console, who)?.0 == 0, "DMA of {who}");
+    }
+    for other in ["manager", "nobody"] {
+        ensure!(lines::summary(console, other)?.0 == 0, "DMA of {other}");
+    }
     Ok(())
 }

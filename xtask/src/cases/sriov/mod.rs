@@ -1,6 +1,6 @@
 //! Virtual functions of QEMU's `nvme` and `igb` in partitions of their own, and the physical one in another.
 
-mod igb;
+pub mod igb;
 
 use super::lines::{self, answer, answers};
 use super::{Case, Context, case, random, sha256};
@@ -30,7 +30,7 @@ const COPY: usize = 8 * MIB;
 const RUN_LIMIT: Duration = Duration::from_secs(200);
 
 /// A virtual function's driver finds it as it is found: it may have to come again when its controller is online.
-const COME: &str = r"
+pub const COME: &str = r"
 place=0000:00:01.0
 come() {
   tries=0

@@ -38,6 +38,11 @@ fn by_firmware(machine: &mut Machine, format: Format, bios: PathBuf, device: &st
     Ok(())
 }
 
+/// `machine` started by EDK2, as its application on a disk.
+pub fn by_uefi(machine: &mut Machine) -> Result<()> {
+    by_firmware(machine, Format::Efi, kit::ovmf()?, "ide-hd")
+}
+
 /// From a CD by SeaBIOS and GRUB: Multiboot2.
 pub fn boots_through_grub(context: &Context) -> Result<()> {
     let mut machine = packed(context, TWO)?;
@@ -49,7 +54,7 @@ pub fn boots_through_grub(context: &Context) -> Result<()> {
 /// As an application of EDK2, from a disk.
 pub fn boots_through_uefi(context: &Context) -> Result<()> {
     let mut machine = packed(context, TWO)?;
-    by_firmware(&mut machine, Format::Efi, kit::ovmf()?, "ide-hd")?;
+    by_uefi(&mut machine)?;
     let console = two_run(context, machine)?;
     say_where(context, &console)
 }

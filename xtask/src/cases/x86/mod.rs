@@ -4,6 +4,7 @@ mod devices;
 mod firmware;
 mod linux;
 mod messages;
+mod sriov;
 mod viommu;
 
 use super::{Case, Context, case, lines};
@@ -118,6 +119,22 @@ pub const CASES: &[Case] = &[
     case(
         "x86::viommu_restarts_leave_nothing_over",
         viommu::restarts_leave_nothing_over,
+    ),
+    case(
+        "x86::sriov_each_partition_has_one",
+        sriov::each_partition_has_one,
+    ),
+    case(
+        "x86::sriov_igb_s_functions_send_and_receive",
+        sriov::igb_s_functions_send_and_receive,
+    ),
+    case(
+        "x86::sriov_whoever_does_not_serve_is_alone",
+        sriov::whoever_does_not_serve_is_alone,
+    ),
+    case(
+        "x86::sriov_without_addresses_there_are_none",
+        sriov::without_addresses_there_are_none,
     ),
     case("x86::boots_through_grub", firmware::boots_through_grub),
     case("x86::boots_through_uefi", firmware::boots_through_uefi),
