@@ -87,7 +87,10 @@ pub fn read(bytes: &[u8]) -> Result<Dmar, AcpiError> {
     }
     for (entry, base, node) in nodes {
         let unit = dmar.vtds.iter_mut().find(|it| it.registers.base == base);
-        unit.ok_or(entry.bad(8))?.proximity = Some(node);
+        let place = &mut unit.ok_or(entry.bad(8))?.proximity;
+        if place.replace(node).is_some() {
+            return Err(entry.bad(8));
+        }
     }
     Ok(dmar)
 }

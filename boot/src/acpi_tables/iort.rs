@@ -41,6 +41,22 @@ pub struct RootComplex {
     pub msi_map: Vec<IdMap>,
 }
 
+impl RootComplex {
+    /// Whether a requester ID is of both, and so would have two identities.
+    fn shares(&self, other: &Self) -> bool {
+        let common = |one: &[IdMap], two: &[IdMap]| {
+            let range = |map: &IdMap| {
+                let start = u64::from(map.rid_base);
+                start..start + u64::from(map.len)
+            };
+            let mut pairs = one.iter().flat_map(|a| two.iter().map(move |b| (a, b)));
+            pairs.any(|(a, b)| range(a).start < range(b).end && range(b).start < range(a).end)
+        };
+        self.segment == other.segment
+            && (common(&self.iommu_map, &other.iommu_map) || common(&self.msi_map, &other.msi_map))
+    }
+}
+
 /// What stands for the ITS with this MADT identifier where device trees have a phandle: not 0.
 pub fn its_name(id: u32) -> u32 {
     id.wrapping_add(1)
@@ -72,8 +88,21 @@ pub fn read(table: Fields<'_>) -> Result<Iort, AcpiError> {
     let mut iort = Iort::default();
     for node in &nodes {
         match node.kind {
-            SMMU_V3 => iort.smmus.push(smmu(node)?),
-            ROOT_COMPLEX => iort.complexes.push(complex(node, &nodes)?),
+            SMMU_V3 => {
+                let smmu = smmu(node)?;
+                let overlaps = |other: &Smmu| other.registers.overlaps(&smmu.registers);
+                if iort.smmus.iter().any(overlaps) {
+                    return Err(node.fields.bad(16));
+                }
+                iort.smmus.push(smmu);
+            }
+            ROOT_COMPLEX => {
+                let complex = complex(node, &nodes)?;
+                if iort.complexes.iter().any(|other| other.shares(&complex)) {
+                    return Err(node.fields.bad(0));
+                }
+                iort.complexes.push(complex);
+            }
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
 //! A DMAR, structure by structure as chapter 8 of VT-d lists the fields, and what is refused of one.
 
-use super::made::Writer;
+use super::made::{Writer, damaged};
 use super::span;
 use crate::acpi_tables::{AcpiError, Table, dmar, units};
 use kernel::boot_info::{Dmar, ScopeKind};
@@ -157,6 +157,39 @@ fn no_byte_can_stop_us() {
     }
 }
 
+/// Whatever is read of a table that is wrong in several places keeps what its users rely on.
+#[test]
+fn what_is_read_of_a_damaged_table_is_sound() {
+    let mut read = 0;
+    damaged(&whole().table(), 20_000, |table| {
+        let Ok(dmar) = dmar::read(table) else { return };
+        read += 1;
+        assert!((1..=64).contains(&dmar.address_bits));
+        for (at, unit) in dmar.vtds.iter().enumerate() {
+            for other in &dmar.vtds[..at] {
+                assert!(!unit.registers.overlaps(&other.registers), "{table:x?}");
+                let same_segment = unit.segment == other.segment;
+                assert!(!(same_segment && unit.include_all && other.include_all));
+                let both = unit.scopes.iter().find(|it| other.scopes.contains(it));
+                assert!(!same_segment || both.is_none(), "{both:?}");
+            }
+        }
+        let memory = dmar.reserved.iter().map(|reserved| reserved.memory);
+        let mut memory = memory.map(|memory| memory.base.0 | memory.len);
+        assert!(memory.all(|both| both % 4096 == 0));
+        let scopes = dmar.vtds.iter().flat_map(|unit| &unit.scopes);
+        let scopes = scopes.chain(dmar.reserved.iter().flat_map(|it| &it.scopes));
+        let scopes = scopes.chain(dmar.ats_ports.iter().flat_map(|it| &it.scopes));
+        for scope in scopes.chain(dmar.ats_devices.iter().flat_map(|it| &it.scopes)) {
+            assert!(!scope.path.is_empty());
+            // Every bridge leads back to the first bus: the walk ends with the path.
+            scope.requester(|_| Some(scope.bus));
+        }
+        assert!(units::find(table).unwrap().are(&dmar.vtds));
+    });
+    assert!((1_000..19_000).contains(&read), "{read} were read");
+}
+
 #[test]
 fn what_overlaps_or_cannot_be_is_refused() {
     let disk: Scope<'_> = (1, 0, 0, &[(2, 0)]);
@@ -205,6 +238,15 @@ fn what_overlaps_or_cannot_be_is_refused() {
         made.structure(3, |data| {
             data.u32(0).u64(0xfed9_0000).u32(7);
         });
+    });
+    // Two for one unit.
+    refused(64 + 20 + 8, &|made| {
+        made.unit(0, 0, 0xfed9_0000, &[]);
+        for node in [7, 8] {
+            made.structure(3, |data| {
+                data.u32(0).u64(0xfed9_0000).u32(node);
+            });
+        }
     });
     refused(48 + 16 + 6, &|made| {
         made.unit(0, 0, 0xfed9_0000, &[(1, 0, 0, &[(32, 0)])])

@@ -58,6 +58,48 @@ impl Writer {
     }
 }
 
+/// `rounds` tables that are `whole` but for one to four damages: a field of any width is another number, or bytes are gone,
+/// are there twice, or lie elsewhere. Their headers agree with their lengths.
+pub fn damaged(whole: &[u8], rounds: u32, mut read: impl FnMut(&[u8])) {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 16) as usize % below
+    };
+    for _ in 0..rounds {
+        let mut bytes = whole.to_vec();
+        for _ in 0..1 + random(4) {
+            let at = 36 + random(bytes.len() - 36);
+            let len = [1, 2, 4, 8, 20][random(5)].min(bytes.len() - at);
+            match random(6) {
+                0 => drop(bytes.drain(at..at + len)),
+                1 => {
+                    let copy = bytes[at..at + len].to_vec();
+                    let to = 36 + random(bytes.len() - 35);
+                    bytes.splice(to..to, copy);
+                }
+                2 => {
+                    let from = random(bytes.len() - len + 1);
+                    bytes.copy_within(from..from + len, at);
+                }
+                _ => {
+                    let numbers = [0, 1, bytes.len() as u64, u64::MAX, random(1 << 16) as u64];
+                    let number = numbers[random(5)].to_le_bytes();
+                    let len = len.min(8);
+                    bytes[at..at + len].copy_from_slice(&number[..len]);
+                }
+            }
+            // What is left holds a header and a field at least.
+            bytes.resize(bytes.len().max(64), 0);
+        }
+        let len = bytes.len() as u32;
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        read(&bytes);
+    }
+}
+
 /// An IORT, node by node.
 #[derive(Default)]
 pub struct Iort {
@@ -72,6 +114,14 @@ impl Iort {
     /// Offset of the next node.
     pub fn next(&self) -> u32 {
         48 + self.nodes.len() as u32
+    }
+
+    /// One that is no part of what is read, but a node like others.
+    pub fn other(&mut self, kind: u8, mappings: &[Mapping]) -> u32 {
+        let mut data = Writer::default();
+        data.u32(0).u64(0).u8(0);
+        data.0.extend_from_slice(b"\\_SB.DEV0\0");
+        self.node(kind, 1, &data, mappings)
     }
 
     fn node(&mut self, kind: u8, revision: u8, data: &Writer, mappings: &[Mapping]) -> u32 {
@@ -163,6 +213,10 @@ impl Made {
         let its = iort.its_group(&[0]);
         let first = iort.smmu(0x905_0000, &[(0, 0xffff, 0, its, 0)]);
         let second = iort.smmu(0x907_0000, &[(0, 0xffff, 0x4000, its, 0)]);
+        // A named component, an older SMMU, a PMCG and reserved memory (DEN0049, 3.1.1).
+        for kind in [1, 3, 5, 6] {
+            iort.other(kind, &[(0, 0, 0x77, first, 1)]);
+        }
         iort.complex(0, &[(0, 0x7ff, 0, first, 0)]);
         iort.complex(0, &[(0x800, 0xf7ff, 0, second, 0)]);
         Self {

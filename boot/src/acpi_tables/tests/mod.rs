@@ -7,7 +7,7 @@ mod made;
 use super::{AcpiError, Table, Tables, parse};
 use iommu::addr::{Hpa, Span};
 use kernel::boot_info::{Cpu, IdMap, Irq, PsciConduit};
-use made::{Iort, Made};
+use made::{Iort, Made, damaged};
 
 fn span(base: u64, len: u64) -> Span<Hpa> {
     Span::<Hpa>::new(Hpa(base), len).unwrap()
@@ -165,6 +165,28 @@ fn an_iort_that_loops_or_overlaps_is_refused() {
     let its = iort.its_group(&[0]);
     iort.complex(0, &[(0, 0xff, 0, its, 0), (0x80, 0xff, 0, its, 0)]);
     refused(iort);
+    // The same by two complexes of one segment, at an ITS and at an SMMU.
+    for behind_smmu in [false, true] {
+        let mut iort = Iort::default();
+        let its = iort.its_group(&[0]);
+        let to = match behind_smmu {
+            true => iort.smmu(0x905_0000, &[]),
+            false => its,
+        };
+        iort.complex(0, &[(0, 0xff, 0, to, 0)]);
+        iort.complex(0, &[(0xff, 0xff, 0x1000, to, 0)]);
+        refused(iort);
+    }
+    // Two SMMUs with one page of registers in common.
+    let mut iort = Iort::default();
+    iort.smmu(0x905_0000, &[]);
+    iort.smmu(0x906_0000, &[]);
+    refused(iort);
+    // A complex that leads to what translates nothing.
+    let mut iort = Iort::default();
+    let other = iort.other(1, &[]);
+    iort.complex(0, &[(0, 0xffff, 0, other, 0)]);
+    refused(iort);
     // Identities past 32 bits.
     let mut iort = Iort::default();
     let its = iort.its_group(&[0]);
@@ -175,6 +197,49 @@ fn an_iort_that_loops_or_overlaps_is_refused() {
     let its = iort.its_group(&[]);
     iort.complex(0, &[(0, 0xffff, 0, its, 0)]);
     refused(iort);
+}
+
+#[test]
+fn complexes_of_other_segments_have_requester_ids_of_their_own() {
+    let mut iort = Iort::default();
+    let its = iort.its_group(&[0]);
+    for segment in [0, 1] {
+        iort.complex(segment, &[(0, 0xffff, segment << 16, its, 0)]);
+    }
+    let mut made = Made::two_smmus();
+    made.iort = iort.table();
+    assert_eq!(parse(&made.tables()).unwrap().pcie[0].msi_map.len(), 1);
+}
+
+/// Whatever is read of a table that is wrong in several places keeps what its users rely on.
+#[test]
+fn what_is_read_of_a_damaged_iort_is_sound() {
+    let made = Made::two_smmus();
+    let mut read = 0;
+    damaged(&made.iort, 20_000, |table| {
+        let tables = Tables {
+            iort: Some(table),
+            ..made.tables()
+        };
+        let Ok(info) = parse(&tables) else { return };
+        read += 1;
+        for (at, smmu) in info.smmus.iter().enumerate() {
+            let mut others = info.smmus[..at].iter();
+            assert!(!others.any(|it| it.registers.overlaps(&smmu.registers)));
+            assert!(!info.smmus[..at].iter().any(|it| it.phandle == smmu.phandle));
+        }
+        let host = &info.pcie[0];
+        for map in &host.iommu_map {
+            assert!(info.smmus.iter().any(|smmu| smmu.phandle == map.target));
+        }
+        for rid in (0..=0xffff).step_by(0x11) {
+            for maps in [&host.iommu_map, &host.msi_map] {
+                let all = maps.iter().filter_map(|map| map.translate(rid));
+                assert!(all.count() < 2, "{rid:#x} in {table:x?}");
+            }
+        }
+    });
+    assert!((1_000..19_000).contains(&read), "{read} were read");
 }
 
 #[test]
