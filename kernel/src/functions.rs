@@ -8,6 +8,7 @@ use crate::gather::{Gather, Grow};
 use crate::monitor::Sender;
 use crate::pci::{Bdf, Function, Topology};
 use alloc::vec::Vec;
+use iommu::addr::{Gpa, Span};
 use iommu::id::VirtDeviceId;
 
 /// The functions of a partition, and where its guest finds each; `None`: there is no such function or place, or a unit that
@@ -36,6 +37,26 @@ pub fn owned(config: &config::Partition, gate: &Gate) -> Option<Vec<(Owned, Bdf)
         all.push((owned, guest));
     }
     Some(all)
+}
+
+/// What of a partition's RAM, which has these `spans` one behind the other, its devices reach, and where in it each part
+/// starts: all of it, if its configuration says nothing. What is not whole in one span nobody reaches.
+pub fn dma_windows(config: &config::Partition, spans: &[Span<Gpa>]) -> Vec<(Span<Gpa>, u64)> {
+    let mut all = Vec::new();
+    let mut offset = 0;
+    for span in spans {
+        if config.dma_windows.is_empty() {
+            all.push((*span, offset));
+        }
+        for window in &config.dma_windows {
+            let window = Span::<Gpa>::new(Gpa(window.base.get()), window.size.get());
+            if let Some(window) = window.filter(|window| span.covers(window)) {
+                all.push((window, offset + (window.base - span.base)));
+            }
+        }
+        offset += span.len;
+    }
+    all
 }
 
 /// What each of them is to the IOMMUs, by slot.
@@ -85,4 +106,46 @@ pub fn streams(gate: &Gate, owner: impl Fn(usize) -> Option<usize>) -> (Vec<Stre
         }));
     }
     (owned, nobodys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::dma_windows;
+    use crate::composition::machine::partition;
+    use crate::config::{Bytes, DmaWindow, Platform};
+    use iommu::addr::{Gpa, Span};
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn devices_reach_what_is_in_one_piece_of_ram() {
+        let span = |base, len| Span::<Gpa>::new(Gpa(base), len).unwrap();
+        let mut config = partition("guest", [0, 1], &[]);
+        let spans = Platform::X86_64.ram(4096 * MIB);
+        let [low, high] = spans;
+        assert_eq!(dma_windows(&config, &spans), [(low, 0), (high, low.len)]);
+        let window = |base, size| DmaWindow {
+            base: Bytes(base),
+            size: Bytes(size),
+        };
+        let end = low.end().0;
+        config.dma_windows = vec![
+            window(high.base.0 + MIB, MIB),
+            window(MIB, MIB),
+            // From one piece into what is behind it, behind all RAM, and past the last address.
+            window(end - MIB, 2 * MIB),
+            window(high.end().0, MIB),
+            window(u64::MAX - 4095, 8192),
+        ];
+        let reached = [
+            (span(MIB, MIB), MIB),
+            (span(high.base.0 + MIB, MIB), low.len + MIB),
+        ];
+        assert_eq!(dma_windows(&config, &spans), reached);
+        // Where RAM starts elsewhere, its offset still starts at 0.
+        let [ram, _] = Platform::Aarch64.ram(64 * MIB);
+        config.dma_windows = vec![window(ram.base.0 + 2 * MIB, MIB)];
+        let reached = [(span(ram.base.0 + 2 * MIB, MIB), 2 * MIB)];
+        assert_eq!(dma_windows(&config, &[ram]), reached);
+    }
 }

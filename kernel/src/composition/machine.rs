@@ -289,7 +289,7 @@ pub fn bundle(machine: &Machine) -> &'static [u8] {
     builder.finish().leak()
 }
 
-fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition {
+pub fn partition(name: &str, cpus: [u16; 2], devices: &[&str]) -> config::Partition {
     let device = |address: &&str| config::Device {
         address: address.parse::<DeviceAddress>().unwrap(),
         guest: None,

@@ -33,7 +33,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::memory::Frames;
 use core::sync::atomic::{AtomicBool, AtomicU64};
-use iommu::addr::{Gpa, PAGE_SIZE, Span};
+use iommu::addr::{PAGE_SIZE, Span};
 use iommu::id::{CacheTag, DeviceId, IommuIndex};
 use iommu::table::{Attributes, MapError, StageTwoTable};
 
@@ -208,11 +208,10 @@ fn devices(
     let others = |intid| materials.is_used_by_others(intid, index);
     let platform = Platform::new(config, materials.devices, gate, &mut links, others);
     let platform = platform.ok_or_else(refused)?;
-    let windows = dma_windows(config, ram);
+    let windows = functions::dma_windows(config, ram.spans());
     let masters = masters(&owned, &platform, gate, materials);
     let refuse = |error| SetupError::Objects(index, error);
-    let windows = windows.iter().map(|it| (*it, it.base - ram.guest().base));
-    let (memory, windows) = (ram.memory(), windows.gather());
+    let memory = ram.memory();
     let mut dma =
         Dma::new(gate, &memory, &windows, &[], &masters, config.viommu).map_err(refuse)?;
     if config.viommu {
@@ -250,20 +249,6 @@ fn masters(
         });
     }
     masters
-}
-
-/// What of its RAM the partition's functions reach.
-pub fn dma_windows(config: &config::Partition, ram: &GuestRam) -> Vec<Span<Gpa>> {
-    if config.dma_windows.is_empty() {
-        return alloc::vec![ram.guest()];
-    }
-    let windows = config.dma_windows.iter();
-    windows
-        .map(|window| Span {
-            base: Gpa(window.base.get()),
-            len: window.size.get(),
-        })
-        .gather()
 }
 
 /// The DeviceID, number and table of its messages, if it can send some to our ITS.

@@ -1,6 +1,6 @@
 //! What the hypervisor says of a machine that it has taken over: one line a thing, with the addresses that matter.
 
-use super::assemble::dma_windows;
+use crate::functions::dma_windows;
 use crate::gate::Gate;
 use crate::guest_map;
 use crate::partition::Partition;
@@ -111,8 +111,7 @@ pub fn partition(partition: &Partition, gate: &Gate) {
     if partition.devices.owned.is_empty() {
         return;
     }
-    for window in dma_windows(&partition.config, &partition.ram) {
-        let offset = window.base - ram.base;
+    for (window, offset) in dma_windows(&partition.config, partition.ram.spans()) {
         let host = iommu::addr::Hpa(partition.ram.host().0 + offset);
         say!("{name}: dma at {} reaches {host}", Place(window));
     }

@@ -167,7 +167,7 @@ impl Functions {
         );
         let reserved = reserved.map_err(Error::ReservedMemory)?;
         let masters = functions::masters(&owned, gate);
-        let windows = windows(config, ram.spans());
+        let windows = functions::dma_windows(config, ram.spans());
         for (window, offset) in windows.iter().filter(|_| !owned.is_empty()) {
             let host = ram.host() + *offset;
             let (name, Span { base, len }) = (&config.name, window);
@@ -195,28 +195,6 @@ impl Functions {
             ports: Mutex::new(ConfigPorts::default()),
         })
     }
-}
-
-/// What of its RAM the partition's functions reach, and where that is in its memory.
-fn windows(config: &config::Partition, spans: &[Span<Gpa>]) -> Vec<(Span<Gpa>, u64)> {
-    let mut all = Vec::new();
-    let mut offset = 0;
-    for span in spans {
-        if config.dma_windows.is_empty() {
-            all.push((*span, offset));
-        }
-        for window in &config.dma_windows {
-            let window = Span {
-                base: Gpa(window.base.get()),
-                len: window.size.get(),
-            };
-            if span.covers(&window) {
-                all.push((window, offset + (window.base - span.base)));
-            }
-        }
-        offset += span.len;
-    }
-    all
 }
 
 impl Partition {
