@@ -6,7 +6,7 @@ use crate::host::memory::pool;
 const MIB: u64 = 1 << 20;
 
 fn ranges(pool: &FramePool) -> Vec<(u64, u64)> {
-    let free = pool.free.lock();
+    let free = pool.free_ranges();
     free.iter().map(|r| (r.start, r.end)).collect()
 }
 
