@@ -4,8 +4,8 @@
 use tock_registers::LocalRegisterCopy;
 
 use super::MapError;
-use super::format::{Entry, Format};
-use super::spec::ept::{ADDRESS, ENTRY, OUTPUT_BITS};
+use super::pc::PcFormat;
+use super::spec::ept::ENTRY;
 use super::vmsa::{Attributes, Memory};
 
 /// Extended page tables. [`Shape::input_bits`](super::Shape::input_bits) up to 48 takes 4 levels, more takes 5;
@@ -16,36 +16,15 @@ use super::vmsa::{Attributes, Memory};
 #[derive(Debug)]
 pub enum Ept {}
 
-const PRESENT: u64 = ENTRY::R::SET.value | ENTRY::W::SET.value | ENTRY::X::SET.value;
+const READ: u64 = ENTRY::R::SET.value;
 
-/// The bit of a leaf, above the pages.
-fn size(height: u8) -> u64 {
-    if height == 0 {
-        0
-    } else {
-        ENTRY::SIZE::SET.value
-    }
-}
-
-/// A leaf of a memory type that there is.
-fn leaf(entry: u64, address: u64) -> Entry {
-    match LocalRegisterCopy::<u64, ENTRY::Register>::new(entry).read(ENTRY::TYPE) {
-        2 | 3 | 7 => Entry::Reserved,
-        _ => Entry::Leaf(address),
-    }
-}
-
-impl Format for Ept {
+impl PcFormat for Ept {
     type Attributes = Attributes;
-    const PAGE_SHIFT: u32 = 12;
-    const BLOCKS: u8 = 2;
-    const INPUT: (u8, u8) = (32, 57);
-    const OUTPUT: u8 = OUTPUT_BITS;
     const LEAST_TOP: u8 = 3;
-
-    fn greatest_top(_output_bits: u8) -> u8 {
-        4
-    }
+    const PRESENT: u64 = READ | Self::WRITE | ENTRY::X::SET.value;
+    const LINK: u64 = Self::PRESENT | ENTRY::ACCESSED::SET.value;
+    const WRITE: u64 = ENTRY::W::SET.value;
+    const DIRTY: u64 = ENTRY::DIRTY::SET.value;
 
     fn check(attributes: Attributes) -> Result<(), MapError> {
         if !attributes.read {
@@ -54,12 +33,7 @@ impl Format for Ept {
         Ok(())
     }
 
-    fn link(next: u64) -> u64 {
-        // Permissions of all levels are combined, so those of a link are all there are.
-        (next & ADDRESS) | PRESENT | ENTRY::ACCESSED::SET.value
-    }
-
-    fn leaf(attributes: Attributes, height: u8, output: u64) -> u64 {
+    fn page(attributes: Attributes) -> u64 {
         let memory = match attributes.memory {
             Memory::Normal => ENTRY::TYPE::WriteBack,
             Memory::Device => ENTRY::TYPE::Uncacheable,
@@ -71,27 +45,16 @@ impl Format for Ept {
             + ENTRY::ACCESSED::SET
             + ENTRY::DIRTY.val(attributes.write.into())
             + memory;
-        output | fields.value | size(height)
+        fields.value
     }
 
-    fn part(entry: u64, height: u8) -> u64 {
-        (entry & !ENTRY::SIZE::SET.value) | size(height)
+    fn is_reserved(entry: u64) -> bool {
+        entry & (READ | Self::WRITE) == Self::WRITE
     }
 
-    fn decode(entry: u64, height: u8) -> Entry {
-        match entry & PRESENT {
-            0 => return Entry::Invalid,
-            // W without R.
-            2 | 6 => return Entry::Reserved,
-            _ => {}
-        }
-        let big = entry & ENTRY::SIZE::SET.value != 0;
-        match height {
-            0 => leaf(entry, entry & ADDRESS),
-            1 | 2 if big => leaf(entry, entry & ADDRESS & (u64::MAX << Self::shift(height))),
-            _ if big => Entry::Reserved,
-            _ => Entry::Table(entry & ADDRESS),
-        }
+    fn is_reserved_leaf(entry: u64) -> bool {
+        let entry = LocalRegisterCopy::<u64, ENTRY::Register>::new(entry);
+        matches!(entry.read(ENTRY::TYPE), 2 | 3 | 7)
     }
 
     fn attributes(entry: u64) -> Attributes {
@@ -108,38 +71,11 @@ impl Format for Ept {
         }
     }
 
-    fn restrict(attributes: Attributes, link: u64) -> Attributes {
-        let above = Self::attributes(link);
-        Attributes {
-            read: attributes.read && above.read,
-            write: attributes.write && above.write,
-            execute: attributes.execute && above.execute,
-            ..attributes
-        }
+    fn below(attributes: Attributes, above: Attributes) -> Attributes {
+        attributes.below(above)
     }
 
     fn replaceable(from: Attributes, to: Attributes) -> bool {
         from.memory == to.memory
-    }
-
-    fn accessed(_entry: u64) -> bool {
-        // Hardware sets the flag by itself; no fault waits for it.
-        true
-    }
-
-    fn tracked(entry: u64) -> u64 {
-        entry & !ENTRY::DIRTY::SET.value
-    }
-
-    fn is_dirty(entry: u64) -> bool {
-        entry & ENTRY::DIRTY::SET.value != 0
-    }
-
-    fn dirtied(entry: u64) -> u64 {
-        if entry & ENTRY::W::SET.value == 0 {
-            entry
-        } else {
-            entry | ENTRY::DIRTY::SET.value
-        }
     }
 }

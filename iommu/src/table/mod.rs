@@ -34,6 +34,7 @@ mod map;
 mod next;
 mod node;
 mod npt;
+mod pc;
 mod protect;
 mod second_stage;
 mod spare;

@@ -4,8 +4,8 @@
 use tock_registers::LocalRegisterCopy;
 
 use super::MapError;
-use super::format::{Entry, Format};
-use super::spec::npt::{ADDRESS, ENTRY, OUTPUT_BITS};
+use super::pc::PcFormat;
+use super::spec::npt::ENTRY;
 use super::vmsa::{Attributes, Memory};
 
 /// Nested page tables. [`Shape::input_bits`](super::Shape::input_bits) up to 48 takes 4 levels, more takes 5 and a
@@ -19,26 +19,13 @@ pub enum Npt {}
 /// In every entry: no walk of a table has to store the access flag.
 const COMMON: u64 = ENTRY::PRESENT::SET.value | ENTRY::USER::SET.value | ENTRY::ACCESSED::SET.value;
 
-/// PS, in leaves above the pages.
-fn size(height: u8) -> u64 {
-    if height == 0 {
-        0
-    } else {
-        ENTRY::SIZE::SET.value
-    }
-}
-
-impl Format for Npt {
+impl PcFormat for Npt {
     type Attributes = Attributes;
-    const PAGE_SHIFT: u32 = 12;
-    const BLOCKS: u8 = 2;
-    const INPUT: (u8, u8) = (32, 57);
-    const OUTPUT: u8 = OUTPUT_BITS;
     const LEAST_TOP: u8 = 3;
-
-    fn greatest_top(_output_bits: u8) -> u8 {
-        4
-    }
+    const PRESENT: u64 = ENTRY::PRESENT::SET.value;
+    const LINK: u64 = COMMON | Self::WRITE;
+    const WRITE: u64 = ENTRY::WRITE::SET.value;
+    const DIRTY: u64 = ENTRY::DIRTY::SET.value;
 
     fn check(attributes: Attributes) -> Result<(), MapError> {
         // What is present may be read.
@@ -48,12 +35,7 @@ impl Format for Npt {
         Ok(())
     }
 
-    fn link(next: u64) -> u64 {
-        // Permissions of all levels are combined, so those of a link are all there are.
-        (next & ADDRESS) | COMMON | ENTRY::WRITE::SET.value
-    }
-
-    fn leaf(attributes: Attributes, height: u8, output: u64) -> u64 {
+    fn page(attributes: Attributes) -> u64 {
         let memory = match attributes.memory {
             Memory::Normal => ENTRY::TYPE::WriteBack,
             Memory::Device => ENTRY::TYPE::Uncacheable,
@@ -62,24 +44,7 @@ impl Format for Npt {
             + ENTRY::DIRTY.val(attributes.write.into())
             + ENTRY::NX.val((!attributes.execute).into())
             + memory;
-        output | fields.value | COMMON | size(height)
-    }
-
-    fn part(entry: u64, height: u8) -> u64 {
-        (entry & !ENTRY::SIZE::SET.value) | size(height)
-    }
-
-    fn decode(entry: u64, height: u8) -> Entry {
-        if entry & ENTRY::PRESENT::SET.value == 0 {
-            return Entry::Invalid;
-        }
-        let big = entry & ENTRY::SIZE::SET.value != 0;
-        match height {
-            0 => Entry::Leaf(entry & ADDRESS),
-            1 | 2 if big => Entry::Leaf(entry & ADDRESS & (u64::MAX << Self::shift(height))),
-            _ if big => Entry::Reserved,
-            _ => Entry::Table(entry & ADDRESS),
-        }
+        fields.value | COMMON
     }
 
     fn attributes(entry: u64) -> Attributes {
@@ -97,38 +62,11 @@ impl Format for Npt {
         }
     }
 
-    fn restrict(attributes: Attributes, link: u64) -> Attributes {
-        let above = Self::attributes(link);
-        Attributes {
-            read: attributes.read && above.read,
-            write: attributes.write && above.write,
-            execute: attributes.execute && above.execute,
-            ..attributes
-        }
+    fn below(attributes: Attributes, above: Attributes) -> Attributes {
+        attributes.below(above)
     }
 
     fn replaceable(from: Attributes, to: Attributes) -> bool {
         from.memory == to.memory
-    }
-
-    fn accessed(_entry: u64) -> bool {
-        // Hardware sets A by itself; no fault waits for it.
-        true
-    }
-
-    fn tracked(entry: u64) -> u64 {
-        entry & !ENTRY::DIRTY::SET.value
-    }
-
-    fn is_dirty(entry: u64) -> bool {
-        entry & ENTRY::DIRTY::SET.value != 0
-    }
-
-    fn dirtied(entry: u64) -> u64 {
-        if entry & ENTRY::WRITE::SET.value == 0 {
-            entry
-        } else {
-            entry | ENTRY::DIRTY::SET.value
-        }
     }
 }

@@ -3,8 +3,8 @@
 use tock_registers::LocalRegisterCopy;
 
 use super::MapError;
-use super::format::{Entry, Format};
-use super::spec::second_stage::{ADDRESS, ENTRY, OUTPUT_BITS};
+use super::pc::PcFormat;
+use super::spec::second_stage::ENTRY;
 
 /// What a second-stage mapping allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,25 +34,13 @@ impl SecondStageAttributes {
 #[derive(Debug)]
 pub enum SecondStage {}
 
-/// Bits of `field` and no other.
-const PRESENT: u64 = ENTRY::R::SET.value | ENTRY::W::SET.value;
-
-/// PS, in leaves above the pages.
-fn size(height: u8) -> u64 {
-    if height == 0 { 0 } else { ENTRY::PS::SET.value }
-}
-
-impl Format for SecondStage {
+impl PcFormat for SecondStage {
     type Attributes = SecondStageAttributes;
-    const PAGE_SHIFT: u32 = 12;
-    const BLOCKS: u8 = 2;
-    const INPUT: (u8, u8) = (32, 57);
-    const OUTPUT: u8 = OUTPUT_BITS;
     const LEAST_TOP: u8 = 2;
-
-    fn greatest_top(_output_bits: u8) -> u8 {
-        4
-    }
+    const PRESENT: u64 = ENTRY::R::SET.value | Self::WRITE;
+    const LINK: u64 = Self::PRESENT | ENTRY::X::SET.value;
+    const WRITE: u64 = ENTRY::W::SET.value;
+    const DIRTY: u64 = ENTRY::D::SET.value;
 
     fn check(attributes: SecondStageAttributes) -> Result<(), MapError> {
         // R = W = 0 is "not present" whatever X says.
@@ -62,34 +50,12 @@ impl Format for SecondStage {
         Ok(())
     }
 
-    fn link(next: u64) -> u64 {
-        // Permissions of all levels are combined, so those of a link are all there are.
-        (next & ADDRESS) | PRESENT | ENTRY::X::SET.value
-    }
-
-    fn leaf(attributes: SecondStageAttributes, height: u8, output: u64) -> u64 {
+    fn page(attributes: SecondStageAttributes) -> u64 {
         let fields = ENTRY::R.val(attributes.read.into())
             + ENTRY::W.val(attributes.write.into())
             + ENTRY::X.val(attributes.execute.into())
             + ENTRY::SNP.val(attributes.snoop.into());
-        output | fields.value | size(height)
-    }
-
-    fn part(entry: u64, height: u8) -> u64 {
-        (entry & !ENTRY::PS::SET.value) | size(height)
-    }
-
-    fn decode(entry: u64, height: u8) -> Entry {
-        if entry & PRESENT == 0 {
-            return Entry::Invalid;
-        }
-        let big = entry & ENTRY::PS::SET.value != 0;
-        match height {
-            0 => Entry::Leaf(entry & ADDRESS),
-            1 | 2 if big => Entry::Leaf(entry & ADDRESS & (u64::MAX << Self::shift(height))),
-            _ if big => Entry::Reserved,
-            _ => Entry::Table(entry & ADDRESS),
-        }
+        fields.value
     }
 
     fn attributes(entry: u64) -> SecondStageAttributes {
@@ -102,8 +68,10 @@ impl Format for SecondStage {
         }
     }
 
-    fn restrict(attributes: SecondStageAttributes, link: u64) -> SecondStageAttributes {
-        let above = Self::attributes(link);
+    fn below(
+        attributes: SecondStageAttributes,
+        above: SecondStageAttributes,
+    ) -> SecondStageAttributes {
         SecondStageAttributes {
             read: attributes.read && above.read,
             write: attributes.write && above.write,
@@ -114,26 +82,5 @@ impl Format for SecondStage {
 
     fn replaceable(_from: SecondStageAttributes, _to: SecondStageAttributes) -> bool {
         true
-    }
-
-    fn accessed(_entry: u64) -> bool {
-        // Hardware sets A by itself; no fault waits for it.
-        true
-    }
-
-    fn tracked(entry: u64) -> u64 {
-        entry & !ENTRY::D::SET.value
-    }
-
-    fn is_dirty(entry: u64) -> bool {
-        entry & ENTRY::D::SET.value != 0
-    }
-
-    fn dirtied(entry: u64) -> u64 {
-        if entry & ENTRY::W::SET.value == 0 {
-            entry
-        } else {
-            entry | ENTRY::D::SET.value
-        }
     }
 }

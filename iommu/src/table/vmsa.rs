@@ -95,6 +95,16 @@ impl Attributes {
         execute: false,
         memory: Memory::Device,
     };
+
+    /// What is left of these below a table that allows `above`.
+    pub(super) fn below(self, above: Self) -> Self {
+        Self {
+            read: self.read && above.read,
+            write: self.write && above.write,
+            execute: self.execute && above.execute,
+            ..self
+        }
+    }
 }
 
 /// The leaf form of bits 1:0 at `height` (D8.3.1.2).

@@ -36,9 +36,3 @@ register_bitfields![u64,
         NX OFFSET(63) NUMBITS(1) []
     ]
 ];
-
-/// Widest output address, in bits.
-pub const OUTPUT_BITS: u8 = 52;
-
-/// Bits of an address in an entry.
-pub const ADDRESS: u64 = ((1 << OUTPUT_BITS) - 1) & !0xfff;

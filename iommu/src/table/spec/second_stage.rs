@@ -29,9 +29,3 @@ register_bitfields![u64,
         ADDRESS OFFSET(12) NUMBITS(40) []
     ]
 ];
-
-/// Widest output address, in bits.
-pub const OUTPUT_BITS: u8 = 52;
-
-/// Bits of an address in an entry.
-pub const ADDRESS: u64 = ((1 << OUTPUT_BITS) - 1) & !0xfff;
