@@ -13,7 +13,7 @@
 //! 7. [`vtd`]: the driver of a physical Intel VT-d unit.
 //! 8. [`object`]: IOMMUFD's objects, what a hypervisor gives its partitions.
 //! 9. [`guest`]: the IOMMUs that guests see, on top of slices.
-//! 10. [`uapi`]: the objects by IOMMUFD\'s requests, as bytes.
+//! 10. [`uapi`]: the objects by IOMMUFD's requests, as bytes.
 //!
 //! [`sync`] is the one lock that all of these use.
 //!

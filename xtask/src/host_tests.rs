@@ -1,105 +1,13 @@
-//! What `cargo xtask test` runs on the host: checks of the sources, and each crate's own tests, counted one by one as
-//! libtest prints them.
+//! What `cargo xtask test` runs on the host: each crate's own tests, counted one by one as libtest prints them.
 
-use crate::arch::Arch;
 use crate::progress::Step;
 use crate::project;
-use crate::setup::toolchain;
+use crate::source_checks::{self, cargo, tail};
 use crate::tasks::test::{Kind, Selection, Verdict};
 use anyhow::{Context, Result, ensure};
 use duct::Expression;
-use std::env;
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::time::Instant;
-
-/// A check of the sources: passes when its commands do.
-struct Check {
-    name: &'static str,
-    commands: fn() -> Result<Vec<Expression>>,
-}
-
-const CHECKS: &[Check] = &[
-    Check {
-        name: "source::is_formatted",
-        commands: || Ok(vec![cargo(&["fmt", "--all", "--check"])]),
-    },
-    Check {
-        name: "source::has_no_lints_on_the_host",
-        commands: || {
-            Ok(vec![cargo(&[
-                "clippy",
-                "--quiet",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ])])
-        },
-    },
-    Check {
-        name: "source::has_no_lints_on_the_bare_machine",
-        commands: || bare_cargo("clippy", &[], &["--", "-D", "warnings"]),
-    },
-    Check {
-        name: "source::is_documented_on_the_host",
-        commands: || {
-            let doc = cargo(&[
-                "doc",
-                "--quiet",
-                "--workspace",
-                "--exclude",
-                "payloads",
-                "--exclude",
-                "linux-payloads",
-                "--no-deps",
-                "--document-private-items",
-            ]);
-            Ok(vec![doc.env("RUSTDOCFLAGS", "-D warnings")])
-        },
-    },
-    Check {
-        name: "source::is_documented_on_the_bare_machine",
-        commands: || {
-            let docs = bare_cargo("doc", &["--no-deps", "--document-private-items"], &[])?;
-            let strict = docs
-                .into_iter()
-                .map(|doc| doc.env("RUSTDOCFLAGS", "-D warnings"));
-            Ok(strict.collect())
-        },
-    },
-];
-
-/// What is compiled for which bare machine. The small guests by themselves: together they would share features, and an
-/// allocator that they do not have.
-const BARE_PACKAGES: [(Arch, &[&str]); 5] = [
-    (Arch::Aarch64, HYPERVISOR),
-    (Arch::Aarch64, &["-p", "payloads"]),
-    (Arch::Aarch64, &["-p", "linux-payloads"]),
-    (Arch::X86_64, HYPERVISOR),
-    (Arch::X86_64, &["-p", "payloads-x86_64"]),
-];
-const HYPERVISOR: &[&str] = &["-p", "iommu", "-p", "arch", "-p", "kernel", "-p", "boot"];
-
-/// `cargo SUBCOMMAND` on each group of [`BARE_PACKAGES`].
-fn bare_cargo(subcommand: &str, before: &[&str], after: &[&str]) -> Result<Vec<Expression>> {
-    let commands = BARE_PACKAGES.map(|(arch, packages)| {
-        let bare = toolchain::bare(arch)?;
-        let mut args = toolchain::cargo(bare, arch, subcommand);
-        let own = [&["--quiet"], before, packages, after].concat();
-        args.extend(own.into_iter().map(OsString::from));
-        toolchain::expression(bare, &args)
-    });
-    commands.into_iter().collect()
-}
-
-fn cargo(args: &[&str]) -> Expression {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    duct::cmd(cargo, args)
-        .dir(project::root())
-        .env("CARGO_TERM_COLOR", "never")
-}
 
 /// How much random tests do in a long run: sequences of the object model's operations, lives of the SMMUv3 driver, and
 /// cases of the others, of which each does its share of 256 in a normal one.
@@ -142,8 +50,8 @@ fn run_orders(selection: &Selection, report: &mut dyn FnMut(Verdict)) -> Result<
 
 /// Runs what is selected.
 pub fn run(selection: &Selection, long: bool, report: &mut dyn FnMut(Verdict)) -> Result<()> {
-    for check in checks(selection) {
-        report(run_check(check));
+    for check in source_checks::selected(selection) {
+        report(source_checks::run(check));
     }
     if !selection.takes_kind(Kind::Host) {
         return Ok(());
@@ -173,7 +81,7 @@ fn tests(args: &[&str], long: bool) -> Expression {
 
 /// Names of what is selected.
 pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
-    let mut all: Vec<_> = checks(selection)
+    let mut all: Vec<_> = source_checks::selected(selection)
         .map(|check| (check.name.to_owned(), Kind::Source))
         .collect();
     if selection.takes_kind(Kind::Host) {
@@ -183,48 +91,6 @@ pub fn list(selection: &Selection) -> Result<Vec<(String, Kind)>> {
         all.extend(names.map(|name| (name.full, Kind::Host)));
     }
     Ok(all)
-}
-
-fn checks(selection: &Selection) -> impl Iterator<Item = &'static Check> {
-    CHECKS
-        .iter()
-        .filter(|check| selection.takes_kind(Kind::Source) && selection.takes(check.name))
-}
-
-fn run_check(check: &Check) -> Verdict {
-    let start = Instant::now();
-    let step = Step::start(check.name);
-    let run = || -> Result<Option<String>> {
-        for command in (check.commands)()? {
-            let out = command
-                .stderr_to_stdout()
-                .stdout_capture()
-                .unchecked()
-                .run()?;
-            if !out.status.success() {
-                return Ok(Some(tail(&String::from_utf8_lossy(&out.stdout))));
-            }
-        }
-        Ok(None)
-    };
-    let failure = run().unwrap_or_else(|error| Some(format!("{error:#}")));
-    step.over();
-    Verdict {
-        name: check.name.to_owned(),
-        kind: Kind::Source,
-        failure,
-        time: Some(start.elapsed()),
-        folder: None,
-        notes: Vec::new(),
-    }
-}
-
-/// Lines of a failed command that are shown.
-const TAIL: usize = 40;
-
-fn tail(text: &str) -> String {
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(TAIL)..].join("\n")
 }
 
 /// Tests that are ignored here: they need QEMU, and `cases::qtest` runs them.

@@ -3,7 +3,7 @@
 //! How one walks through it: [`Command`] names the tasks; each is a `clap::Args` struct in its own file with a
 //! `run(self)` that does the work. What several tasks share stands beside `tasks/`: [`setup`] fetches what the machine
 //! lacks, [`config`] reads configurations, [`symbols`] and [`initrd`] make parts of images, [`qemu`] is the machine;
-//! [`host_tests`] and [`cases`] are the tests, [`figures`] what is measured; [`project`] says where things lie,
+//! [`source_checks`], [`host_tests`] and [`cases`] are the tests, [`figures`] what is measured; [`project`] says where things lie,
 //! [`progress`] how a step is shown.
 
 mod arch;
@@ -17,6 +17,7 @@ mod progress;
 mod project;
 mod qemu;
 mod setup;
+mod source_checks;
 mod symbols;
 mod tasks;
 

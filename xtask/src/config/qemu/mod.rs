@@ -1,7 +1,10 @@
 //! The PCI topology that a list of QEMU `-device` arguments makes on `virt`: bus numbers as enumeration gives them,
 //! StreamIDs, isolation groups, virtual functions. It follows QEMU's own rules for free slots, conventional bridges and bypass.
 
+mod device;
+
 use super::virtuals::virtuals;
+use device::{Argument, Port, is_function, port, resettable, slot, sriov};
 use iommu::id::{DeviceId, IommuIndex};
 use kernel::config::{BoardSriov, Function, PciAddress, Sriov, Stream};
 use std::collections::BTreeMap;
@@ -15,117 +18,6 @@ pub struct BadDevice {
     pub message: String,
     /// The other argument, where two collide.
     pub other: Option<usize>,
-}
-
-/// One `-device` argument.
-struct Argument<'a> {
-    driver: &'a str,
-    properties: BTreeMap<&'a str, &'a str>,
-}
-
-impl<'a> Argument<'a> {
-    fn parse(text: &'a str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let driver = parts.next().unwrap_or_default().trim();
-        if driver.is_empty() || driver.contains(['=', ' ']) {
-            return Err("does not start with the name of a device".into());
-        }
-        let mut properties = BTreeMap::new();
-        for part in parts {
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| format!("`{part}` is not of the form property=value"))?;
-            properties.insert(key, value);
-        }
-        Ok(Self { driver, properties })
-    }
-
-    fn is_on(&self, property: &str) -> bool {
-        matches!(
-            self.properties.get(property),
-            Some(&("on" | "true" | "yes"))
-        )
-    }
-}
-
-/// What a bus hangs on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Port {
-    /// `pcie.0`, or a `pxb-pcie` with its bus number.
-    Root { number: u8, bypass: bool },
-    /// A PCIe port with ACS: only slot 0.
-    Isolating,
-    /// A PCIe switch port without ACS.
-    Switch,
-    /// A PCIe-to-PCI bridge: what is below appears as function 0 of the secondary bus.
-    ToConventional,
-    /// A conventional bridge: what is below appears as the bridge.
-    Conventional,
-}
-
-/// Which bridge a driver is, if it is one.
-fn port(argument: &Argument<'_>) -> Option<Port> {
-    Some(match argument.driver {
-        "pcie-root-port" | "ioh3420" => Port::Isolating,
-        "x3130-upstream" | "xio3130-downstream" => Port::Switch,
-        "pcie-pci-bridge" => Port::ToConventional,
-        "pci-bridge" | "i82801b11-bridge" => Port::Conventional,
-        "pxb-pcie" => Port::Root {
-            number: argument
-                .properties
-                .get("bus_nr")
-                .and_then(|number| number.parse().ok())
-                .unwrap_or(0x80),
-            bypass: argument.is_on("bypass_iommu"),
-        },
-        _ => return None,
-    })
-}
-
-/// Devices that are no PCI function.
-fn is_function(driver: &str) -> bool {
-    const OTHERS: [&str; 8] = [
-        "loader",
-        "guest-loader",
-        "nvme-ns",
-        "nvme-subsys",
-        "virtconsole",
-        "virtserialport",
-        "arm-smmuv3",
-        "pvpanic",
-    ];
-    const FAMILIES: [&str; 4] = ["usb-", "scsi-", "ide-", "sd-"];
-    let other = OTHERS.contains(&driver)
-        || FAMILIES.iter().any(|family| driver.starts_with(family))
-        || (driver.starts_with("virtio-") && driver.ends_with("-device"));
-    !other
-}
-
-/// Whether a driver's functions have a reset of their own, where we know.
-fn resettable(driver: &str) -> Option<bool> {
-    match driver {
-        "nvme" | "igb" => Some(true),
-        "edu" | "pci-testdev" => Some(false),
-        _ => None,
-    }
-}
-
-/// What virtual functions (VFs) a driver's function could have: QEMU's `hw/nvme/ctrl.c`, `hw/net/igb.c`.
-fn sriov(argument: &Argument<'_>) -> Option<BoardSriov> {
-    let (total, offset, stride) = match argument.driver {
-        "nvme" => (
-            argument.properties.get("sriov_max_vfs")?.parse().ok()?,
-            1,
-            1,
-        ),
-        "igb" => (8, 0x80, 2),
-        _ => return None,
-    };
-    (total != 0).then_some(BoardSriov {
-        total,
-        offset,
-        stride,
-    })
 }
 
 struct Node {
@@ -419,12 +311,4 @@ impl Topology {
         .requester_id()
         .into()
     }
-}
-
-/// `addr=`: hexadecimal slot, and function after a dot.
-fn slot(text: &str) -> Option<(u8, u8)> {
-    let (device, function) = text.split_once('.').unwrap_or((text, "0"));
-    let device = u8::from_str_radix(device.trim_start_matches("0x"), 16).ok()?;
-    let function = u8::from_str_radix(function, 16).ok()?;
-    (device < 32 && function < 8).then_some((device, function))
 }
