@@ -101,6 +101,14 @@ pub struct GuestMemoryError(
     pub Gpa,
 );
 
+impl core::fmt::Display for GuestMemoryError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        crate::text::write(f, "not the guest's memory:", Some(self.0.0))
+    }
+}
+
+impl core::error::Error for GuestMemoryError {}
+
 /// Bounds-checked access to one partition's memory. The guest may change it at any time: read once, decide on the copy.
 pub trait GuestMemory {
     /// Copies `bytes.len()` bytes from `at`.

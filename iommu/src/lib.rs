@@ -18,6 +18,8 @@
 //! [`sync`] is the one lock that all of these use.
 //!
 //! Feature `model` adds `model`, software hardware to test drivers on.
+//!
+#![doc = include_str!("../README.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 

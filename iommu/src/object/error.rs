@@ -151,6 +151,8 @@ impl core::fmt::Display for Error {
     }
 }
 
+impl core::error::Error for Error {}
+
 impl From<IommuError> for Error {
     fn from(error: IommuError) -> Self {
         match error {

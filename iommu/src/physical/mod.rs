@@ -131,6 +131,8 @@ impl core::fmt::Display for IommuError {
     }
 }
 
+impl core::error::Error for IommuError {}
+
 /// One physical IOMMU.
 pub trait PhysicalIommu: Send {
     /// What it can do.

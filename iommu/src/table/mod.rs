@@ -107,6 +107,8 @@ impl core::fmt::Display for MapError {
     }
 }
 
+impl core::error::Error for MapError {}
+
 /// The mapping of one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leaf<A = Attributes> {

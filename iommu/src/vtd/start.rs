@@ -63,6 +63,8 @@ impl core::fmt::Display for StartError {
     }
 }
 
+impl core::error::Error for StartError {}
+
 impl From<IommuError> for StartError {
     fn from(error: IommuError) -> Self {
         Self::Hardware(error)

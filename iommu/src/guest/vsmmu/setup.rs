@@ -64,6 +64,22 @@ pub enum SetupError {
     OutOfMemory,
 }
 
+impl core::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::NoStageOne(idr) => ("no stage 1: IDR0", Some(idr.into())),
+            Self::Size(size) => ("a size that registers do not have:", Some(size.into())),
+            Self::Budget => ("no budget", None),
+            Self::Stream(stream) => ("a stream twice, or too wide:", Some(stream.0.into())),
+            Self::Devices(count) => ("more devices than copies of contexts:", Some(count as u64)),
+            Self::OutOfMemory => ("out of memory", None),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
+impl core::error::Error for SetupError {}
+
 /// What the guest's ID registers are.
 pub(super) fn identity<B>(setup: &Setup<B>) -> Result<Identity, SetupError> {
     let idr0 = setup.hardware.idr[0];

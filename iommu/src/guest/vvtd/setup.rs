@@ -78,6 +78,20 @@ pub enum SetupError {
     OutOfMemory,
 }
 
+impl core::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (what, value) = match *self {
+            Self::Size(size) => ("a size that registers do not have:", Some(size.into())),
+            Self::Budget => ("no budget", None),
+            Self::Source(source) => ("a source twice, or too wide:", Some(source.0.into())),
+            Self::OutOfMemory => ("out of memory", None),
+        };
+        crate::text::write(f, what, value)
+    }
+}
+
+impl core::error::Error for SetupError {}
+
 /// Whether guests' first stages are for the hardware to walk.
 pub(super) fn nests(setup: &Setup) -> bool {
     let ecap = LocalRegisterCopy::<u64, ECAP_FIELDS::Register>::new(setup.hardware.1);
