@@ -1,12 +1,12 @@
 //! The interrupt of the console's UART: from an input of an I/O APIC, through the unit that remaps what that sends, to one CPU.
 
 use super::irq::UART;
-use crate::boot_info::{BootInfo, IoApic as Described, ScopeKind};
+use crate::boot_info::{BootInfo, DeviceScope, IoApic as Described, ScopeKind};
 use crate::gate::Gate;
-use alloc::sync::Arc;
 use arch::mmio::{MmioError, MmioPool};
 use arch::x86_64::ioapic::{IoApic, Wire};
 use core::fmt;
+use iommu::id::IommuIndex;
 use iommu::physical::IommuError;
 use iommu::vtd::interrupt_remap::{Route, Source, io_apic_entry};
 
@@ -22,6 +22,8 @@ pub enum Error {
     Registers(MmioError),
     /// The CPU's local APIC ID has more than eight bits, and no unit remaps the interrupt.
     Cpu(u32),
+    /// What it comes through is a unit that is not used.
+    Unused,
     /// The unit's reason.
     Unit(IommuError),
 }
@@ -32,6 +34,7 @@ impl fmt::Display for Error {
             Self::NoIoApic(input) => write!(f, "no I/O APIC has input {input}"),
             Self::Registers(error) => write!(f, "I/O APIC: {error}"),
             Self::Cpu(id) => write!(f, "local APIC {id:#x} is out of the I/O APIC's reach"),
+            Self::Unused => f.write_str("its VT-d unit is not used"),
             Self::Unit(error) => write!(f, "VT-d: {error}"),
         }
     }
@@ -69,10 +72,9 @@ pub fn listen(info: &BootInfo, gate: &Gate, mmio: &mut MmioPool, cpu: u32) -> Re
     if pin >= io_apic.inputs() {
         return Err(Error::NoIoApic(input));
     }
-    match remapped_by(info, gate, described) {
+    match remapped_by(info, gate, described)? {
         Some((unit, requester)) => {
-            let physical = Arc::clone(&gate.units[unit].iommu);
-            let mut physical = physical.physical().lock();
+            let mut physical = gate.unit(unit).iommu.physical().lock();
             let index = physical.take_interrupts(1).map_err(Error::Unit)?;
             let route = Route {
                 destination: cpu,
@@ -98,21 +100,32 @@ pub fn listen(info: &BootInfo, gate: &Gate, mmio: &mut MmioPool, cpu: u32) -> Re
 }
 
 /// The unit that remaps interrupts of this I/O APIC, and the identity that they carry (VT-d, 8.3.1).
-fn remapped_by(info: &BootInfo, gate: &Gate, io_apic: &Described) -> Option<(usize, u16)> {
-    let is_it = |kind, id| kind == ScopeKind::IoApic && id == io_apic.id;
-    let units = info.dmar.vtds.iter().enumerate();
-    units
-        .filter(|(unit, _)| {
-            let physical = gate.units[*unit].iommu.physical().lock();
-            physical.layout().interrupts.is_some()
-        })
-        .find_map(|(unit, vtd)| {
-            let mut scopes = vtd.scopes.iter();
-            let scope = scopes.find(|scope| is_it(scope.kind, scope.id))?;
-            let buses = |bridge| {
-                let buses = gate.topology.buses_of(vtd.segment, bridge)?;
-                Some(buses.secondary)
-            };
-            Some((unit, scope.requester(buses)?))
-        })
+///
+/// # Errors
+/// The unit is not used, and may block them.
+fn remapped_by(
+    info: &BootInfo,
+    gate: &Gate,
+    io_apic: &Described,
+) -> Result<Option<(IommuIndex, u16)>, Error> {
+    for (place, vtd) in info.dmar.vtds.iter().enumerate() {
+        let mut scopes = vtd.scopes.iter();
+        let is_it = |it: &&DeviceScope| it.kind == ScopeKind::IoApic && it.id == io_apic.id;
+        let Some(scope) = scopes.find(is_it) else {
+            continue;
+        };
+        let unit = gate.iommu(place as u32).ok_or(Error::Unused)?;
+        let physical = gate.unit(unit).iommu.physical().lock();
+        if physical.layout().interrupts.is_none() {
+            continue;
+        }
+        let buses = |bridge| {
+            let buses = gate.topology.buses_of(vtd.segment, bridge)?;
+            Some(buses.secondary)
+        };
+        if let Some(requester) = scope.requester(buses) {
+            return Ok(Some((unit, requester)));
+        }
+    }
+    Ok(None)
 }

@@ -41,7 +41,7 @@ pub struct Functions {
 /// Why a partition cannot have its functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// One of them is not there, or its guest has no place for it.
+    /// One of them is not there, its guest has no place for it, or its unit could not be started.
     Absent,
     /// No unit translates its DMA.
     NoUnit(Function),
@@ -69,7 +69,9 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent => f.write_str("a function is not there, or has no place in the guest"),
+            Self::Absent => f.write_str(
+                "a function is not there, has no place in the guest, or is behind a unit that is not used",
+            ),
             Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
             Self::NotRemapped(function) => {
                 write!(f, "{function}: its VT-d unit does not remap interrupts")

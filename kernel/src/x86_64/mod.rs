@@ -177,7 +177,6 @@ fn gate(
     }
     let errata = chipset::errata(&topology, &mut &buses);
     let units = units::start(info, mmio, &host, errata, cpus[boot_cpu]);
-    let units = units.unwrap_or_else(|error| cannot_start(&error));
     Gate {
         units,
         messages: messages::Shared::new(cpus),

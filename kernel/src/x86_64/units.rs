@@ -11,7 +11,7 @@ use crate::machine::{Host, Iommu, Registers};
 use crate::say;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::mmio::{MmioError, MmioPool};
+use arch::mmio::MmioPool;
 use arch::x86_64::apic;
 use core::fmt;
 use core::sync::atomic::AtomicBool;
@@ -20,37 +20,17 @@ use iommu::id::IommuIndex;
 use iommu::physical::PhysicalIommu;
 use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
-use iommu::vtd::{Features, Setup, StartError, Vtd};
+use iommu::vtd::{Features, Setup, Vtd};
 
-/// Why a unit, by its place in firmware's table, cannot be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UnitError {
-    /// Its registers cannot be had.
-    Registers(usize, MmioError),
-    /// The driver's reason.
-    Start(usize, StartError),
-}
-
-impl fmt::Display for UnitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Registers(unit, error) => write!(f, "vtd{unit}: registers: {error}"),
-            Self::Start(unit, error) => write!(f, "vtd{unit}: {error}"),
-        }
-    }
-}
-
-/// Every unit on, with every source refused and every interrupt blocked; faults are told to the CPU with this local APIC ID.
-///
-/// # Errors
-/// See [`UnitError`]. The units refuse all DMA then.
+/// Every unit on that can be used, with every source refused and every interrupt blocked; faults are told to the CPU with this
+/// local APIC ID. The others refuse all DMA as they have from the start, and it is said why.
 pub fn start(
     info: &BootInfo,
     mmio: &mut MmioPool,
     host: &Arc<Host>,
     errata: Errata,
     cpu: u32,
-) -> Result<Vec<Unit>, UnitError> {
+) -> Vec<Unit> {
     let destinations = match apic::is_wide() {
         true => Destinations::Wide,
         false => Destinations::Narrow,
@@ -63,13 +43,28 @@ pub fn start(
         errata,
     };
     let mut drivers = Vec::new();
-    for (number, described) in info.dmar.vtds.iter().enumerate() {
+    for (place, described) in info.dmar.vtds.iter().enumerate() {
+        let number = drivers.len();
+        let Span { base, len } = described.registers;
+        let unusable = |why: &dyn fmt::Display| {
+            say!("vt-d unit at {base}: {why}: nobody can have a function behind it");
+        };
+        let registers = match mmio.take(base.0, len) {
+            Ok(registers) => Registers(registers),
+            Err(error) => {
+                unusable(&error);
+                continue;
+            }
+        };
         let index = IommuIndex(number as u8);
-        let registers = mmio
-            .take(described.registers.base.0, described.registers.len)
-            .map_err(|error| UnitError::Registers(number, error))?;
-        let unit = Vtd::start(index, Registers(registers), Arc::clone(host), setup);
-        let mut unit = unit.map_err(|error| UnitError::Start(number, error))?;
+        let unit = Vtd::start(index, registers, Arc::clone(host), setup);
+        let mut unit = match unit {
+            Ok(unit) => unit,
+            Err(error) => {
+                unusable(&error);
+                continue;
+            }
+        };
         report(number, &unit);
         if unit.layout().interrupts.is_none() {
             let who = match (remaps, errata.no_interrupt_remapping) {
@@ -80,22 +75,22 @@ pub fn start(
             say!("vtd{number}: {who}: nobody can have a function behind it");
         }
         unit.set_fault_message(Some(message(cpu, FAULT)));
-        drivers.push(unit);
+        drivers.push((place, unit));
     }
     // One table serves the devices of a partition behind whichever unit.
-    let (bits, largest) = Features::shared(drivers.iter().map(Vtd::features));
+    let (bits, largest) = Features::shared(drivers.iter().map(|(_, unit)| unit.features()));
     let mut units = Vec::new();
-    for (number, unit) in drivers.into_iter().enumerate() {
+    for (number, (place, unit)) in drivers.into_iter().enumerate() {
         let index = IommuIndex(number as u8);
         let iommu = Iommu::new(index, unit, Arc::clone(host), bits);
         units.push(Unit {
-            phandle: number as u32,
+            phandle: place as u32,
             iommu: Arc::new(iommu.with_second_stages_of_vtd(largest)),
             serving: Mutex::new(()),
             failed: AtomicBool::new(false),
         });
     }
-    Ok(units)
+    units
 }
 
 /// The message that is `vector` at the CPU with local APIC ID `cpu`, not remapped: address and data (VT-d, 5.1.6 and 11.4,

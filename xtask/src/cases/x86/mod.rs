@@ -81,6 +81,10 @@ pub const CASES: &[Case] = &[
         messages::without_remapping_no_function_is_given,
     ),
     case(
+        "x86::without_a_unit_no_function_is_given",
+        messages::without_a_unit_no_function_is_given,
+    ),
+    case(
         "x86::edu_reaches_its_memory_only_in_legacy_mode",
         devices::reaches_its_memory_only_in_legacy_mode,
     ),

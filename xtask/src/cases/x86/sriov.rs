@@ -170,7 +170,7 @@ pub fn without_addresses_there_are_none(context: &Context) -> Result<()> {
     )?;
     refused(
         &console,
-        "other: cannot start: a function is not there, or has no place in the guest",
+        "other: cannot start: a function is not there, has no place in the guest, or is behind a unit that is not used",
     )
 }
 
