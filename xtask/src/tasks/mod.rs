@@ -6,6 +6,7 @@ mod cd;
 pub mod check;
 pub mod coverage;
 pub mod image;
+pub mod medium;
 pub mod mutants;
 mod program;
 pub mod run;

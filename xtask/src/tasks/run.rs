@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::build::Profile;
-use super::image;
+use super::{image, medium};
 use crate::arch::Arch;
 use crate::project;
 use crate::qemu::{Guest, Machine};
@@ -53,6 +53,10 @@ impl Run {
         let mut machine =
             Machine::of_config(qemu, packed.path.clone(), &packed.checked.folder, &work)?;
         machine.arch = self.arch;
+        // There it is firmware that gives virtual functions their addresses, and SeaBIOS does not.
+        if self.arch == Arch::X86_64 && !described.machine.sriov.is_empty() {
+            medium::by_uefi(&mut machine)?;
+        }
         if described
             .partitions
             .iter()

@@ -2,7 +2,6 @@
 //! SeaBIOS does not.
 
 use super::devices::stopped;
-use super::firmware::by_uefi;
 use super::packed;
 use crate::arch::Arch;
 use crate::cases::lines::{self, answer, answers};
@@ -11,6 +10,7 @@ use crate::cases::sriov::{COME, igb};
 use crate::cases::{Context, random, sha256};
 use crate::qemu::Machine;
 use crate::setup::linux;
+use crate::tasks::medium::by_uefi;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
