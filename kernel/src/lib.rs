@@ -78,6 +78,8 @@ pub mod trace;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod vcpu;
 pub mod vdev;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod vectors;
 pub mod viommu;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod x86_64;

@@ -16,6 +16,7 @@ use crate::say;
 use crate::vdev::msi::Msi;
 use crate::vdev::vpci::VirtualPci;
 use crate::vdev::vpci::msix::{ENTRY, MessageTable};
+use crate::vectors::{Owner, Vectors};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::mmio::{MmioError, MmioRegion};
@@ -28,53 +29,12 @@ use iommu::object::{Error as ObjectError, Ioas};
 use iommu::physical::IommuError;
 use iommu::vtd::interrupt_remap::{Message, Route, Source as Sender};
 
-/// Vectors of a CPU that are messages: above exceptions and the legacy interrupt controllers', below our own.
-pub const VECTORS: Range<u8> = 0x30..0xf0;
-
 /// What the messages of all functions share.
 pub struct Shared {
     /// Local APIC ID of each CPU.
     pub cpus: Vec<u32>,
-    /// By CPU: whose each vector is, from the first of [`VECTORS`] on.
-    vectors: Mutex<Vec<Vec<Owner>>>,
-}
-
-/// Whose a vector is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Owner {
-    /// Number of the partition.
-    partition: usize,
-    /// Its function.
-    slot: usize,
-    /// The message of that.
-    number: u16,
-}
-
-impl Shared {
-    /// For CPUs with these local APIC IDs.
-    pub fn new(cpus: Vec<u32>) -> Self {
-        let vectors = cpus.iter().map(|_| Vec::new()).collect();
-        Self {
-            cpus,
-            vectors: Mutex::new(vectors),
-        }
-    }
-
-    /// A vector of one of `cpus` for `owner`, in turn.
-    fn take(&self, cpus: &[u16], owner: Owner) -> Option<(usize, u8)> {
-        let mut vectors = self.vectors.lock();
-        let first = usize::from(owner.number);
-        let mut turns = (first..first + cpus.len()).map(|turn| cpus[turn % cpus.len()]);
-        let room = |cpu: &u16| vectors[usize::from(*cpu)].len() < VECTORS.len();
-        let cpu = usize::from(turns.find(room)?);
-        vectors[cpu].push(owner);
-        Some((cpu, VECTORS.start + (vectors[cpu].len() - 1) as u8))
-    }
-
-    fn owner(&self, cpu: usize, vector: u8) -> Option<Owner> {
-        let index = usize::from(vector.checked_sub(VECTORS.start)?);
-        self.vectors.lock().get(cpu)?.get(index).copied()
-    }
+    /// Whose their vectors are.
+    pub vectors: Vectors,
 }
 
 /// Why a function cannot have its messages.
@@ -183,7 +143,7 @@ impl Source {
                 slot,
                 number,
             };
-            let Some((cpu, vector)) = shared.take(cpus, owner) else {
+            let Some((cpu, vector)) = shared.vectors.take(cpus, owner) else {
                 say!(
                     "{}: {number} of its {vectors} messages; no vector is left for more",
                     info.address
@@ -390,7 +350,7 @@ impl Partition {
 impl System {
     /// `vector` has come to this CPU, and is none of our own.
     pub fn message(&self, vector: u8) {
-        let owner = self.gate.messages.owner(arch::cpu::index(), vector);
+        let owner = self.gate.messages.vectors.owner(arch::cpu::index(), vector);
         let partition = owner.and_then(|owner| {
             self.partitions
                 .iter()

@@ -24,6 +24,7 @@ use crate::machine::{Clock, Ecam};
 use crate::monitor::Monitor;
 use crate::pci::{Topology, chipset};
 use crate::trace::Trace;
+use crate::vectors::Vectors;
 use crate::{life, say, terminal, tick, trace};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -179,7 +180,10 @@ fn gate(
     let units = units::start(info, mmio, &host, errata, cpus[boot_cpu]);
     Gate {
         units,
-        messages: messages::Shared::new(cpus),
+        messages: messages::Shared {
+            vectors: Vectors::new(cpus.len()),
+            cpus,
+        },
         topology,
         buses,
         streams: Vec::new(),
@@ -209,7 +213,10 @@ fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
                 );
                 partitions.push(partition);
             }
-            Err(error) => say!("{name}: cannot start: {error}"),
+            Err(error) => {
+                materials.gate.messages.vectors.give_back(partitions.len());
+                say!("{name}: cannot start: {error}");
+            }
         }
     }
     terminal::name_partitions(partitions.iter().map(Partition::name));
