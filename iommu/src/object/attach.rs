@@ -3,6 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::device::Bound;
 use super::driver::{HwptFlags, ReservedKind, StageOne};
 use super::ids::Object;
 use super::inner::Inner;
@@ -65,7 +66,10 @@ impl Inner {
 
     /// The group of a bound device.
     pub(super) fn group_of(&self, device: u32) -> Result<usize, Error> {
-        let bound = self.ids.device(device)?;
+        self.group_of_bound(device, self.ids.device(device)?)
+    }
+
+    fn group_of_bound(&self, device: u32, bound: &Bound) -> Result<usize, Error> {
         self.group_index(bound.driver.index(), bound.group)
             .ok_or(Error::NoSuchObject(device))
     }
@@ -106,14 +110,17 @@ impl Inner {
     }
 
     fn connect(&mut self, device: u32, pasid: u32, to: u32, replace: bool) -> Result<u32, Error> {
-        self.ids.device(device)?;
-        match &self.ids.entry(to)?.object {
-            Object::Paging(_) | Object::Nested(_) => {
+        match self.ids.entry(to).map(|entry| &entry.object) {
+            Ok(Object::Paging(_) | Object::Nested(_)) => {
                 self.connect_hwpt(device, pasid, to, replace)?;
                 Ok(to)
             }
-            Object::Ioas(_) => self.connect_ioas(device, pasid, to, replace),
-            _ => Err(Error::WrongKind(to)),
+            Ok(Object::Ioas(_)) => self.connect_ioas(device, pasid, to, replace),
+            // Of two that are wrong, the device is named, as by those.
+            other => {
+                self.ids.device(device)?;
+                Err(other.err().unwrap_or(Error::WrongKind(to)))
+            }
         }
     }
 
@@ -157,7 +164,7 @@ impl Inner {
         if pasid != 0 && u64::from(pasid) >> bound.pasid_bits != 0 {
             return Err(Error::PasidRange(pasid));
         }
-        let index = self.group_of(device)?;
+        let index = self.group_of_bound(device, bound)?;
         let group = &self.groups[index];
         if group.in_reset {
             return Err(Error::GroupInReset(group.group));
@@ -207,14 +214,11 @@ impl Inner {
                 flags: paging.flags,
                 has_fault_queue: paging.fault.is_some(),
             }),
-            Object::Nested(nested) => {
-                let parent = self.nest_parent_of(nested.parent)?;
-                Ok(Facts {
-                    ioas: self.ids.paging(parent)?.ioas,
-                    flags: nested.flags,
-                    has_fault_queue: nested.fault.is_some(),
-                })
-            }
+            Object::Nested(nested) => Ok(Facts {
+                ioas: nested.ioas,
+                flags: nested.flags,
+                has_fault_queue: nested.fault.is_some(),
+            }),
             _ => Err(Error::WrongKind(hwpt)),
         }
     }
@@ -247,7 +251,7 @@ impl Inner {
                 );
                 if let Parent::Viommu(viommu) = nested.parent
                     && translates
-                    && self.virt_id(device, viommu).is_none()
+                    && self.virt_id(bound, viommu).is_none()
                 {
                     return Err(Error::NoVdevice(device));
                 }
@@ -306,7 +310,7 @@ impl Inner {
         let facts = self.facts(hwpt)?;
         self.check_pasid(index, pasid, &facts)?;
         for n in 0..count {
-            self.check_fit(self.moved(index, pasid, n, old, device), hwpt, &facts)?;
+            self.check_fit(self.moved(index, pasid, n, count, device), hwpt, &facts)?;
         }
         let new = match old {
             None => self.make_room(index, pasid, device)?,
@@ -333,12 +337,12 @@ impl Inner {
         let mut done = 0;
         let mut result = Ok(());
         while done < count && result.is_ok() {
-            result = self.switch(self.moved(index, pasid, done, old, device), &way);
+            result = self.switch(self.moved(index, pasid, done, count, device), &way);
             done += usize::from(result.is_ok());
         }
         if let Err(error) = result {
             for n in 0..done {
-                self.switch_back(self.moved(index, pasid, n, old, device), &way);
+                self.switch_back(self.moved(index, pasid, n, count, device), &way);
             }
             if !had_window && let Ok(space) = self.ids.ioas_mut(facts.ioas) {
                 space.drop_window();
@@ -349,7 +353,7 @@ impl Inner {
             Some(from) => {
                 for n in 0..count {
                     self.ids.grab(hwpt);
-                    let device = self.moved(index, pasid, n, old, device);
+                    let device = self.moved(index, pasid, n, count, device);
                     self.left(device, pasid, from, way.unreserve);
                 }
                 if let Some(attachment) = self.groups[index].at_mut(pasid) {
@@ -361,9 +365,12 @@ impl Inner {
         Ok(())
     }
 
-    /// The n-th device of a move: those that leave `old` together, or `device` alone.
-    fn moved(&self, group: usize, pasid: u32, n: usize, old: Option<u32>, device: u32) -> u32 {
-        let attachment = old.and_then(|_| self.groups[group].at(pasid));
+    /// The n-th of the `count` devices of a move: those that leave a HWPT together, or `device` alone.
+    fn moved(&self, group: usize, pasid: u32, n: usize, count: usize, device: u32) -> u32 {
+        if count == 1 {
+            return device;
+        }
+        let attachment = self.groups[group].at(pasid);
         let moved = attachment.and_then(|it| it.devices.get(n));
         moved.copied().unwrap_or(device)
     }

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::attach::Group;
-use super::driver::{DeviceInfo, Driver, HwInfo, ReservedKind, ReservedRegion};
+use super::driver::{DeviceInfo, Driver, HwInfo, Requester, ReservedKind, ReservedRegion};
 use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, room};
@@ -28,6 +28,17 @@ pub(super) struct Bound {
     pub silenced: bool,
     /// Its DMA could not be stopped.
     pub stuck: bool,
+}
+
+impl Bound {
+    /// What drivers are told of one of its streams.
+    pub(super) fn requester(&self, stream: DeviceId) -> Requester {
+        Requester {
+            stream,
+            pasid_bits: self.pasid_bits,
+            ats: self.ats,
+        }
+    }
 }
 
 /// The owner of what a device reserves in the address space it is attached to at one PASID.

@@ -22,6 +22,8 @@ pub(super) enum Parent {
 #[derive(Debug)]
 pub(super) struct Nested {
     pub parent: Parent,
+    /// The address space of the nest parent.
+    pub ioas: u32,
     pub stage_one: StageOne,
     pub flags: HwptFlags,
     pub fault: Option<u32>,
@@ -87,7 +89,8 @@ impl Inner {
             return Err(Error::OtherIommu);
         }
         let (shared, parent) = (slice.tag, slice.parent);
-        let format = self.ids.paging(parent)?.format;
+        let paging = self.ids.paging(parent)?;
+        let (format, ioas) = (paging.format, paging.ioas);
         let fault = self.fault_of(flags, fault)?;
         self.publish_with(|inner, _| {
             let slice = inner.ids.viommu_mut(viommu)?;
@@ -109,6 +112,7 @@ impl Inner {
             };
             Ok(Object::Nested(Nested {
                 parent: Parent::Viommu(viommu),
+                ioas,
                 stage_one,
                 flags,
                 fault,
@@ -160,7 +164,7 @@ impl Inner {
         if self.is_auto(paging) || !parent.flags.contains(HwptFlags::NEST_PARENT) {
             return Err(Error::NotNestParent(paging));
         }
-        let root = parent.root();
+        let (root, ioas) = (parent.root(), parent.ioas);
         driver.accepts(&root)?;
         let StageOneSource::Data(data) = source else {
             return Err(Error::Unsupported(0));
@@ -173,6 +177,7 @@ impl Inner {
                 })?;
             Ok(Object::Nested(Nested {
                 parent: Parent::Paging(paging),
+                ioas,
                 stage_one,
                 flags,
                 fault,
@@ -190,7 +195,9 @@ impl Inner {
         if entry.users != 1 + entry.handles {
             return Err(Error::InUse(id));
         }
-        let nested = self.ids.nested(id)?;
+        let Object::Nested(nested) = &entry.object else {
+            return Err(Error::NoSuchObject(id));
+        };
         let Parent::Viommu(viommu) = nested.parent else {
             return Err(Error::Unsupported(0));
         };

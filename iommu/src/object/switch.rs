@@ -2,7 +2,8 @@
 
 use alloc::sync::Arc;
 
-use super::driver::{Driver, Requester, Target};
+use super::device::Bound;
+use super::driver::Target;
 use super::event::Record;
 use super::ids::Object;
 use super::inner::Inner;
@@ -25,14 +26,16 @@ pub(super) struct Move {
 
 impl Inner {
     /// What a device's streams go through with this HWPT, whose tag was taken.
-    fn target(&self, device: u32, hwpt: u32) -> Result<Target, Error> {
-        if let Ok(paging) = self.ids.paging(hwpt) {
-            let driver = &self.ids.device(device)?.driver;
-            let tag = paging.tag(driver).ok_or(Error::NoSpace)?;
-            let root = paging.root();
-            return Ok(Target::Paging { tag, root });
-        }
-        let nested = self.ids.nested(hwpt)?;
+    fn target(&self, device: &Bound, hwpt: u32) -> Result<Target, Error> {
+        let nested = match &self.ids.entry(hwpt)?.object {
+            Object::Nested(nested) => nested,
+            Object::Paging(paging) => {
+                let tag = paging.tag(&device.driver).ok_or(Error::NoSpace)?;
+                let root = paging.root();
+                return Ok(Target::Paging { tag, root });
+            }
+            _ => return Err(Error::NoSuchObject(hwpt)),
+        };
         let parent = self.ids.paging(self.nest_parent_of(nested.parent)?)?;
         let virt_id = match nested.parent {
             Parent::Viommu(viommu) => self.virt_id(device, viommu),
@@ -46,30 +49,23 @@ impl Inner {
         })
     }
 
-    fn requester(&self, device: u32, stream: DeviceId) -> Requester {
-        let bound = self.ids.device(device);
-        Requester {
-            stream,
-            pasid_bits: bound.map_or(0, |bound| bound.pasid_bits),
-            ats: bound.is_ok_and(|bound| bound.ats),
-        }
-    }
-
     /// Takes the tag that an attachment needs; a guest's stage 1 has one.
     fn take_tag(&mut self, device: u32, hwpt: u32) -> Result<(), Error> {
-        let driver = Arc::clone(&self.ids.device(device)?.driver);
-        match self.ids.paging_mut(hwpt) {
-            Ok(paging) => paging.take_tag(&driver),
-            Err(_) => Ok(()),
+        if self.ids.paging(hwpt).is_err() {
+            return Ok(());
         }
+        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        self.ids.paging_mut(hwpt)?.take_tag(&driver)
     }
 
     fn put_tag(&mut self, device: u32, hwpt: u32) {
-        let Ok(bound) = self.ids.device(device) else {
+        if self.ids.paging(hwpt).is_err() {
             return;
-        };
-        let driver = Arc::clone(&bound.driver);
-        if let Ok(paging) = self.ids.paging_mut(hwpt) {
+        }
+        let driver = self.ids.device(device).map(|it| Arc::clone(&it.driver));
+        if let Ok(driver) = driver
+            && let Ok(paging) = self.ids.paging_mut(hwpt)
+        {
             paging.put_tag(&driver);
         }
     }
@@ -99,9 +95,9 @@ impl Inner {
     }
 
     /// The n-th stream to program in a move. In place of another HWPT all go along, shared ones more than once.
-    fn stream(&self, device: u32, way: &Move, n: usize) -> Option<DeviceId> {
+    fn stream(&self, device: u32, bound: &Bound, way: &Move, n: usize) -> Option<DeviceId> {
         match way.from {
-            Some(_) => self.ids.device(device).ok()?.streams.get(n).copied(),
+            Some(_) => bound.streams.get(n).copied(),
             None => self.own_stream(device, way.pasid, n),
         }
     }
@@ -126,13 +122,12 @@ impl Inner {
 
     /// Programs the streams of one device. After an error all of them are where they were.
     fn drive(&mut self, device: u32, way: &Move) -> Result<(), Error> {
-        let target = self.target(device, way.to)?;
-        let driver = Arc::clone(&self.ids.device(device)?.driver);
+        let bound = self.ids.device(device)?;
+        let target = self.target(bound, way.to)?;
         let mut n = 0;
-        while let Some(stream) = self.stream(device, way, n) {
+        while let Some(stream) = self.stream(device, bound, way, n) {
             n += 1;
-            let target = self.unless_silenced(&driver, stream, way.pasid, target);
-            if let Err(error) = driver.attach(&self.requester(device, stream), way.pasid, &target) {
+            if let Err(error) = self.program(bound, stream, way.pasid, &target) {
                 self.restore(device, way, n);
                 return Err(error);
             }
@@ -140,20 +135,33 @@ impl Inner {
         Ok(())
     }
 
+    /// Puts one stream of a device through `target`: nothing, if a device that has it is silenced.
+    fn program(
+        &self,
+        device: &Bound,
+        stream: DeviceId,
+        pasid: u32,
+        target: &Target,
+    ) -> Result<(), Error> {
+        let silenced = pasid == 0 && self.is_silenced(device, stream);
+        let target = if silenced { &Target::Abort } else { target };
+        device
+            .driver
+            .attach(&device.requester(stream), pasid, target)
+    }
+
     /// Puts the first `count` streams of a device back.
     fn restore(&mut self, device: u32, way: &Move, count: usize) {
-        let Ok(bound) = self.ids.device(device) else {
-            return;
-        };
-        let driver = Arc::clone(&bound.driver);
-        let old = way.from.map(|from| self.target(device, from));
-        let target = old.and_then(Result::ok).unwrap_or(Target::Refuse);
         for n in 0..count {
-            let Some(stream) = self.stream(device, way, n) else {
+            let Ok(bound) = self.ids.device(device) else {
                 return;
             };
-            let target = self.unless_silenced(&driver, stream, way.pasid, target);
-            if let Err(error) = driver.attach(&self.requester(device, stream), way.pasid, &target) {
+            let Some(stream) = self.stream(device, bound, way, n) else {
+                return;
+            };
+            let old = way.from.map(|from| self.target(bound, from));
+            let target = old.and_then(Result::ok).unwrap_or(Target::Refuse);
+            if let Err(error) = self.program(bound, stream, way.pasid, &target) {
                 // The driver leaves it refused: contained, but not what its owner believes.
                 self.records.push(Record::Contained { device, error });
             }
@@ -176,25 +184,15 @@ impl Inner {
         self.put(hwpt);
     }
 
-    /// What a stream goes through: nothing, if one of its devices is silenced.
-    fn unless_silenced(
-        &self,
-        driver: &Arc<dyn Driver>,
-        stream: DeviceId,
-        pasid: u32,
-        target: Target,
-    ) -> Target {
-        let index = driver.index();
+    /// Whether a device that has the stream is silenced.
+    fn is_silenced(&self, device: &Bound, stream: DeviceId) -> bool {
         let silenced = |device: &u32| {
             let it = self.ids.device(*device);
             it.is_ok_and(|it| it.silenced && it.streams.contains(&stream))
         };
         // Devices that share a stream are of one group.
-        let mut groups = self.groups.iter().filter(|it| it.iommu == index);
-        match pasid == 0 && groups.any(|it| it.devices.iter().any(silenced)) {
-            true => Target::Abort,
-            false => target,
-        }
+        let group = self.group_index(device.driver.index(), device.group);
+        group.is_some_and(|at| self.groups[at].devices.iter().any(silenced))
     }
 
     /// Refuses all requests of a device's streams, without a record, whatever it is attached to.
@@ -204,9 +202,9 @@ impl Inner {
     pub(super) fn silence(&mut self, device: u32) -> Result<(), Error> {
         let bound = self.ids.device_mut(device)?;
         bound.silenced = true;
-        let driver = Arc::clone(&bound.driver);
-        for stream in &self.ids.device(device)?.streams {
-            driver.attach(&self.requester(device, *stream), 0, &Target::Abort)?;
+        for stream in &bound.streams {
+            let requester = bound.requester(*stream);
+            bound.driver.attach(&requester, 0, &Target::Abort)?;
         }
         Ok(())
     }
@@ -238,22 +236,23 @@ impl Inner {
 
     /// Ends a device's silence: each of its streams goes through what it would have without.
     fn unsilence(&mut self, device: u32) -> Result<(), Error> {
-        let bound = self.ids.device_mut(device)?;
-        bound.silenced = false;
-        let driver = Arc::clone(&bound.driver);
+        self.ids.device_mut(device)?.silenced = false;
         let mut n = 0;
-        while let Some(stream) = self.ids.device(device)?.streams.get(n).copied() {
+        loop {
+            let bound = self.ids.device(device)?;
+            let Some(stream) = bound.streams.get(n).copied() else {
+                return Ok(());
+            };
             n += 1;
-            let target = self
-                .user(device, stream)
-                .map(|(user, hwpt)| self.target(user, hwpt));
-            let target = target.and_then(Result::ok).unwrap_or(Target::Refuse);
-            let target = self.unless_silenced(&driver, stream, 0, target);
-            if let Err(error) = driver.attach(&self.requester(device, stream), 0, &target) {
+            let target = self.user(device, stream).and_then(|(user, hwpt)| {
+                let user = self.ids.device(user).ok()?;
+                self.target(user, hwpt).ok()
+            });
+            let target = target.unwrap_or(Target::Refuse);
+            if let Err(error) = self.program(bound, stream, 0, &target) {
                 self.records.push(Record::Contained { device, error });
             }
         }
-        Ok(())
     }
 
     /// A device of the group that is attached and has the stream, and to what.
@@ -295,11 +294,10 @@ impl Inner {
 
     /// Refuses what only this device uses.
     fn cut(&self, device: u32, pasid: u32) -> Result<(), Error> {
-        let driver = &self.ids.device(device)?.driver;
+        let bound = self.ids.device(device)?;
         let mut n = 0;
         while let Some(stream) = self.own_stream(device, pasid, n) {
-            let target = self.unless_silenced(driver, stream, pasid, Target::Refuse);
-            driver.attach(&self.requester(device, stream), pasid, &target)?;
+            self.program(bound, stream, pasid, &Target::Refuse)?;
             n += 1;
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! A device's name in a slice. It lives at most as long as its device and its slice.
 
+use super::device::Bound;
 use super::ids::Object;
 use super::inner::Inner;
 use super::viommu::Named;
@@ -79,9 +80,8 @@ impl Inner {
     }
 
     /// What a slice calls a device.
-    pub(super) fn virt_id(&self, device: u32, viommu: u32) -> Option<u64> {
-        let vdevice = self.ids.device(device).ok()?.vdevice?;
-        let name = self.ids.vdevice(vdevice).ok()?;
+    pub(super) fn virt_id(&self, device: &Bound, viommu: u32) -> Option<u64> {
+        let name = self.ids.vdevice(device.vdevice?).ok()?;
         (name.viommu == viommu).then_some(name.virt_id)
     }
 }

@@ -132,13 +132,13 @@ pub trait Invalidate: Send + Sync {
 /// Invalidation in the hardware's own words, for a driver of its own that has checked and rewritten what a guest said:
 /// as it was asked for, without a detour by [`Invalidation`].
 pub trait Native: Send + Sync {
-    /// As [`Invalidate::submit`], of commands of 16 bytes, with one place more at their end for the driver's own. All of them
-    /// invalidate a first stage, what is cached of it together with a second stage, or contexts, and the hardware has all of
-    /// them. `whole`: all of the first stage under this tag is among them.
+    /// As [`Invalidate::submit`], of commands of 16 bytes, and one more at their end that the hardware has nothing left to do
+    /// after. All of them invalidate a first stage, what is cached of it together with a second stage, or contexts, and the
+    /// hardware has all of them. `whole`: all of the first stage under this tag is among them.
     ///
     /// # Errors
     /// [`Incomplete`].
-    fn send(&self, commands: &mut [[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete>;
+    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete>;
 }
 
 /// The caller's word that what was named has left every cache of every walker, and that this was complete before:

@@ -55,12 +55,12 @@ impl Update {
     /// From `old` to `new`.
     pub(crate) fn new(old: &Words, new: &Words, kind: Kind) -> Self {
         let (used_old, used_new) = (used(old, kind), used(new, kind));
+        // Each copied to where it stays.
         let mut update = Self {
-            images: [*old; STEPS],
+            images: [*old, *old, *new],
             changes: [0; STEPS],
             hitless: false,
         };
-        update.images[STEPS - 1] = *new;
         let [filled, switched, _] = &mut update.images;
         let [fills, switches, ends] = &mut update.changes;
         // Words that differ, and those that do in bits that both use.

@@ -205,17 +205,20 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
         }
         let had_ats = entry::has_ats(&old);
         let cache = DeviceCache::of(&config, device);
-        let ready = entry.and_then(|entry| {
+        let will_have_ats = matches!(&entry, Ok(entry) if entry::has_ats(&entry.0));
+        let ready = entry.as_ref().map_err(|error| *error).and_then(|_| {
             self.announce(device, nested, cache)?;
-            if entry::has_ats(&entry.0) && !had_ats {
+            if will_have_ats && !had_ats {
                 // A cache that is not empty is believed from now on.
                 self.shared.forget_device(device, None)?;
             }
-            Ok(entry)
+            Ok(())
         });
-        let has_ats = ready.is_ok_and(|entry| entry::has_ats(&entry.0));
-        let update = match &ready {
-            Ok(entry) if !closes => Update::new(&old, &entry.0, Kind::StreamTableEntry),
+        let has_ats = will_have_ats && ready.is_ok();
+        let update = match &entry {
+            Ok(entry) if ready.is_ok() && !closes => {
+                Update::new(&old, &entry.0, Kind::StreamTableEntry)
+            }
             _ => shut(),
         };
         let updated = self.update(device, &update, linked);
@@ -225,7 +228,7 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let _ = self.update(device, &Update::close(&now, word), true);
         }
         updated?;
-        let mut result = ready.map(drop);
+        let mut result = ready;
         if had_ats {
             // With ATS off from here on, it does not matter what the device says.
             let forgotten = self.shared.forget_device(device, None);

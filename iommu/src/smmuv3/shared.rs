@@ -17,7 +17,7 @@ use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
 use crate::hal::{Mmio, Platform};
 use crate::id::DeviceId;
-use crate::physical::IommuError;
+use crate::physical::{IommuError, Native};
 use crate::sync::{Mutex, MutexGuard, relax};
 
 /// What the lock is for.
@@ -119,7 +119,9 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
 
     /// The same for commands as they stand in the queue, the CMD_SYNC at their end ([`SYNC`]) included. Mostly all of them
     /// are in it and complete with one look.
-    fn send(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
+    // Every invalidation of a guest goes by here.
+    #[inline(always)]
+    fn put(&self, commands: &[[u64; 2]]) -> Result<(), Failure> {
         let limit = usize::from(self.features.errata.commands_a_sync);
         let mut begun = None;
         if limit == 0 || commands.len() <= limit + 1 {
@@ -264,7 +266,8 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
 
     /// Sends commands of the host, the CMD_SYNC at their end included.
     pub(super) fn tell(&self, commands: &[[u64; 2]]) -> Result<(), IommuError> {
-        self.send(commands).map_err(|failure| failure.error)
+        self.send(commands, None)
+            .map_err(|incomplete| incomplete.error)
     }
 
     /// What is cached of a context goes; not `leaf`: its level 1 descriptor too.

@@ -196,12 +196,19 @@ pub fn count() -> usize {
 
 /// Reads list register `index`. Panics past [`MAX_LIST_REGISTERS`]; between [`count`] and that it is UNDEFINED.
 pub fn read_lr(index: usize) -> ListRegister {
-    ListRegister(sysreg::read(LIST_REGISTERS[index]))
+    // Mostly it is the first.
+    ListRegister(match index {
+        0 => sysreg::read(Register::ICH_LR0_EL2),
+        _ => sysreg::read(LIST_REGISTERS[index]),
+    })
 }
 
 /// Writes list register `index`, as [`read_lr`]. It counts from the next entry into the guest on.
 pub fn write_lr(index: usize, value: ListRegister) {
-    sysreg::write(LIST_REGISTERS[index], value.0);
+    match index {
+        0 => sysreg::write(Register::ICH_LR0_EL2, value.0),
+        _ => sysreg::write(LIST_REGISTERS[index], value.0),
+    }
 }
 
 /// ICH_HCR_EL2.

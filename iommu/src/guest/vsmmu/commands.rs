@@ -217,7 +217,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     fn consumed(&mut self, at: Position) {
         let before = at.of_register(self.registers.get(CMDQ_CONS));
         self.counters.commands += u64::from(at.since(before));
-        self.set_consumed(at.register());
+        self.registers.set_consumed(at.register());
     }
 
     /// Takes plain commands, as many as there are, or one other. `false`: there is more to it, later.

@@ -24,6 +24,12 @@ fn forget_contexts(stream: u32) -> Entry {
 }
 
 impl<P: Platform, S: Slice> VirtSmmu<P, S> {
+    /// Has the slice forget what is not in a guest's queue.
+    #[inline(never)]
+    pub(super) fn tell(slice: &mut S, entry: Entry) -> Result<(), Error> {
+        slice.invalidate(&[entry]).result
+    }
+
     /// Streams follow CR0.SMMUEN and GBPA; both are acknowledged with the last.
     pub(super) fn follow(
         &mut self,
@@ -139,14 +145,14 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                 let slice = &mut self.slice;
                 forgotten = contexts.copy(&*self.platform, memory, device, stream.context, || {
                     if was_translating {
-                        slice.invalidate(&[entry]).result
+                        Self::tell(slice, entry)
                     } else {
                         Ok(())
                     }
                 });
             } else if stream.current == Some(wanted) {
                 let entry = forget_contexts(stream.behind.stream.0);
-                forgotten = self.slice.invalidate(&[entry]).result;
+                forgotten = Self::tell(&mut self.slice, entry);
             }
         }
         self.counters.streams += 1;
@@ -201,7 +207,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         let entry = forget_contexts(stream.behind.stream.0);
         let slice = &mut self.slice;
         let copied = contexts.copy(&*self.platform, memory, device, stream.context, || {
-            slice.invalidate(&[entry]).result
+            Self::tell(slice, entry)
         });
         if let Err(error) = copied {
             let stopped = self.put(device, StageOne::Abort);

@@ -36,7 +36,7 @@ use crate::guest::waiting::Waiting;
 use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
-use crate::smmuv3::spec::registers::{CMDQ_CONS, CMDQ_PROD};
+use crate::smmuv3::spec::registers::CMDQ_PROD;
 use command::Decoder;
 use commands::{Ahead, Batch, HalfDone};
 use contexts::Contexts;
@@ -344,8 +344,8 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             result = result.and(stopped);
         }
         // What was cached of this life is nothing to the next one (CMD_TLBI_NSNH_ALL).
-        let forgotten = self.slice.invalidate(&[[TLBI_NSNH_ALL, 0, 0, 0]]);
-        result = result.and(forgotten.result);
+        let forgotten = Self::tell(&mut self.slice, [TLBI_NSNH_ALL, 0, 0, 0]);
+        result = result.and(forgotten);
         self.following = None;
         self.half_done = None;
         self.wanted = None;
@@ -363,12 +363,6 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         let mut budget = u32::MAX;
         self.follow(memory, &mut budget, &mut effect);
         effect
-    }
-
-    /// Moves CMDQ_CONS; why the queue stopped last stays (§6.3.28).
-    fn set_consumed(&mut self, position: u32) {
-        let error = self.registers.get(CMDQ_CONS) & spec::CMDQ_ERR_FIELD;
-        self.registers.set(CMDQ_CONS, error | position);
     }
 }
 

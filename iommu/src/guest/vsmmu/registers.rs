@@ -6,8 +6,8 @@
 //! 4 KiB of page 1. All else in the two 64 KiB pages reads as zero.
 
 use super::spec::{
-    CIDR, CIDR0, CMDQEN, EVENTQEN, GBPA_INCOMING, INDEX, PAGE_ONE, PIDR4, PRIQEN, QUEUE_ADDRESS,
-    SMMUEN,
+    CIDR, CIDR0, CMDQ_ERR_FIELD, CMDQEN, EVENTQEN, GBPA_INCOMING, INDEX, PAGE_ONE, PIDR4, PRIQEN,
+    QUEUE_ADDRESS, SMMUEN,
 };
 use crate::addr::Gpa;
 use crate::hal::DmaBuffer;
@@ -180,6 +180,15 @@ impl<B: DmaBuffer> RegisterFile<B> {
         self.rung = true;
     }
 
+    /// Moves CMDQ_CONS; why the queue stopped last stays (§6.3.28). What [`ring`](Self::ring) has set is in the copy.
+    #[inline(always)]
+    pub fn set_consumed(&mut self, position: u32) {
+        let consumed = &mut self.words[CMDQ_CONS / 4];
+        *consumed = *consumed & CMDQ_ERR_FIELD | position;
+        self.rung = false;
+        self.store(CMDQ_PROD, self.get64(CMDQ_PROD));
+    }
+
     /// What [`ring`](Self::ring) has set is in the copy.
     pub fn publish_doorbell(&mut self) {
         if self.rung {
@@ -195,7 +204,11 @@ impl<B: DmaBuffer> RegisterFile<B> {
             Some(offset) => IMAGE_PAGE_ONE + offset,
             None => pair,
         };
-        let both = self.get64(pair);
+        self.store(at, self.get64(pair));
+    }
+
+    #[inline(always)]
+    fn store(&mut self, at: usize, both: u64) {
         self.image.write64(at, both);
         self.image.clean(at, 8);
     }

@@ -111,6 +111,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     /// Free entries.
+    #[inline(always)]
     pub(super) fn room(&self) -> u64 {
         u64::from(self.prod.entries()) - (self.produced - self.consumed)
     }
@@ -173,7 +174,8 @@ impl<P: Platform> CommandQueue<P> {
         self.produced += commands.len() as u64;
         let told = self.sent[ATC_INV];
         for [first, _] in commands {
-            self.sent[*first as usize % OPCODES] += 1;
+            let sent = &mut self.sent[*first as usize % OPCODES];
+            *sent = sent.wrapping_add(1);
         }
         if self.sent[ATC_INV] == told {
             return None;

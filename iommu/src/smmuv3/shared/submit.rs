@@ -1,6 +1,5 @@
 //! Batches of invalidations through the queue: up to the first that fails, or a guest's own commands as they are.
 
-use super::super::command_queue::SYNC;
 use super::super::invalidation;
 use super::super::program::Program;
 use super::super::spec::command::cerror;
@@ -63,14 +62,10 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
 }
 
 impl<P: Platform, M: Mmio> Native for Shared<P, M> {
-    fn send(&self, commands: &mut [[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
-        let Some(last) = commands.last_mut() else {
-            return Ok(());
-        };
-        *last = SYNC;
+    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
         // As in `submit`.
         self.platform.write_barrier();
-        Self::send(self, commands).map_err(|failure| {
+        self.put(commands).map_err(|failure| {
             // Less the CMD_SYNCs in between.
             let syncs = match self.features.errata.commands_a_sync {
                 0 => 0,

@@ -17,6 +17,7 @@
 use alloc::sync::Arc;
 use core::fmt;
 
+use super::command_queue::SYNC;
 use super::entry;
 use super::guest_entry::GuestEntry;
 use super::probe::Features;
@@ -134,6 +135,7 @@ impl Invalidator for Slice {
                 .rewrite(command, |virt_id| devices.stream(virt_id))?;
             whole |= own[0] as u8 == Rewriter::WHOLE;
         }
+        own[entries.len()] = SYNC;
         Some(native.send(own, whole.then_some(self.tag)))
     }
 }
