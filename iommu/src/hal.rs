@@ -64,6 +64,11 @@ pub trait DmaBuffer: Send {
     }
     /// Makes `[offset, offset + len)` visible to a device that does not snoop CPU caches.
     fn clean(&self, offset: usize, len: usize);
+    /// [`write64`](Self::write64), then [`clean`](Self::clean) of that word. Implementors may check once for both.
+    fn write64_clean(&mut self, offset: usize, value: u64) {
+        self.write64(offset, value);
+        self.clean(offset, 8);
+    }
     /// Makes what a device that does not snoop CPU caches wrote to `[offset, offset + len)` visible to our reads.
     /// Implementors whose `clean` leaves lines valid clean and invalidate here. Nobody writes such a range by CPU.
     fn discard(&self, offset: usize, len: usize) {

@@ -97,6 +97,7 @@ impl GuestRam {
     }
 
     /// Where the `len` bytes at `at` are, which have to be in one part.
+    #[inline(always)]
     fn offset(&self, at: Gpa, len: usize) -> Result<usize, GuestMemoryError> {
         let inside = |span: &Span<Gpa>| {
             let offset = at.0.checked_sub(span.base.0)?;

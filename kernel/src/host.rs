@@ -45,6 +45,10 @@ impl DmaBuffer for Buffer {
         self.0.clean(offset, len);
     }
 
+    fn write64_clean(&mut self, offset: usize, value: u64) {
+        self.0.write64_clean(offset, value);
+    }
+
     fn discard(&self, offset: usize, len: usize) {
         self.0.clean_invalidate(offset, len);
     }

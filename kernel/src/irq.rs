@@ -1,9 +1,10 @@
 //! Physical interrupts, all of which are taken at EL2, and the way of virtual ones into the guest.
 
 use crate::guest_map::{GICD, GICR, ITS, VIRTUAL_TIMER_INTID};
+use crate::lock::Guard;
 use crate::partition::Partition;
 use crate::system::System;
-use crate::trace::Event;
+use crate::trace::{CpuTrace, Event};
 use crate::vdev::vgic::spec::MAX_LRS;
 use crate::vdev::vgic::{Effects, Line, LrState, Renewed, Vgic};
 use arch::gic::{Intid, Kind};
@@ -15,8 +16,10 @@ pub const KICK: Intid = Intid::sgi(0);
 pub const WORK: Intid = Intid::sgi(1);
 /// Interrupts served in one go, so that a storm cannot keep a CPU from its guest.
 const BUDGET: usize = 16;
+/// What is taken where nothing is pending any more (IHI 0069, 2.2.1).
+const SPURIOUS: Intid = Intid(1023);
 
-/// What became of an SPI.
+/// What became of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Served {
     /// It is over.
@@ -29,44 +32,69 @@ pub enum Served {
 
 /// Serves what is pending at this CPU. `guest` is the vCPU that is on it, if one is on.
 pub fn serve(system: &'static System, guest: Option<(&Partition, usize)>) {
-    let mut later = false;
-    for _ in 0..BUDGET {
-        let Some(intid) = system.gic.acknowledge() else {
+    let first = take(system);
+    serve_all(system, guest, first);
+}
+
+/// The same where an interrupt made the guest exit, which is an event of `trace` with the first of them.
+pub fn serve_exit(system: &'static System, trace: &CpuTrace, guest: (&Partition, usize)) {
+    let first = system.gic.acknowledge();
+    trace.exit(Event::Interrupt(first.unwrap_or(SPURIOUS).0));
+    serve_all(system, Some(guest), first);
+}
+
+fn take(system: &System) -> Option<Intid> {
+    let taken = system.gic.acknowledge();
+    if let Some(intid) = taken {
+        system.trace.here().record(Event::Take(intid.0));
+    }
+    taken
+}
+
+fn serve_all(
+    system: &'static System,
+    guest: Option<(&Partition, usize)>,
+    mut taken: Option<Intid>,
+) {
+    for left in (0..BUDGET).rev() {
+        let Some(intid) = taken else {
             return;
         };
-        system.trace.here().record(Event::Take(intid.0));
         system.gic.end(intid);
-        let forwarded = match intid.kind() {
-            Kind::Ppi if system.private_interrupt(intid) => false,
-            Kind::Ppi => {
-                guest.is_some_and(|(partition, vcpu)| forward_ppi(system, partition, vcpu, intid))
-            }
-            Kind::Spi => {
-                let served = system.shared_interrupt(intid);
-                later = served == Served::Later;
-                served == Served::Guests
-            }
-            Kind::Lpi => {
+        let served = match (intid.kind(), guest) {
+            (Kind::Lpi, _) => {
                 system.message(intid);
                 // LPIs have no active state (IHI 0069, 1.2.2).
-                true
+                Served::Guests
             }
-            Kind::Sgi => {
-                if intid == KICK {
-                    system.attend();
-                }
-                false
+            // The guest gets one of the machine's PPIs: its virtual timer, whatever number that has here.
+            (Kind::Ppi, Some((partition, vcpu))) if intid == system.guest_timer => {
+                forward_timer(system, partition, vcpu);
+                Served::Guests
             }
-            Kind::None => false,
+            _ => serve_own(system, intid),
         };
         // What is the guest's now stays active until the guest deactivates it.
-        if !forwarded {
+        if served != Served::Guests {
             system.gic.deactivate(intid);
         }
-        if later {
+        if served == Served::Later || left == 0 {
             return;
         }
+        taken = take(system);
     }
+}
+
+/// What is not on the way of nearly every interrupt of a guest's.
+#[inline(never)]
+fn serve_own(system: &'static System, intid: Intid) -> Served {
+    match intid.kind() {
+        Kind::Ppi => system.private_interrupt(intid),
+        Kind::Spi => return system.shared_interrupt(intid),
+        Kind::Sgi if intid == KICK => system.attend(),
+        _ => {}
+    }
+    Served::Done
 }
 
 /// Serves what is pending while this CPU does something long, so that nobody waits for it whose interrupts come here: other
@@ -82,18 +110,19 @@ pub fn serve_meanwhile() {
     }
 }
 
-fn forward_ppi(system: &'static System, partition: &Partition, vcpu: usize, intid: Intid) -> bool {
-    // The guest gets one of the machine's PPIs: its virtual timer, whatever number that has here.
-    if intid != system.guest_timer {
-        return false;
-    }
+fn forward_timer(system: &System, partition: &Partition, vcpu: usize) {
     let mut vgic = partition.vgic.lock();
     if !partition.renew(&mut vgic, Line::Ppi(VIRTUAL_TIMER_INTID)) {
-        let effects = vgic.inject_ppi(vcpu, VIRTUAL_TIMER_INTID);
-        drop(vgic);
-        system.apply(partition, &effects);
+        inject_timer(system, partition, vcpu, vgic);
     }
-    true
+}
+
+/// As [`Partition::renew`], where something is in its way.
+#[inline(never)]
+fn inject_timer(system: &System, partition: &Partition, vcpu: usize, mut vgic: Guard<'_, Vgic>) {
+    let effects = vgic.inject_ppi(vcpu, VIRTUAL_TIMER_INTID);
+    drop(vgic);
+    system.apply(partition, &effects);
 }
 
 impl Partition {

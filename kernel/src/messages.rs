@@ -6,11 +6,12 @@
 use crate::devices::Devices;
 use crate::gate::Gate;
 use crate::guest_map;
+use crate::lock::Guard;
 use crate::partition::Partition;
 use crate::say;
 use crate::system::System;
 use crate::vdev::CpuSet;
-use crate::vdev::vgic::Line;
+use crate::vdev::vgic::{Line, Vgic};
 use crate::vdev::vits::{BackendError, ItsBackend};
 use alloc::sync::Arc;
 use arch::gic::{DEFAULT_PRIORITY, Intid};
@@ -229,11 +230,17 @@ impl Partition {
         let Some(target) = target else { return true };
         let mut vgic = self.vgic.lock();
         if !self.renew(&mut vgic, Line::Lpi(target.slot)) {
-            let kick = vgic.inject_lpi(target.slot);
-            drop(vgic);
-            system.kick(self, kick);
+            self.inject_message(system, target.slot, vgic);
         }
         true
+    }
+
+    /// As [`renew`](Self::renew), where something is in its way.
+    #[inline(never)]
+    fn inject_message(&self, system: &System, slot: usize, mut vgic: Guard<'_, Vgic>) {
+        let kick = vgic.inject_lpi(slot);
+        drop(vgic);
+        system.kick(self, kick);
     }
 
     /// Carries on with the commands that the guest has given its ITS, a bounded number a call.

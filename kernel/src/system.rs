@@ -118,17 +118,14 @@ impl System {
         all.try_for_each(|(intid, trigger)| self.gic.enable(intid, trigger, cpu))
     }
 
-    /// Serves a PPI of the hypervisor's own; whether it is one.
-    pub fn private_interrupt(&'static self, intid: Intid) -> bool {
-        let tick = self.timer.0 == intid;
-        if tick {
+    /// Serves a PPI of the hypervisor's own, if it is one.
+    pub fn private_interrupt(&'static self, intid: Intid) {
+        if self.timer.0 == intid {
             tick::serve(self);
         }
-        let maintenance = self.maintenance.is_some_and(|(own, _)| own == intid);
-        if maintenance {
+        if self.maintenance.is_some_and(|(own, _)| own == intid) {
             self.attend();
         }
-        tick || maintenance
     }
 
     /// This CPU takes its list registers back before it enters its guest.

@@ -122,8 +122,7 @@ impl Stay<'_> {
     fn handle(&mut self, exit: Exit, trace: &CpuTrace, lists: &mut Lists) -> Then {
         match exit {
             Exit::Interrupt => {
-                trace.exit(Event::Interrupt);
-                irq::serve(self.system, Some((self.partition, self.index)));
+                irq::serve_exit(self.system, trace, (self.partition, self.index));
             }
             Exit::Mmio(access) => {
                 trace.exit(Event::Mmio {

@@ -170,6 +170,15 @@ impl Frames {
         self.pool.window().clean(pointer, len);
     }
 
+    /// Stores a word and cleans it, as [`write64`](Self::write64) and [`clean`](Self::clean) do.
+    #[track_caller]
+    pub fn write64_clean(&self, offset: usize, value: u64) {
+        let pointer = self.pointer(offset, 8);
+        // SAFETY: as for `write64`.
+        unsafe { AtomicU64::from_ptr(pointer.cast()) }.store(value, Ordering::Relaxed);
+        self.pool.window().clean(pointer, 8);
+    }
+
     /// Cleans and invalidates (DC CIVAC): what such an observer wrote is read from memory next.
     #[track_caller]
     pub fn clean_invalidate(&self, offset: usize, len: usize) {

@@ -123,22 +123,24 @@ pub trait Invalidate: Send + Sync {
     }
     /// Undoes one [`expect_nested`](Self::expect_nested).
     fn expect_no_more(&self, _tag: CacheTag) {}
-    /// The short way, if there is one.
-    fn native(&self) -> Option<&dyn Native> {
-        None
+    /// Whether there is [`send`](Self::send).
+    fn is_native(&self) -> bool {
+        false
     }
-}
-
-/// Invalidation in the hardware's own words, for a driver of its own that has checked and rewritten what a guest said:
-/// as it was asked for, without a detour by [`Invalidation`].
-pub trait Native: Send + Sync {
-    /// As [`Invalidate::submit`], of commands of 16 bytes, and one more at their end that the hardware has nothing left to do
-    /// after. All of them invalidate a first stage, what is cached of it together with a second stage, or contexts, and the
-    /// hardware has all of them. `whole`: all of the first stage under this tag is among them.
+    /// Invalidation in the hardware's own words, for a driver of its own that has checked and rewritten what a guest said:
+    /// as it was asked for, without a detour by [`Invalidation`]. As [`submit`](Self::submit), of commands of 16 bytes, and
+    /// one more at their end that the hardware has nothing left to do after. All of them invalidate a first stage, what is
+    /// cached of it together with a second stage, or contexts, and the hardware has all of them. `whole`: all of the first
+    /// stage under this tag is among them.
     ///
     /// # Errors
-    /// [`Incomplete`].
-    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete>;
+    /// [`Incomplete`]; [`IommuError::Unsupported`] where there is no such way.
+    fn send(&self, _commands: &[[u64; 2]], _whole: Option<CacheTag>) -> Result<(), Incomplete> {
+        Err(Incomplete {
+            complete: 0,
+            error: IommuError::Unsupported,
+        })
+    }
 }
 
 /// The caller's word that what was named has left every cache of every walker, and that this was complete before:

@@ -9,7 +9,7 @@ use crate::id::{DeviceId, IommuIndex};
 mod invalidation;
 mod stage;
 
-pub use invalidation::{HOST, Incomplete, Invalidate, Invalidated, Invalidation, Native};
+pub use invalidation::{HOST, Incomplete, Invalidate, Invalidated, Invalidation};
 pub use stage::{
     ContextSetup, FirstStage, Granule, StageOneConfig, StageOneTable, StageTwo, StreamConfig,
 };

@@ -4,7 +4,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Position {
     value: u32,
-    log2_entries: u8,
+    /// Index and wrap bit: twice the number of entries, less one.
+    mask: u32,
 }
 
 impl Position {
@@ -12,7 +13,7 @@ impl Position {
     pub const fn start(log2_entries: u8) -> Self {
         Self {
             value: 0,
-            log2_entries,
+            mask: (2 << log2_entries) - 1,
         }
     }
 
@@ -20,14 +21,9 @@ impl Position {
     #[inline(always)]
     pub const fn of_register(self, register: u32) -> Self {
         Self {
-            value: register & self.mask(),
+            value: register & self.mask,
             ..self
         }
-    }
-
-    #[inline(always)]
-    const fn mask(self) -> u32 {
-        2_u32.wrapping_shl(self.log2_entries as u32).wrapping_sub(1)
     }
 
     /// As a register holds it: index and wrap bit.
@@ -39,7 +35,7 @@ impl Position {
     /// The entry it stands at.
     #[inline(always)]
     pub const fn index(self) -> usize {
-        (self.value & (self.mask() >> 1)) as usize
+        (self.value & (self.mask >> 1)) as usize
     }
 
     /// The next position.
@@ -47,7 +43,7 @@ impl Position {
     #[inline(always)]
     pub const fn next(self) -> Self {
         Self {
-            value: self.value.wrapping_add(1) & self.mask(),
+            value: self.value.wrapping_add(1) & self.mask,
             ..self
         }
     }
@@ -57,7 +53,7 @@ impl Position {
     #[inline(always)]
     pub const fn after(self, count: u32) -> Self {
         Self {
-            value: self.value.wrapping_add(count) & self.mask(),
+            value: self.value.wrapping_add(count) & self.mask,
             ..self
         }
     }
@@ -65,19 +61,19 @@ impl Position {
     /// Entries from here to where the queue wraps.
     #[inline(always)]
     pub const fn before_wrap(self) -> u32 {
-        self.entries() - self.index() as u32
+        self.entries().wrapping_sub(self.index() as u32)
     }
 
     /// Entries from `consumer` to this producer; more than there are entries where one of them is nonsense.
     #[inline(always)]
     pub const fn since(self, consumer: Self) -> u32 {
-        self.value.wrapping_sub(consumer.value) & self.mask()
+        self.value.wrapping_sub(consumer.value) & self.mask
     }
 
     /// Entries in the queue.
     #[inline(always)]
     pub const fn entries(self) -> u32 {
-        1 << self.log2_entries
+        (self.mask >> 1) + 1
     }
 }
 

@@ -17,7 +17,7 @@ use super::program::Program;
 use super::registers::{DEADLINE_NS, Registers};
 use crate::hal::{Mmio, Platform};
 use crate::id::DeviceId;
-use crate::physical::{IommuError, Native};
+use crate::physical::{Invalidate, IommuError};
 use crate::sync::{Mutex, MutexGuard, relax};
 
 /// What the lock is for.

@@ -27,8 +27,8 @@ pub(super) const NAMES: [&str; KINDS] = [
 /// Something that happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// Exit: a physical interrupt.
-    Interrupt,
+    /// Exit: a physical interrupt; the INTID of the first that is taken.
+    Interrupt(u32),
     /// Exit: a load or store that a virtual device answers.
     Mmio {
         /// A store.
@@ -58,7 +58,7 @@ pub enum Event {
     },
     /// A vCPU starts, at this program counter up to bit 47.
     Start(u64),
-    /// A physical interrupt is taken; its INTID.
+    /// A physical interrupt is taken that is not [`Interrupt`](Self::Interrupt)'s; its INTID.
     Take(u32),
     /// A DMA fault is served; the StreamID.
     Fault(u32),
@@ -94,7 +94,7 @@ impl Event {
     pub(super) fn encode(self) -> u64 {
         let word = |kind: u64, detail: u64| kind << 56 | detail;
         match self {
-            Self::Interrupt => word(0, 0),
+            Self::Interrupt(intid) => word(0, intid.into()),
             Self::Mmio { write, ipa } => word(1, (ipa & DETAIL) | if write { WRITE } else { 0 }),
             Self::Abort { ipa } => word(2, ipa & DETAIL),
             Self::Call(function) => word(3, function.into()),
@@ -112,7 +112,7 @@ impl Event {
     pub(super) fn decode(word: u64) -> Option<Self> {
         let detail = word & DETAIL;
         Some(match word >> 56 {
-            0 => Self::Interrupt,
+            0 => Self::Interrupt(detail as u32),
             1 => Self::Mmio {
                 write: word & WRITE != 0,
                 ipa: detail,
@@ -136,7 +136,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAMES[(self.encode() >> 56) as usize])?;
         match *self {
-            Self::Interrupt | Self::Wait => Ok(()),
+            Self::Wait => Ok(()),
             Self::Mmio { write: true, ipa } => write!(f, " write {ipa:#x}"),
             Self::Mmio { write: false, ipa } => write!(f, " read {ipa:#x}"),
             Self::Abort { ipa } | Self::Smmu { ipa } => write!(f, " {ipa:#x}"),
@@ -144,7 +144,7 @@ impl fmt::Display for Event {
             | Self::SystemError(number)
             | Self::Other(number)
             | Self::Fault(number) => write!(f, " {number:#x}"),
-            Self::Take(intid) => write!(f, " {intid}"),
+            Self::Interrupt(intid) | Self::Take(intid) => write!(f, " {intid}"),
             Self::SystemRegister(register) => write!(
                 f,
                 " S{}_{}_C{}_C{}_{}",

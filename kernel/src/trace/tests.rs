@@ -4,7 +4,7 @@ use super::{CpuTrace, DEPTH, EXITS, Event, KINDS, Trace};
 use arch::vcpu::SysregAccess;
 
 const ALL: [Event; KINDS] = [
-    Event::Interrupt,
+    Event::Interrupt(27),
     Event::Mmio {
         write: true,
         ipa: 0xffff_0900_0018,
@@ -51,7 +51,7 @@ fn statistics_show_what_there_was() {
     assert_eq!(trace.counts([0, 1, 2]).to_string(), "0 exits");
     trace.cpu(0).record(ALL[1]);
     trace.cpu(2).record(ALL[1]);
-    trace.cpu(2).record(Event::Interrupt);
+    trace.cpu(2).record(Event::Interrupt(8192));
     trace.cpu(1).record(Event::Wait);
     trace.cpu(2).record(Event::Take(27));
     let counts = trace.counts([0, 2]);

@@ -195,20 +195,38 @@ pub fn count() -> usize {
 }
 
 /// Reads list register `index`. Panics past [`MAX_LIST_REGISTERS`]; between [`count`] and that it is UNDEFINED.
+#[inline(always)]
 pub fn read_lr(index: usize) -> ListRegister {
-    // Mostly it is the first.
+    // Few CPUs have more.
     ListRegister(match index {
         0 => sysreg::read(Register::ICH_LR0_EL2),
-        _ => sysreg::read(LIST_REGISTERS[index]),
+        1 => sysreg::read(Register::ICH_LR1_EL2),
+        2 => sysreg::read(Register::ICH_LR2_EL2),
+        3 => sysreg::read(Register::ICH_LR3_EL2),
+        _ => read_any_lr(index),
     })
 }
 
+#[inline(never)]
+fn read_any_lr(index: usize) -> u64 {
+    sysreg::read(LIST_REGISTERS[index])
+}
+
 /// Writes list register `index`, as [`read_lr`]. It counts from the next entry into the guest on.
+#[inline(always)]
 pub fn write_lr(index: usize, value: ListRegister) {
     match index {
         0 => sysreg::write(Register::ICH_LR0_EL2, value.0),
-        _ => sysreg::write(LIST_REGISTERS[index], value.0),
+        1 => sysreg::write(Register::ICH_LR1_EL2, value.0),
+        2 => sysreg::write(Register::ICH_LR2_EL2, value.0),
+        3 => sysreg::write(Register::ICH_LR3_EL2, value.0),
+        _ => write_any_lr(index, value.0),
     }
+}
+
+#[inline(never)]
+fn write_any_lr(index: usize, value: u64) {
+    sysreg::write(LIST_REGISTERS[index], value);
 }
 
 /// ICH_HCR_EL2.

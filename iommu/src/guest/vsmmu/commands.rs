@@ -214,6 +214,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
     }
 
     /// Everything before `at` is complete.
+    #[inline(always)]
     fn consumed(&mut self, at: Position) {
         let before = at.of_register(self.registers.get(CMDQ_CONS));
         self.counters.commands += u64::from(at.since(before));

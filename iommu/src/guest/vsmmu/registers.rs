@@ -40,6 +40,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// The queue of these registers; more entries than `largest` says are as many as it says (§6.3.26).
+    #[inline(always)]
     fn new(base: u64, prod: u32, cons: u32, largest: u8) -> Self {
         let log2 = (base as u8 & 0x1f).min(largest);
         let start = Position::start(log2);
@@ -186,7 +187,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
         let consumed = &mut self.words[CMDQ_CONS / 4];
         *consumed = *consumed & CMDQ_ERR_FIELD | position;
         self.rung = false;
-        self.store(CMDQ_PROD, self.get64(CMDQ_PROD));
+        self.image.write64_clean(CMDQ_PROD, self.get64(CMDQ_PROD));
     }
 
     /// What [`ring`](Self::ring) has set is in the copy.
@@ -204,13 +205,7 @@ impl<B: DmaBuffer> RegisterFile<B> {
             Some(offset) => IMAGE_PAGE_ONE + offset,
             None => pair,
         };
-        self.store(at, self.get64(pair));
-    }
-
-    #[inline(always)]
-    fn store(&mut self, at: usize, both: u64) {
-        self.image.write64(at, both);
-        self.image.clean(at, 8);
+        self.image.write64_clean(at, self.get64(pair));
     }
 
     /// A read of the guest's: `None` for a size or an alignment that no register has, or past the end.
@@ -241,14 +236,18 @@ impl<B: DmaBuffer> RegisterFile<B> {
         self.get(GERROR) ^ self.get(GERRORN)
     }
 
+    #[inline(always)]
     fn queue(&self, base: usize, prod: usize, cons: usize, largest: u8) -> Queue {
         Queue::new(self.get64(base), self.get(prod), self.get(cons), largest)
     }
 
     /// The command queue, if it is on.
+    #[inline(always)]
     pub fn commands(&self) -> Option<Queue> {
-        let on = self.get(CR0) & CMDQEN != 0;
-        on.then(|| self.queue(CMDQ_BASE, CMDQ_PROD, CMDQ_CONS, self.sizes.commands))
+        if self.get(CR0) & CMDQEN == 0 {
+            return None;
+        }
+        Some(self.queue(CMDQ_BASE, CMDQ_PROD, CMDQ_CONS, self.sizes.commands))
     }
 
     /// The event queue, if it is on.

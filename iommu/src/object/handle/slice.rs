@@ -90,9 +90,10 @@ impl Viommu {
     }
 
     /// A guest's invalidations, in order, up to the first that fails. What is counted is complete in the hardware.
+    #[inline(always)]
     pub fn invalidate(&self, kind: u32, entries: &[Entry]) -> Progress {
-        self.0
-            .with(|inner, id| inner.invalidate(id, kind, Entries::Words(entries)))
+        let mut inner = self.0.shared.lock();
+        inner.invalidate(self.0.id, kind, Entries::Words(entries))
     }
 
     /// A queue of `depth` events of type `kind`.

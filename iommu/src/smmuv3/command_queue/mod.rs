@@ -161,6 +161,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     /// Stores commands that there is room for. The first and the last CMD_ATC_INV among them.
+    #[inline(always)]
     fn add_run(&mut self, commands: &[[u64; 2]]) -> Option<(u64, u64)> {
         const ATC_INV: usize = CMD0::OPCODE::AtcInv.value as usize;
         let at = self.produced;
@@ -233,12 +234,21 @@ impl<P: Platform> CommandQueue<P> {
             self.replaced = None;
             self.synced = self.synced.max(at + 1);
         }
+        // Mostly there is no other than the one that waits, which has none yet.
+        if self.used != 0 {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Batches whose CMD_SYNC is consumed are complete.
+    #[inline(never)]
+    fn settle(&mut self) {
         for batch in self.batches[..self.used].iter().flatten() {
             if let Some(sync) = batch.sync.filter(|sync| *sync < self.consumed) {
                 self.synced = self.synced.max(sync + 1);
             }
         }
-        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::spec::command::cerror;
 use super::Shared;
 use crate::hal::{Mmio, Platform};
 use crate::id::CacheTag;
-use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError, Native};
+use crate::physical::{Incomplete, Invalidate, Invalidation, IommuError};
 
 /// Times that a batch is sent where devices of others do not answer.
 const RESENDS: u8 = 3;
@@ -61,28 +61,6 @@ impl<P: Platform, M: Mmio> Shared<P, M> {
     }
 }
 
-impl<P: Platform, M: Mmio> Native for Shared<P, M> {
-    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
-        // As in `submit`.
-        self.platform.write_barrier();
-        self.put(commands).map_err(|failure| {
-            // Less the CMD_SYNCs in between.
-            let syncs = match self.features.errata.commands_a_sync {
-                0 => 0,
-                limit => failure.complete / (u64::from(limit) + 1),
-            };
-            Incomplete {
-                complete: (failure.complete - syncs) as usize,
-                error: failure.error,
-            }
-        })?;
-        if let Some(tag) = whole {
-            self.lock().nested.forgotten(tag);
-        }
-        Ok(())
-    }
-}
-
 impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
     fn submit(&self, batch: &[Invalidation]) -> Result<(), Incomplete> {
         Self::submit(self, batch)
@@ -102,7 +80,27 @@ impl<P: Platform, M: Mmio> Invalidate for Shared<P, M> {
         self.lock().nested.expect_no_more(tag);
     }
 
-    fn native(&self) -> Option<&dyn Native> {
-        Some(self)
+    fn is_native(&self) -> bool {
+        true
+    }
+
+    fn send(&self, commands: &[[u64; 2]], whole: Option<CacheTag>) -> Result<(), Incomplete> {
+        // As in `submit`.
+        self.platform.write_barrier();
+        self.put(commands).map_err(|failure| {
+            // Less the CMD_SYNCs in between.
+            let syncs = match self.features.errata.commands_a_sync {
+                0 => 0,
+                limit => failure.complete / (u64::from(limit) + 1),
+            };
+            Incomplete {
+                complete: (failure.complete - syncs) as usize,
+                error: failure.error,
+            }
+        })?;
+        if let Some(tag) = whole {
+            self.lock().nested.forgotten(tag);
+        }
+        Ok(())
     }
 }

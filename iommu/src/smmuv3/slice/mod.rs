@@ -55,6 +55,8 @@ const STREAM_BITS: u32 = 32;
 pub struct Slice {
     features: Features,
     tag: CacheTag,
+    /// Whether `invalidator` takes commands as they are.
+    native: bool,
     invalidator: Arc<dyn Invalidate>,
     rewriter: Rewriter,
     /// Commands on their way, and one of the driver's.
@@ -88,6 +90,7 @@ impl Slice {
         Ok(Self {
             features,
             tag,
+            native: invalidator.is_native(),
             invalidator,
             rewriter: Rewriter::new(&features, tag),
             own: [[0; 2]; BATCH + 1],
@@ -125,7 +128,9 @@ impl Invalidator for Slice {
         entries: &[Entry],
         devices: &VirtIds<'_>,
     ) -> Option<Result<(), Incomplete>> {
-        let native = self.invalidator.native().filter(|_| kind == COMMANDS)?;
+        if !self.native || kind != COMMANDS {
+            return None;
+        }
         let own = self.own.get_mut(..=entries.len())?;
         let mut whole = false;
         for (own, entry) in own.iter_mut().zip(entries) {
@@ -136,7 +141,7 @@ impl Invalidator for Slice {
             whole |= own[0] as u8 == Rewriter::WHOLE;
         }
         own[entries.len()] = SYNC;
-        Some(native.send(own, whole.then_some(self.tag)))
+        Some(self.invalidator.send(own, whole.then_some(self.tag)))
     }
 }
 

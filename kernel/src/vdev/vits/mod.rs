@@ -94,6 +94,7 @@ struct Device {
 
 impl Device {
     /// The slot of `event`, if the guest has mapped the device with so many.
+    #[inline(always)]
     fn slot(&self, event: u32) -> Option<usize> {
         (event < self.limit.min(self.events)).then(|| self.first + event as usize)
     }
