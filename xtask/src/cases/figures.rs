@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
         hold(&viommu_x86_64::VIOMMU_X86_64)
     }),
     case("figures::storm", |_| hold(&viommu::STORM)),
+    case("figures::flood", |_| hold(&viommu::FLOOD)),
     case("figures::events", |_| hold(&viommu::EVENTS)),
 ];
 

@@ -89,6 +89,7 @@ pub const SOURCES: &[Source] = &[
     viommu::VIOMMU,
     viommu_x86_64::VIOMMU_X86_64,
     viommu::STORM,
+    viommu::FLOOD,
     viommu::EVENTS,
     linux::DISK,
     image::SIZE,

@@ -3,7 +3,7 @@
 //!
 //! One partition owns an `edu` device behind an SMMU that it drives, and runs the payload `smmu_cost`; two runs that differ
 //! in how many maps and unmaps there are tell what each of these is in exits. Then it runs `smmu_storm`: work of every
-//! kind, and half a million commands by one doorbell.
+//! kind, and half a million commands by one doorbell; and once beside another partition, which unmaps meanwhile.
 
 use super::{Figure, Source};
 use crate::cases::{Context, lines};
@@ -21,6 +21,12 @@ pub const VIOMMU: Source = Source {
 pub const STORM: Source = Source {
     ids: &["B22", "B22.stream"],
     measure: storm,
+};
+
+/// What another guest waits for.
+pub const FLOOD: Source = Source {
+    ids: &["B21.unmap"],
+    measure: flood,
 };
 
 /// What an event costs.
@@ -183,6 +189,48 @@ fn storm() -> Result<Vec<Figure>> {
             STAY,
         ),
     ])
+}
+
+/// An unmap of one guest beside the half a million invalidations that another has rung for, in ticks that the machine's CPUs
+/// all count together: no less than instructions of one. They take turns of a hundred, by `metronome`.
+fn flood() -> Result<Vec<Figure>> {
+    let folder = project::target().join("bench");
+    let _alone = project::lock(&folder)?;
+    let context = Context::new(folder.join("smmu-flood"));
+    let mut machine = context.pack(&format!(
+        "[machine]\nname = 'smmu-flood'\n\
+         [machine.qemu]\nmemory = '768M'\ncpus = 3\ndevices = ['edu,addr=02.0', 'edu,addr=03.0']\n{}{}\
+         [[partition]]\nname = 'metronome'\nmemory = '64M'\ncpus = [2]\npayload = 'metronome'\n\
+         cmdline = 'ms=160 turn=100 cpus=3'\n",
+        partition("storm", 0, 2, "smmu_storm", "storm=full"),
+        partition("victim", 1, 3, "smmu_victim", "after=15 ms=110"),
+    ))?;
+    machine.icount = true;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(LIMIT)?;
+    let console = guest.console();
+    for name in ["storm", "victim", "metronome"] {
+        lines::passed(&console, name)?;
+    }
+    let of = |name, key| lines::number(lines::answer(&console, name, key)?);
+    ensure!(of("storm", "commands")? == 1 << 19, "no flood");
+    let (rang, done) = (of("storm", "rang")?, of("storm", "over")?);
+    let (first, last) = (of("victim", "first_over")?, of("victim", "over")?);
+    ensure!(
+        first < rang && rang < last && last < done,
+        "the flood is from {rang} to {done}, the unmaps to {first} and {last}"
+    );
+    let alone = of("victim", "first")? as f64;
+    Ok(vec![Figure {
+        peers: vec![("alone", alone)],
+        ..figure(
+            "B21.unmap",
+            "how much longer an unmap of a guest takes at most where another has rung for 2^19 invalidations",
+            of("victim", "longest")? as f64 - alone,
+            "ticks of all CPUs",
+            STAY,
+        )
+    }])
 }
 
 /// A guest's device is refused by the guest's own stage 1: one time after another, and in a burst of more events than its

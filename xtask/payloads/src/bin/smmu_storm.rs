@@ -2,7 +2,7 @@
 //! (once where there is no number). Kinds: `full` (the largest queue there is, full of invalidations), `syncs` (each with a
 //! CMD_SYNC), `signals` (a CMD_SYNC with an interrupt each), `ranges`, `all`, `contexts`, `streams`, `changes` (the stream's
 //! entry, back and forth), `every` (CMD_CFGI_ALL), `hints`, `wrong` (commands that there are not). `streams=off`: its stream
-//! is never configured, as translation stays off.
+//! is never configured, as translation stays off. It says when it rang last, and when all was over.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -35,8 +35,8 @@ mod scenario {
         count
     }
 
-    /// Posts and rings; how many commands, and whether all of it came to its end.
-    fn storm(smmu: &mut Smmu, kind: &str, largest: u32) -> (u32, bool) {
+    /// Posts and rings, at `rang`; how many commands, and whether all of it came to its end.
+    fn storm(smmu: &mut Smmu, kind: &str, largest: u32, rang: &mut u64) -> (u32, bool) {
         let page = |index: u32| tlbi(u64::from(index) << 12);
         let pairs =
             |other: [u64; 2]| move |index: u32| if index & 1 == 0 { page(index) } else { other };
@@ -79,6 +79,7 @@ mod scenario {
             }
             _ => return (0, false),
         };
+        *rang = runtime::ticks();
         smmu.ring();
         (count, smmu.settled())
     }
@@ -101,10 +102,10 @@ mod scenario {
         let ms = guest.tree.argument("ms").and_then(number).unwrap_or(0);
         let kinds = guest.tree.argument("storm").unwrap_or("full");
         let end = runtime::now_ns() + ms * 1_000_000;
-        let mut commands = 0_u64;
+        let (mut commands, mut rang) = (0_u64, 0);
         loop {
             for kind in kinds.split(',') {
-                let (count, done) = storm(&mut smmu, kind, largest);
+                let (count, done) = storm(&mut smmu, kind, largest, &mut rang);
                 if !done {
                     guest
                         .checks
@@ -119,6 +120,9 @@ mod scenario {
         }
         guest.checks.say(format_args!("queue={largest};"));
         guest.checks.say(format_args!("commands={commands};"));
+        guest.checks.say(format_args!("rang={rang};"));
+        let over = runtime::ticks();
+        guest.checks.say(format_args!("over={over};"));
         let checks = &mut guest.checks;
         checks.check(good, format_args!("every command is done"));
         guest.checks.finish();

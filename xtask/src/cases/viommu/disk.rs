@@ -6,6 +6,7 @@ use super::{
     Context, Layout, Linux, MIB, RUN_LIMIT, Result, answer, disk, ensure, lines, random, sha256,
 };
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 pub const DISK: &str = "nvme,addr=02.0,drive=disk,serial=s0";
@@ -53,10 +54,14 @@ fn two() -> String {
         .text()
 }
 
-/// 256 MiB are read with their sum, copied behind, and the copy is read with its sum. Before it, all waits for the host.
-const ALL: &str = "
+/// All waits for the host.
+const WAIT: &str = "
 key waits yes
 read line
+";
+
+/// 256 MiB are read with their sum, copied behind, and the copy is read with its sum.
+pub const ALL: &str = "
 key read $(part 0 256 | sum)
 dd if=$disk of=$disk bs=1M count=256 seek=256 iflag=direct oflag=direct conv=fsync 2>/dev/null && key wrote 256
 key back $(part 256 256 | sum)
@@ -69,7 +74,7 @@ pub fn linux_drives_its_own(context: &Context) -> Result<()> {
     const STREAM: u64 = 0x10;
     let given = random(256 * MIB)?;
     let image = disk(context, "disk.img", &given, 512 * MIB)?;
-    crate::cases::linux::initial_disk(context, &format!("{DOMAIN}{ALL}"))?;
+    crate::cases::linux::initial_disk(context, &format!("{DOMAIN}{WAIT}{ALL}"))?;
     let mut machine = context.pack(&one())?;
     machine.trace = trace::EVENTS.map(str::to_owned).to_vec();
     let start = Instant::now();
@@ -85,19 +90,7 @@ pub fn linux_drives_its_own(context: &Context) -> Result<()> {
     let copied = start.elapsed() - booted;
 
     let console = guest.console();
-    is_strict(&console, "linux")?;
-    let of = |key| answer(&console, "linux", key);
-    let sum = sha256(&given)?;
-    ensure!(of("read")? == sum, "it read something else");
-    ensure!(
-        of("wrote")? == "256" && of("back")? == sum,
-        "it wrote something else"
-    );
-    ensure!(
-        fs::read(image)? == [&*given, &*given].concat(),
-        "the image holds something else"
-    );
-    no_faults(&console, "linux")?;
+    all_right(&console, "linux", &given, &image)?;
 
     let trace = Trace::parse(&guest.trace()?)?;
     trace.separates(&[STREAM])?;
@@ -155,6 +148,23 @@ pub fn right(console: &str, who: &str, given: &[u8]) -> Result<()> {
     ensure!(
         of("wrote")? == "16" && of("back")? == sha256(copied)?,
         "{who} wrote something else"
+    );
+    no_faults(console, who)
+}
+
+/// What [`DOMAIN`] and [`ALL`] have to say of a disk that started with `given`, and what its image holds then.
+pub fn all_right(console: &str, who: &str, given: &[u8], image: &Path) -> Result<()> {
+    let of = |key| answer(console, who, key);
+    is_strict(console, who)?;
+    let sum = sha256(given)?;
+    ensure!(of("read")? == sum, "{who} read something else");
+    ensure!(
+        of("wrote")? == "256" && of("back")? == sum,
+        "{who} wrote something else"
+    );
+    ensure!(
+        fs::read(image)? == [given, given].concat(),
+        "the image of {who} holds something else"
     );
     no_faults(console, who)
 }
