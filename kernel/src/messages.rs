@@ -229,7 +229,7 @@ impl Partition {
             .translate(source.virt, lpi.0 - source.first);
         let Some(target) = target else { return true };
         let mut vgic = self.vgic.lock();
-        if !self.renew(&mut vgic, Line::Lpi(target.slot)) {
+        if !self.renew(&mut vgic, Line::Lpi(target.slot as u32)) {
             self.inject_message(system, target.slot, vgic);
         }
         true

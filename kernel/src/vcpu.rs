@@ -103,11 +103,14 @@ impl Stay<'_> {
             if !doorbell && partition.has_busy_viommus() {
                 partition.serve_viommus(system);
             }
-            if then == Then::Suspend {
+            if then != Then::Continue {
+                if then == Then::Leave {
+                    break;
+                }
                 lists.store(system, partition, index);
                 self.suspend();
             }
-            if then == Then::Leave || partition.life.must_leave() {
+            if partition.life.must_leave() {
                 break;
             }
         }

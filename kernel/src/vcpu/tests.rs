@@ -96,6 +96,7 @@ fn standby_ends_with_an_interrupt_and_not_before() {
     }
     let registers = [0xc400_0001, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(partition.call(system, 0, &registers), AfterCall::Suspend);
+    let start = std::time::Instant::now();
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
             arch::cpu::set_index(1);
@@ -106,7 +107,6 @@ fn standby_ends_with_an_interrupt_and_not_before() {
                 .lock()
                 .write_sgi(1, SgiRegister::Sgi1r, 5 << 24 | 1)
         });
-        let start = std::time::Instant::now();
         stay.suspend();
         assert!(start.elapsed().as_millis() >= 20);
         assert_eq!(other.join().unwrap(), CpuSet::one(0));

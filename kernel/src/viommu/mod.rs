@@ -124,12 +124,31 @@ impl Partition {
         value: Option<u64>,
     ) -> Option<u64> {
         let index = (offset / machine::STRIDE) as usize;
-        let viommu = self.dma().viommus().get(index)?;
         let offset = offset % machine::STRIDE;
-        let mut unit = viommu.unit.lock();
-        let Some(value) = value else {
-            return Some(unit.read(offset, size));
+        match value {
+            Some(value) => self
+                .store_viommu(system, index, offset, size, value)
+                .then_some(0),
+            None => {
+                let viommu = self.dma().viommus().get(index)?;
+                Some(viommu.unit.lock().read(offset, size))
+            }
+        }
+    }
+
+    /// A store at `offset` of the registers of IOMMU number `index`; `false` where there is none.
+    pub fn store_viommu(
+        &self,
+        system: &System,
+        index: usize,
+        offset: u64,
+        size: u8,
+        value: u64,
+    ) -> bool {
+        let Some(viommu) = self.dma().viommus().get(index) else {
+            return false;
         };
+        let mut unit = viommu.unit.lock();
         let effect = unit.write(&self.ram, offset, size, value);
         // Mostly it is all done.
         if effect.more || effect.failed.is_some() {
@@ -138,7 +157,7 @@ impl Partition {
             self.interrupt_by(system, index, &effect);
             viommu.busy.store(false, Ordering::Release);
         }
-        Some(0)
+        true
     }
 
     /// Whether [`serve_viommus`](Self::serve_viommus) has anything to do.

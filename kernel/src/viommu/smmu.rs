@@ -71,11 +71,10 @@ impl Partition {
         let Some(offset) = address.checked_sub(guest_map::SMMU.base.0) else {
             return false;
         };
-        let page = (offset % SMMU_STRIDE) & !(PAGE_SIZE - 1);
+        let (index, offset) = ((offset / SMMU_STRIDE) as usize, offset % SMMU_STRIDE);
+        let page = offset & !(PAGE_SIZE - 1);
         READABLE.iter().any(|(readable, _)| *readable == page)
-            && self
-                .access_viommu(system, offset, size, Some(value))
-                .is_some()
+            && self.store_viommu(system, index, offset, size, value)
     }
 
     /// Ends what the guest has not answered in time.

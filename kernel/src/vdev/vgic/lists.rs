@@ -28,7 +28,7 @@ pub enum Line {
     /// A shared one, by its INTID.
     Spi(u32),
     /// The LPI that is mapped to this slot.
-    Lpi(usize),
+    Lpi(u32),
 }
 
 /// What [`Vgic::renew`] did.
@@ -196,7 +196,7 @@ impl Vgic {
         let id = match line {
             Line::Ppi(intid) => self.private(cpu, intid),
             Line::Spi(intid) => self.spi(intid),
-            Line::Lpi(slot) => self.lpi(slot),
+            Line::Lpi(slot) => self.lpi(slot as usize),
         };
         let Some(id) = id else {
             return Renewed::No;

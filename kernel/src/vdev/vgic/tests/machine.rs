@@ -113,7 +113,7 @@ impl Machine {
 
     /// A message for the LPI in `slot` arrives.
     pub fn message(&mut self, slot: usize) {
-        if !self.renew(Line::Lpi(slot)) {
+        if !self.renew(Line::Lpi(slot as u32)) {
             self.beside(|vgic| vgic.inject_lpi(slot));
         }
     }
