@@ -128,6 +128,7 @@ impl Frames {
 
     /// Loads words from `offset` on, each in one step.
     #[track_caller]
+    #[inline(always)]
     pub fn read_words(&self, offset: usize, words: &mut [u64]) {
         let mut from = self.words(offset, words.len());
         for word in words {

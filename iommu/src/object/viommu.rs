@@ -255,6 +255,7 @@ impl Inner {
     }
 
     /// A guest's invalidations, through the slice or through a table without one.
+    #[inline(always)]
     pub(super) fn invalidate(&mut self, id: u32, kind: u32, entries: Entries<'_>) -> Progress {
         let progress = self.take_entries(id, kind, entries);
         // What its guest does not hear from, it is refused: others wait for it too.

@@ -9,8 +9,8 @@
 //! so that the CPU waits for every one. From a disk that answers at once, it comes before or after Linux has gone idle, as
 //! the host has it; going there and back is a third of a read, and so much the figures differed from run to run. The
 //! difference between a long and a short run is free of whatever comes once, but not of what comes by the clock, and of
-//! which state a CPU waits in: a run differs from another by half a part in a hundred. So the mean of many counts, and how
-//! far it may be off is told (`B23.error`). The first of each length does not count: Linux is still busy with its start.
+//! which state a CPU waits in: a thousand reads differ from another thousand by half a part in a hundred. So the mean of
+//! many counts, and how far it may be off is told (`B23.error`). The first of each length does not count: Linux is still busy with its start.
 //!
 //! In strict mode a read is one map and one unmap of a page, and with `iommu.passthrough=1` none: the difference is what a
 //! pair takes.
@@ -47,11 +47,11 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Long enough for what follows a run: the shell, and a screen line.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Reads of the two runs.
-const READS: [u64; 2] = [200, 1200];
+const READS: [u64; 2] = [200, 4200];
 /// Pairs of them that count.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 6;
 /// The same where only the difference of two kinds of reads is told.
-const FEW: usize = 4;
+const FEW: usize = 2;
 
 /// Nothing has to come from a disk of the host's; everything takes a millisecond.
 const DRIVE: &str = "if=none,id=disk,driver=null-co,size=64M,read-zeroes=on,latency-ns=1000000";

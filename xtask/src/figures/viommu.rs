@@ -94,7 +94,7 @@ fn viommu() -> Result<Vec<Figure>> {
             "an invalidation and a CMD_SYNC, from a guest and back to it, the slowest of 80",
             ticks("unmap")? as f64,
             "instructions",
-            1300.0,
+            1200.0,
         ),
         figure(
             "B12.command",

@@ -196,7 +196,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             }
         }
         // A failure of what came before is earlier in the queue than whatever stopped it.
-        if let Err(stop) = self.flush(effect) {
+        if let Err(stop) = self.flush_all(effect) {
             stopped = Some(stop);
         }
         if let Some(stop) = stopped {
@@ -398,8 +398,15 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         Ok(())
     }
 
-    /// Has the slice do what was collected.
+    /// Has the slice do what was collected, before something else.
+    #[inline(never)]
     fn flush(&mut self, effect: &mut Effect) -> Result<(), Stopped> {
+        self.flush_all(effect)
+    }
+
+    /// The same: each call ends with it.
+    #[inline(always)]
+    fn flush_all(&mut self, effect: &mut Effect) -> Result<(), Stopped> {
         let len = core::mem::take(&mut self.batch.len);
         let syncs = core::mem::take(&mut self.batch.syncs);
         if len == 0 {
@@ -412,10 +419,16 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
             self.counters.syncs += u64::from(syncs);
             return Ok(());
         };
-        let failed = progress.complete.min(len - 1);
+        Err(self.failed(progress.complete.min(len - 1), error, effect))
+    }
+
+    /// Why the queue stops where the slice could not do the entry number `failed`.
+    #[cold]
+    #[inline(never)]
+    fn failed(&mut self, failed: usize, error: Error, effect: &mut Effect) -> Stopped {
         self.counters.syncs += u64::from(self.batch.syncs_before[failed]);
         let at = self.batch.at[failed];
-        Err(match error {
+        match error {
             Error::IllegalEntry(_) => Stopped::illegal(at),
             Error::Hardware(
                 IommuError::Command(cerror::ATC_INV_SYNC) | IommuError::DeviceTlb(_),
@@ -431,6 +444,6 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
                     code: cerror::ABT,
                 }
             }
-        })
+        }
     }
 }

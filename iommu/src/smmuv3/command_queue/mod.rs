@@ -123,6 +123,7 @@ impl<P: Platform> CommandQueue<P> {
 
     /// Adds `commands`, of which the last is a CMD_SYNC ([`SYNC`]), for [`look`](Self::look); `None`, and nothing has
     /// happened, where there is no room for all of them.
+    #[inline(always)]
     pub(super) fn put(&mut self, commands: &[[u64; 2]]) -> Option<Run> {
         if self.used == BATCHES || self.room() < commands.len() as u64 {
             return None;
@@ -137,6 +138,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     /// Looks how far the SMMU is. `None`: all of what was [`put`](Self::put) under the same lock is complete.
+    #[inline(always)]
     pub(super) fn look<M: Mmio>(
         &mut self,
         registers: &Registers<M>,
@@ -207,6 +209,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     /// Hands everything stored to the SMMU.
+    #[inline(always)]
     pub(super) fn publish<M: Mmio>(&mut self, platform: &P, registers: &Registers<M>) {
         if self.published != self.produced {
             self.published = self.produced;
@@ -216,6 +219,7 @@ impl<P: Platform> CommandQueue<P> {
     }
 
     /// Reads how far the SMMU is.
+    #[inline(always)]
     pub(super) fn advance<M: Mmio>(&mut self, registers: &Registers<M>) -> Result<(), IommuError> {
         let register = registers.read::<CMDQ_CONS_FIELDS::Register>(CMDQ_CONS);
         if register.get() == u32::MAX {
