@@ -43,6 +43,12 @@ impl Inlet {
         (now < until).then_some(until)
     }
 
+    /// Until when a byte goes on waiting for `selected`, of which it is known that it has no room; `None` if none does.
+    fn waits(&self, selected: usize, now: u64) -> Option<u64> {
+        let (to, until) = self.held?;
+        (to == selected && now < until).then_some(until)
+    }
+
     /// There was room, or there is no input.
     fn release(&mut self) {
         self.held = None;
@@ -74,14 +80,19 @@ pub fn room_made(system: &'static System) {
 }
 
 fn take(system: &'static System, inlet: &mut Inlet, statistics: &mut bool) -> Option<u64> {
+    let full = || terminal::selected().filter(|&to| !system.partitions[to].has_room());
+    // The UART's interrupt is off then. Where it is an edge, each time that it is turned on would be another one.
+    let until = full().and_then(|to| inlet.waits(to, clock::now_ns()));
+    if until.is_some() {
+        return until;
+    }
     // Before the first look, so that what comes after the last one raises the interrupt anew.
     terminal::listen(true);
     for _ in 0..BUDGET {
         if !terminal::has_input() {
             return None;
         }
-        let full = terminal::selected().filter(|&to| !system.partitions[to].has_room());
-        match full {
+        match full() {
             None => inlet.release(),
             Some(to) => {
                 if let Some(until) = inlet.hold(to, clock::now_ns()) {
@@ -112,6 +123,18 @@ mod tests {
         assert_eq!(inlet.hold(1, until - 1), Some(until));
         assert_eq!(inlet.hold(1, until), None);
         assert_eq!(inlet.hold(1, until + 7), None, "no byte waits again");
+    }
+
+    #[test]
+    fn who_waits_is_asked_without_a_change() {
+        let mut inlet = Inlet::new();
+        assert_eq!(inlet.waits(1, 0), None);
+        let until = inlet.hold(1, 5).unwrap();
+        assert_eq!(inlet.waits(1, until - 1), Some(until));
+        assert_eq!(inlet.waits(0, until - 1), None);
+        assert_eq!(inlet.waits(1, until), None, "it has waited long enough");
+        inlet.release();
+        assert_eq!(inlet.waits(1, 5), None);
     }
 
     #[test]
