@@ -129,6 +129,10 @@ pub const CASES: &[Case] = &[
         sriov::each_partition_has_one,
     ),
     case(
+        "x86::sriov_a_manager_that_starts_again_takes_them_along",
+        sriov::a_manager_that_starts_again_takes_them_along,
+    ),
+    case(
         "x86::sriov_igb_s_functions_send_and_receive",
         sriov::igb_s_functions_send_and_receive,
     ),

@@ -6,7 +6,7 @@ use super::packed;
 use crate::arch::Arch;
 use crate::cases::lines::{self, answer, answers};
 use crate::cases::linux::initial_disk_of;
-use crate::cases::sriov::{COME, igb};
+use crate::cases::sriov::{AGAIN, COME, igb, start_again};
 use crate::cases::{Context, random, sha256};
 use crate::qemu::Machine;
 use crate::setup::linux;
@@ -172,6 +172,29 @@ pub fn without_addresses_there_are_none(context: &Context) -> Result<()> {
         &console,
         "other: cannot start: a function is not there, has no place in the guest, or is behind a unit that is not used",
     )
+}
+
+/// The physical function's owner starts again: its reset takes the virtual ones along, the hypervisor turns them on where they
+/// were, and their user goes on with what is a device out of reset.
+pub fn a_manager_that_starts_again_takes_them_along(context: &Context) -> Result<()> {
+    let given = random(32 * MIB)?;
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(
+        context,
+        "initrd.cpio",
+        &linux,
+        &[],
+        &format!("{COME}{AGAIN}"),
+    )?;
+    let manager = MANAGER
+        .replace("cmdline = 'vfs=3'", "cmdline = 'vfs=3 then=wait'")
+        .replace("cpus = [3]", "cpus = [0]");
+    let timeouts = "nvme_core.io_timeout=3 nvme_core.admin_timeout=3";
+    let user = guest("linux", 1, "00:02.2", "").replace("intel_iommu=on", timeouts);
+    let text = format!("{manager}manages_vfs = true\n{user}");
+    let mut machine = machine(context, &text, &given)?;
+    by_uefi(&mut machine)?;
+    start_again(&mut context.start(&machine)?, &given)
 }
 
 /// Two Linux with a virtual function each of a network card, behind units of their own, and the small guest that manages the
