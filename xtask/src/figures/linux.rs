@@ -10,7 +10,9 @@
 //! the host has it; going there and back is a third of a read, and so much the figures differed from run to run. The
 //! difference between a long and a short run is free of whatever comes once, but not of what comes by the clock, and of
 //! which state a CPU waits in: a thousand reads differ from another thousand by half a part in a hundred. So the mean of
-//! many counts, and how far it may be off is told (`B23.error`). The first of each length does not count: Linux is still busy with its start.
+//! many counts, and how far it may be off is told (`B23.error`). The first of each length does not count: Linux is still
+//! busy with its start. What it does not tell: from one start of the bare machine to the next there is up to a part in a
+//! hundred, for which the bound of `B23.more` leaves room beyond the ten that are wanted.
 //!
 //! In strict mode a read is one map and one unmap of a page, and with `iommu.passthrough=1` none: the difference is what a
 //! pair takes.
