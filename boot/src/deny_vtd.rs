@@ -64,6 +64,9 @@ pub fn all_dma(dmar: Option<&[u8]>) -> Result<Denied, DenyError> {
         let (unit, zeros) = (Registers(base), Hpa(zeros as u64));
         let refused = |error| DenyError::Unit(base, error);
         vtd::deny_all(&unit, zeros, clock::now_ns).map_err(refused)?;
+        if !units.interrupt_remapping {
+            continue;
+        }
         match vtd::deny_interrupts(&unit, zeros, clock::now_ns) {
             Ok(wide) => narrow |= !wide,
             // Then devices can interrupt as they like, and the kernel gives none away.

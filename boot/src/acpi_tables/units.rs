@@ -14,6 +14,8 @@ const MOST: usize = 32;
 pub struct Units {
     bases: [u64; MOST],
     count: usize,
+    /// The platform supports interrupt remapping (8.1, Flags).
+    pub interrupt_remapping: bool,
 }
 
 impl Units {
@@ -35,7 +37,10 @@ impl Units {
 /// A structure that is not whole, or more units than there is room for.
 pub fn find(table: &[u8]) -> Result<Units, AcpiError> {
     let table = Fields::new(Table::Dmar, table);
-    let mut units = Units::default();
+    let mut units = Units {
+        interrupt_remapping: table.u8(HEADER + 1)? & 1 != 0,
+        ..Units::default()
+    };
     let mut at = HEADER + 12;
     for _ in 0..MAX_STRUCTURES {
         if at >= table.len() {
