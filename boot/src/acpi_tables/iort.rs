@@ -132,6 +132,10 @@ fn nodes(table: Fields<'_>) -> Result<Vec<Node<'_>>, AcpiError> {
         });
         at += len;
     }
+    // One that the count leaves out would be an SMMU that is neither seen nor denied. Padding is none: it has no length.
+    if table.u16(at.saturating_add(1)).is_ok_and(|len| len >= 16) {
+        return Err(table.bad(HEADER));
+    }
     Ok(nodes)
 }
 

@@ -104,7 +104,7 @@ pub fn damaged(whole: &[u8], rounds: u32, mut read: impl FnMut(&[u8])) {
 #[derive(Default)]
 pub struct Iort {
     nodes: Vec<u8>,
-    count: u32,
+    pub count: u32,
 }
 
 /// First input, number of inputs less one, first output, offset of the node it leads to, flags.

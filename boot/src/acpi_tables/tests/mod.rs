@@ -182,6 +182,12 @@ fn an_iort_that_loops_or_overlaps_is_refused() {
     iort.smmu(0x905_0000, &[]);
     iort.smmu(0x906_0000, &[]);
     refused(iort);
+    // A node more than are counted.
+    let mut iort = Iort::default();
+    iort.smmu(0x905_0000, &[]);
+    iort.smmu(0x907_0000, &[]);
+    iort.count -= 1;
+    refused(iort);
     // A complex that leads to what translates nothing.
     let mut iort = Iort::default();
     let other = iort.other(1, &[]);
