@@ -24,7 +24,8 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         table.take(count).ok_or(IommuError::OutOfMemory)
     }
 
-    /// Has an interrupt go where `route` says. When this returns, none goes where it went before.
+    /// Has an interrupt go where `route` says. When this returns, none goes where it went before. One that went somewhere
+    /// goes to either meanwhile, if only the first word of its entry changes.
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] for an interrupt that was not taken, or a route that the table cannot hold; those of
@@ -34,15 +35,15 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         index: u16,
         route: &interrupt_remap::Route,
     ) -> Result<(), IommuError> {
-        self.block_interrupt(index)?;
-        let platform = Arc::clone(&self.platform);
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        let entry = route.entry(table.destinations)?;
-        table.store(&platform, index, entry);
-        Ok(())
+        let entry = match &self.interrupts {
+            Some(table) => route.entry(table.destinations),
+            None => Err(IommuError::Unsupported),
+        };
+        self.lead(index, entry)
     }
 
-    /// Has an interrupt posted. When this returns, none goes where it went before.
+    /// Has an interrupt posted. When this returns, none goes where it went before; meanwhile as for
+    /// [`route_interrupt`](Self::route_interrupt), where the descriptor is below 4 GiB.
     ///
     /// # Errors
     /// [`IommuError::Unsupported`] where the unit posts none, for an interrupt that was not taken, or a posting that is none;
@@ -52,13 +53,38 @@ impl<P: Platform, M: Mmio> Vtd<P, M> {
         index: u16,
         posting: &interrupt_post::Posting,
     ) -> Result<(), IommuError> {
-        self.block_interrupt(index)?;
-        if !self.features.posted_interrupts || !self.features.reaches(posting.descriptor) {
-            return Err(IommuError::Unsupported);
+        let posts = self.features.posted_interrupts && self.features.reaches(posting.descriptor);
+        let entry = match posts {
+            true => posting.entry(),
+            false => Err(IommuError::Unsupported),
+        };
+        self.lead(index, entry)
+    }
+
+    /// Has an interrupt go by `entry`. One that goes somewhere, and by an entry that differs in its first word only, is never
+    /// blocked between the two: none is lost.
+    fn lead(&mut self, index: u16, entry: Result<[u64; 2], IommuError>) -> Result<(), IommuError> {
+        let old = match &self.interrupts {
+            Some(table) if table.is_taken(index) => table.read(index),
+            _ => return Err(IommuError::Unsupported),
+        };
+        let in_place = entry.is_ok_and(|entry| is_present(old) && entry[1] == old[1]);
+        if !in_place {
+            self.block_interrupt(index)?;
         }
-        let platform = Arc::clone(&self.platform);
-        let table = self.interrupts.as_mut().ok_or(IommuError::Unsupported)?;
-        table.store(&platform, index, posting.entry()?);
+        let (platform, entry) = (Arc::clone(&self.platform), entry?);
+        if let Some(table) = &mut self.interrupts {
+            table.store(&platform, index, entry);
+        }
+        if in_place {
+            let told = self
+                .be_sure()
+                .and_then(|()| self.tell(&[Command::Interrupt(index)]));
+            if told.is_err() {
+                self.block_interrupt(index)?;
+            }
+            told?;
+        }
         Ok(())
     }
 

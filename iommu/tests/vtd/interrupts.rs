@@ -1,16 +1,18 @@
 //! Interrupt remapping.
 
-use super::{DEVICE, RAM, Rig, ZEROS, parts, route};
+use super::{DEVICE, RAM, Rig, ZEROS, parts, route, setup};
 use iommu::addr::Hpa;
 use iommu::fault::FaultReason;
-use iommu::hal::Platform;
-use iommu::model::vtd::{Config, Delivered, Denied, Refused};
+use iommu::hal::{Mmio, Platform};
+use iommu::id::IommuIndex;
+use iommu::model::vtd::{Config, Delivered, Denied, Refused, VtdModel};
 use iommu::physical::IommuError;
 use iommu::vtd::interrupt_post::{Notification, Posting};
 use iommu::vtd::interrupt_remap::{
     Destinations, INTERRUPTS, Message, Route, Source, io_apic_entry,
 };
-use iommu::vtd::{StartError, deny_interrupts, event};
+use iommu::vtd::{StartError, Vtd, deny_interrupts, event};
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn an_interrupt_goes_where_its_route_says_and_from_nobody_else() {
@@ -284,6 +286,96 @@ fn an_interrupt_is_posted_and_its_cpu_told_once() {
         rig.driver.block_interrupt(index).unwrap();
         assert_eq!(send(&rig, DEVICE), Err(Refused(0x22)));
     }
+}
+
+/// Registers whose device sends a message before each access, once it has one to send; how many arrived.
+struct Sending {
+    vtd: VtdModel,
+    message: Arc<Mutex<Option<(Message, usize)>>>,
+}
+
+impl Sending {
+    fn send(&self) {
+        if let Some((message, arrived)) = &mut *self.message.lock().unwrap() {
+            let sent = self.vtd.message(DEVICE, message.address, 0);
+            assert!(sent.is_ok(), "{sent:?} after {arrived}");
+            *arrived += 1;
+        }
+    }
+}
+
+impl Mmio for Sending {
+    fn read32(&self, offset: usize) -> u32 {
+        self.send();
+        self.vtd.read32(offset)
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        self.send();
+        self.vtd.write32(offset, value);
+    }
+
+    fn read64(&self, offset: usize) -> u64 {
+        self.send();
+        self.vtd.read64(offset)
+    }
+
+    fn write64(&self, offset: usize, value: u64) {
+        self.send();
+        self.vtd.write64(offset, value);
+    }
+}
+
+#[test]
+fn nothing_is_refused_while_an_interrupt_changes_its_way() {
+    let config = Config {
+        posted_interrupts: true,
+        ..Config::default()
+    };
+    let (memory, vtd) = parts(config);
+    let sending = Sending {
+        vtd: vtd.clone(),
+        message: Arc::new(Mutex::new(None)),
+    };
+    let message = Arc::clone(&sending.message);
+    let setup = setup(Some(Destinations::Wide));
+    let started = Vtd::start(IommuIndex(0), sending, Arc::new(memory), setup);
+    let mut driver = started.expect("it starts");
+    let index = driver.take_interrupts(1).unwrap();
+    let remapped = route(0x41);
+    let posting = Posting {
+        descriptor: Hpa(RAM + 0x1040),
+        vector: 0x91,
+        urgent: false,
+        source: remapped.source,
+    };
+    driver.route_interrupt(index, &remapped).unwrap();
+    *message.lock().unwrap() = Some((Message::new(index), 0));
+    let arrived = || message.lock().unwrap().unwrap().1;
+    // Each as the last change says, once that is made.
+    let next = || vtd.message(DEVICE, Message::new(index).address, 0).unwrap();
+    driver.post_interrupt(index, &posting).unwrap();
+    let posted = arrived();
+    assert!(posted > 0 && next().vector == 0);
+    let other = Posting {
+        vector: 0x92,
+        ..posting
+    };
+    driver.post_interrupt(index, &other).unwrap();
+    driver.route_interrupt(index, &remapped).unwrap();
+    assert!(arrived() > posted && next().vector == 0x41);
+    // What is no route leads nowhere, even in the place of one.
+    *message.lock().unwrap() = None;
+    let none = Posting {
+        vector: 15,
+        ..posting
+    };
+    assert_eq!(
+        driver.post_interrupt(index, &none),
+        Err(IommuError::Unsupported)
+    );
+    let sent = vtd.message(DEVICE, Message::new(index).address, 0);
+    assert_eq!(sent, Err(Refused(0x22)));
 }
 
 #[test]

@@ -324,6 +324,7 @@ impl Partition {
     pub fn write_function(&self, system: &System, at: Gpa, size: u8, value: u64) -> bool {
         if let Some((source, offset)) = self.find_trapped(at) {
             source.write(offset, size, value);
+            source.stop_posting(&system.gate);
             return true;
         }
         let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len);
@@ -340,6 +341,7 @@ impl Partition {
             self.forget_messages(slot);
             self.assigned().reset_by_guest(system, self.name(), slot);
         }
+        self.stop_posting(system);
     }
 
     /// Moves BARs to where the guest has put them.

@@ -4,16 +4,21 @@
 //!
 //! Each message has its entry and its vector from the start, so nothing is handed out while guests run. Entries are present
 //! only while their function is open.
+//!
+//! Where units and CPUs post interrupts, a message that has come is posted from then on: straight to the vCPU and as the
+//! vector that the guest wants, with nobody of ours on the way, until the guest may want something else.
 
+use super::irq::POSTED;
 use super::partition::{Materials, Partition};
 use super::system::System;
+use super::units;
 use crate::devices::Owned;
 use crate::gate::Gate;
 use crate::lock::Mutex;
 use crate::machine::Iommu;
 use crate::pci::FunctionInfo;
 use crate::say;
-use crate::vdev::msi::Msi;
+use crate::vdev::msi::{Interrupt, Msi};
 use crate::vdev::vpci::VirtualPci;
 use crate::vdev::vpci::msix::{ENTRY, MessageTable};
 use crate::vectors::{Owner, Vectors};
@@ -22,11 +27,12 @@ use alloc::vec::Vec;
 use arch::mmio::{MmioError, MmioRegion};
 use core::fmt;
 use core::ops::Range;
-use iommu::addr::PAGE_SIZE;
+use iommu::addr::{Hpa, PAGE_SIZE};
 use iommu::id::IommuIndex;
 use iommu::object::driver::{ReservedKind, ReservedRegion};
 use iommu::object::{Error as ObjectError, Ioas};
 use iommu::physical::IommuError;
+use iommu::vtd::interrupt_post::{Notification, Posting};
 use iommu::vtd::interrupt_remap::{Message, Route, Source as Sender};
 
 /// What the messages of all functions share.
@@ -35,6 +41,19 @@ pub struct Shared {
     pub cpus: Vec<u32>,
     /// Whose their vectors are.
     pub vectors: Vectors,
+}
+
+impl Shared {
+    /// The word of a descriptor that says how CPU `cpu` is notified.
+    pub fn notification(&self, cpu: usize) -> u64 {
+        let notification = Notification {
+            destination: self.cpus[cpu],
+            vector: POSTED,
+            suppressed: false,
+        };
+        let word = notification.word(units::destinations());
+        word.expect("a local APIC ID is as wide as its mode has it")
+    }
 }
 
 /// Why a function cannot have its messages.
@@ -64,6 +83,8 @@ pub struct Source {
     first: u16,
     /// Where each goes, and from whom.
     routes: Vec<Route>,
+    /// Those that are posted. Whoever changes what the guest wants looks here after that.
+    posted: Mutex<Vec<u16>>,
     table: Option<Table>,
 }
 
@@ -180,6 +201,7 @@ impl Source {
             iommu: index,
             first,
             routes,
+            posted: Mutex::new(Vec::new()),
             table,
         };
         Ok(Some((source, mapped)))
@@ -193,6 +215,9 @@ impl Source {
 
     /// Lets its messages through, or no more.
     fn set_open(&self, gate: &Gate, open: bool) -> Result<(), IommuError> {
+        let mut posted = self.posted.lock();
+        posted.clear();
+        posted.reserve(self.routes.len());
         let mut unit = gate.unit(self.iommu).iommu.physical().lock();
         for (index, route) in (self.first..).zip(&self.routes) {
             match open {
@@ -201,6 +226,55 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Has message `number` posted, if what the guest wants of it is an interrupt for one vCPU.
+    fn post(&self, partition: &Partition, system: &System, number: u16) {
+        let mut posted = self.posted.lock();
+        if posted.contains(&number) {
+            // It was on its way before.
+            return;
+        }
+        let message = match self.wanted(&partition.assigned().bus.lock(), number) {
+            Some(msi) => msi.decode(),
+            None => None,
+        };
+        let Some(Interrupt::Message(message)) = message else {
+            return;
+        };
+        let devices = partition.devices.lock();
+        let Some((vcpu, vector)) = devices.interrupts.local.posts_to(&message) else {
+            return;
+        };
+        drop(devices);
+        let posting = Posting {
+            descriptor: Hpa(partition.posted[vcpu].address()),
+            vector,
+            urgent: false,
+            source: self.routes[usize::from(number)].source,
+        };
+        let mut unit = system.gate.unit(self.iommu).iommu.physical().lock();
+        // Above 4 GiB both words of the entry would change, with an interrupt lost between them.
+        let can = unit.features().posted_interrupts && posting.descriptor.0 >> 32 == 0;
+        if can && unit.post_interrupt(self.first + number, &posting).is_ok() {
+            posted.push(number);
+        }
+    }
+
+    /// What the guest wants may be something else from here on: all come to us first.
+    pub fn stop_posting(&self, gate: &Gate) {
+        let mut posted = self.posted.lock();
+        if posted.is_empty() {
+            return;
+        }
+        let mut unit = gate.unit(self.iommu).iommu.physical().lock();
+        for number in posted.drain(..) {
+            let route = &self.routes[usize::from(number)];
+            if let Err(error) = unit.route_interrupt(self.first + number, route) {
+                // It is blocked.
+                say!("message {number} of a function is lost: {error}");
+            }
+        }
     }
 
     /// The pages of BAR `bar` that guests have no mapping of, as offsets in it.
@@ -343,6 +417,18 @@ impl Partition {
         // The guest may have turned it off since it was sent.
         if let Some(msi) = wanted {
             self.send_message(system, from, msi);
+        }
+        // What a guest's own unit remaps is that unit's to say.
+        let posts = system.technology.delivers() && self.dma().viommus().is_empty();
+        if let Some(source) = source.filter(|_| posts) {
+            source.post(self, system, number);
+        }
+    }
+
+    /// What the guest wants of its functions' messages, or where its local APICs are, may have changed.
+    pub fn stop_posting(&self, system: &System) {
+        for source in &self.assigned().sources {
+            source.stop_posting(&system.gate);
         }
     }
 }

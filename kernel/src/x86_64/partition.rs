@@ -254,7 +254,9 @@ impl Partition {
             mapped.map_err(Error::Tables)?;
         }
         let mut posted = Vec::with_capacity(vcpus);
-        posted.resize_with(vcpus, || Posted::new(0));
+        for &cpu in &cpus {
+            posted.push(Posted::new(materials.gate.messages.notification(cpu)));
+        }
         Ok(Self {
             index: others.len(),
             cpus,

@@ -22,6 +22,14 @@ use iommu::vtd::errata::Errata;
 use iommu::vtd::interrupt_remap::Destinations;
 use iommu::vtd::{Features, Setup, Vtd};
 
+/// How wide the local APIC IDs of this machine's CPUs are.
+pub fn destinations() -> Destinations {
+    match apic::is_wide() {
+        true => Destinations::Wide,
+        false => Destinations::Narrow,
+    }
+}
+
 /// Every unit on that can be used, with every source refused and every interrupt blocked; faults are told to the CPU with this
 /// local APIC ID. The others refuse all DMA as they have from the start, and it is said why.
 pub fn start(
@@ -31,10 +39,7 @@ pub fn start(
     errata: Errata,
     cpu: u32,
 ) -> Vec<Unit> {
-    let destinations = match apic::is_wide() {
-        true => Destinations::Wide,
-        false => Destinations::Narrow,
-    };
+    let destinations = destinations();
     let remaps = info.dmar.interrupt_remapping && !errata.no_interrupt_remapping;
     let setup = Setup {
         address_bits: info.dmar.address_bits,

@@ -253,6 +253,21 @@ impl Vlapics {
         lapic.tmr = lapic.tmr.without(posted);
     }
 
+    /// To whom `message` can be posted, and as which vector, for as long as no APIC changes its mode: an edge for one vCPU
+    /// that its ID names. What xAPIC mode calls logical a guest writes as it likes.
+    pub fn posts_to(&self, message: &Message) -> Option<(usize, u8)> {
+        let edge = matches!(message.mode, Mode::Fixed | Mode::Lowest) && !message.level;
+        let named = |lapic: &Lapic| match message.destination {
+            Destination::All => false,
+            Destination::Physical(id) => id == lapic.id,
+            to @ Destination::Logical(_) => lapic.state == State::X2Apic && lapic.is_addressed(to),
+        };
+        let mut all = (0..).zip(&self.cpus).filter(|(_, lapic)| named(lapic));
+        let (cpu, _) = all.next()?;
+        let one = all.next().is_none() && edge && message.vector >= 16;
+        one.then_some((cpu, message.vector))
+    }
+
     /// What `cpu` has got since it was [lent](Self::lend) what it had, to be posted to it while it runs: 64 vectors a word.
     /// `None` where it has to come out for it, as for an NMI, or an end that is to be heard of.
     pub fn to_post(&mut self, cpu: usize) -> Option<[u64; 4]> {

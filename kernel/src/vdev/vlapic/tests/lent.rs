@@ -96,3 +96,47 @@ fn what_needs_more_than_a_vector_is_not_posted() {
     apics.deliver(&nmi);
     assert_eq!(apics.to_post(0), None);
 }
+
+#[test]
+fn an_edge_for_one_that_its_id_names_can_be_posted() {
+    let (wide, narrow) = (x2apic(3), xapic(3));
+    let to = |destination| Message {
+        destination,
+        ..fixed(0x41, false)
+    };
+    let physical = to(Destination::Physical(2));
+    for apics in [&wide, &narrow] {
+        assert_eq!(apics.posts_to(&physical), Some((2, 0x41)));
+        let lowest = Message {
+            mode: Mode::Lowest,
+            ..physical
+        };
+        assert_eq!(apics.posts_to(&lowest), Some((2, 0x41)));
+        for other in [
+            to(Destination::All),
+            to(Destination::Physical(3)),
+            Message {
+                level: true,
+                ..physical
+            },
+            Message {
+                mode: Mode::Nmi,
+                ..physical
+            },
+            Message {
+                vector: 15,
+                ..physical
+            },
+        ] {
+            assert_eq!(apics.posts_to(&other), None, "{other:?}");
+        }
+    }
+    // Cluster 0, of those in x2APIC mode.
+    assert_eq!(
+        wide.posts_to(&to(Destination::Logical(1 << 1))),
+        Some((1, 0x41))
+    );
+    for (apics, set) in [(&wide, 3), (&narrow, 1 << 1)] {
+        assert_eq!(apics.posts_to(&to(Destination::Logical(set))), None);
+    }
+}

@@ -7,6 +7,7 @@ mod modes;
 mod random;
 mod registers;
 mod timer;
+mod unit;
 
 use super::{Effects, Vlapics};
 
