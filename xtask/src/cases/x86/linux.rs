@@ -1,8 +1,8 @@
 //! Debian's Linux for amd64 in partitions, unmodified.
 
-use super::{BOCHS_LIMIT, POSTING, VMX_CPU, packed, packed_file};
+use super::{BOCHS_LIMIT, VMX_CPU, packed, packed_file};
 use crate::arch::Arch;
-use crate::bochs::{self, Cpus};
+use crate::bochs;
 use crate::cases::lines::{self, answer, answers};
 use crate::cases::linux::{TOOLS, initial_disk_of};
 use crate::cases::{Context, random, sha256};
@@ -72,39 +72,20 @@ pub fn boots_by_vmx(context: &Context) -> Result<()> {
 /// Two CPUs, neither of them the first of the machine: each runs what it is told to, and has its own timer and calls of the
 /// other's.
 pub fn has_two_cpus(context: &Context) -> Result<()> {
-    initial_disk(context, ON_TWO_CPUS)?;
-    let mut machine = packed(context, &one("[2, 1]"))?;
-    machine.cpus = 3;
-    let mut guest = context.start(&machine)?;
-    guest.wait_off(RUN_LIMIT)?;
-    had_two_cpus(&guest.console())
-}
-
-/// The same under VMX, in Bochs, on CPUs that take posted interrupts while their guest runs.
-pub fn has_two_cpus_by_vmx(context: &Context) -> Result<()> {
-    initial_disk(context, ON_TWO_CPUS)?;
-    let text = one("[0, 1]").replace("'512M'", "'256M'");
-    let cpus = Cpus {
-        model: POSTING,
-        count: 2,
-    };
-    let image = packed_file(context, &text)?;
-    let console = bochs::run(&image, cpus, &context.folder, BOCHS_LIMIT)?;
-    had_two_cpus(&console)?;
-    lines::hypervisor(&console, "linux: stopped").map(drop)
-}
-
-const ON_TWO_CPUS: &str = "
+    const SCRIPT: &str = "
 key cpus $(nproc)
 for cpu in 0 1; do taskset $((1 << cpu)) sh -c 'key() { echo \"$1=$2;\"; }; sleep 0.2; key on $(cut -d\" \" -f39 /proc/self/stat)'; done
 for line in LOC: RES: CAL:; do key interrupts \"$(grep $line /proc/interrupts)\"; done
 ";
-
-/// Both ran, and had interrupts of each kind.
-fn had_two_cpus(console: &str) -> Result<()> {
-    ensure!(answer(console, "linux", "cpus")? == "2");
-    ensure!(answers(console, "linux", "on") == ["0", "1"]);
-    let table = answers(console, "linux", "interrupts");
+    initial_disk(context, SCRIPT)?;
+    let mut machine = packed(context, &one("[2, 1]"))?;
+    machine.cpus = 3;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    ensure!(answer(&console, "linux", "cpus")? == "2");
+    ensure!(answers(&console, "linux", "on") == ["0", "1"]);
+    let table = answers(&console, "linux", "interrupts");
     ensure!(table.len() == 3, "{table:?}");
     for line in table {
         let words: Vec<&str> = line.split_whitespace().collect();

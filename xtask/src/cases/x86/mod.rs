@@ -165,11 +165,6 @@ pub const CASES: &[Case] = &[
         long: true,
         run: linux::boots_by_vmx,
     },
-    Case {
-        name: "x86::linux_has_two_cpus_by_vmx",
-        long: true,
-        run: linux::has_two_cpus_by_vmx,
-    },
 ];
 
 const LIMIT: Duration = Duration::from_secs(60);
