@@ -1,7 +1,9 @@
 //! A guest in scalable mode: second and first stages of requests without PASID, and interrupts of devices.
 
 use iommu::guest::vvtd::{FirstStages, GuestInterrupt};
+use iommu::id::{IommuIndex, VirtDeviceId};
 use iommu::model::vtd::Config;
+use iommu::vtd::event;
 
 use super::guest::{
     CONTEXTS, CONTEXTS_ALL, GCMD, How, IOTLB_ALL, Machine, PASIDS_ALL, QIE, RAM, ROOT, RW, SOURCES,
@@ -203,6 +205,34 @@ fn messages_are_what_the_guests_table_says() {
         assert_eq!(machine.fault_record(record), [index << 48, expected]);
         machine.write(0x200 + record * 16 + 12, 4, 1 << 31);
     }
+    // The same of messages that the hardware has refused: with the guest's reason, not the hardware's.
+    let refused = |machine: &mut Machine, reason: u64, index: u64| {
+        let raw = [index << 48, 1 << 63 | reason << 32 | 0x999];
+        let fault = event::decode(IommuIndex(0), raw);
+        let source = VirtDeviceId(SOURCES[1].into());
+        let effect = machine.unit.refuse(&machine.memory, source, &fault);
+        effect.is_some()
+    };
+    let rows = [
+        (0x21, 5, 0x26, 5),
+        (0x26, 0x8006, 0x21, 0x8006),
+        (0x25, 0, 0x25, 0),
+    ];
+    for (row, (by, index, reason, told)) in (5..).zip(rows) {
+        assert!(refused(&mut machine, by, index), "{by:#x}");
+        let record = row % 4;
+        let expected = 1 << 63 | reason << 32 | u64::from(SOURCES[1]);
+        assert_eq!(machine.fault_record(record), [told << 48, expected]);
+        machine.write(0x200 + record * 16 + 12, 4, 1 << 31);
+    }
+    // One that the guest's unit would let through, and a fault of another kind, are not the guest's.
+    machine
+        .memory
+        .store(TABLE + 5 * 16 + 8, 1 << 18 | u64::from(SOURCES[1]));
+    let recorded = machine.unit.counters().faults;
+    assert!(!refused(&mut machine, 0x22, 5));
+    assert!(!refused(&mut machine, 5, 5));
+    assert_eq!(machine.unit.counters().faults, recorded);
     // Entries that are told to have changed are told on.
     let effects = machine.invalidate(&[[0x14 | 1 << 27 | 6 << 32, 0], [0x14 | 3 << 32, 0]]);
     assert_eq!(effects[0].interrupts, Some((3, 7)));

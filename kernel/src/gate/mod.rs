@@ -292,6 +292,9 @@ impl Gate {
             if partition.is_astray(fault) {
                 return Delivery::NotMine;
             }
+            if partition.refuses_message(system, fault) {
+                return Delivery::Ignored;
+            }
             partition.dma().deliver(fault)
         };
         match owner.map(|(partition, _)| (partition, delivery(partition))) {

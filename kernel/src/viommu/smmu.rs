@@ -66,6 +66,11 @@ impl Partition {
         false
     }
 
+    /// Whether `fault` is of a message that the guest's own unit refuses: messages are DMA here.
+    pub fn refuses_message(&self, _: &System, _: &Fault) -> bool {
+        false
+    }
+
     /// A store at `address` to what the guest can only read of its SMMUs; `false` where nothing of them is.
     pub fn store_smmu(&self, system: &System, address: u64, size: u8, value: u64) -> bool {
         let Some(offset) = address.checked_sub(guest_map::SMMU.base.0) else {

@@ -109,18 +109,41 @@ impl Partition {
             // Those are for hardware that walks the guest's own tables.
             return false;
         }
-        let stream = (fault.iommu, fault.device);
-        let mut owned = self.assigned().owned.iter();
-        let function = owned.find(|owned| owned.streams.contains(&stream));
         let mut viommus = self.dma().viommus().iter();
         let viommu = viommus.find(|viommu| viommu.iommu == fault.iommu);
-        let (Some(function), Some(viommu), Some(at)) = (function, viommu, fault.iova) else {
+        let (Some(source), Some(viommu), Some(at)) = (self.name_of(fault), viommu, fault.iova)
+        else {
             return false;
         };
         // A shadow has one stage for two.
         let unit = viommu.unit.lock();
-        let to = unit.leads(&self.ram, function.virt, at, fault.write);
+        let to = unit.leads(&self.ram, source, at, fault.write);
         to.is_some_and(|to| self.dma().reaches(to).is_none())
+    }
+
+    /// Whether `fault` is of a message that the guest's own unit refuses as the hardware did: then the guest is told of it.
+    pub fn refuses_message(&self, system: &System, fault: &Fault) -> bool {
+        let Some(source) = self.name_of(fault) else {
+            return false;
+        };
+        let mut viommus = self.dma().viommus().iter().enumerate();
+        let Some((index, viommu)) = viommus.find(|(_, viommu)| viommu.iommu == fault.iommu) else {
+            return false;
+        };
+        let mut unit = viommu.unit.lock();
+        let effect = unit.refuse(&self.ram, source, fault);
+        if let Some(effect) = &effect {
+            self.follow(system, index, viommu, effect);
+        }
+        effect.is_some()
+    }
+
+    /// What the guest calls the function that a fault is of.
+    fn name_of(&self, fault: &Fault) -> Option<VirtDeviceId> {
+        let stream = (fault.iommu, fault.device);
+        let mut owned = self.assigned().owned.iter();
+        let function = owned.find(|owned| owned.streams.contains(&stream))?;
+        Some(function.virt)
     }
 
     /// The interrupts of a unit.

@@ -5,7 +5,10 @@ use super::faults::GuestFault;
 use super::spec::{POINTER, interrupt, reserved};
 use super::{Slice, VirtVtd};
 use crate::addr::Gpa;
+use crate::fault::{Fault, FaultReason};
 use crate::hal::{GuestMemory, Platform};
+use crate::id::VirtDeviceId;
+use crate::vtd::event;
 use crate::vtd::spec::irte::{IRTE_BYTES, IRTE0, IRTE1, MESSAGE_ADDRESS};
 use crate::vtd::spec::registers::{GCMD_FIELDS, IRTA_FIELDS};
 
@@ -114,6 +117,31 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         });
         effect.more = self.has_work();
         (found.ok(), effect)
+    }
+
+    /// A message of `source` was refused by the hardware, which recorded `fault`, so that it never came to
+    /// [`remap`](Self::remap): one that no function's registers hold, but what a device wrote there by itself. The guest is told if
+    /// its own unit refuses it as well; else, and for faults of other kinds, there is `None`, and nothing has happened.
+    pub fn refuse(
+        &mut self,
+        memory: &dyn GuestMemory,
+        source: VirtDeviceId,
+        fault: &Fault,
+    ) -> Option<Effect> {
+        let index = event::interrupt_index(fault.raw)?;
+        let compatible = fault.reason == FaultReason::Other(interrupt::COMPATIBILITY);
+        let address = match compatible {
+            true => 0,
+            false => {
+                let low = u32::from(index) & MESSAGE_ADDRESS::HANDLE_LOW.mask;
+                let fields = MESSAGE_ADDRESS::FORMAT::SET
+                    + MESSAGE_ADDRESS::HANDLE_LOW.val(low)
+                    + MESSAGE_ADDRESS::HANDLE_HIGH.val((index >> 15).into());
+                fields.value
+            }
+        };
+        let (found, effect) = self.remap(memory, source.0 as u16, address, 0);
+        found.is_none().then_some(effect)
     }
 
     /// The entry that a message leads to (9.9).

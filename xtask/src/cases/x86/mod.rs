@@ -121,6 +121,10 @@ pub const CASES: &[Case] = &[
         viommu::tells_its_own_faults_in_scalable_mode,
     ),
     case(
+        "x86::viommu_tells_of_messages_that_its_table_refuses",
+        viommu::tells_of_messages_that_its_table_refuses,
+    ),
+    case(
         "x86::viommu_restarts_leave_nothing_over",
         viommu::restarts_leave_nothing_over,
     ),

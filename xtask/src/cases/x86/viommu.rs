@@ -206,6 +206,65 @@ pub fn tells_its_own_faults_in_scalable_mode(context: &Context) -> Result<()> {
     tells_its_own_faults(context, "intel_iommu=on,sm_on", "0x79]")
 }
 
+/// `edu`, which has no driver, sends a message that names an entry of Linux's table that is not present (0x4321), and one in the
+/// compatibility format, which Linux blocks as its destinations are wide (VT-d, 5.1.2 and 5.1.4).
+const MESSAGES: &str = r#"
+dev=/sys/bus/pci/devices/0000:00:02.0
+echo 1 > $dev/enable
+byte() { hexdump -s $1 -n 1 -e '1/1 "%u"' $dev/config; }
+put() { printf "$2" | dd of=$dev/config bs=1 seek=$(($1)) conv=notrunc 2>/dev/null; }
+put 4 '\006\000'
+cap=$(byte 52)
+while [ $(byte $cap) != 5 ]; do cap=$(byte $((cap + 1))); done
+bar=$(head -n 1 $dev/resource | cut -d' ' -f1)
+register() { devmem $(printf '0x%x' $((bar + $1))) 32 $2; }
+raise() { register 0x60 1; register 0x64 1; }
+put 'cap + 4' '\060\144\350\376\000\000\000\000\000\000'
+put 'cap + 2' '\001\000'
+raise
+await "dmesg | grep -q 'DMAR: .INTR-REMAP.* 0x22.'"
+put 'cap + 4' '\000\000\340\376\000\000\000\000\101\000'
+raise
+await "dmesg | grep -q 'DMAR: .INTR-REMAP.* 0x25.'"
+dmesg | grep -o 'DMAR: \[.*' | while read line; do key fault "$line"; done
+grep dmar0 /proc/interrupts | while read number count rest; do key interrupts $count; done
+"#;
+
+/// Messages of its devices that its table does not allow are in the guest's own fault records, and its own driver prints them, under
+/// the guest's own source ID. Nobody gets an interrupt by them, and they are no faults against the partition.
+pub fn tells_of_messages_that_its_table_refuses(context: &Context) -> Result<()> {
+    let linux = linux::linux(Arch::X86_64)?;
+    initial_disk_of(context, "initrd.cpio", &linux, &[], MESSAGES)?;
+    let text = partition("linux", "[0]", "intel_iommu=on", &["00:02.0", "00:03.0"]);
+    let (mut machine, _) = with_disks(context, &text, &["02.0"])?;
+    machine.devices.push(EDU.to_owned());
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+    let console = guest.console();
+    let printed = answers(&console, "linux", "fault");
+    let told = [("0x4321", "0x22"), ("0x0", "0x25")].map(|(index, reason)| {
+        format!(
+            "DMAR: [INTR-REMAP] Request device [00:02.0] fault index {index} [fault reason {reason}]"
+        )
+    });
+    let same = printed.iter().zip(&told);
+    ensure!(
+        printed.len() == told.len() && same.into_iter().all(|(line, told)| line.starts_with(told)),
+        "{printed:#?}"
+    );
+    ensure!(answer(&console, "linux", "interrupts")? == "2");
+    let own = lines::hypervisor(&console, "linux: its vtd0: ")?;
+    ensure!(
+        own.contains(" 2 events: 2 delivered, 0 pending, 0 dropped, 2 interrupts"),
+        "{own}"
+    );
+    for who in ["linux", "nobody"] {
+        ensure!(lines::summary(&console, who)?.0 == 0, "{who}");
+    }
+    context.note(own);
+    Ok(())
+}
+
 /// It starts again and again with commands of its disk on their way, in turns with and without a word to its drivers: each life
 /// drives its unit from reset, the disk is as it was, and what the hypervisor has of it is as much as after the first life.
 pub fn restarts_leave_nothing_over(context: &Context) -> Result<()> {
