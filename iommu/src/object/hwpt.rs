@@ -57,22 +57,24 @@ impl Paging {
         self.table.walk(iova)
     }
 
-    /// Removes a range from the table and from all caches of it.
-    pub(super) fn unmap(&mut self, range: Span<Iova>) -> Result<(), IommuError> {
+    /// Removes a range from the table and from all caches of it; whether any cache may have had some of it.
+    pub(super) fn unmap(&mut self, range: Span<Iova>) -> Result<bool, IommuError> {
         let tags = &self.tags;
         let format = self.format;
-        let result = self
-            .table
-            .unmap(range, &mut |stale| flush(tags, format, stale));
+        let mut told = false;
+        let result = self.table.unmap(range, &mut |stale| {
+            told = !tags.is_empty();
+            flush(tags, format, stale)
+        });
         self.lost |= result.is_err();
-        result
+        result.map(|()| told)
     }
 
     /// Removes everything from the table and from all caches of it.
     pub(super) fn unmap_all(&mut self) -> Result<(), IommuError> {
         let len = 1u64 << self.root().input_bits.min(63);
         let base = Iova(0);
-        self.unmap(Span { base, len })
+        self.unmap(Span { base, len }).map(drop)
     }
 
     /// Makes all IOMMUs forget `stale`.

@@ -19,8 +19,6 @@ pub(super) type FirstTable<P> = PageTable<P, StageOne<Granule4K>>;
 pub(super) trait Kind: table::Format {
     const FORMAT: Format;
     fn of(access: Access) -> Self::Attributes;
-    /// Reads and writes that leaves with these attributes allow.
-    fn rights(attributes: Self::Attributes) -> (bool, bool);
 }
 
 impl Kind for StageTwo<Granule4K> {
@@ -37,10 +35,6 @@ impl Kind for StageTwo<Granule4K> {
                 Memory::Normal
             },
         }
-    }
-
-    fn rights(attributes: Attributes) -> (bool, bool) {
-        (attributes.read, attributes.write)
     }
 }
 
@@ -59,10 +53,6 @@ impl Kind for StageOne<Granule4K> {
             ..kind
         }
     }
-
-    fn rights(attributes: StageOneAttributes) -> (bool, bool) {
-        (true, attributes.write)
-    }
 }
 
 /// Registers and RAM are the same to it: memory types of second stages are the device's own.
@@ -75,10 +65,6 @@ impl Kind for SecondStage {
             write: access.contains(Access::WRITE),
             ..SecondStageAttributes::DMA
         }
-    }
-
-    fn rights(attributes: SecondStageAttributes) -> (bool, bool) {
-        (attributes.read, attributes.write)
     }
 }
 
@@ -94,10 +80,6 @@ impl Kind for Npt {
             execute: true,
             memory: Memory::Normal,
         }
-    }
-
-    fn rights(attributes: Attributes) -> (bool, bool) {
-        (attributes.read, attributes.write)
     }
 }
 
@@ -200,21 +182,17 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
         Some(self.get().walk(iova)?.output)
     }
 
-    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
+    fn leaf(&self, iova: Iova) -> Option<Span<Iova>> {
         let leaf = self.get().walk(iova)?;
-        let base = iova.align_down(leaf.size);
-        let (read, write) = F::rights(leaf.attributes);
-        let mut access = Access::empty();
-        access.set(Access::READ, read);
-        access.set(Access::WRITE, write);
-        Some((
-            Span {
-                base,
-                len: leaf.size,
-            },
-            leaf.output,
-            access,
-        ))
+        Some(Span {
+            base: iova.align_down(leaf.size),
+            len: leaf.size,
+        })
+    }
+
+    fn agrees(&self, range: Span<Iova>, to: Hpa, access: Access) -> Option<(bool, Iova)> {
+        let (agrees, end) = self.get().agrees(range, to, F::of(access))?;
+        Some((agrees, Iova(end)))
     }
 
     fn next(&self, from: Iova) -> Option<Iova> {

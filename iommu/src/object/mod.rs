@@ -72,6 +72,7 @@ pub use handle::{
     Vdevice, Veventq, Viommu,
 };
 pub use ring::{Item, MAX_DEPTH, MAX_SEQUENCE, Ring};
+pub use shadow::Set;
 pub use veventq::Event;
 pub use viommu::{BATCH, MAX_ENTRIES, MAX_ENTRY_LEN, Progress};
 

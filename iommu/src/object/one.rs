@@ -31,8 +31,12 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn walk(&self, iova: Iova) -> Option<Hpa> {
         self[0].walk(iova)
     }
-    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
+    fn leaf(&self, iova: Iova) -> Option<Span<Iova>> {
         self[0].leaf(iova)
+    }
+
+    fn agrees(&self, range: Span<Iova>, to: Hpa, access: Access) -> Option<(bool, Iova)> {
+        self[0].agrees(range, to, access)
     }
     fn next(&self, from: Iova) -> Option<Iova> {
         self[0].next(from)

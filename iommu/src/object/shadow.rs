@@ -12,7 +12,7 @@ use super::hwpt::Paging;
 use super::ids::Object;
 use super::inner::Inner;
 use super::{Error, ioas};
-use crate::addr::{Gpa, Hpa, Iova, Span};
+use crate::addr::{Gpa, Hpa, Iova, PAGE_SIZE, Span};
 
 /// What of a mapping a shadow has.
 const RIGHTS: Access = Access::READ.union(Access::WRITE);
@@ -52,48 +52,35 @@ impl Inner {
         }
     }
 
-    /// Makes `range` of a shadow lead to what the partition has from `to` on, or nowhere: what is so already stays, and what
-    /// was otherwise is in no cache when this returns.
+    /// Makes the start of `range` of a shadow lead to what the partition has from `to` on, or nowhere: what is so already stays,
+    /// and what was otherwise is in no cache when this returns. As much of it as a few tables hold.
     pub(super) fn shadow_set(
         &mut self,
         id: u32,
         range: Span<Iova>,
         to: Option<(Gpa, Access)>,
-    ) -> Result<(), Error> {
-        let ioas = self.shadow(id)?.ioas;
+    ) -> Result<Set, Error> {
+        let paging = self.shadow(id)?;
+        let (ioas, largest) = (paging.ioas, paging.root().largest);
         let Some((to, access)) = to else {
-            return Ok(self.shadow(id)?.unmap(range)?);
+            return clear(self.shadow(id)?, range);
         };
-        let mut done = 0;
-        while done < range.len {
-            let (at, left) = (to.0.saturating_add(done), range.len - done);
-            let base = range.base + done;
-            let space = self.ids.ioas(ioas)?;
-            let (area, hole) = space.area_or_hole(at, left);
-            let Some(area) = area else {
-                self.shadow(id)?.unmap(Span { base, len: hole })?;
-                done += hole;
-                continue;
-            };
-            let len = left.min(area.first + area.len - at);
-            let rights = access & area.access & RIGHTS;
-            let access = rights | area.access & Access::DEVICE;
-            let paging = self.shadow(id)?;
-            if rights.is_empty() {
-                paging.unmap(Span { base, len })?;
-            } else {
-                area.pieces(at, len, |piece, hpa| {
-                    let base = base + (piece.base.0 - at);
-                    let span = Span {
-                        base,
-                        len: piece.len,
-                    };
-                    put(paging, span, hpa, access)
-                })?;
-            }
-            done += len;
+        let space = self.ids.ioas(ioas)?;
+        let (area, hole) = space.area_or_hole(to.0, range.len);
+        let Some(area) = area else {
+            let hole = Span { len: hole, ..range };
+            return clear(self.shadow(id)?, hole);
+        };
+        let len = range.len.min(area.first + area.len - to.0);
+        let rights = access & area.access & RIGHTS;
+        if rights.is_empty() {
+            return clear(self.shadow(id)?, Span { len, ..range });
         }
-        Ok(())
+        let access = rights | area.access & Access::DEVICE;
+        let piece = area.piece(to.0).ok_or(Error::PinFailed)?;
+        let len = one_table(range.base, piece.base, len.min(piece.len), largest);
+        let span = Span { len, ..range };
+        put(self.shadow(id)?, span, piece.base, access)
     }
 
     /// The first address from `from` on that a shadow has a mapping for.
@@ -116,48 +103,85 @@ impl Inner {
     }
 }
 
-/// Maps one contiguous piece, and leaves what is there already.
-fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result<(), Error> {
-    let (mut at, end) = (span.base.0, span.base.0 + span.len);
-    while at < end {
-        let rest = Span {
-            base: Iova(at),
-            len: end - at,
-        };
-        let output = |iova: u64| to + (iova - span.base.0);
-        let table = paging.table_mut();
-        let taken = match table.map(rest, output(at), access) {
-            Err(Error::Occupied(taken)) => taken.max(at),
-            result => return result,
-        };
-        if taken > at {
-            let len = taken - at;
-            table.map(Span { len, ..rest }, output(at), access)?;
+/// What a call has done of what was asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Set {
+    /// Bytes from the start, more than none.
+    pub bytes: u64,
+    /// Whether there was anything to do but to look.
+    pub changed: bool,
+    /// Bytes of tables that it has more than before.
+    pub new_tables: u64,
+    /// Whether caches had to forget something: that is waited for.
+    pub forgot: bool,
+}
+
+/// What is emptied at once at most: the pages that a few tables map.
+const WINDOW: u64 = 16 << 20;
+
+/// Empties the start of a range.
+fn clear(paging: &mut Paging, range: Span<Iova>) -> Result<Set, Error> {
+    let end = range.base + range.len;
+    let mapped = paging.table_mut().next(range.base);
+    let Some(base) = mapped.filter(|mapped| *mapped < end) else {
+        return Ok(Set {
+            bytes: range.len,
+            ..Set::default()
+        });
+    };
+    let upto = end.min(base.align_down(WINDOW) + WINDOW);
+    let len = upto.0 - base.0;
+    Ok(Set {
+        bytes: upto.0 - range.base.0,
+        changed: true,
+        forgot: paging.unmap(Span { base, len })?,
+        ..Set::default()
+    })
+}
+
+/// How much of `len` bytes from `at` to `to` is in one table, with the largest leaves that there may be for its start.
+fn one_table(at: Iova, to: Hpa, len: u64, largest: u64) -> u64 {
+    const ENTRIES: u64 = 512;
+    let fits = |size: &u64| *size <= largest.min(len) && (at.0 | to.0) & (size - 1) == 0;
+    let size = [1 << 30, 1 << 21].into_iter().find(fits);
+    let size = size.unwrap_or(PAGE_SIZE);
+    let table = size * ENTRIES;
+    let whole = len & !(size - 1);
+    whole.min(table - (at.0 & (table - 1)))
+}
+
+/// Maps the start of one contiguous piece, which is in one table, and leaves what is there already.
+fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result<Set, Error> {
+    let (base, end) = (span.base, span.base + span.len);
+    let (mut len, mut forgot) = (span.len, false);
+    match paging.table_mut().agrees(span, to, access) {
+        Some((true, same)) => {
+            return Ok(Set {
+                bytes: same.min(end).0 - base.0,
+                ..Set::default()
+            });
         }
-        // What stays, or what goes, as far as that goes: it is forgotten at once.
-        let mut last = taken;
-        let mut stays = None;
-        while last < end
-            && let Some((leaf, hpa, rights)) = table.leaf(Iova(last))
-        {
-            let same = hpa == output(last) && rights == access & RIGHTS;
-            if *stays.get_or_insert(same) != same {
-                break;
-            }
-            last = end.min(leaf.base.0 + leaf.len);
+        Some((false, other)) => {
+            len = other.min(end).0 - base.0;
+            forgot = paging.unmap(Span { base, len })?;
         }
-        match stays {
-            Some(true) => at = last,
-            Some(false) => {
-                let base = Iova(taken);
-                let len = last - taken;
-                paging.unmap(Span { base, len })?;
-                at = taken;
-            }
-            None => return Err(Error::Occupied(taken)),
-        }
+        None => {}
     }
-    Ok(())
+    let table = paging.table_mut();
+    let before = table.bytes();
+    match table.map(Span { base, len }, to, access) {
+        Err(Error::Occupied(taken)) if taken > base.0 => {
+            len = taken - base.0;
+            table.map(Span { base, len }, to, access)?;
+        }
+        result => result?,
+    }
+    Ok(Set {
+        bytes: len,
+        changed: true,
+        new_tables: table.bytes().saturating_sub(before),
+        forgot,
+    })
 }
 
 impl ioas::Space {

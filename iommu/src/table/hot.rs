@@ -36,6 +36,13 @@ impl<B> Hot<B> {
         self.table.as_deref().filter(|_| self.prefix == prefix)
     }
 
+    /// How many tables after that for `prefix` the one that is here comes, if it comes after it.
+    pub(super) fn after(&self, prefix: u64) -> Option<usize> {
+        let after = self.prefix.checked_sub(prefix)?;
+        self.table.as_ref()?;
+        usize::try_from(after).ok()
+    }
+
     /// What is here, for good.
     pub(super) fn take(&mut self) -> Option<Table<B>> {
         self.prefix = NONE;

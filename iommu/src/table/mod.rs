@@ -13,7 +13,7 @@
 //!
 //! The formats are in `vmsa`, `second_stage`, `npt`, `ept` and `spec`, the record of each table in `node`, the memory kept in hand in
 //! `spare`, the table used last in `hot`, and the walks that change tables in `map`, `unmap`, `split`, `protect` and `dirty`. All work on runs of
-//! leaves in one table, not on leaves.
+//! leaves in one table, not on leaves; so do those that only look, `next` and `agree`.
 
 use alloc::sync::Arc;
 use core::marker::PhantomData;
@@ -25,6 +25,7 @@ use hot::Hot;
 use node::{Node, Table};
 use spare::Spare;
 
+mod agree;
 mod dirty;
 mod ept;
 mod foreign;
@@ -171,7 +172,7 @@ impl<P: Platform> Context<'_, P> {
         }
         debug_assert!(parent.children.is_some(), "the check counts records");
         if let Some(children) = parent.children.as_mut() {
-            children[index] = Some(child);
+            node::adopt(children, index, child);
         }
         self.counters.table_bytes += F::TABLE_BYTES as u64;
     }
@@ -312,31 +313,33 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         if address >> self.shape.input_bits != 0 {
             return None;
         }
+        let (node, height, index) = self.entry_for(address)?;
+        let size = 1u64 << F::shift(height);
+        let entry = node.entry(index);
+        // A cut block is out of force until its release, and has its table by then.
+        let Entry::Leaf(output) = F::decode(entry, height) else {
+            return None;
+        };
+        Some(Leaf {
+            output: Hpa(output + (address & (size - 1))),
+            size,
+            attributes: F::attributes(entry),
+        })
+    }
+
+    /// The entry in use that maps `address`: its table, the height of that, and the index.
+    fn entry_for(&self, address: u64) -> Option<(&Node<P::Buffer>, u8, usize)> {
         let (mut node, mut height) = match self.hot.table(address >> F::shift(1)) {
             Some(node) => (node, 0),
             None => (self.node(), self.layout.top),
         };
         loop {
             let index = self.layout.index::<F>(address, height);
-            if let Some(child) = node.child(index) {
-                node = child;
-                height -= 1;
-                continue;
-            }
-            if !node.is_used(index) {
-                return None;
-            }
-            let size = 1u64 << F::shift(height);
-            let entry = node.entry(index);
-            // A cut block is out of force until its release, and has its table by then.
-            let Entry::Leaf(output) = F::decode(entry, height) else {
-                return None;
+            let Some(child) = node.child(index) else {
+                return node.is_used(index).then_some((node, height, index));
             };
-            return Some(Leaf {
-                output: Hpa(output + (address & (size - 1))),
-                size,
-                attributes: F::attributes(entry),
-            });
+            node = child;
+            height -= 1;
         }
     }
 

@@ -39,7 +39,8 @@ impl<P: Platform, F: Format> PageTable<P, F> {
     }
 }
 
-fn entries<F: Format>(layout: Layout, height: u8) -> usize {
+/// Entries of a table at `height`.
+pub(super) fn entries<F: Format>(layout: Layout, height: u8) -> usize {
     if height == layout.top {
         layout.root_entries
     } else {

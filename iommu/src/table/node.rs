@@ -9,15 +9,22 @@ use core::ops::{Deref, DerefMut, Range};
 
 use crate::hal::DmaBuffer;
 
-/// The tables below one table, by index.
-pub(super) type Children<B> = Box<[Option<Table<B>>]>;
+/// The tables below one table, by index, as far as there has been one: it has room for as many as there are entries.
+pub(super) type Children<B> = Vec<Option<Table<B>>>;
 
 /// Room for [`Children`] of a table of `entries`, or `None` where the heap has none left.
 pub(super) fn children<B>(entries: usize) -> Option<Children<B>> {
     let mut slots = Vec::new();
     slots.try_reserve_exact(entries).ok()?;
-    slots.resize_with(entries, || None);
-    Some(slots.into_boxed_slice())
+    Some(slots)
+}
+
+/// Records `child` at `index` of what has room for it.
+pub(super) fn adopt<B>(children: &mut Children<B>, index: usize, child: Table<B>) {
+    if children.len() <= index {
+        children.resize_with(index + 1, || None);
+    }
+    children[index] = Some(child);
 }
 
 /// A table and its record.
@@ -146,19 +153,19 @@ impl<B: DmaBuffer> Node<B> {
     /// The table below entry `index`.
     #[inline]
     pub(super) fn child(&self, index: usize) -> Option<&Table<B>> {
-        self.children.as_ref()?[index].as_ref()
+        self.children.as_ref()?.get(index)?.as_ref()
     }
 
     /// The table below entry `index`.
     #[inline]
     pub(super) fn child_mut(&mut self, index: usize) -> Option<&mut Table<B>> {
-        self.children.as_mut()?[index].as_mut()
+        self.children.as_mut()?.get_mut(index)?.as_mut()
     }
 
     /// Takes the table below entry `index` out of the record; the descriptor is the caller's.
     #[inline]
     pub(super) fn take_child(&mut self, index: usize) -> Option<Table<B>> {
-        self.children.as_mut()?[index].take()
+        self.children.as_mut()?.get_mut(index)?.take()
     }
 
     /// Writes descriptors `first`, `first + step`, .. to the free entries of `range`.
@@ -225,6 +232,20 @@ impl<B: DmaBuffer> Node<B> {
     #[inline]
     pub(super) fn entry(&self, index: usize) -> u64 {
         self.buffer.read64(index * 8)
+    }
+
+    /// The descriptors of the entries from `first` on.
+    pub(super) fn entries(&self, first: usize, words: &mut [u64]) {
+        self.buffer.read64_words(first * 8, words);
+    }
+
+    /// The end of the run of leaves that starts at `index`, at most `end`.
+    pub(super) fn leaves_end(&self, index: usize, end: usize) -> usize {
+        let end = self.run_end(index, end);
+        let below = self.children.as_ref().map_or(&[][..], |it| &it[..]);
+        let below = below.get(index..end.min(below.len())).unwrap_or(&[]);
+        let first = below.iter().position(Option::is_some);
+        first.map_or(end, |first| index + first)
     }
 
     /// Stores one descriptor whose use does not change, and returns the one that was there.

@@ -7,8 +7,8 @@ use iommu::model::vtd::Config;
 use iommu::object::Error;
 
 use super::guest::{
-    BYTES, CONTEXTS_ALL, FECTL, FRCD, FSTS, GCMD, GSTS, How, IOTLB_ALL, Machine, QIE, RAM, ROOT,
-    RW, SOURCES, SRTP, Stage, TE, context_of, domain, pages,
+    BYTES, CONTEXTS_ALL, FECTL, FRCD, FSTS, GCMD, GSTS, How, IOTLB_ALL, IQT, Machine, QIE, RAM,
+    ROOT, RW, SOURCES, SRTP, Stage, TE, context_of, domain, pages,
 };
 
 /// Whether it is done by a machine with a coherent unit.
@@ -108,6 +108,69 @@ fn pages_in_the_place_of_a_block_are_not_forgotten_one_by_one() {
         assert_eq!(machine.reach(0, 0x5f_f000, true), Some(DATA + 0x1f_f000));
         // 64 of them are read together.
         assert!(hardware.descriptors <= 448 / 64, "{hardware:?}");
+    });
+}
+
+/// 64 pages that lie nowhere in a row, and then are others: each is work of its own, so that a call does a few of them, whatever
+/// was read together; and 512 pages that a block takes the place of are compared at once.
+#[test]
+fn what_is_scattered_is_worked_on_in_parts() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(&How { budget: 16, ..*how });
+        let to = |round: u64, page: u64| DATA + ((511 - page) * 2 + round) * PAGE;
+        for round in 0..2 {
+            for page in 0..64 {
+                stage.set(&machine.memory, page * PAGE, to(round, page) | RW);
+            }
+            let runs = |machine: &Machine| machine.unit.counters().runs;
+            machine.queue(&[pages(1, 0, 6)]);
+            let mut last = runs(&machine);
+            let mut effect = machine.unit.write(&machine.memory, IQT, 8, machine.tail());
+            while effect.more {
+                // A run is 2 of a budget, and one that has to be forgotten 10.
+                let most = if round == 0 { 8 } else { 2 };
+                assert!(runs(&machine) - last <= most, "{round}");
+                last = runs(&machine);
+                effect = machine.unit.run(&machine.memory);
+            }
+            for page in 0..64 {
+                assert_eq!(machine.reach(0, page * PAGE, true), Some(to(round, page)));
+            }
+        }
+        let slot = stage.slot(&machine.memory, 0, 1);
+        machine.memory.store(slot, DATA | 1 << 7 | RW);
+        machine.invalidate(&[pages(1, 0, 9)]);
+        assert_eq!(machine.reach(0, 0x5000, true), Some(DATA + 0x5000));
+    });
+}
+
+/// A shadow that nothing goes through any more is emptied a part at a time, and its owner's other work waits for that; then its
+/// tables are gone.
+#[test]
+fn a_shadow_goes_in_parts() {
+    both(|how| {
+        let (mut machine, mut stage) = attached(&How { budget: 16, ..*how });
+        for table in 0..24 {
+            stage.set(&machine.memory, table << 21, DATA | RW);
+        }
+        machine.invalidate(&[domain(1)]);
+        let objects = machine.context.objects();
+        machine.context_entry(SOURCES[0], 0, 0);
+        machine.queue(&[CONTEXTS_ALL]);
+        let mut effect = machine.unit.write(&machine.memory, IQT, 8, machine.tail());
+        assert_eq!(machine.context.objects(), objects, "it is not empty yet");
+        let mut calls = 0;
+        while effect.more {
+            effect = machine.unit.run(&machine.memory);
+            calls += 1;
+        }
+        assert!(calls > 1);
+        assert_eq!(machine.context.objects(), objects - 1);
+        assert_eq!(machine.reach(0, 0, true), None);
+        // Its place is free, and the same tables are read anew.
+        machine.context_entry(SOURCES[0], stage.root | 1, 1 << 8 | 1);
+        machine.invalidate(&[context_of(SOURCES[0])]);
+        assert_eq!(machine.reach(0, 5 << 21, true), Some(DATA));
     });
 }
 

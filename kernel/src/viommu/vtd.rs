@@ -28,8 +28,8 @@ pub type VirtVtd = vvtd::VirtVtd<Host, ObjectSlice>;
 
 /// From one unit of a guest to the next.
 pub(super) const STRIDE: u64 = VTD_STRIDE;
-/// What one trap of a guest does at most, in entries that are looked at.
-const BUDGET: u32 = 64;
+/// What one trap of a guest does at most, as [`Setup::budget`] counts: an unmap of a page and the wait behind it take 15 of it.
+const BUDGET: u32 = 16;
 /// Bits of input address of a guest's tables at most: four levels.
 const INPUT_BITS: u8 = 48;
 /// A guest's shadows may take this part of its RAM, and at least so many bytes: tables for pages take a 512th of what they map.

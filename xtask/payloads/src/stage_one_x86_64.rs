@@ -88,6 +88,16 @@ impl StageOne {
         self.entry(1, iova).store(at | RW, Ordering::Relaxed);
     }
 
+    /// The 2 MiB at `iova` are what the last level of pages has, as whatever else it is for.
+    pub fn alias(&self, iova: u64) {
+        self.map_table(iova, self.table(0));
+    }
+
+    /// The 2 MiB at `iova` are not there; the unit has to be told.
+    pub fn clear_block(&self, iova: u64) {
+        self.entry(1, iova).store(0, Ordering::Release);
+    }
+
     /// The page at `iova` is not there; the unit has to be told.
     pub fn clear(&self, iova: u64) {
         self.entry(0, iova).store(0, Ordering::Release);

@@ -326,7 +326,7 @@ fn walk(memory: &dyn GuestMemory, tables: Tables, at: u64) -> Option<(Gpa, Acces
         found = piece
             .to
             .and_then(|(to, rights)| Some((Gpa(to.0.checked_add(inside)?), rights)));
-        Ok::<(), ()>(())
+        Ok::<u64, ()>(piece.end())
     });
     found
 }

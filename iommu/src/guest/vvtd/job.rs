@@ -1,5 +1,7 @@
 //! What was begun, and goes on in parts.
 
+use super::work::Part;
+
 /// Sources whose entries are to be read anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Which {
@@ -72,8 +74,8 @@ pub(super) enum What {
     },
     Tables {
         domain: Option<u16>,
-        /// Where the present shadow is to go on and how far, if it was begun.
-        rest: Option<(u64, u64)>,
+        /// What is left of the present shadow, if it was begun.
+        rest: Option<Part>,
         first: u64,
         last: u64,
     },

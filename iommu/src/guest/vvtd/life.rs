@@ -38,6 +38,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             self.put((device, 0), Through::Abort, None, &mut effect);
             result = result.and(effect.failed.take().map_or(Ok(()), Err));
         }
+        let mut all = u32::MAX;
+        while self.empty(&mut all) {}
         self.translation_asked = false;
         self.contexts_asked = false;
         self.translations_asked = false;

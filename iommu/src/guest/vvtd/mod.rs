@@ -121,6 +121,8 @@ struct Shadow {
     number: usize,
     tables: Tables,
     nested: bool,
+    /// Nothing goes through it: it is emptied, and then it is gone.
+    leaving: bool,
 }
 
 /// See the module's description.
@@ -142,6 +144,8 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     names: Vec<(u32, usize)>,
     /// One more than there are sources and PASIDs, so that one leaves a shadow for another.
     shadows: Vec<Option<Shadow>>,
+    /// There may be shadows that leave.
+    leaving: bool,
     /// What was begun.
     job: Option<Job>,
     filling: Option<Filling>,
@@ -236,6 +240,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             most_places: pasids,
             names,
             shadows,
+            leaving: false,
             job: None,
             filling: None,
             translation_asked: false,
@@ -358,10 +363,14 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         self.page_requests(memory, &mut left, effect);
         let mut budget = self.budget - (part - left);
         while budget > 0 && effect.has_room() {
+            if self.empty(&mut budget) {
+                continue;
+            }
             if let Some(mut job) = self.job.take() {
                 if !self.work(memory, &mut job, &mut budget, effect) {
                     self.job = Some(job);
-                    break;
+                    // It waits for shadows that leave, or for another turn.
+                    continue;
                 }
                 self.finish(job.then);
                 continue;
@@ -407,6 +416,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             queue.is_some_and(|queue| !queue.is_empty()) && !self.registers.queue_stopped()
         };
         self.job.is_some()
+            || self.leaving
             || self.translation_asked
             || self.contexts_asked
             || self.translations_asked

@@ -75,7 +75,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         self.settle();
     }
 
-    /// Shadows that no source goes through, and none is about to, are gone.
+    /// First stages that no source goes through, and none is about to, are gone; shadows go, in parts.
     pub(super) fn settle(&mut self) {
         for index in 0..self.shadows.len() {
             let used = self
@@ -85,11 +85,19 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                 .chain(self.places.iter().map(|place| place.current))
                 .any(|current| current == Some(Current::Shadow(index)));
             let filling = self.filling.is_some_and(|filling| filling.shadow == index);
-            if !used
-                && !filling
-                && let Some(shadow) = self.shadows[index].take()
-            {
-                self.slice.close(shadow.number);
+            if used || filling {
+                continue;
+            }
+            match &mut self.shadows[index] {
+                Some(shadow) if shadow.nested => {
+                    self.slice.close(shadow.number);
+                    self.shadows[index] = None;
+                }
+                Some(shadow) => {
+                    shadow.leaving = true;
+                    self.leaving = true;
+                }
+                None => {}
             }
         }
     }
@@ -118,6 +126,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             number,
             tables,
             nested,
+            leaving: false,
         });
         Ok(free)
     }

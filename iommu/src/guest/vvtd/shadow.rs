@@ -15,6 +15,10 @@ use crate::table::{Entry, Format, Npt, SecondStage};
 const CHUNK: usize = 64;
 /// Entries of a table.
 const ENTRIES: u64 = 512;
+/// What an entry takes that is not as the one before it.
+const DECODED_COST: u32 = 1;
+/// Entries that are looked at for one of a budget.
+const ENTRIES_A_UNIT: u32 = 32;
 const RIGHTS: Access = Access::READ.union(Access::WRITE);
 
 /// log2 of the bytes that an entry at `height` covers, in both formats.
@@ -127,8 +131,8 @@ impl<'a> Walk<'a> {
     }
 
     /// Hands out what is mapped from `at` on in one table, up to `end` or as far as one reading goes, and returns where to go on
-    /// and what it took of a budget. An entry that covers more than was asked for is handed out whole. Above the pages what
-    /// is handed out is one piece.
+    /// and what it took of a budget. `out` says how far it came with a piece; it gets no other before it is through with that.
+    /// An entry that covers more than was asked for is handed out whole.
     ///
     /// # Errors
     /// That of `out`.
@@ -137,18 +141,17 @@ impl<'a> Walk<'a> {
         at: u64,
         end: u64,
         counters: &mut Counters,
-        mut out: impl FnMut(&Piece) -> Result<(), E>,
+        mut out: impl FnMut(&Piece) -> Result<u64, E>,
     ) -> Result<(u64, u32), E> {
         let (mut height, mut table, mut access) = self.known(at);
         let first = self.tables.first;
         let mut words = [0; CHUNK];
-        let mut cost = 0;
+        let mut cost = 1;
         let count = loop {
             let index = at >> shift(height) & (ENTRIES - 1);
             let slot = table + index * 8;
             let wanted = ((end - 1) >> shift(height)) - (at >> shift(height)) + 1;
             let most = wanted.min(ENTRIES - index).min(CHUNK as u64) as usize;
-            cost += 1;
             if height == 0 {
                 self.read(slot, &mut words[..most], counters);
                 break most;
@@ -162,49 +165,69 @@ impl<'a> Walk<'a> {
                 self.path[usize::from(height)] = Some((at, table, access));
                 continue;
             }
-            // The same for what follows, as far as it is of one kind. A page of 1 GiB is enough for one step.
+            // With what follows, as far as there is no table. A page of 1 GiB is enough for one step.
             if most == 1 || height > 1 && found != Read::Hole {
                 break 1;
             }
             self.read(slot + 8, &mut words[1..most], counters);
-            let alike = |word: &&u64| match decode(first, **word, height) {
-                Read::Table(..) => false,
-                Read::Hole => found == Read::Hole,
-                Read::Leaf(..) => found != Read::Hole,
-            };
-            break words[..most].iter().take_while(alike).count();
+            break most;
         };
         let size = 1u64 << shift(height);
+        let mut base = at & !(size - 1);
         let mut run: Option<Piece> = None;
-        for (base, word) in (at & !(size - 1)..)
-            .step_by(size as usize)
-            .zip(&words[..count])
-        {
+        let mut words = &words[..count];
+        while let Some(word) = words.first() {
             let to = match decode(first, *word, height) {
+                Read::Table(..) => break,
                 Read::Leaf(to, rights) => Some((Gpa(to), access & rights)),
-                _ => None,
+                Read::Hole => None,
             };
-            let base = Iova(base);
+            let to = to.filter(|(_, rights)| !rights.is_empty());
+            let step = if to.is_some() { size } else { 0 };
+            let alike = alike(words, step);
+            words = &words[alike..];
+            cost += DECODED_COST;
+            let len = alike as u64 * size;
             let piece = Piece {
-                range: Span { base, len: size },
-                to: to.filter(|(_, rights)| !rights.is_empty()),
+                range: Span {
+                    base: Iova(base),
+                    len,
+                },
+                to,
             };
-            cost += u32::from(piece.to.is_some());
+            base += len;
             run = Some(match run {
                 None => piece,
                 Some(before) => match before.with(&piece) {
                     Some(both) => both,
                     None => {
-                        out(&before)?;
+                        let reached = out(&before)?;
+                        if reached < before.end() {
+                            return Ok((reached, cost));
+                        }
                         piece
                     }
                 },
             });
         }
-        let reached = run.map_or(end, |run| run.end());
-        if let Some(run) = run {
-            out(&run)?;
-        }
-        Ok((reached, cost + count as u32 / 8))
+        cost += count as u32 / ENTRIES_A_UNIT;
+        let reached = run.map_or(Ok(end), |run| out(&run))?;
+        Ok((reached, cost))
     }
+}
+
+/// How many of `words` are as the first is: each `step` more than the one before it, in its address and in nothing else.
+fn alike(words: &[u64], step: u64) -> usize {
+    /// Above all addresses.
+    const BEYOND: u32 = 52;
+    let Some(&first) = words.first() else {
+        return 0;
+    };
+    let mut expected = first;
+    let alike = words.iter().take_while(|word| {
+        let is = **word == expected && (expected ^ first) >> BEYOND == 0;
+        expected = expected.wrapping_add(step);
+        is
+    });
+    alike.count()
 }

@@ -9,7 +9,7 @@ use crate::guest::put;
 use crate::object::driver::{Access, Answer, Driver, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, HwptShadow, Item,
-    PageRequest, Vdevice, Veventq, Viommu, room,
+    PageRequest, Set, Vdevice, Veventq, Viommu, room,
 };
 use crate::physical::FirstStage;
 use crate::vtd::nested::INVALIDATE;
@@ -55,19 +55,17 @@ pub trait Slice {
     fn forget(&mut self, first_stage: usize, entries: &[Entry]) -> Result<(), Error>;
     /// A shadow, or a first stage, that no device goes through any more is gone.
     fn close(&mut self, shadow: usize);
-    /// Makes `range` of a shadow lead to the guest's memory from the address on, or nowhere. What is so already costs nothing.
-    /// What was otherwise is in no cache when this returns.
+    /// Makes the start of `range` of a shadow lead to the guest's memory from the address on, or nowhere: as much of it as a few
+    /// tables hold. What is so already costs nothing. What was otherwise is in no cache when this returns.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`]: the range is there in part. [`Error::Hardware`].
+    /// [`Error::OutOfMemory`]: nothing is mapped. [`Error::Hardware`].
     fn set(
         &mut self,
         shadow: usize,
         range: Span<Iova>,
         to: Option<(Gpa, Access)>,
-    ) -> Result<(), Error>;
-    /// The first address of a shadow from `from` on that is mapped.
-    fn next(&self, shadow: usize, from: Iova) -> Option<Iova>;
+    ) -> Result<Set, Error>;
     /// The page or block of a shadow that `at` is in.
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>>;
     /// Bytes of all shadows' tables.
@@ -259,13 +257,9 @@ impl Slice for ObjectSlice {
         shadow: usize,
         range: Span<Iova>,
         to: Option<(Gpa, Access)>,
-    ) -> Result<(), Error> {
+    ) -> Result<Set, Error> {
         let shadow = self.shadow(shadow).ok_or(Error::NoSpace)?;
         shadow.set(range, to)
-    }
-
-    fn next(&self, shadow: usize, from: Iova) -> Option<Iova> {
-        self.shadow(shadow)?.next(from)
     }
 
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>> {

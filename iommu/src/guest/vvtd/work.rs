@@ -3,19 +3,21 @@
 use super::contexts::{Found, PAST, Tables, Wanted, find, next_pasid};
 use super::effect::Effect;
 use super::job::{Job, Pasids, What};
-use super::shadow::{Piece, Walk};
+use super::shadow::Walk;
 use super::{Current, SOURCE_COST, Shadow, Slice, Through, VirtVtd};
-use crate::addr::{Iova, PAGE_SIZE, Span};
+use crate::addr::{Gpa, Iova, PAGE_SIZE, Span};
 use crate::hal::{GuestMemory, Platform};
 use crate::object::Error;
 use crate::object::driver::Entry;
 
-/// What a hole in a guest's tables is taken out of a shadow by: as much as one table of tables holds.
-const WINDOW: u64 = 1 << 30;
-/// What a window that has mappings takes of the budget.
-const WINDOW_COST: u32 = 16;
-/// What a page of 1 GiB takes, which may be many of ours.
-const LARGEST_COST: u32 = 64;
+/// What it takes of the budget to look for a shadow of a domain.
+const SHADOW_COST: u32 = 1;
+/// What it takes to have a shadow hold a run, to have caches forget what was there, and for each table that is new.
+const RUN_COST: u32 = 2;
+const FORGET_COST: u32 = 8;
+const TABLE_COST: u32 = 2;
+/// What it takes to empty a part of a shadow that nothing goes through.
+const EMPTY_COST: u32 = 6;
 /// What the entry of a PASID takes.
 const PASID_COST: u32 = 4;
 /// A block that shadows may have: what covers less may have been a part of one.
@@ -33,7 +35,17 @@ pub(super) fn forgotten(first: u64, last: u64, leaf: bool) -> Entry {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Filling {
     pub shadow: usize,
-    pub at: u64,
+    /// What is left; nothing for one that is full.
+    rest: Option<Part>,
+}
+
+/// A part of a shadow that is to be made what the guest's tables say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    from: u64,
+    end: u64,
+    /// It was begun before.
+    begun: bool,
 }
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
@@ -74,24 +86,26 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     }
                     let shadow = self.shadows[job.next];
                     let domain = *domain;
-                    let wanted = shadow.filter(|it| domain.is_none_or(|of| of == it.tables.domain));
+                    let wanted = shadow
+                        .filter(|it| !it.leaving && domain.is_none_or(|of| of == it.tables.domain));
                     if let Some(Shadow { nested: true, .. }) = wanted {
                         self.forget(job.next, &[forgotten(*first, *last, false)], effect);
+                        *budget = budget.saturating_sub(FORGET_COST);
                     } else if let Some(Shadow { tables, .. }) = wanted {
                         let limit = 1u64 << self.input_bits.min(tables.input_bits);
                         // Of a block that is left in part the size is not known any more.
                         let whole = || self.widened(job.next, *first, *last, limit);
-                        let (from, end) = rest.unwrap_or_else(whole);
-                        match self.sync(memory, job.next, tables, from..end, budget) {
-                            Ok(reached) if reached < end => {
-                                *rest = Some((reached, end));
+                        let part = rest.unwrap_or_else(whole);
+                        match self.sync(memory, job.next, tables, part, budget) {
+                            Ok(None) => {}
+                            Ok(left) => {
+                                *rest = left;
                                 return false;
                             }
-                            Ok(_) => {}
                             Err(error) => self.lose(job.next, error, effect),
                         }
                     }
-                    *budget = budget.saturating_sub(1);
+                    *budget = budget.saturating_sub(SHADOW_COST);
                     *rest = None;
                     job.next += 1;
                 }
@@ -101,96 +115,124 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
     }
 
     /// The range, with all of the blocks that are there at its ends: what is forgotten of a block is forgotten of all of it.
-    fn widened(&self, shadow: usize, first: u64, last: u64, limit: u64) -> (u64, u64) {
+    fn widened(&self, shadow: usize, first: u64, last: u64, limit: u64) -> Part {
         let last = last.min(limit - 1);
         if first > last {
-            return (limit, limit);
+            return Part {
+                from: limit,
+                end: limit,
+                begun: false,
+            };
         }
         let leaf = |at| {
             self.slice
                 .leaf(self.shadows[shadow].as_ref()?.number, Iova(at))
         };
         let block = |at| leaf(at).filter(|leaf| leaf.len >= BLOCK);
-        let first = block(first).map_or(first, |leaf| leaf.base.0.min(first));
+        let lowest = block(first);
+        let highest = match (first ^ last) / PAGE_SIZE {
+            0 => lowest,
+            _ => block(last),
+        };
+        let from = lowest.map_or(first, |leaf| leaf.base.0.min(first));
         let end = last + 1;
-        let end = block(last).map_or(end, |leaf| (leaf.base.0 + leaf.len).max(end));
-        (first, end.min(limit))
+        let end = highest.map_or(end, |leaf| (leaf.base.0 + leaf.len).max(end));
+        Part {
+            from,
+            end: end.min(limit),
+            begun: false,
+        }
     }
 
-    /// Makes a shadow what the guest's tables say of a range, and returns how far it came.
+    /// Makes a part of a shadow what the guest's tables say of it, and returns what is left.
     fn sync(
         &mut self,
         memory: &dyn GuestMemory,
         shadow: usize,
         tables: Tables,
-        range: core::ops::Range<u64>,
+        part: Part,
         budget: &mut u32,
-    ) -> Result<u64, Error> {
+    ) -> Result<Option<Part>, Error> {
         let Some(shadow) = &self.shadows[shadow] else {
-            return Ok(range.end);
+            return Ok(None);
         };
         let number = shadow.number;
-        let (mut at, end) = (range.start, range.end);
+        let Part {
+            from: mut at,
+            mut end,
+            ..
+        } = part;
+        // What was begun goes on in the middle of an entry; else one that begins before is handed out whole.
+        let least = if part.begun { at } else { 0 };
         let mut walk = Walk::new(memory, tables);
-        while at < end && *budget > 0 {
-            let (slice, counters) = (&mut self.slice, &mut self.counters);
-            let mut hole: Option<Piece> = None;
-            let (mut cost, mut runs) = (0, 0);
-            let (next, taken) = walk.step(at, end, counters, |piece| {
-                if piece.to.is_none() {
-                    if piece.range.len > BLOCK {
-                        hole = Some(*piece);
-                        return Ok(());
-                    }
-                    // Nothing is asked of a shadow that has nothing there.
-                    let mapped = slice.next(number, piece.range.base);
-                    if mapped.is_none_or(|mapped| mapped.0 >= piece.end()) {
-                        return Ok(());
-                    }
-                }
-                cost += if piece.range.len < WINDOW {
-                    1
-                } else {
-                    LARGEST_COST
-                };
-                runs += 1;
-                slice.set(number, piece.range, piece.to)
-            })?;
-            *budget = budget.saturating_sub(taken + cost);
-            self.counters.runs += runs;
-            // What one step adds is a few tables at most.
-            if runs > 0 && self.slice.bytes() > self.shadow_bytes {
-                return Err(Error::NoSpace);
+        while at < end {
+            if *budget == 0 {
+                return Ok(Some(Part {
+                    from: at,
+                    end,
+                    begun: true,
+                }));
             }
-            at = match hole {
-                None => next,
-                Some(hole) => at.max(self.clear(number, &hole, budget)?).min(next),
-            };
+            let (slice, counters) = (&mut self.slice, &mut self.counters);
+            let (mut runs, mut new_tables) = (0, 0);
+            let (next, taken) = walk.step(at, end, counters, |piece| {
+                end = end.max(piece.end());
+                let mut done = least.saturating_sub(piece.range.base.0);
+                while done < piece.range.len && *budget > 0 {
+                    let range = Span {
+                        base: piece.range.base + done,
+                        len: piece.range.len - done,
+                    };
+                    let to = piece.to.map(|(to, access)| (Gpa(to.0 + done), access));
+                    let set = slice.set(number, range, to)?;
+                    runs += u64::from(to.is_some() || set.changed);
+                    let forgetting = if set.forgot { FORGET_COST } else { 0 };
+                    *budget = budget.saturating_sub(RUN_COST + forgetting);
+                    new_tables += set.new_tables;
+                    done += set.bytes;
+                }
+                Ok::<u64, Error>(piece.range.base.0 + done)
+            })?;
+            *budget = budget.saturating_sub(taken);
+            self.counters.runs += runs;
+            if new_tables > 0 {
+                let new = (new_tables / PAGE_SIZE) as u32;
+                *budget = budget.saturating_sub(new * TABLE_COST);
+                // What one step adds is a few tables at most.
+                if self.slice.bytes() > self.shadow_bytes {
+                    return Err(Error::NoSpace);
+                }
+            }
+            at = next;
         }
-        Ok(at)
+        Ok(None)
     }
 
-    /// Empties a large hole, by windows that have something, and returns how far it came.
-    fn clear(&mut self, number: usize, hole: &Piece, budget: &mut u32) -> Result<u64, Error> {
-        let mut at = hole.range.base.0;
-        loop {
-            let mapped = self.slice.next(number, Iova(at));
-            let Some(mapped) = mapped.filter(|mapped| mapped.0 < hole.end()) else {
-                return Ok(hole.end());
-            };
-            if *budget == 0 {
-                return Ok(mapped.0);
-            }
-            *budget = budget.saturating_sub(WINDOW_COST);
-            self.counters.runs += 1;
-            let end = (mapped.align_down(WINDOW).0 + WINDOW).min(hole.end());
-            let range = Span {
-                base: mapped,
-                len: end - mapped.0,
-            };
-            self.slice.set(number, range, None)?;
-            at = end;
+    /// Goes on with emptying what nothing goes through any more, as that takes long, and closes it when it is empty. Whether there
+    /// was any.
+    pub(super) fn empty(&mut self, budget: &mut u32) -> bool {
+        if !self.leaving {
+            return false;
         }
+        let mut shadows = self.shadows.iter();
+        let Some(index) = shadows.position(|it| it.is_some_and(|it| it.leaving)) else {
+            self.leaving = false;
+            return false;
+        };
+        *budget = budget.saturating_sub(EMPTY_COST);
+        if let Some(Shadow { number, .. }) = self.shadows[index] {
+            let all = Span {
+                base: Iova(0),
+                len: 1 << self.input_bits,
+            };
+            let set = self.slice.set(number, all, None);
+            if set.is_ok_and(|set| set.bytes < all.len) {
+                return true;
+            }
+            self.slice.close(number);
+            self.shadows[index] = None;
+        }
+        true
     }
 
     /// Puts a source before what its entries say, those of some PASIDs. Whether that is complete.
@@ -287,15 +329,23 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             Wanted::Through(tables) => {
                 let mut shadows = self.shadows.iter();
                 let known = shadows
-                    .position(|shadow| shadow.as_ref().is_some_and(|it| it.tables == tables));
+                    .position(|shadow| shadow.is_some_and(|it| !it.leaving && it.tables == tables));
                 let filling = match known {
-                    // It is filled.
-                    Some(shadow) => Filling {
-                        shadow,
-                        at: u64::MAX,
-                    },
+                    Some(shadow) => Filling { shadow, rest: None },
+                    // The places and the bytes of those that leave are free first.
+                    None if self.leaving => return false,
                     None => match self.open(tables) {
-                        Ok(shadow) => Filling { shadow, at: 0 },
+                        Ok(shadow) => {
+                            let end = 1 << self.input_bits.min(tables.input_bits);
+                            let all = Part {
+                                from: 0,
+                                end,
+                                begun: false,
+                            };
+                            let is_shadow = self.shadows[shadow].is_some_and(|it| !it.nested);
+                            let rest = is_shadow.then_some(all);
+                            Filling { shadow, rest }
+                        }
                         Err(error) => {
                             effect.failed = Some(error);
                             self.put(at, Through::Abort, None, effect);
@@ -319,23 +369,17 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         effect: &mut Effect,
     ) -> bool {
         let shadow = filling.shadow;
-        let Some(Shadow {
-            number,
-            tables,
-            nested,
-        }) = self.shadows[shadow]
-        else {
+        let Some(Shadow { number, tables, .. }) = self.shadows[shadow] else {
             return true;
         };
-        let limit = 1u64 << self.input_bits.min(tables.input_bits);
-        if filling.at < limit && !nested {
-            match self.sync(memory, shadow, tables, filling.at..limit, budget) {
-                Ok(reached) if reached < limit => {
-                    filling.at = reached;
+        if let Some(part) = filling.rest {
+            match self.sync(memory, shadow, tables, part, budget) {
+                Ok(None) => {}
+                Ok(rest) => {
+                    filling.rest = rest;
                     self.filling = Some(filling);
                     return false;
                 }
-                Ok(_) => {}
                 Err(error) => {
                     effect.failed = Some(error);
                     self.put(at, Through::Abort, None, effect);

@@ -129,8 +129,11 @@ pub trait PageTable: Send + Debug {
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError>;
     /// Where `iova` goes.
     fn walk(&self, iova: Iova) -> Option<Hpa>;
-    /// The page or block that `iova` is in, where `iova` itself goes, and the rights ([`Access::DEVICE`] is not told).
-    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)>;
+    /// The page or block that `iova` is in.
+    fn leaf(&self, iova: Iova) -> Option<Span<Iova>>;
+    /// Whether `range` starts with a page or block that leads to `to` with `access`, and how far what follows it in the same table
+    /// is alike: as [`table::PageTable::agrees`](crate::table::PageTable::agrees).
+    fn agrees(&self, range: Span<Iova>, to: Hpa, access: Access) -> Option<(bool, Iova)>;
     /// The first address from `from` on that is mapped.
     fn next(&self, from: Iova) -> Option<Iova>;
     /// Leaves stored so far, cleared ones included.

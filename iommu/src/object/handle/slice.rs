@@ -8,6 +8,7 @@ use super::super::fault_queue::PageRequest;
 use super::super::inner::Inner;
 use super::super::nested::{Parent, StageOneSource};
 use super::super::ring::Item;
+use super::super::shadow::Set;
 use super::super::viommu::{Entries, Progress};
 use super::super::{Error, Event, Record};
 use super::{
@@ -136,14 +137,15 @@ impl Viommu {
 }
 
 impl HwptShadow {
-    /// Makes `range` lead to what the partition has from the address on, with the rights that both allow, or nowhere. What is
-    /// so already is not stored again; what was otherwise is in no cache when this returns. Where the partition has nothing,
-    /// nothing is mapped.
+    /// Makes the start of `range` lead to what the partition has from the address on, with the rights that both allow, or nowhere,
+    /// and says how much of it: as much as a few tables hold, so that a call takes no longer than that. What is so already is
+    /// not stored again; what was otherwise is in no cache when this returns. Where the partition has nothing, nothing is
+    /// mapped.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Invalid`], [`Error::Misaligned`]: the range is mapped in part. [`Error::Hardware`]:
     /// what was there may still be cached, and its tables are lost.
-    pub fn set(&self, range: Span<Iova>, to: Option<(Gpa, Access)>) -> Result<(), Error> {
+    pub fn set(&self, range: Span<Iova>, to: Option<(Gpa, Access)>) -> Result<Set, Error> {
         self.0.with(|inner, id| inner.shadow_set(id, range, to))
     }
 
@@ -171,10 +173,8 @@ impl HwptShadow {
 
     /// The page or block that `iova` is in.
     pub fn leaf(&self, iova: Iova) -> Option<Span<Iova>> {
-        let leaf = self
-            .0
-            .with(|inner, id| inner.ids.paging_mut(id).ok()?.table_mut().leaf(iova));
-        leaf.map(|(span, ..)| span)
+        self.0
+            .with(|inner, id| inner.ids.paging_mut(id).ok()?.table_mut().leaf(iova))
     }
 
     /// Where the table sends `iova`.

@@ -216,7 +216,7 @@ impl Inner {
         for which in 0..space.hwpts.len() {
             let hwpt = self.ids.ioas(ioas)?.hwpts[which];
             let hwpt = self.ids.paging_mut(hwpt)?;
-            let mut one = hwpt.unmap(range);
+            let mut one = hwpt.unmap(range).map(drop);
             if stale {
                 let all = Stale { range, leaf: false };
                 one = one.and(hwpt.flush(all));

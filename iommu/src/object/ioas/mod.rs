@@ -42,6 +42,12 @@ impl Area {
         self.first + (self.len - 1)
     }
 
+    /// The physically contiguous memory at `iova`, which may go on past the area.
+    pub(super) fn piece(&self, iova: u64) -> Option<Span<Hpa>> {
+        let piece = self.memory.piece(self.offset + (iova - self.first));
+        piece.filter(|piece| piece.len > 0)
+    }
+
     /// Calls `with` with each physically contiguous piece of `len` bytes from `iova` on.
     pub(super) fn pieces(
         &self,
@@ -51,9 +57,7 @@ impl Area {
     ) -> Result<(), Error> {
         let mut done = 0;
         while done < len {
-            let offset = self.offset + (iova - self.first) + done;
-            let piece = self.memory.piece(offset).filter(|piece| piece.len > 0);
-            let piece = piece.ok_or(Error::PinFailed)?;
+            let piece = self.piece(iova + done).ok_or(Error::PinFailed)?;
             let part = piece.len.min(len - done);
             let base = Iova(iova + done);
             with(Span { base, len: part }, piece.base)?;

@@ -102,11 +102,17 @@ impl PageTable for MockTable {
         (iova.0 - at < *len).then(|| *to + (iova.0 - at))
     }
 
-    fn leaf(&self, iova: Iova) -> Option<(Span<Iova>, Hpa, Access)> {
-        let (at, (len, to, access)) = self.pages.range(..=iova.0).next_back()?;
-        let inside = (iova.0 - at < *len).then(|| *to + (iova.0 - at))?;
+    fn leaf(&self, iova: Iova) -> Option<Span<Iova>> {
+        let (at, (len, ..)) = self.pages.range(..=iova.0).next_back()?;
         let base = Iova(*at);
-        Some((Span { base, len: *len }, inside, *access))
+        (iova.0 - at < *len).then_some(Span { base, len: *len })
+    }
+
+    fn agrees(&self, range: Span<Iova>, to: Hpa, access: Access) -> Option<(bool, Iova)> {
+        let Span { base, len } = self.leaf(range.base)?;
+        let (_, _, rights) = self.pages[&base.0];
+        let agrees = self.walk(range.base) == Some(to) && rights == access;
+        Some((agrees, Iova(range.base.0 + range.len).min(base + len)))
     }
 
     fn next(&self, from: Iova) -> Option<Iova> {

@@ -112,7 +112,7 @@ fn a_single_page_sees_to_it_that_the_next_unmap_needs_no_memory() {
 fn records_in_hand_are_few_and_used_again() {
     let (_, mut table) = make::<SecondStage>(Shape::new(57));
     let most = PageTable::<Ram, SecondStage>::RESERVE + 2;
-    assert_eq!(table.spare.children[0].len(), SecondStage::ENTRIES);
+    assert_eq!(table.spare.children[0].capacity(), SecondStage::ENTRIES);
     for round in 0..3 {
         // A path of five levels, and blocks that a change of permissions cuts.
         let path = span((5 + round) << 48, K4);

@@ -1,7 +1,8 @@
 //! Says, in ticks of the counter, what its own VT-d unit costs it: a look at a register, a map, an unmap. `maps=N` and
 //! `unmaps=N` say how many of these; `storm=KIND,KIND,..` what else it has the unit do by one doorbell each. Kinds: `pages` (the
 //! largest queue there is, full of invalidations of pages), `tables` (512 pages at a time, which come and go), `blocks` (one that
-//! 512 pages take the place of), `domains`, `contexts`, `changes` (the source's entry, back and forth), `wrong` (a descriptor that
+//! 512 pages take the place of), `scattered` (512 pages, none behind the one before it, which become 512 others), `large` (tables of
+//! pages, all of which go at once), `domains`, `contexts`, `changes` (the source's entry, back and forth), `wrong` (a descriptor that
 //! there is not). Where one instruction takes one tick (QEMU's `-icount shift=0`) the ticks are numbers of instructions.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -25,6 +26,8 @@ mod scenario {
     const BLOCK: u64 = 2 << 20;
     /// Pages of a table.
     const TABLE: u64 = 512;
+    /// Tables of pages, within what shadows of so small a guest may take.
+    const TABLES: u64 = 128;
     /// Descriptors of a kind that takes long.
     const SOME: u32 = 64;
 
@@ -75,6 +78,25 @@ mod scenario {
                     _ => fill(stage, 0x1000),
                 }
                 vtd.run(&[iotlb(0, 9)])
+            }),
+            "scattered" => (0..8).all(|round: u64| {
+                for page in 0..TABLE {
+                    stage.map(
+                        page << 12,
+                        DATA + (((TABLE - 1 - page) * 2 + round % 2) << 12),
+                    );
+                }
+                vtd.run(&[iotlb(0, 9)])
+            }),
+            "large" => (0..4).all(|round: u64| {
+                stage.map(0, DATA);
+                for table in 0..TABLES {
+                    match round % 2 {
+                        0 => stage.alias(table * BLOCK),
+                        _ => stage.clear_block(table * BLOCK),
+                    }
+                }
+                vtd.run(&[IOTLB_ALL])
             }),
             "domains" => flood(vtd, SOME, |_| IOTLB_ALL),
             "contexts" => flood(vtd, SOME, |_| CONTEXTS_ALL),
