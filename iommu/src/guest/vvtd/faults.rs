@@ -3,7 +3,7 @@
 use super::contexts::{Tables, Wanted, find, is_scalable};
 use super::effect::{Effect, Interrupts, Message};
 use super::registers::record;
-use super::shadow::Walk;
+use super::shadow::{Ahead, Walk};
 use super::spec::{IEADDR, IEDATA, IEUADDR, PEADDR, PEDATA, PEUADDR};
 use super::{Current, EVENT_COST, Slice, VirtVtd};
 use crate::addr::{Gpa, Iova, PAGE_SIZE};
@@ -321,12 +321,18 @@ fn walk(memory: &dyn GuestMemory, tables: Tables, at: u64) -> Option<(Gpa, Acces
     let page = at & !(PAGE_SIZE - 1);
     let mut found = None;
     let end = page.saturating_add(PAGE_SIZE);
-    let _ = Walk::new(memory, tables).step(page, end, &mut super::Counters::default(), |piece| {
-        let inside = at - piece.range.base.0;
-        found = piece
-            .to
-            .and_then(|(to, rights)| Some((Gpa(to.0.checked_add(inside)?), rights)));
-        Ok::<u64, ()>(piece.end())
-    });
+    let mut ahead = Ahead::new();
+    let _ = Walk::new(memory, tables, &mut ahead).step(
+        page,
+        end,
+        &mut super::Counters::default(),
+        |piece| {
+            let inside = at - piece.range.base.0;
+            found = piece
+                .to
+                .and_then(|(to, rights)| Some((Gpa(to.0.checked_add(inside)?), rights)));
+            Ok::<u64, ()>(piece.end())
+        },
+    );
     found
 }

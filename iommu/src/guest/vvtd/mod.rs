@@ -50,6 +50,7 @@ use job::{Job, Then, Which};
 use registers::RegisterFile;
 use requests::Asked;
 use setup::capabilities;
+use shadow::Ahead;
 use work::Filling;
 
 mod access;
@@ -149,6 +150,8 @@ pub struct VirtVtd<P: Platform, S: Slice> {
     /// What was begun.
     job: Option<Job>,
     filling: Option<Filling>,
+    /// Read for the part of a shadow that was begun last.
+    ahead: Ahead,
     /// What the registers ask for, and is not begun: GCMD.TE, CCMD, IOTLB, and a change of the guest's memory.
     translation_asked: bool,
     contexts_asked: bool,
@@ -243,6 +246,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             leaving: false,
             job: None,
             filling: None,
+            ahead: Ahead::new(),
             translation_asked: false,
             contexts_asked: false,
             translations_asked: false,

@@ -90,20 +90,64 @@ impl Piece {
     }
 }
 
+/// Entries of one table as they were read, for as long as not all of them are handed out: a call may have no part left for the
+/// rest, and the next one does not read them again.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    /// Whose.
+    tables: Option<Tables>,
+    /// The first address that they cover.
+    base: u64,
+    height: u8,
+    /// The rights on the way to them.
+    access: Access,
+    count: usize,
+    words: [u64; CHUNK],
+}
+
+impl Ahead {
+    pub const fn new() -> Self {
+        Self {
+            tables: None,
+            base: 0,
+            height: 0,
+            access: RIGHTS,
+            count: 0,
+            words: [0; CHUNK],
+        }
+    }
+
+    /// What the guest says from now on is read.
+    pub fn forget(&mut self) {
+        self.tables = None;
+    }
+
+    /// Those of `tables` from that for `at` on, if it leads to no table.
+    fn rest(&self, at: u64, tables: &Tables) -> Option<&[u64]> {
+        self.tables.filter(|of| of == tables)?;
+        let index = at.checked_sub(self.base)? >> shift(self.height);
+        let rest = self.words[..self.count].get(usize::try_from(index).ok()?..)?;
+        let entry = decode(tables.first, *rest.first()?, self.height);
+        (!matches!(entry, Read::Table(..))).then_some(rest)
+    }
+}
+
 /// A way through the tables of one guest, with the tables on it.
 pub(super) struct Walk<'a> {
     memory: &'a dyn GuestMemory,
     tables: Tables,
+    ahead: &'a mut Ahead,
     top: u8,
     /// What leads to the table at each height: the first address that it covers, where it is, and the rights on the way.
     path: [Option<(u64, u64, Access)>; 5],
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(memory: &'a dyn GuestMemory, tables: Tables) -> Self {
+    pub fn new(memory: &'a dyn GuestMemory, tables: Tables, ahead: &'a mut Ahead) -> Self {
         Self {
             memory,
             tables,
+            ahead,
             top: (tables.input_bits - 12).div_ceil(9) - 1,
             path: [None; 5],
         }
@@ -130,23 +174,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Hands out what is mapped from `at` on in one table, up to `end` or as far as one reading goes, and returns where to go on
-    /// and what it took of a budget. `out` says how far it came with a piece; it gets no other before it is through with that.
-    /// An entry that covers more than was asked for is handed out whole.
-    ///
-    /// # Errors
-    /// That of `out`.
-    pub fn step<E>(
-        &mut self,
-        at: u64,
-        end: u64,
-        counters: &mut Counters,
-        mut out: impl FnMut(&Piece) -> Result<u64, E>,
-    ) -> Result<(u64, u32), E> {
+    /// Reads the entries from that for `at` on, in the lowest table that covers it.
+    fn fetch(&mut self, at: u64, end: u64, counters: &mut Counters) {
         let (mut height, mut table, mut access) = self.known(at);
         let first = self.tables.first;
         let mut words = [0; CHUNK];
-        let mut cost = 1;
         let count = loop {
             let index = at >> shift(height) & (ENTRIES - 1);
             let slot = table + index * 8;
@@ -172,10 +204,40 @@ impl<'a> Walk<'a> {
             self.read(slot + 8, &mut words[1..most], counters);
             break most;
         };
+        *self.ahead = Ahead {
+            tables: Some(self.tables),
+            base: at >> shift(height) << shift(height),
+            height,
+            access,
+            count,
+            words,
+        };
+    }
+
+    /// Hands out what is mapped from `at` on in one table, up to `end` or as far as one reading goes, and returns where to go on
+    /// and what it took of a budget. `out` says how far it came with a piece; it gets no other before it is through with that.
+    /// An entry that covers more than was asked for is handed out whole.
+    ///
+    /// # Errors
+    /// That of `out`.
+    pub fn step<E>(
+        &mut self,
+        at: u64,
+        end: u64,
+        counters: &mut Counters,
+        mut out: impl FnMut(&Piece) -> Result<u64, E>,
+    ) -> Result<(u64, u32), E> {
+        let first = self.tables.first;
+        let mut cost = 0;
+        if self.ahead.rest(at, &self.tables).is_none() {
+            self.fetch(at, end, counters);
+            cost = 1 + self.ahead.count as u32 / ENTRIES_A_UNIT;
+        }
+        let Ahead { height, access, .. } = *self.ahead;
         let size = 1u64 << shift(height);
         let mut base = at & !(size - 1);
         let mut run: Option<Piece> = None;
-        let mut words = &words[..count];
+        let mut words = self.ahead.rest(at, &self.tables).unwrap_or_default();
         while let Some(word) = words.first() {
             let to = match decode(first, *word, height) {
                 Read::Table(..) => break,
@@ -210,7 +272,6 @@ impl<'a> Walk<'a> {
                 },
             });
         }
-        cost += count as u32 / ENTRIES_A_UNIT;
         let reached = run.map_or(Ok(end), |run| out(&run))?;
         Ok((reached, cost))
     }

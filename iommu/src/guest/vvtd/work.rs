@@ -164,7 +164,10 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         } = part;
         // What was begun goes on in the middle of an entry; else one that begins before is handed out whole.
         let least = if part.begun { at } else { 0 };
-        let mut walk = Walk::new(memory, tables);
+        if !part.begun {
+            self.ahead.forget();
+        }
+        let mut walk = Walk::new(memory, tables, &mut self.ahead);
         while at < end {
             if *budget == 0 {
                 return Ok(Some(Part {
