@@ -80,7 +80,7 @@ fn machine() -> Result<Vec<Figure>> {
             "B12.x86_64.msr_read",
             "RDMSR of IA32_APIC_BASE, from a guest and back to it",
             "rdmsr",
-            1000.0,
+            1020.0,
         )?,
         exit(
             "B12.x86_64.uart_read",

@@ -127,6 +127,8 @@ pub struct Vcpu {
     index: usize,
     tables: Arc<Tables>,
     backend: Box<dyn Virtualization>,
+    /// [`Virtualization::delivers`], which is asked for at each exit.
+    delivers: bool,
 }
 
 impl Vcpu {
@@ -147,6 +149,7 @@ impl Vcpu {
             forgotten: 0,
             index,
             tables,
+            delivers: backend.delivers(),
             backend,
         };
         vcpu.reset(&State::RESET, Registers::default());
@@ -299,7 +302,7 @@ impl Vcpu {
     /// Whether the CPU itself gives its guest the interrupts that are [lent](Self::lend) to it, by their priority and as
     /// soon as the guest takes them, and those that are [`Posted`] to it.
     pub fn delivers(&self) -> bool {
-        self.backend.delivers()
+        self.delivers
     }
 
     /// Where [`Self::delivers`]: the next run begins with these interrupts.

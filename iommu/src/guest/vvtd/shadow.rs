@@ -165,31 +165,21 @@ impl<'a> Walk<'a> {
         (self.top, self.tables.root, RIGHTS)
     }
 
-    /// Reads entries from `at` on. One that is not in the guest's memory leads nowhere.
-    fn read(&self, at: u64, words: &mut [u64], counters: &mut Counters) {
-        counters.table_reads += 1;
-        counters.entries += words.len() as u64;
-        if self.memory.read_words(Gpa(at), words).is_err() {
-            words.fill(0);
-        }
-    }
-
     /// Reads the entries from that for `at` on, in the lowest table that covers it.
     fn fetch(&mut self, at: u64, end: u64, counters: &mut Counters) {
         let (mut height, mut table, mut access) = self.known(at);
-        let first = self.tables.first;
-        let mut words = [0; CHUNK];
+        let (memory, words) = (self.memory, &mut self.ahead.words);
         let count = loop {
             let index = at >> shift(height) & (ENTRIES - 1);
             let slot = table + index * 8;
             let wanted = ((end - 1) >> shift(height)) - (at >> shift(height)) + 1;
             let most = wanted.min(ENTRIES - index).min(CHUNK as u64) as usize;
             if height == 0 {
-                self.read(slot, &mut words[..most], counters);
+                read(memory, slot, &mut words[..most], counters);
                 break most;
             }
-            self.read(slot, &mut words[..1], counters);
-            let found = decode(first, words[0], height);
+            read(memory, slot, &mut words[..1], counters);
+            let found = decode(self.tables.first, words[0], height);
             if let Read::Table(next, rights) = found {
                 height -= 1;
                 table = next;
@@ -201,17 +191,12 @@ impl<'a> Walk<'a> {
             if most == 1 || height > 1 && found != Read::Hole {
                 break 1;
             }
-            self.read(slot + 8, &mut words[1..most], counters);
+            read(memory, slot + 8, &mut words[1..most], counters);
             break most;
         };
-        *self.ahead = Ahead {
-            tables: Some(self.tables),
-            base: at >> shift(height) << shift(height),
-            height,
-            access,
-            count,
-            words,
-        };
+        self.ahead.tables = Some(self.tables);
+        self.ahead.base = at >> shift(height) << shift(height);
+        (self.ahead.height, self.ahead.access, self.ahead.count) = (height, access, count);
     }
 
     /// Hands out what is mapped from `at` on in one table, up to `end` or as far as one reading goes, and returns where to go on
@@ -274,6 +259,15 @@ impl<'a> Walk<'a> {
         }
         let reached = run.map_or(Ok(end), |run| out(&run))?;
         Ok((reached, cost))
+    }
+}
+
+/// Reads entries from `at` on. One that is not in the guest's memory leads nowhere.
+fn read(memory: &dyn GuestMemory, at: u64, words: &mut [u64], counters: &mut Counters) {
+    counters.table_reads += 1;
+    counters.entries += words.len() as u64;
+    if memory.read_words(Gpa(at), words).is_err() {
+        words.fill(0);
     }
 }
 
