@@ -303,13 +303,11 @@ fn enters_a_guest(context: &Context) -> Result<()> {
     said_all(&guest.console(), "SVM", "not ready")
 }
 
-/// A CPU of Bochs's that has all of VMX that is asked for, and posts no interrupts.
+/// A CPU of Bochs's that has all of VMX that is asked for.
 const VMX_CPU: Cpus = Cpus {
     model: "corei7_icelake_u",
     count: 1,
 };
-/// One that posts them.
-const POSTING: &str = "sapphire_rapids";
 
 /// The same guest under VMX and EPT, in Bochs.
 fn enters_a_guest_by_vmx(context: &Context) -> Result<()> {
@@ -405,8 +403,8 @@ const TWO: &str = "[machine]\nname = 'two'\n\
 /// The same under VMX, on CPUs that post interrupts, in Bochs.
 fn runs_two_partitions_by_vmx(context: &Context) -> Result<()> {
     let cpus = Cpus {
-        model: POSTING,
         count: 3,
+        ..VMX_CPU
     };
     let image = packed_file(context, TWO)?;
     let console = bochs::run(&image, cpus, &context.folder, BOCHS_LIMIT)?;
