@@ -43,7 +43,7 @@ impl fmt::Display for Unsupported {
 }
 
 /// Whether CPUs deliver interrupts by themselves, where they can. Not yet: with it, one start of Linux in three stands still in
-/// Bochs 3.0, in a HLT that no interrupt ends, and it is not known whose fault that is.
+/// Bochs 3.0, and without it Linux is slow there without bound; it is not known why.
 const DELIVERS: bool = false;
 
 impl Technology {
