@@ -42,8 +42,8 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// Whether CPUs deliver interrupts by themselves, where they can. Not yet: with it, one start of Linux in three stands still in
-/// Bochs 3.0, and without it Linux is slow there without bound; it is not known why.
+/// Whether [`Technology::delivers`] may be true. Not before Linux gets to its end with it each time: in
+/// Bochs 3.0 some starts stand still.
 const DELIVERS: bool = false;
 
 impl Technology {
@@ -95,7 +95,9 @@ impl Technology {
             Self::Vmx { features, bitmap } => {
                 let (bitmap, cpu) = (Arc::clone(bitmap), vmx::Cpu::default());
                 let mut guest = vmx::Guest::new(*features, bitmap, root, levels, cpu);
-                if DELIVERS && let Some((posted, vector)) = posted {
+                if self.delivers()
+                    && let Some((posted, vector)) = posted
+                {
                     guest = guest.with_posted(posted.address(), vector);
                 }
                 Vcpu::new(tables, index, Box::new(guest))
