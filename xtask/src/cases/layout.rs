@@ -15,6 +15,8 @@ pub struct Linux<'a> {
     pub name: &'a str,
     /// One vCPU on each.
     pub cpus: &'a [u16],
+    /// Its memory.
+    pub memory: &'a str,
     /// What it runs.
     pub kernel: &'a str,
     /// Its initial RAM disk.
@@ -34,6 +36,7 @@ impl Default for Linux<'_> {
         Self {
             name: "linux",
             cpus: &[0],
+            memory: "512M",
             kernel: "debian:kernel",
             initrd: "initrd.cpio",
             cmdline: "",
@@ -117,6 +120,7 @@ impl Layout {
         let Linux {
             name,
             cpus,
+            memory,
             kernel,
             initrd,
             cmdline,
@@ -127,7 +131,7 @@ impl Layout {
         let text = &mut self.partitions;
         let _ = writeln!(
             text,
-            "[[partition]]\nname = '{name}'\nmemory = '512M'\ncpus = {cpus:?}\nkernel = '{kernel}'\n\
+            "[[partition]]\nname = '{name}'\nmemory = '{memory}'\ncpus = {cpus:?}\nkernel = '{kernel}'\n\
              initrd = '{initrd}'\ncmdline = 'console=ttyAMA0 {cmdline}'\nviommu = true\n\
              tables = '{tables}'"
         );

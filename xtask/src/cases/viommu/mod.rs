@@ -26,14 +26,9 @@ pub const CASES: &[Case] = &[
         disk::two_guests_use_equal_names,
     ),
     case(
-        "viommu::restarts_leave_nothing_over",
-        again::restarts_leave_nothing_over,
+        "viommu::a_hundred_restarts_leave_nothing_over",
+        again::a_hundred_restarts_leave_nothing_over,
     ),
-    Case {
-        name: "viommu::a_hundred_restarts_leave_nothing_over",
-        long: true,
-        run: again::a_hundred_restarts_leave_nothing_over,
-    },
     case(
         "viommu::two_smmus_are_two_slices",
         slices::two_smmus_are_two_slices,
