@@ -100,11 +100,15 @@ pub fn take_interrupt() -> Option<u8> {
     None
 }
 
+/// Whether an interrupt was taken and not served yet.
+pub(super) fn has_interrupt() -> bool {
+    // SAFETY: as in `note_interrupt`; handlers change it between two looks.
+    unsafe { (&raw const (*area::local()).interrupts).read_volatile() != [0; 4] }
+}
+
 /// Waits until an interrupt was taken, and returns at once if one was before.
 pub fn wait() {
-    let local = area::local();
-    // SAFETY: as in `note_interrupt`; handlers change it between two looks.
-    while unsafe { (&raw const (*local).interrupts).read_volatile() } == [0; 4] {
+    while !has_interrupt() {
         // SAFETY: as in `look_at_interrupts`; an interrupt between STI and HLT is taken after HLT has begun, and ends it.
         unsafe { asm!("sti", "hlt", "cli", options(nostack)) };
     }

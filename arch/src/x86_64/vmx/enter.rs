@@ -375,6 +375,11 @@ impl Processor for Cpu {
         cpu::note_interrupt(vector);
     }
 
+    fn is_interrupted(&mut self) -> bool {
+        cpu::look_at_interrupts();
+        cpu::has_interrupt()
+    }
+
     fn take_nmi(&mut self) {
         // SAFETY: the handler of NMIs, by its gate; its IRET ends the blocking that the exit left.
         unsafe { asm!("int 2", options(nostack)) };

@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 
-use super::{guest, guest_of, run, words};
+use super::{guest, guest_of, run, run_with, words};
 use crate::x86_64::vcpu::{Entry, Event, Exception, Exit, Held, Registers, State, Virtualization};
 use crate::x86_64::vmx::Processor;
 
@@ -64,6 +64,38 @@ fn a_window_waits_for_cr8_and_then_for_the_guest() {
     }
     guest.reset(&State::RESET);
     assert_eq!(guest.task_priority(), 0);
+}
+
+#[test]
+fn an_interrupt_comes_before_a_guest_that_masks_them() {
+    let mut guest = guest();
+    guest.cpu().interrupted = true;
+    let entry = Entry {
+        event: Some(Event::Nmi),
+        flush: true,
+        ..Entry::default()
+    };
+    let mut registers = Registers {
+        rip: 0x1000,
+        rflags: 2,
+        ..Registers::default()
+    };
+    let before = registers.clone();
+    let left = guest.run(&mut registers, &entry);
+    assert_eq!((left.exit, left.next), (Exit::Interrupt, 0x1000));
+    assert_eq!((left.interrupted, left.reflected), (entry.event, None));
+    // It was not entered, but everything is forgotten as it should be.
+    assert_eq!((guest.cpu().seen.len(), guest.cpu().flushes), (0, 1));
+    assert_eq!(registers, before);
+    assert!(!guest.is_nmi_masked(&registers));
+    // The CPU sees to it where the guest takes interrupts.
+    registers.rflags = 0x202;
+    let (left, vmcs) = run_with(&mut guest, &mut registers, &entry, &[(0x4402, 12)]);
+    assert_eq!((left.exit, vmcs[&0x4016]), (Exit::Halt, 0x8000_0202));
+    registers.rflags = 2;
+    guest.cpu().interrupted = false;
+    let (left, _) = run_with(&mut guest, &mut registers, &entry, &[(0x4402, 12)]);
+    assert_eq!(left.exit, Exit::Halt);
 }
 
 #[test]

@@ -28,6 +28,8 @@ struct Fake {
     xcr0: u64,
     apic: BTreeMap<usize, u32>,
     interrupts: Vec<u8>,
+    /// One is pending at the CPU.
+    interrupted: bool,
     cr2: u64,
 }
 
@@ -102,6 +104,10 @@ impl Processor for Fake {
 
     fn take_interrupt(&mut self, vector: u8) {
         self.interrupts.push(vector);
+    }
+
+    fn is_interrupted(&mut self) -> bool {
+        self.interrupted
     }
 }
 
