@@ -42,10 +42,6 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// Whether [`Technology::delivers`] may be true. Not before Linux gets to its end with it each time: in
-/// Bochs 3.0 some starts stand still.
-const DELIVERS: bool = false;
-
 impl Technology {
     /// That of this CPU. All CPUs of a machine are taken to be alike.
     ///
@@ -72,7 +68,7 @@ impl Technology {
     pub fn delivers(&self) -> bool {
         match self {
             Self::Svm { .. } => false,
-            Self::Vmx { features, .. } => DELIVERS && features.posted_interrupts,
+            Self::Vmx { features, .. } => features.posted_interrupts,
         }
     }
 
