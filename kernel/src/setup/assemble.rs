@@ -68,6 +68,50 @@ fn tag(partition: usize) -> CacheTag {
     CacheTag(partition as u16 + 1)
 }
 
+/// Takes those out of `machine` and their `ram`, where it is free again, that have a device behind an IOMMU that cannot be
+/// used.
+#[inline(never)]
+pub fn leave_out(
+    machine: &mut Machine,
+    ram: &mut Vec<Frames>,
+    gate: &Gate,
+    devices: &[PlatformDevice],
+) {
+    let mut index = 0;
+    while let Some(config) = machine.partitions.get(index) {
+        match unusable(config, gate, devices) {
+            Some(device) => {
+                say!(
+                    "{}: cannot start: {device} is behind an smmu that cannot be used",
+                    config.name
+                );
+                machine.partitions.remove(index);
+                ram.remove(index);
+            }
+            None => index += 1,
+        }
+    }
+}
+
+/// The first device of a partition that is behind an IOMMU that cannot be used.
+fn unusable(config: &config::Partition, gate: &Gate, devices: &[PlatformDevice]) -> Option<Sender> {
+    let functions = config.devices.iter();
+    let functions = functions.filter_map(|device| functions::find(&gate.topology, device));
+    for info in functions.map(|info| &gate.topology.functions[info]) {
+        let mut streams = info.streams.iter();
+        if streams.any(|identity| gate.iommu(identity.target).is_none()) {
+            return Some(Sender::Function(info.address));
+        }
+    }
+    for device in platform::named(config, devices) {
+        let mut streams = device.streams.iter();
+        if streams.any(|stream| gate.iommu(stream.iommu).is_none()) {
+            return Some(Sender::Node(Name::new(&device.path)));
+        }
+    }
+    None
+}
+
 /// One partition, with everything in it; nothing runs yet. What a failure has left is undone.
 pub fn partition(
     index: usize,

@@ -42,7 +42,7 @@ pub enum SetupError {
     Gic(GicError),
     /// The ITS.
     Its(ItsError),
-    /// An SMMU, by index.
+    /// An SMMU that does not refuse all DMA, by index.
     Smmu(IommuIndex, StartError),
     /// What the CPUs of a partition reach.
     Table(MapError),
@@ -70,7 +70,7 @@ pub fn build(
     let denied = takeover::deny(info, mmio)?;
     let gic = takeover::gic(info, boot_cpu, mmio)?;
     let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
-    let machine = bundle.config().map_err(SetupError::Bundle)?;
+    let mut machine = bundle.config().map_err(SetupError::Bundle)?;
     let (buses, topology) = takeover::buses(info, mmio, &machine.vfs())?;
     for problem in &topology.problems {
         say!("pci: {problem}");
@@ -88,9 +88,8 @@ pub fn build(
     if !problems.is_empty() {
         return Err(SetupError::Configuration(problems.len()));
     }
-    terminal::name_partitions(machine.partitions.iter().map(|partition| &*partition.name));
 
-    let ram = takeover::memory(&machine, &facts, frames)?;
+    let mut ram = takeover::memory(&machine, &facts, frames)?;
     let host = Arc::new(Host(frames));
     let timer = info.timer.ok_or(SetupError::NoTimer)?;
     let its = takeover::its(info, mmio, frames, &gic)?;
@@ -100,7 +99,9 @@ pub fn build(
         (buses, topology),
         its,
         machine.partitions.len(),
-    )?;
+    );
+    assemble::leave_out(&mut machine, &mut ram, &gate, &devices);
+    terminal::name_partitions(machine.partitions.iter().map(|partition| &*partition.name));
     let materials = assemble::Materials {
         info,
         host: &host,

@@ -13,6 +13,7 @@ use crate::machine::{Clock, Ecam, Host, Iommu, Registers};
 use crate::messages;
 use crate::monitor::Monitor;
 use crate::pci::{Topology, Wanted};
+use crate::say;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Gic, Intid, Trigger};
@@ -129,7 +130,8 @@ pub fn memory(
         .try_gather()
 }
 
-/// The gate: every IOMMU on, with every stream refused; the ITS that messages go to.
+/// The gate: every IOMMU that can be used on, with every stream refused; the ITS that messages go to. Of the other IOMMUs,
+/// which refuse all DMA as they have from the start, it is said why.
 #[inline(never)]
 pub fn gate(
     host: &Arc<Host>,
@@ -137,13 +139,19 @@ pub fn gate(
     (buses, topology): (Ecam, Topology),
     its: Option<(Its, u32)>,
     partitions: usize,
-) -> Result<Gate, SetupError> {
+) -> Gate {
     let mut units = Vec::new();
-    for (index, Denied { registers, smmu }) in denied.into_iter().enumerate() {
-        let index = IommuIndex(index as u8);
+    for Denied { registers, smmu } in denied {
+        let index = IommuIndex(units.len() as u8);
         let coherent = smmu.dma_coherent;
-        let driver = Smmu::start_described(index, registers, Arc::clone(host), coherent)
-            .map_err(|error| SetupError::Smmu(index, error))?;
+        let driver = match Smmu::start_described(index, registers, Arc::clone(host), coherent) {
+            Ok(driver) => driver,
+            Err(error) => {
+                let at = smmu.registers.base;
+                say!("smmu at {at}: {error}: nobody can have a device behind it");
+                continue;
+            }
+        };
         report::smmu(index, &driver.layout(), &driver.caps());
         let iommu = Iommu::new(index, driver, Arc::clone(host), guest_map::IPA_BITS);
         let irqs = [smmu.event_irq, smmu.pri_irq, smmu.gerror_irq];
@@ -157,7 +165,7 @@ pub fn gate(
         });
     }
     let its_phandle = its.as_ref().map_or(0, |(_, phandle)| *phandle);
-    Ok(Gate {
+    Gate {
         units,
         messages: messages::Shared {
             its: its.map(|(its, _)| Arc::new(its)),
@@ -170,7 +178,7 @@ pub fn gate(
         monitor: Mutex::new(Monitor::new(partitions)),
         next_watch_ns: AtomicU64::new(0),
         next_age_ns: AtomicU64::new(0),
-    })
+    }
 }
 
 /// The first ITS, if there is one, with its phandle.

@@ -1,6 +1,7 @@
 //! Devices of the memory bus in partitions, by their path in the device tree. QEMU's `virt` has none that does DMA behind
 //! its SMMU: what is seen of DMA is seen with PCI functions; here it is registers, interrupts, and stream table entries.
 
+use super::layout::{Layout, Small};
 use super::lines::{self, answer, answers};
 use super::stream_table::{self, Config};
 use super::{Case, Context, case};
@@ -27,6 +28,10 @@ pub const CASES: &[Case] = &[
     case(
         "platform::a_stream_is_open_while_it_is_owned",
         a_stream_is_open_while_it_is_owned,
+    ),
+    case(
+        "platform::an_smmu_without_stage_2_is_nobodys",
+        an_smmu_without_stage_2_is_nobodys,
     ),
 ];
 
@@ -182,6 +187,52 @@ fn a_stream_is_open_while_it_is_owned(context: &Context) -> Result<()> {
     );
     lines::passed(&console, "owner")?;
     lines::passed(&console, "other")
+}
+
+/// Of two SMMUs the first has no stage 2: the partition with a device behind it does not start, and has nothing; the other
+/// one, with a device behind the second, runs as on a machine without the first.
+fn an_smmu_without_stage_2_is_nobodys(context: &Context) -> Result<()> {
+    const RUNS: &str = "edu_again";
+    let small = |payload, cpu, function| Small {
+        payload,
+        cpu,
+        cmdline: "buffer=0x41ff0000 lives=3",
+        function: Some(function),
+        ..Small::default()
+    };
+    let layout = Layout::with_own_smmus(&[
+        "arm-smmuv3,primary-bus=pcie.0,stage=1",
+        "pxb-pcie,id=pcie.1,bus=pcie.0,bus_nr=8",
+        "arm-smmuv3,primary-bus=pcie.1,stage=nested",
+        "pcie-root-port,id=rp1,bus=pcie.1,chassis=2",
+        "edu,bus=pcie.0,addr=02.0",
+        "edu,bus=rp1,dma_mask=0xffffffffffffffff",
+    ]);
+    let layout = layout.small(&small("clock", 1, "00:02.0"));
+    let layout = layout.small(&small(RUNS, 0, "09:00.0"));
+    let mut machine = context.pack(&layout.text())?;
+    super::boot::by_uefi(&mut machine)?;
+    let mut guest = context.start(&machine)?;
+    guest.wait_off(RUN_LIMIT)?;
+
+    let console = guest.console();
+    let line = lines::hypervisor(&console, "smmu at ")?;
+    ensure!(
+        line.contains(": no stage 2: IDR0 ")
+            && line.ends_with(": nobody can have a device behind it"),
+        "{line}"
+    );
+    let line = lines::hypervisor(&console, "clock: ")?;
+    ensure!(
+        line == "cannot start: 0000:00:02.0 is behind an smmu that cannot be used",
+        "{line}"
+    );
+    ensure!(lines::of(&console, "clock").next().is_none());
+    lines::passed(&console, RUNS)?;
+    ensure!(answers(&console, RUNS, "life") == ["1", "2", "3"]);
+    ensure!(lines::summary(&console, RUNS)?.0 == 0 && lines::summary(&console, "nobody")?.0 == 0);
+    lines::left(&console, RUNS, 2)?;
+    Ok(())
 }
 
 /// QEMU makes the socket a little after it was started.
