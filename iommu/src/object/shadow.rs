@@ -61,6 +61,19 @@ impl Inner {
         to: Option<(Gpa, Access)>,
     ) -> Result<Set, Error> {
         let paging = self.shadow(id)?;
+        // What was cleared before does not pile up.
+        let freed = paging.table_mut().free();
+        let set = self.shadow_put(id, range, to)?;
+        Ok(Set { freed, ..set })
+    }
+
+    fn shadow_put(
+        &mut self,
+        id: u32,
+        range: Span<Iova>,
+        to: Option<(Gpa, Access)>,
+    ) -> Result<Set, Error> {
+        let paging = self.shadow(id)?;
         let (ioas, largest) = (paging.ioas, paging.root().largest);
         let Some((to, access)) = to else {
             return clear(self.shadow(id)?, range);
@@ -88,7 +101,14 @@ impl Inner {
         Ok(self.shadow(id)?.table_mut().next(from))
     }
 
-    /// Empties the shadows of an address space: what they were made of has changed.
+    /// Empties a shadow, at once, and frees a few of the tables that held what was there. Whether there were any.
+    pub(super) fn shadow_clear(&mut self, id: u32) -> Result<bool, Error> {
+        let paging = self.shadow(id)?;
+        paging.clear()?;
+        Ok(paging.table_mut().free())
+    }
+
+    /// Empties the shadows of an address space, each at once: what they were made of has changed. Their tables are freed later.
     pub(super) fn empty_shadows(&mut self, ioas: u32) -> Result<(), Error> {
         let mut result = Ok(());
         for id in 1..=self.ids.highest() {
@@ -96,7 +116,7 @@ impl Inner {
                 continue;
             };
             if paging.ioas == ioas && paging.shadow.is_some() {
-                result = result.and(paging.unmap_all());
+                result = result.and(paging.clear());
             }
         }
         Ok(result?)
@@ -114,6 +134,8 @@ pub struct Set {
     pub new_tables: u64,
     /// Whether caches had to forget something: that is waited for.
     pub forgot: bool,
+    /// Whether a few tables were freed that were cleared before.
+    pub freed: bool,
 }
 
 /// What is emptied at once at most: the pages that a few tables map.
@@ -181,6 +203,7 @@ fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result
         changed: true,
         new_tables: table.bytes().saturating_sub(before),
         forgot,
+        freed: false,
     })
 }
 

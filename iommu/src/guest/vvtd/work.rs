@@ -190,7 +190,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     let set = slice.set(number, range, to)?;
                     runs += u64::from(to.is_some() || set.changed);
                     let forgetting = if set.forgot { FORGET_COST } else { 0 };
-                    *budget = budget.saturating_sub(RUN_COST + forgetting);
+                    let freeing = if set.freed { EMPTY_COST } else { 0 };
+                    *budget = budget.saturating_sub(RUN_COST + forgetting + freeing);
                     new_tables += set.new_tables;
                     done += set.bytes;
                 }
@@ -224,12 +225,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         };
         *budget = budget.saturating_sub(EMPTY_COST);
         if let Some(Shadow { number, .. }) = self.shadows[index] {
-            let all = Span {
-                base: Iova(0),
-                len: 1 << self.input_bits,
-            };
-            let set = self.slice.set(number, all, None);
-            if set.is_ok_and(|set| set.bytes < all.len) {
+            if self.slice.clear(number) == Ok(true) {
                 return true;
             }
             self.slice.close(number);

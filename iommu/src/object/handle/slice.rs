@@ -149,6 +149,15 @@ impl HwptShadow {
         self.0.with(|inner, id| inner.shadow_set(id, range, to))
     }
 
+    /// Empties it at once: nothing of it is in a cache when this returns. The tables that held what was there are freed in parts, a
+    /// few by each call, of this and of [`set`](Self::set). Whether there were any.
+    ///
+    /// # Errors
+    /// [`Error::Hardware`]: as with [`set`](Self::set).
+    pub fn clear(&self) -> Result<bool, Error> {
+        self.0.with(|inner, id| inner.shadow_clear(id))
+    }
+
     /// The first address from `from` on for which there is a mapping.
     pub fn next(&self, from: Iova) -> Option<Iova> {
         let next = self.0.with(|inner, id| inner.shadow_next(id, from));
