@@ -71,6 +71,7 @@ impl Guest {
                 .drain_requests(&mut requests);
             let deliver = |it: &PriRequest| self.vm.context.deliver_request(it);
             all.extend(requests[..drained.count].iter().map(deliver));
+            assert!(!any_lost, "nothing comes after a loss");
             if drained.lost {
                 any_lost = true;
                 self.vm.context.requests_lost(IommuIndex(0));

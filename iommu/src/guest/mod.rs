@@ -6,7 +6,7 @@ pub mod vsmmu;
 pub mod vvtd;
 mod waiting;
 
-pub use waiting::{GROUP, RequestCounters};
+pub use waiting::{GROUP, RequestCounters, Requests};
 
 /// Whatever the device goes through with a PASID (0 is without), or nothing, is replaced.
 fn put(device: &Device, pasid: u32, to: &impl Attachable) -> Result<(), Error> {

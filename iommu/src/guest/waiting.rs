@@ -5,7 +5,8 @@
 
 use alloc::vec::Vec;
 
-use crate::object::PageRequest;
+use crate::object::driver::Answer;
+use crate::object::{Error, PageRequest};
 
 /// Most page requests that a slice holds, so that any group of them fits.
 pub const GROUP: usize = 64;
@@ -23,6 +24,19 @@ pub struct RequestCounters {
     pub refused: u64,
     /// Ended with the configuration of their stream.
     pub dropped: u64,
+}
+
+/// Where what waits comes from, and where its answer goes: a part of each guest's slice.
+pub trait Requests {
+    /// Takes the oldest group of page requests, which is complete; how many. What stalls comes as a group of one.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where it does not fit.
+    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error>;
+    /// The device that a request is of, by the order in which devices were added.
+    fn device_of(&self, request: &PageRequest) -> Option<usize>;
+    /// Answers a group that was taken. One that is not there any more was answered when its device left.
+    fn respond(&mut self, cookie: u32, answer: Answer);
 }
 
 /// `K`: by what the guest's answer names one.
@@ -85,10 +99,16 @@ impl<K: Copy> Waiting<K> {
         self.held > 0
     }
 
-    /// Holds the group that `read` puts down, of as many requests as it says. Whether there was one.
-    pub fn hold(&mut self, now_ns: u64, read: impl FnOnce(&mut [PageRequest]) -> usize) -> bool {
-        self.held = read(&mut self.group);
+    /// Holds the next group of `from`. Whether there is one; none does not fit, as the queue that it comes from is not longer.
+    pub fn take(
+        &mut self,
+        from: &mut impl Requests,
+        now_ns: u64,
+        counters: &mut RequestCounters,
+    ) -> bool {
+        self.held = from.requests(&mut self.group).unwrap_or(0);
         self.held_until_ns = now_ns.saturating_add(self.patience_ns);
+        counters.taken += u64::from(self.held > 0);
         self.held > 0
     }
 
@@ -137,6 +157,26 @@ impl<K: Copy> Waiting<K> {
         respond: impl FnMut(u32),
     ) -> Ended {
         self.end_places(|waiting| which(&waiting.key), held, respond)
+    }
+
+    /// The guest is gone: ends all that wait, and all that have come to `from` since.
+    pub fn drop_all(
+        &mut self,
+        from: &mut impl Requests,
+        now_ns: u64,
+        counters: &mut RequestCounters,
+    ) {
+        loop {
+            let ended = self.end(
+                |_| true,
+                true,
+                |cookie| from.respond(cookie, Answer::Invalid),
+            );
+            counters.dropped += ended.count;
+            if !self.exist() || !self.take(from, now_ns, counters) {
+                return;
+            }
+        }
     }
 
     /// The same of those whose deadline has come.

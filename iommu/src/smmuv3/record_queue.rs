@@ -23,10 +23,20 @@ pub(super) struct QueueRegisters {
 /// OVFLG in PROD, OVACKFLG in CONS.
 const OVERFLOW: u32 = 1 << 31;
 
+/// What comes after a record that found the queue full, until the overflow is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum AfterOverflow {
+    /// Whatever finds room again: events (§7.4). That some are lost is told at once.
+    Records,
+    /// Nothing: page requests are answered by the SMMU (§8.1). That some are lost is told behind all that came before.
+    Nothing,
+}
+
 /// Records of `WORDS` 64-bit words.
 pub(super) struct RecordQueue<P: Platform, const WORDS: usize> {
     buffer: Held<P::Buffer>,
     at: QueueRegisters,
+    after: AfterOverflow,
     cons: Position,
     /// OVACKFLG as last written.
     acknowledged: u32,
@@ -44,6 +54,7 @@ impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
     pub(super) fn new(
         platform: &P,
         at: QueueRegisters,
+        after: AfterOverflow,
         largest: u8,
         coherent: bool,
     ) -> Option<Self> {
@@ -57,6 +68,7 @@ impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
         Some(Self {
             buffer: Held::new(buffer),
             at,
+            after,
             cons: Position::start(log2),
             acknowledged: 0,
             lost: false,
@@ -124,19 +136,22 @@ impl<P: Platform, const WORDS: usize> RecordQueue<P, WORDS> {
             count += 1;
         }
         self.records += count as u64;
+        let more = self.cons != prod;
         let overflow = register.get() & OVERFLOW;
-        if overflow != self.acknowledged {
+        let is_due = self.after == AfterOverflow::Records || !more;
+        let lost = overflow != self.acknowledged && is_due;
+        if lost {
             // §7.4: the handshake allows the next overflow to be seen.
             self.acknowledged = overflow;
             self.note_loss();
-            registers.write(self.at.cons, self.cons.register() | overflow);
-        } else if count > 0 {
-            registers.write(self.at.cons, self.cons.register() | overflow);
+        }
+        if lost || count > 0 {
+            registers.write(self.at.cons, self.cons.register() | self.acknowledged);
         }
         Drained {
             count,
             lost: core::mem::take(&mut self.lost),
-            more: self.cons != prod,
+            more,
         }
     }
 

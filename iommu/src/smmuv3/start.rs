@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::nested::NestedStreams;
 use super::own_contexts::OwnContexts;
 use super::probe::Features;
-use super::record_queue::{QueueRegisters, RecordQueue};
+use super::record_queue::{AfterOverflow, QueueRegisters, RecordQueue};
 use super::registers::Registers;
 use super::shared::{Core, Guard, Shared};
 use super::spec::registers::{
@@ -113,10 +113,22 @@ impl<P: Platform, M: Mmio> Smmu<P, M> {
             let commands =
                 CommandQueue::new(platform, features.command_queue_log2, features.coherent)?;
             let largest = features.event_queue_log2;
-            let events = RecordQueue::new(platform, EVENT_QUEUE, largest, features.coherent)?;
+            let events = RecordQueue::new(
+                platform,
+                EVENT_QUEUE,
+                AfterOverflow::Records,
+                largest,
+                features.coherent,
+            )?;
             let largest = features.pri_queue_log2;
             let requests = if features.pri {
-                let queue = RecordQueue::new(platform, PRI_QUEUE, largest, features.coherent)?;
+                let queue = RecordQueue::new(
+                    platform,
+                    PRI_QUEUE,
+                    AfterOverflow::Nothing,
+                    largest,
+                    features.coherent,
+                )?;
                 Some(queue)
             } else {
                 None

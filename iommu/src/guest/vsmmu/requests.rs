@@ -76,13 +76,11 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         false
     }
 
-    /// Holds the next group of the slice's. Whether there is one; none does not fit, as the slice's queue is not longer.
+    /// Holds the next group of the slice's. Whether there is one.
     fn take_group(&mut self) -> bool {
-        let (slice, now) = (&mut self.slice, self.platform.now_ns());
-        let read = |group: &mut [PageRequest]| slice.requests(group).unwrap_or(0);
-        let taken = self.requests.hold(now, read);
-        self.counters.requests.taken += u64::from(taken);
-        taken
+        let now = self.platform.now_ns();
+        let counters = &mut self.counters.requests;
+        self.requests.take(&mut self.slice, now, counters)
     }
 
     /// Whose a request is.
@@ -235,15 +233,9 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
 
     /// The guest is gone.
     pub(super) fn drop_all_requests(&mut self) {
-        loop {
-            let slice = &mut self.slice;
-            let respond = |cookie| slice.respond(cookie, Answer::Invalid);
-            let ended = self.requests.end(|_| true, true, respond);
-            self.counters.requests.dropped += self.ended(ended);
-            if !self.requests.exist() || !self.take_group() {
-                return;
-            }
-        }
+        let now = self.platform.now_ns();
+        let counters = &mut self.counters.requests;
+        self.requests.drop_all(&mut self.slice, now, counters);
     }
 
     /// Ends what has waited too long; [`run`](Self::run) may have more to do then. Returns when to call this again:

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::guest::{GROUP, put};
+use crate::guest::{GROUP, Requests, put};
 use crate::object::driver::{Answer, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, Item, PageRequest,
@@ -13,7 +13,7 @@ use crate::smmuv3::slice::{COMMANDS, EVENTS, VIOMMU};
 
 /// What [`VirtSmmu`](super::VirtSmmu) sits on: one physical SMMU for one VM. Devices are named by the order in which they
 /// were added.
-pub trait Slice {
+pub trait Slice: Requests {
     /// Puts `stage_one`, on top of the slice's stage 2, in place of what the DMA of `device` goes through; hitless where
     /// the hardware can.
     ///
@@ -28,15 +28,6 @@ pub trait Slice {
     fn event(&mut self) -> Option<Item<Event>>;
     /// The sequence number of the next event that there will be.
     fn sequence(&self) -> u32;
-    /// Takes the oldest complete group of page requests, and returns its length; 0 where there is none.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where it does not fit; it stays.
-    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error>;
-    /// Which device a page request is of.
-    fn device_of(&self, request: &PageRequest) -> Option<usize>;
-    /// Answers the group that was read under `cookie`.
-    fn respond(&mut self, cookie: u32, answer: Answer);
 }
 
 /// One device behind the guest's SMMU.
@@ -172,7 +163,9 @@ impl Slice for ObjectSlice {
     fn sequence(&self) -> u32 {
         self.events.sequence()
     }
+}
 
+impl Requests for ObjectSlice {
     fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
         match &self.requests {
             Some(queue) => queue.read(out),

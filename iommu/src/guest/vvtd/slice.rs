@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::addr::{Gpa, Iova, Span};
 use crate::guest::GROUP;
-use crate::guest::put;
+use crate::guest::{Requests, put};
 use crate::object::driver::{Access, Answer, Driver, Entry, StageOne};
 use crate::object::{
     Context, Delivery, Device, Error, Event, FaultQueue, HwptNested, HwptPaging, HwptShadow, Item,
@@ -30,7 +30,7 @@ pub enum Through {
 
 /// What [`VirtVtd`](super::VirtVtd) sits on: one physical unit for one VM. Devices are named by the order in which they were
 /// added, shadows by numbers that [`open`](Self::open) gives. PASID 0 is what comes without one.
-pub trait Slice {
+pub trait Slice: Requests {
     /// Puts `through` in place of what the DMA of `device` with `pasid` goes through. No request that starts later uses the old one.
     ///
     /// # Errors
@@ -79,15 +79,6 @@ pub trait Slice {
     fn event(&mut self) -> Option<Item<Event>>;
     /// The sequence number of the next event that there will be.
     fn sequence(&self) -> u32;
-    /// Takes the oldest group of page requests, which is complete; how many.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] where it does not fit.
-    fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error>;
-    /// The device that a request is of.
-    fn device_of(&self, request: &PageRequest) -> Option<usize>;
-    /// Answers a group that was taken. One that is not there any more was answered when its device left.
-    fn respond(&mut self, cookie: u32, answer: Answer);
 }
 
 /// One device behind the guest's unit.
@@ -292,7 +283,9 @@ impl Slice for ObjectSlice {
     fn sequence(&self) -> u32 {
         self.events.sequence()
     }
+}
 
+impl Requests for ObjectSlice {
     fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
         self.requests
             .as_ref()

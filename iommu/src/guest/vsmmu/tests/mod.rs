@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use super::*;
+use crate::guest::Requests;
 use crate::hal::GuestMemoryError;
 use crate::id::VirtDeviceId;
 use crate::model::memory::Memory;
@@ -203,7 +204,9 @@ impl Slice for Recorder {
         let told = self.0.borrow();
         told.events.back().map_or(told.sequence, after)
     }
+}
 
+impl Requests for Recorder {
     fn requests(&mut self, out: &mut [PageRequest]) -> Result<usize, Error> {
         let Some(group) = self.0.borrow_mut().requests.pop_front() else {
             return Ok(0);
