@@ -5,7 +5,7 @@
 //! `waits` and `tails` what the hardware's own queue is told, `turns` calls that one exit takes.
 
 #[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/vvtd/guest.rs"]
+#[path = "../tests/vvtd/guest/mod.rs"]
 mod guest;
 
 use iommu::guest::vvtd::Slice;

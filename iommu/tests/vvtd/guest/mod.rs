@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
-use iommu::addr::{Gpa, Hpa, Iova, Span};
+use iommu::addr::Iova;
 use iommu::guest::vvtd::{Behind, Counters, Effect, FirstStages, ObjectSlice, Setup, VirtVtd};
-use iommu::hal::{GuestMemory, GuestMemoryError};
 use iommu::id::{DeviceId, IommuIndex, VirtDeviceId};
 use iommu::model::memory::Memory;
 use iommu::model::vtd::{Config, Initiator, VtdModel};
-use iommu::object::driver::{Access, DeviceInfo, Driver, Memory as Shared};
+use iommu::object::driver::{Access, DeviceInfo, Driver};
 use iommu::object::unit::Unit;
 use iommu::object::{Context, Delivery, Device, HwptPaging, Ioas};
 use iommu::physical::PhysicalIommu;
 use iommu::vtd::errata::Errata;
 use iommu::vtd::{self, Vtd};
+
+use memory::Ram;
+
+mod memory;
+mod stage;
+
+pub use memory::GuestRam;
+pub use stage::{CONTEXTS_ALL, IOTLB_ALL, PASIDS_ALL, Stage, context_of, domain, pages};
 
 /// Where the guest's memory is in truth, and for the guest.
 pub const HOST: u64 = 0x2000_0000;
@@ -42,62 +49,6 @@ pub const FRCD: u64 = 0x200;
 pub const TE: u64 = 1 << 31;
 pub const SRTP: u64 = 1 << 30;
 pub const QIE: u64 = 1 << 26;
-
-#[derive(Debug)]
-struct Ram;
-
-impl Shared for Ram {
-    fn size(&self) -> u64 {
-        BYTES
-    }
-    fn writable(&self) -> bool {
-        true
-    }
-    fn piece(&self, offset: u64) -> Option<Span<Hpa>> {
-        let len = BYTES.checked_sub(offset).filter(|len| *len > 0)?;
-        Span::<Hpa>::new(Hpa(HOST + offset), len)
-    }
-}
-
-/// The guest's memory, as its unit reads it.
-#[derive(Clone)]
-pub struct GuestRam(pub Memory);
-
-impl GuestRam {
-    pub fn load(&self, at: u64) -> u64 {
-        self.0.load(at - RAM + HOST)
-    }
-    pub fn store(&self, at: u64, value: u64) {
-        self.0.store(at - RAM + HOST, value);
-    }
-}
-
-fn inside(at: Gpa, len: usize) -> Result<u64, GuestMemoryError> {
-    let end = at.0.checked_add(len as u64);
-    match end {
-        Some(end) if at.0 >= RAM && end <= RAM + BYTES => Ok(at.0 - RAM + HOST),
-        _ => Err(GuestMemoryError(at)),
-    }
-}
-
-impl GuestMemory for GuestRam {
-    fn read(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), GuestMemoryError> {
-        let from = inside(at, bytes.len())?;
-        for (at, byte) in (from..).zip(bytes) {
-            *byte = (self.0.load(at & !7) >> (at % 8 * 8)) as u8;
-        }
-        Ok(())
-    }
-    fn write(&self, at: Gpa, bytes: &[u8]) -> Result<(), GuestMemoryError> {
-        let to = inside(at, bytes.len())?;
-        for (at, byte) in (to..).zip(bytes) {
-            let shift = at % 8 * 8;
-            let old = self.0.load(at & !7) & !(0xff << shift);
-            self.0.store(at & !7, old | u64::from(*byte) << shift);
-        }
-        Ok(())
-    }
-}
 
 pub type Hardware = Unit<Memory, Vtd<Memory, VtdModel>>;
 
@@ -418,78 +369,5 @@ impl Machine {
                 ..now
             },
         )
-    }
-}
-
-pub const CONTEXTS_ALL: [u64; 2] = [0x11, 0];
-pub const PASIDS_ALL: [u64; 2] = [0x37, 0];
-pub const IOTLB_ALL: [u64; 2] = [0x12, 0];
-
-pub fn context_of(source: u16) -> [u64; 2] {
-    [0x31 | u64::from(source) << 32, 0]
-}
-
-pub fn domain(domain: u16) -> [u64; 2] {
-    [0x22 | u64::from(domain) << 16, 0]
-}
-
-pub fn pages(domain: u16, first: u64, log2: u64) -> [u64; 2] {
-    [0x32 | u64::from(domain) << 16, first | log2]
-}
-
-/// A second stage that the guest builds from [`TABLES`] on, with its tables handed out in turn.
-pub struct Stage {
-    pub root: u64,
-    levels: u32,
-    next: u64,
-    /// Bits of a link.
-    link: u64,
-}
-
-impl Stage {
-    /// The `nth` stage has its tables in a MiB of its own.
-    pub fn new(nth: u64, levels: u32) -> Self {
-        let root = TABLES + nth * 0x10_0000;
-        Self {
-            root,
-            levels,
-            next: root + 0x1000,
-            link: RW,
-        }
-    }
-
-    /// A first stage.
-    pub fn first(nth: u64) -> Self {
-        Self {
-            link: 7,
-            ..Self::new(nth, 4)
-        }
-    }
-
-    /// Where the entry of `iova` at `height` is.
-    pub fn slot(&mut self, memory: &GuestRam, iova: u64, height: u32) -> u64 {
-        let mut table = self.root;
-        let mut at = self.levels - 1;
-        loop {
-            let slot = table + (iova >> (12 + 9 * at) & 0x1ff) * 8;
-            if at == height {
-                return slot;
-            }
-            let entry = memory.load(slot);
-            if entry & 1 == 0 {
-                memory.store(slot, self.next | self.link);
-                table = self.next;
-                self.next += 0x1000;
-            } else {
-                table = entry & !0xfff;
-            }
-            at -= 1;
-        }
-    }
-
-    /// Sets the entry of a page of 4 KiB.
-    pub fn set(&mut self, memory: &GuestRam, iova: u64, entry: u64) {
-        let slot = self.slot(memory, iova, 0);
-        memory.store(slot, entry);
     }
 }
