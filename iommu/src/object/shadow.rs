@@ -64,7 +64,10 @@ impl Inner {
         // What was cleared before does not pile up.
         let freed = paging.table_mut().free();
         let set = self.shadow_put(id, range, to)?;
-        Ok(Set { freed, ..set })
+        Ok(Set {
+            freed: freed || set.freed,
+            ..set
+        })
     }
 
     fn shadow_put(
@@ -126,7 +129,7 @@ impl Inner {
 /// What a call has done of what was asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Set {
-    /// Bytes from the start, more than none.
+    /// Bytes from the start. None where so much had to go first that what takes its place is for the next call.
     pub bytes: u64,
     /// Whether there was anything to do but to look.
     pub changed: bool,
@@ -134,12 +137,15 @@ pub struct Set {
     pub new_tables: u64,
     /// Whether caches had to forget something: that is waited for.
     pub forgot: bool,
-    /// Whether a few tables were freed that were cleared before.
+    /// Whether a few tables were freed.
     pub freed: bool,
 }
 
 /// What is emptied at once at most: the pages that a few tables map.
 const WINDOW: u64 = 16 << 20;
+
+/// What goes takes long from this on: pages that a block takes the place of.
+const LONG: u64 = 1 << 20;
 
 /// Empties the start of a range.
 fn clear(paging: &mut Paging, range: Span<Iova>) -> Result<Set, Error> {
@@ -153,10 +159,12 @@ fn clear(paging: &mut Paging, range: Span<Iova>) -> Result<Set, Error> {
     };
     let upto = end.min(base.align_down(WINDOW) + WINDOW);
     let len = upto.0 - base.0;
+    let before = paging.table.bytes();
     Ok(Set {
         bytes: upto.0 - range.base.0,
         changed: true,
         forgot: paging.unmap(Span { base, len })?,
+        freed: paging.table.bytes() < before,
         ..Set::default()
     })
 }
@@ -186,6 +194,13 @@ fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result
         Some((false, other)) => {
             len = other.min(end).0 - base.0;
             forgot = paging.unmap(Span { base, len })?;
+            if len >= LONG {
+                return Ok(Set {
+                    changed: true,
+                    forgot,
+                    ..Set::default()
+                });
+            }
         }
         None => {}
     }

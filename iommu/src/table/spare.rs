@@ -138,9 +138,13 @@ pub(super) fn dismantle<P: Platform>(
             kept.push(children);
         }
         if P::KEEPS_ZEROED && table.live() <= entries / 2 {
-            while let Some(start) = table.first_used(0..entries) {
-                let end = table.run_end(start, entries);
-                table.clear(start..end, spare.coherent);
+            let mut at = 0;
+            while table.live() > 0 {
+                let Some(start) = table.first_used(at..entries) else {
+                    unreachable!("so many are in use");
+                };
+                at = table.run_end(start, entries);
+                table.clear(start..at, spare.coherent);
             }
             platform.release_zeroed(table.into_buffer());
         }

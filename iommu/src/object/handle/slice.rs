@@ -138,9 +138,9 @@ impl Viommu {
 
 impl HwptShadow {
     /// Makes the start of `range` lead to what the partition has from the address on, with the rights that both allow, or nowhere,
-    /// and says how much of it: as much as a few tables hold, so that a call takes no longer than that. What is so already is
-    /// not stored again; what was otherwise is in no cache when this returns. Where the partition has nothing, nothing is
-    /// mapped.
+    /// and says how much of it: as much as a few tables hold, so that a call takes no longer than that, and nothing yet where a lot
+    /// had to go first. What is so already is not stored again; what was otherwise is in no cache when this returns. Where the
+    /// partition has nothing, nothing is mapped.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Invalid`], [`Error::Misaligned`]: the range is mapped in part. [`Error::Hardware`]:
