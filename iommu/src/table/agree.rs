@@ -47,21 +47,15 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         // None agrees where the first cannot.
         let mut index = if possible { first + 1 } else { last };
         let mut words = [0; CHUNK];
-        while index < last {
+        'run: while index < last {
             let words = &mut words[..CHUNK.min(last - index)];
             node.entries(index, words);
-            let mut goes_on = |word: &u64| {
+            for word in words {
                 wanted = wanted.wrapping_add(size);
-                *word == wanted
-            };
-            // Two loops, each of as little as there can be.
-            let end = match agrees {
-                true => words.iter().position(|word| !goes_on(word)),
-                false => words.iter().position(goes_on),
-            };
-            index += end.unwrap_or(words.len());
-            if end.is_some() {
-                break;
+                if (*word == wanted) != agrees {
+                    break 'run;
+                }
+                index += 1;
             }
         }
         let reached = start + (index - first) as u64 * size;

@@ -7,9 +7,8 @@ use crate::hal::{GuestMemory, Platform};
 use crate::object::Error;
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
-    /// The guest stops: all sources are put in abort, events are dropped, and the registers are as out of reset. What that takes
-    /// grows with sources, PASIDs and queues, and not with what the guest has mapped: shadows that nothing goes through any
-    /// more are emptied by [`run`](Self::run), as long as it [has work](Self::has_work).
+    /// The guest stops: all sources are put in abort, events are dropped, shadows are gone, and the registers are as out of
+    /// reset. Not bounded by a budget.
     ///
     /// # Errors
     /// That of the first source that could not be put in abort; the others are.
@@ -39,6 +38,8 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             self.put((device, 0), Through::Abort, None, &mut effect);
             result = result.and(effect.failed.take().map_or(Ok(()), Err));
         }
+        let mut all = u32::MAX;
+        while self.empty(&mut all) {}
         self.translation_asked = false;
         self.contexts_asked = false;
         self.translations_asked = false;
