@@ -8,11 +8,14 @@
 //! Linux reads 4 KiB at a time, past its cache, the next one when the one before has come. Each comes after a millisecond,
 //! so that the CPU waits for every one. From a disk that answers at once, it comes before or after Linux has gone idle, as
 //! the host has it; going there and back is a third of a read, and so much the figures differed from run to run. The
-//! difference between a long and a short run is free of whatever comes once, but not of what comes by the clock, and of
-//! which state a CPU waits in: a thousand reads differ from another thousand by half a part in a hundred. So the mean of
-//! many counts, and how far it may be off is told (`B23.error`). The first of each length does not count: Linux is still
-//! busy with its start. What it does not tell: from one start of the bare machine to the next there is up to a part in a
-//! hundred, for which the bound of `B23.more` leaves room beyond the ten that are wanted.
+//! difference between a long and a short run is free of whatever comes once. What comes by the clock, to Linux and to the
+//! hypervisor, is as much as the host takes for a millisecond, whoever reads: it is measured while nothing is read, told
+//! (`B23.idle`) and taken out of the rest.
+//!
+//! What is left differs from start to start by a part in a hundred. So both machines start in turns, and the mean of what
+//! each pair of starts shows counts; how far it may be off is told (`B23.error`). The first run of each length does not
+//! count: Linux is still busy with its start. On both machines it stays where it was linked (`nokaslr`): how far modules
+//! are from the kernel, and so what a call between them takes, would be drawn anew at each start.
 //!
 //! In strict mode a read is one map and one unmap of a page, and with `iommu.passthrough=1` none: the difference is what a
 //! pair takes.
@@ -29,12 +32,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// All of them, from four runs.
+/// All of them, on two machines in two modes.
 pub const DISK: Source = Source {
     ids: &[
         "B23.read",
         "B23.more",
         "B23.error",
+        "B23.idle",
         "B23.exits",
         "B23.exits_smmu",
         "B23.exits_interrupt",
@@ -50,8 +54,12 @@ const LIMIT: Duration = Duration::from_secs(120);
 const SETTLE: Duration = Duration::from_millis(100);
 /// Reads of the two runs.
 const READS: [u64; 2] = [200, 4200];
-/// Pairs of them that count.
-const ROUNDS: usize = 6;
+/// Pairs of them that count, at each start.
+const ROUNDS: usize = 2;
+/// Seconds of the two runs in which nothing is read.
+const SECONDS: [u64; 2] = [1, 5];
+/// Starts of each machine.
+const STARTS: usize = 4;
 /// The same where only the difference of two kinds of reads is told.
 const FEW: usize = 2;
 
@@ -63,9 +71,14 @@ disk=/dev/nvme0n1
 tries=0
 while [ ! -b $disk ] && [ $tries -lt 300 ]; do sleep 0.1; tries=$((tries + 1)); done
 echo \"domain=$(cat /sys/kernel/iommu_groups/*/type);\"
-while read count && [ $count != 0 ]; do
-  dd if=$disk of=/dev/null bs=4k count=$count iflag=direct 2>/dev/null
-  echo \"read=$count;\"
+while read what count && [ $what != end ]; do
+  read from rest < /proc/uptime
+  case $what in
+    reads) dd if=$disk of=/dev/null bs=4k count=$count iflag=direct 2>/dev/null;;
+    seconds) sleep $count;;
+  esac
+  read to rest < /proc/uptime
+  echo \"$what=$count from=$from to=$to;\"
 done
 ";
 
@@ -106,16 +119,30 @@ enum Mode {
 }
 
 /// What one read takes, on the average.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 struct Cost {
+    /// Without those that come by the clock.
     instructions: f64,
-    /// Standard error of that.
-    error: f64,
+    /// Of the machine with nothing to do, in a millisecond.
+    idle: f64,
     /// By reason; none on the bare machine.
     exits: BTreeMap<String, f64>,
 }
 
 impl Cost {
+    fn of(starts: &[Self]) -> Self {
+        let mut mean = Self::default();
+        for start in starts {
+            let part = |whole: f64| whole / starts.len() as f64;
+            mean.instructions += part(start.instructions);
+            mean.idle += part(start.idle);
+            for (reason, count) in &start.exits {
+                *mean.exits.entry(reason.clone()).or_default() += part(*count);
+            }
+        }
+        mean
+    }
+
     fn exits(&self) -> f64 {
         self.exits.values().sum()
     }
@@ -135,13 +162,15 @@ fn mean(values: &[f64]) -> (f64, f64) {
 
 fn disk() -> Result<Vec<Figure>> {
     let _alone = project::lock(&folder())?;
-    let [bare, ours] = [On::Machine, On::Partition].map(|on| run(on, Mode::Strict));
-    let (bare, ours) = (bare?, ours?);
-    let [bare_open, ours_open] = [On::Machine, On::Partition].map(|on| run(on, Mode::Passthrough));
-    let (bare_open, ours_open) = (bare_open?, ours_open?);
+    let (all_bare, all_ours) = starts(Mode::Strict, STARTS)?;
+    let (bare, ours) = (Cost::of(&all_bare), Cost::of(&all_ours));
+    let (bare_open, ours_open) = starts(Mode::Passthrough, FEW)?;
+    let (bare_open, ours_open) = (Cost::of(&bare_open), Cost::of(&ours_open));
     let pairs = |strict: &Cost, open: &Cost| 1000.0 * (strict.instructions - open.instructions);
     let percent = |ours: f64, bare: f64| (ours / bare - 1.0) * 100.0;
-    let error = (ours.error / ours.instructions).hypot(bare.error / bare.instructions);
+    let each = all_ours.iter().zip(&all_bare);
+    let each = each.map(|(ours, bare)| percent(ours.instructions, bare.instructions));
+    let (more, error) = mean(&each.collect::<Vec<_>>());
     let figure = |id, what, value, unit, bound, peers| Figure {
         id,
         what,
@@ -164,18 +193,26 @@ fn disk() -> Result<Vec<Figure>> {
         figure(
             "B23.more",
             "which is more than on the bare machine by",
-            percent(ours.instructions, bare.instructions),
+            more,
             "percent",
-            Some(11.0),
+            Some(10.0),
             Vec::new(),
         ),
         figure(
             "B23.error",
             "give or take (standard error)",
-            error * 100.0 * ours.instructions / bare.instructions,
+            error,
             "percent",
-            Some(0.5),
+            Some(1.0),
             Vec::new(),
+        ),
+        figure(
+            "B23.idle",
+            "without what each machine carries out by the clock, which is in a millisecond",
+            ours.idle,
+            "instructions",
+            None,
+            on_bare(bare.idle),
         ),
         figure(
             "B23.exits",
@@ -232,6 +269,17 @@ fn folder() -> PathBuf {
     project::target().join("bench")
 }
 
+/// So many starts of each machine, in turns.
+fn starts(mode: Mode, count: usize) -> Result<(Vec<Cost>, Vec<Cost>)> {
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..count {
+        bare.push(run(On::Machine, mode)?);
+        ours.push(run(On::Partition, mode)?);
+    }
+    Ok((bare, ours))
+}
+
+/// One start.
 fn run(on: On, mode: Mode) -> Result<Cost> {
     let name = format!("disk-cost-{on:?}-{mode:?}").to_lowercase();
     let context = Context::new(folder().join(name));
@@ -241,7 +289,7 @@ fn run(on: On, mode: Mode) -> Result<Cost> {
         Mode::Strict => ("iommu.strict=1", "domain=DMA;"),
         Mode::Passthrough => ("iommu.passthrough=1", "domain=identity;"),
     };
-    let line = format!("console=ttyAMA0 loglevel=4 {option}");
+    let line = format!("console=ttyAMA0 loglevel=4 nokaslr {option}");
     let mut machine = match on {
         On::Machine => {
             let mut machine = Machine::new(Boot::Kernel {
@@ -262,60 +310,84 @@ fn run(on: On, mode: Mode) -> Result<Cost> {
     machine.counted = Some(context.file("record", &[])?);
     let mut guest = context.start(&machine)?;
     guest.wait_for(domain, LIMIT)?;
-    let rounds = match mode {
-        Mode::Strict => ROUNDS,
-        Mode::Passthrough => FEW,
-    };
-    let mut instructions = Vec::new();
-    let mut exits: BTreeMap<String, f64> = BTreeMap::new();
-    for round in 0..=rounds {
-        let [short, long] = READS.map(|reads| reads_of(&mut guest, on, reads));
-        let (short, long) = (short?, long?);
-        if round == 0 {
-            continue;
-        }
-        let each = |long: f64, short: f64| (long - short) / (READS[1] - READS[0]) as f64;
-        instructions.push(each(long.instructions, short.instructions));
-        for (reason, count) in &long.exits {
-            let before = short.exits.get(reason).copied().unwrap_or(0.0);
-            *exits.entry(reason.clone()).or_default() += each(*count, before) / rounds as f64;
+    let mut all = Part::default();
+    for round in 0..=ROUNDS {
+        let [short, long] = READS.map(|reads| carried_out(&mut guest, on, "reads", reads));
+        if round > 0 {
+            all.add(&long?.beyond(&short?));
         }
     }
-    guest.send("0\n")?;
+    let [short, long] = SECONDS.map(|count| carried_out(&mut guest, on, "seconds", count));
+    let idle = long?.beyond(&short?);
+    guest.send("end\n")?;
     guest.wait_off(LIMIT)?;
-    let (instructions, error) = mean(&instructions);
+
+    let each = |whole: f64| whole / ((READS[1] - READS[0]) * ROUNDS as u64) as f64;
+    let by_clock = idle.instructions / idle.milliseconds;
+    let exits = all.exits.into_iter();
     Ok(Cost {
-        instructions,
-        error,
-        exits,
+        instructions: each(all.instructions - by_clock * all.milliseconds),
+        idle: by_clock,
+        exits: exits.map(|(reason, count)| (reason, each(count))).collect(),
     })
 }
 
-/// What a run took.
-struct Run {
+/// What was carried out meanwhile, or is the difference between two.
+#[derive(Default)]
+struct Part {
     instructions: f64,
+    /// By the guest's clock.
+    milliseconds: f64,
     exits: BTreeMap<String, f64>,
 }
 
-/// A run of so many reads, with whatever comes once.
-fn reads_of(guest: &mut Guest, on: On, reads: u64) -> Result<Run> {
+impl Part {
+    fn beyond(mut self, short: &Self) -> Self {
+        self.instructions -= short.instructions;
+        self.milliseconds -= short.milliseconds;
+        for (reason, count) in &short.exits {
+            *self.exits.entry(reason.clone()).or_default() -= count;
+        }
+        self
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.instructions += other.instructions;
+        self.milliseconds += other.milliseconds;
+        for (reason, count) in &other.exits {
+            *self.exits.entry(reason.clone()).or_default() += count;
+        }
+    }
+}
+
+/// A run of the script's `what`, with whatever comes once.
+fn carried_out(guest: &mut Guest, on: On, what: &str, count: u64) -> Result<Part> {
     let mut monitor = guest.monitor()?;
     let before = exits(guest, on)?;
     std::thread::sleep(SETTLE);
     let start = monitor.instructions()?;
-    guest.send(&format!("{reads}\n"))?;
-    guest.wait_for(&format!("read={reads};"), LIMIT)?;
+    guest.send(&format!("{what} {count}\n"))?;
+    let line = guest.wait_line(&format!("{what}={count} "), LIMIT)?;
     std::thread::sleep(SETTLE);
     let end = monitor.instructions()?;
-    let mut after = exits(guest, on)?;
-    for (reason, exits) in &mut after {
-        *exits -= before.get(reason).copied().unwrap_or(0.0);
-    }
-    ensure!(end > start, "no instruction in {reads} reads");
-    Ok(Run {
+    let after = exits(guest, on)?;
+    ensure!(end > start, "no instruction in {count} {what}");
+    let time = |key: &str| {
+        let value = line
+            .split_once(key)
+            .and_then(|(_, rest)| rest.split([' ', ';']).next());
+        let value = value.and_then(|value| value.parse::<f64>().ok());
+        value.with_context(|| format!("no time in `{line}`"))
+    };
+    let part = Part {
         instructions: (end - start) as f64,
+        milliseconds: (time("to=")? - time("from=")?) * 1000.0,
         exits: after,
-    })
+    };
+    Ok(part.beyond(&Part {
+        exits: before,
+        ..Part::default()
+    }))
 }
 
 /// Exits so far, by reason.
