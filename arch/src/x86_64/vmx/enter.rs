@@ -375,7 +375,7 @@ impl Processor for Cpu {
         cpu::note_interrupt(vector);
     }
 
-    fn is_interrupted(&mut self) -> bool {
+    fn take_pending(&mut self) -> bool {
         cpu::look_at_interrupts();
         cpu::has_interrupt()
     }

@@ -60,7 +60,7 @@ pub trait Processor: Debug + Send {
     /// The interrupt that made the guest exit was taken.
     fn take_interrupt(&mut self, vector: u8);
     /// Takes the interrupts that are pending at this CPU; whether there are any.
-    fn is_interrupted(&mut self) -> bool;
+    fn take_pending(&mut self) -> bool;
 }
 
 /// One vCPU on VMX.
@@ -349,7 +349,7 @@ impl<P: Processor> Virtualization for Guest<P> {
         // An interrupt that is pending makes an entry exit, whatever the guest masks ("Other Causes of VM Exits"). In Bochs 3.0 it
         // does not before a guest that masks them changes IF: one that polls a device would have the CPU for itself.
         let masked = registers.rflags & RFLAGS_IF == 0;
-        let (exit, interrupted) = match masked && self.cpu.is_interrupted() {
+        let (exit, interrupted) = match masked && self.cpu.take_pending() {
             true => (Exit::Interrupt, entry.event),
             false => match self.cpu.enter(registers) {
                 Ok(()) => return self.store(registers),

@@ -106,7 +106,7 @@ impl Processor for Fake {
         self.interrupts.push(vector);
     }
 
-    fn is_interrupted(&mut self) -> bool {
+    fn take_pending(&mut self) -> bool {
         self.interrupted
     }
 }
