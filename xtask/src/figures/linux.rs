@@ -10,7 +10,7 @@
 //! the host has it; going there and back is a third of a read, and so much the figures differed from run to run. The
 //! difference between a long and a short run is free of whatever comes once. What comes by the clock, to Linux and to the
 //! hypervisor, is as much as the host takes for a millisecond, whoever reads: it is measured while nothing is read, told
-//! (`B23.idle`) and taken out of the rest.
+//! (`B23.idle`) and taken out of the rest but for `B23.whole`.
 //!
 //! What is left differs from start to start by a part in a hundred. So both machines start in turns, and the mean of what
 //! each pair of starts shows counts; how far it may be off is told (`B23.error`). The first run of each length does not
@@ -38,6 +38,7 @@ pub const DISK: Source = Source {
         "B23.read",
         "B23.more",
         "B23.error",
+        "B23.whole",
         "B23.idle",
         "B23.exits",
         "B23.exits_smmu",
@@ -123,6 +124,8 @@ enum Mode {
 struct Cost {
     /// Without those that come by the clock.
     instructions: f64,
+    /// With them.
+    whole: f64,
     /// Of the machine with nothing to do, in a millisecond.
     idle: f64,
     /// By reason; none on the bare machine.
@@ -135,6 +138,7 @@ impl Cost {
         for start in starts {
             let part = |whole: f64| whole / starts.len() as f64;
             mean.instructions += part(start.instructions);
+            mean.whole += part(start.whole);
             mean.idle += part(start.idle);
             for (reason, count) in &start.exits {
                 *mean.exits.entry(reason.clone()).or_default() += part(*count);
@@ -204,6 +208,14 @@ fn disk() -> Result<Vec<Figure>> {
             error,
             "percent",
             Some(1.0),
+            Vec::new(),
+        ),
+        figure(
+            "B23.whole",
+            "and with what comes by the clock",
+            percent(ours.whole, bare.whole),
+            "percent",
+            None,
             Vec::new(),
         ),
         figure(
@@ -327,6 +339,7 @@ fn run(on: On, mode: Mode) -> Result<Cost> {
     let exits = all.exits.into_iter();
     Ok(Cost {
         instructions: each(all.instructions - by_clock * all.milliseconds),
+        whole: each(all.instructions),
         idle: by_clock,
         exits: exits.map(|(reason, count)| (reason, each(count))).collect(),
     })
