@@ -21,7 +21,7 @@ pub enum Technology {
         /// What the CPU has.
         features: vmx::Features,
         /// What exits.
-        bitmap: Arc<vmx::Bitmap>,
+        bitmaps: Arc<vmx::Bitmaps>,
     },
 }
 
@@ -57,8 +57,8 @@ impl Technology {
         };
         match vmx::features() {
             Ok(features) => {
-                let bitmap = Arc::new(vmx::Bitmap::new());
-                Ok(Self::Vmx { features, bitmap })
+                let bitmaps = Arc::new(vmx::Bitmaps::new());
+                Ok(Self::Vmx { features, bitmaps })
             }
             Err(vmx) => Err(Unsupported { svm, vmx }),
         }
@@ -88,9 +88,9 @@ impl Technology {
                 let guest = svm::Guest::new(*features, maps, root, cpu);
                 Vcpu::new(tables, index, Box::new(guest))
             }
-            Self::Vmx { features, bitmap } => {
-                let (bitmap, cpu) = (Arc::clone(bitmap), vmx::Cpu::default());
-                let mut guest = vmx::Guest::new(*features, bitmap, root, levels, cpu);
+            Self::Vmx { features, bitmaps } => {
+                let (bitmaps, cpu) = (Arc::clone(bitmaps), vmx::Cpu::default());
+                let mut guest = vmx::Guest::new(*features, bitmaps, root, levels, cpu);
                 if self.delivers()
                     && let Some((posted, vector)) = posted
                 {

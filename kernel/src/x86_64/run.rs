@@ -188,10 +188,12 @@ impl Stay<'_> {
             }
         }
         if vcpu.delivers() {
+            let private = local.ends_by_itself(index);
             let [requested, in_service] = local.lend(index);
             vcpu.lend(&Held {
                 requested,
                 in_service,
+                private,
             });
             next = None;
         }

@@ -75,6 +75,8 @@ pub struct Held {
     pub requested: [u32; 8],
     /// ISR: in service.
     pub in_service: [u32; 8],
+    /// Nobody but the vCPU hears of the end of any, and it is in x2APIC mode: it may end them by itself, where its CPU can.
+    pub private: bool,
 }
 
 /// One guest CPU, as one of the ways that there are runs it: [`svm`](super::svm).

@@ -50,6 +50,8 @@ pub struct Features {
     pub five_levels: bool,
     /// The CPU delivers interrupts by itself, and those that are posted: the controls of that can be on.
     pub posted_interrupts: bool,
+    /// Where it does, its guest can end them by itself in x2APIC mode.
+    pub virtual_x2apic: bool,
 }
 
 /// Why guests cannot run with VMX here.
@@ -158,6 +160,7 @@ impl Features {
             && can(words.exit, bit::EXIT_ACKNOWLEDGES);
         Ok(Self {
             posted_interrupts,
+            virtual_x2apic: can(words.secondary, bit::VIRTUAL_X2APIC),
             revision: (words.basic & cap::REVISION) as u32,
             pin: controls(words.pin, PIN, 0, 0).map_err(Unsupported::Pin)?,
             primary: controls(words.primary, PRIMARY, 0, CR3 | WINDOWS)

@@ -3,12 +3,12 @@
 //! A VMCS is read and written on the CPU that has it only. So a reset is kept until the next run, and what is asked about the guest
 //! between two runs is kept from the exit.
 
-use super::bitmap::Bitmap;
+use super::bitmap::Bitmaps;
 use super::decode;
 use super::features::Features;
 use super::spec::control::{
     CR0_NE, CR4_VMXE, ENTRY_IA32E, EXIT_ACKNOWLEDGES, INTERRUPT_DELIVERY, INTERRUPT_WINDOW,
-    NMI_BLOCKED, NMI_WINDOW, POSTED_INTERRUPTS, SHADOW, UNUSABLE,
+    NMI_BLOCKED, NMI_WINDOW, POSTED_INTERRUPTS, SHADOW, UNUSABLE, VIRTUAL_X2APIC,
 };
 use super::spec::field::{self, Field, Segment as Row};
 use super::spec::virtual_apic::{IRR, ISR, STRIDE, TPR};
@@ -67,7 +67,7 @@ pub trait Processor: Debug + Send {
 #[derive(Debug)]
 pub struct Guest<P> {
     features: Features,
-    bitmap: Arc<Bitmap>,
+    bitmaps: Arc<Bitmaps>,
     eptp: u64,
     tsc_offset: u64,
     /// Not in the VMCS yet.
@@ -81,15 +81,17 @@ pub struct Guest<P> {
     held: Option<Held>,
     /// It is there.
     lent: bool,
+    /// The VMCS says that the guest ends interrupts by itself.
+    ends: bool,
     cpu: P,
 }
 
 impl<P: Processor> Guest<P> {
     /// One with the EPT tables at `root`, `levels` of them. Runs on `cpu`.
-    pub fn new(features: Features, bitmap: Arc<Bitmap>, root: u64, levels: u8, cpu: P) -> Self {
+    pub fn new(features: Features, bitmaps: Arc<Bitmaps>, root: u64, levels: u8, cpu: P) -> Self {
         Self {
             features,
-            bitmap,
+            bitmaps,
             // Write-back, and without access flags ("Extended-Page-Table Pointer").
             eptp: root | u64::from(levels - 1) << 3 | 6,
             tsc_offset: 0,
@@ -99,6 +101,7 @@ impl<P: Processor> Guest<P> {
             posted: None,
             held: None,
             lent: false,
+            ends: false,
             cpu,
         }
     }
@@ -120,13 +123,12 @@ impl<P: Processor> Guest<P> {
     fn start(&mut self, state: &State) {
         let features = self.features;
         self.cpu.prepare(&features);
+        self.set_ends(false);
         let virtual_apic = self.cpu.virtual_apic();
         for (field, value) in [
             (field::PIN_CONTROLS, features.pin.into()),
-            (field::SECONDARY_CONTROLS, features.secondary.into()),
             (field::EXIT_CONTROLS, features.exit.into()),
             (field::EXCEPTIONS, EXCEPTIONS),
-            (field::MSR_BITMAP, self.bitmap.address()),
             (field::VIRTUAL_APIC, virtual_apic),
             (field::EPTP, self.eptp),
             (field::VPID, VPID),
@@ -158,7 +160,7 @@ impl<P: Processor> Guest<P> {
         if let Some((at, vector)) = self.posted {
             self.cpu.write(field::POSTED_DESCRIPTOR, at);
             self.cpu.write(field::POSTED_VECTOR, vector.into());
-            // The end of an interrupt exits, or is nobody else's affair.
+            // The end of an interrupt exits by the MSR bitmaps, or is nobody else's affair.
             for index in 0..4 {
                 self.cpu.write(Field(field::EOI_EXIT.0 + 2 * index), 0);
             }
@@ -199,6 +201,18 @@ impl<P: Processor> Guest<P> {
         }
     }
 
+    /// Whether the guest ends interrupts by itself. Without a virtual x2APIC it would end those of the CPU: both at once.
+    fn set_ends(&mut self, ends: bool) {
+        let secondary = match ends {
+            true => self.features.secondary | VIRTUAL_X2APIC,
+            false => self.features.secondary,
+        };
+        self.cpu.write(field::SECONDARY_CONTROLS, secondary.into());
+        let bitmaps = self.bitmaps.address(ends);
+        self.cpu.write(field::MSR_BITMAP, bitmaps);
+        self.ends = ends;
+    }
+
     /// Puts `held` into the virtual-APIC page, and says what of it is the most urgent.
     fn load_held(&mut self, held: &Held) {
         for (first, words) in [(IRR, &held.requested), (ISR, &held.in_service)] {
@@ -209,6 +223,10 @@ impl<P: Processor> Guest<P> {
         let status = highest(&held.in_service) << 8 | highest(&held.requested);
         self.cpu.write(field::INTERRUPT_STATUS, status);
         self.lent = true;
+        let ends = held.private && self.features.virtual_x2apic;
+        if ends != self.ends {
+            self.set_ends(ends);
+        }
     }
 
     fn load(&mut self, registers: &Registers, entry: &Entry) {
@@ -418,6 +436,7 @@ impl<P: Processor> Virtualization for Guest<P> {
         Some(Held {
             requested: words(IRR),
             in_service: words(ISR),
+            private: self.ends,
         })
     }
 }

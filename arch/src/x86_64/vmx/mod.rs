@@ -16,7 +16,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use bitmap::Bitmap;
+pub use bitmap::Bitmaps;
 #[cfg(target_os = "none")]
 pub use enter::{Cpu, features};
 pub use features::{Features, Unsupported, Words};

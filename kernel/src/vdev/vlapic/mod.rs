@@ -286,6 +286,14 @@ impl Vlapics {
         [core::mem::take(&mut lapic.irr), lapic.isr].map(|vectors| vectors.words())
     }
 
+    /// Whether `cpu` may end by itself what it has, and what is [posted](Self::to_post) to it: nobody else is to hear of it,
+    /// and no page of registers shows it.
+    pub fn ends_by_itself(&self, cpu: usize) -> bool {
+        let lapic = &self.cpus[cpu];
+        let levels = |vectors: Vectors| vectors.without(lapic.tmr) != vectors;
+        lapic.state == State::X2Apic && !levels(lapic.irr) && !levels(lapic.isr)
+    }
+
     /// What became of it. What has come since stays.
     pub fn take_back(&mut self, cpu: usize, [requested, in_service]: [[u32; 8]; 2]) {
         let lapic = &mut self.cpus[cpu];

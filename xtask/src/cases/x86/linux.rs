@@ -65,6 +65,14 @@ pub fn boots_by_vmx(context: &Context) -> Result<()> {
     let image = packed_file(context, &one("[0]").replace("'512M'", "'256M'"))?;
     let console = bochs::run(&image, VMX_CPU, &context.folder, BOCHS_LIMIT)?;
     ensure!(answer(&console, "linux", "cpus")? == "1");
+    let exits = lines::hypervisor(&console, "linux: 0 restarts, stopped, ")?;
+    context.note(exits);
+    // Each interrupt has its end, and most of them are the timer's, which is set again by a register that does exit.
+    let of = |kind: &str| lines::number(exits.split(kind).nth(1).unwrap_or_default());
+    ensure!(
+        of(" register ")? < of("(interrupt ")?,
+        "the ends of interrupts exit: {exits}"
+    );
     lines::hypervisor(&console, "linux: stopped")?;
     Ok(())
 }

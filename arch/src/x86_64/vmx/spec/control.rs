@@ -41,6 +41,8 @@ pub const SECONDARY: u32 = 1 << 31;
 pub const EPT: u32 = 1 << 1;
 /// Secondary: RDTSCP is there.
 pub const RDTSCP: u32 = 1 << 3;
+/// Secondary: the MSRs of a local APIC in x2APIC mode that do not exit are the virtual-APIC page's registers.
+pub const VIRTUAL_X2APIC: u32 = 1 << 4;
 /// Secondary: VPID.
 pub const VPID: u32 = 1 << 5;
 /// Secondary: WBINVD exits.

@@ -152,6 +152,7 @@ fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
     let held = Held {
         requested: [0, 1 << 0x11, 0, 0, 0, 0, 1 << 1, 0],
         in_service: [0, 0, 0, 1 << 4, 0, 0, 0, 0],
+        private: false,
     };
     guest.lend(&held);
     assert_eq!(guest.take_back(), Some(held), "it did not run");
@@ -177,6 +178,7 @@ fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
     let left = Held {
         requested: [0, 1 << 0x12, 0, 0, 0, 0, 0, 0],
         in_service: [0, 0, 0, 1 << 4, 0, 0, 1 << 1, 0],
+        private: false,
     };
     assert_eq!(guest.take_back(), Some(left));
     assert_eq!(guest.take_back(), None);
@@ -207,4 +209,37 @@ fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
         assert_eq!(vmcs[&0x4000] & 0x80, 0);
         assert_eq!(vmcs.get(&0x2016), None);
     }
+}
+
+#[test]
+fn a_guest_ends_interrupts_by_itself_where_nobody_else_hears_of_it() {
+    let mut words = words();
+    words.pin |= 1 << (32 + 7);
+    let held = |private| Held {
+        private,
+        ..Held::default()
+    };
+    // VIRTUALIZE_X2APIC_MODE 4, and other bitmaps, always together.
+    let said = |guest: &mut super::Guest<super::Fake>, private| {
+        guest.lend(&held(private));
+        let (_, vmcs) = run(guest, &Entry::default(), &[(0x4402, 12)]);
+        (vmcs[&0x401e] & 1 << 4, vmcs[&0x2004])
+    };
+    let mut guest = guest_of(&words).with_posted(0x1_2340, 0xf3);
+    let (off, all) = said(&mut guest, false);
+    let (on, ending) = said(&mut guest, true);
+    assert_eq!((off, on), (0, 1 << 4));
+    assert_ne!(all, ending);
+    assert_eq!(said(&mut guest, true), (on, ending));
+    assert_eq!(said(&mut guest, false), (off, all));
+    // Nothing is left of a life before.
+    said(&mut guest, true);
+    guest.reset(&State::RESET);
+    let (_, vmcs) = run(&mut guest, &Entry::default(), &[(0x4402, 12)]);
+    assert_eq!((vmcs[&0x401e] & 1 << 4, vmcs[&0x2004]), (off, all));
+    // Not on a CPU that has no virtual x2APIC.
+    words.secondary &= !(1 << (32 + 4));
+    let mut guest = guest_of(&words).with_posted(0x1_2340, 0xf3);
+    let first = said(&mut guest, false);
+    assert_eq!(said(&mut guest, true), first);
 }

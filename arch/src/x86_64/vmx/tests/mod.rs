@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 
 use super::spec::field::Field;
-use super::{Bitmap, Features, Guest, Processor, Unsupported, Words};
+use super::{Bitmaps, Features, Guest, Processor, Unsupported, Words};
 use crate::x86_64::vcpu::{
     DescriptorTable, Entry, Exception, Exit, Left, Registers, State, Virtualization,
 };
@@ -135,7 +135,7 @@ fn guest_of(words: &Words) -> Guest<Fake> {
     let features = Features::new(words).expect("VMX");
     Guest::new(
         features,
-        Arc::new(Bitmap::new()),
+        Arc::new(Bitmaps::new()),
         0x1234_5000,
         4,
         Fake::default(),

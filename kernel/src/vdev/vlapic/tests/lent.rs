@@ -140,3 +140,21 @@ fn an_edge_for_one_that_its_id_names_can_be_posted() {
         assert_eq!(apics.posts_to(&to(Destination::Logical(set))), None);
     }
 }
+
+#[test]
+fn a_vcpu_ends_by_itself_what_nobody_else_hears_of() {
+    let mut apics = x2apic(1);
+    assert!(apics.ends_by_itself(0));
+    apics.deliver(&fixed(0x31, false));
+    assert!(apics.ends_by_itself(0));
+    // A level: from its request to its end.
+    apics.deliver(&fixed(0x41, true));
+    assert!(!apics.ends_by_itself(0));
+    assert_eq!(apics.acknowledge(0), Some(0x41));
+    assert!(!apics.ends_by_itself(0));
+    let ended = apics.write_msr(0, 0x80b, 0, 0).expect("an end");
+    assert_eq!(ended.end, Some(0x41));
+    assert!(apics.ends_by_itself(0), "its trigger mode stays");
+    // The page of xAPIC mode exits whatever is done to it.
+    assert!(!xapic(1).ends_by_itself(0));
+}
