@@ -15,6 +15,7 @@ mod guest;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+mod vmcs;
 
 pub use bitmap::Bitmaps;
 #[cfg(target_os = "none")]
