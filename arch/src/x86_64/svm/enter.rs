@@ -5,19 +5,15 @@ use super::guest::Processor;
 use super::spec::feature;
 use super::spec::vmcb::{EFER_SVME, Vmcb};
 use crate::x86_64::vcpu::Registers;
+use crate::x86_64::vcpu::software::{Page, load_general, store_general};
 use crate::x86_64::{kept, msr};
 use alloc::boxed::Box;
 use core::arch::x86_64::__cpuid;
 use core::arch::{asm, global_asm};
-use core::mem::offset_of;
 
 unsafe extern "C" {
     fn sluice_svm_enter(registers: *mut Registers, vmcb: u64, host: u64);
 }
-
-const _: () = {
-    assert!(offset_of!(Registers, general) == 0);
-};
 
 // VMRUN loads and stores RAX, RSP, RIP and RFLAGS, the segments but FS, GS, LDTR and TR, and control registers (15.5.1);
 // VMLOAD and VMSAVE the rest of the segments and the registers for system calls (15.5.2).
@@ -40,20 +36,7 @@ global_asm!(
     "clgi",
     "sti",
     "vmload rax",
-    "mov rcx, [rdi + 0x08]",
-    "mov rdx, [rdi + 0x10]",
-    "mov rbx, [rdi + 0x18]",
-    "mov rbp, [rdi + 0x28]",
-    "mov rsi, [rdi + 0x30]",
-    "mov r8, [rdi + 0x40]",
-    "mov r9, [rdi + 0x48]",
-    "mov r10, [rdi + 0x50]",
-    "mov r11, [rdi + 0x58]",
-    "mov r12, [rdi + 0x60]",
-    "mov r13, [rdi + 0x68]",
-    "mov r14, [rdi + 0x70]",
-    "mov r15, [rdi + 0x78]",
-    "mov rdi, [rdi + 0x38]",
+    load_general!(),
     "vmrun rax",
     "vmsave rax",
     "mov rax, [rsp + 8]",
@@ -61,20 +44,7 @@ global_asm!(
     "cli",
     "stgi",
     "mov rax, [rsp]",
-    "mov [rax + 0x08], rcx",
-    "mov [rax + 0x10], rdx",
-    "mov [rax + 0x18], rbx",
-    "mov [rax + 0x28], rbp",
-    "mov [rax + 0x30], rsi",
-    "mov [rax + 0x38], rdi",
-    "mov [rax + 0x40], r8",
-    "mov [rax + 0x48], r9",
-    "mov [rax + 0x50], r10",
-    "mov [rax + 0x58], r11",
-    "mov [rax + 0x60], r12",
-    "mov [rax + 0x68], r13",
-    "mov [rax + 0x70], r14",
-    "mov [rax + 0x78], r15",
+    store_general!(),
     "pop rdi",
     "pop rdx",
     "pop r15",
@@ -109,10 +79,6 @@ pub fn features() -> Result<Features, Unsupported> {
     Features::new(&words)
 }
 
-#[repr(C, align(4096))]
-#[derive(Debug)]
-struct Page([u8; 4096]);
-
 /// The CPU that a vCPU runs on, and the memory that it needs for that.
 #[derive(Debug)]
 pub struct Cpu {
@@ -124,21 +90,16 @@ pub struct Cpu {
 
 impl Default for Cpu {
     fn default() -> Self {
-        let page = || Box::new(Page([0; 4096]));
         Self {
-            host: page(),
-            save: page(),
+            host: Page::new(),
+            save: Page::new(),
         }
     }
 }
 
-fn address(page: &mut Page) -> u64 {
-    (&raw mut *page).expose_provenance() as u64
-}
-
 impl Processor for Cpu {
     fn prepare(&mut self) {
-        let (host, save) = (address(&mut self.host), address(&mut self.save));
+        let (host, save) = (self.host.address_mut(), self.save.address_mut());
         // SAFETY: 1. `features` found SVM, and that it can be turned on; EFER keeps its other bits.
         //         2. Both pages are this CPU's from here on, memory is where its physical address says, and VMSAVE stores
         //            inside of its page what is in force.
@@ -151,7 +112,7 @@ impl Processor for Cpu {
     }
 
     fn enter(&mut self, vmcb: &mut Vmcb, registers: &mut Registers) {
-        let host = address(&mut self.host);
+        let host = self.host.address_mut();
         let block = (&raw mut *vmcb).expose_provenance() as u64;
         // SAFETY: 1. The guest reaches its own memory only, which the nested tables say, and the registers that VMRUN, VMLOAD
         //            and this code load and store; what else it can change stays the guest's, or is denied by the maps.

@@ -6,6 +6,8 @@
 mod event;
 mod exit;
 mod posted;
+#[cfg(target_os = "none")]
+pub(in crate::x86_64) mod software;
 mod state;
 mod tables;
 #[cfg(test)]

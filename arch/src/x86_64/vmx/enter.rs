@@ -7,6 +7,7 @@ use super::spec::control::CR4_VMXE;
 use super::spec::field::{self, Field, Segment};
 use crate::x86_64::descriptors::{CODE, DATA, TASK};
 use crate::x86_64::vcpu::Registers;
+use crate::x86_64::vcpu::software::{Page, load_general, store_general};
 use crate::x86_64::{area, cpu, kept, msr};
 use alloc::boxed::Box;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
@@ -17,8 +18,6 @@ unsafe extern "C" {
     fn sluice_vmx_enter(registers: *mut Registers, launched: u64) -> u64;
     static sluice_vmx_exit: u8;
 }
-
-const _: () = assert!(offset_of!(Registers, general) == 0);
 
 // VM entries and exits load and store RSP, RIP, RFLAGS, the segments and the control registers; the general registers are left to
 // software ("VM Entries", "VM Exits"). An exit comes back at `sluice_vmx_exit` with RSP as HOST_RSP says and interrupts masked; an
@@ -37,22 +36,8 @@ global_asm!(
     "mov eax, {host_rsp}",
     "vmwrite rax, rsp",
     "test rsi, rsi",
-    // No MOV changes the flags.
     "mov rax, [rdi]",
-    "mov rcx, [rdi + 0x08]",
-    "mov rdx, [rdi + 0x10]",
-    "mov rbx, [rdi + 0x18]",
-    "mov rbp, [rdi + 0x28]",
-    "mov rsi, [rdi + 0x30]",
-    "mov r8, [rdi + 0x40]",
-    "mov r9, [rdi + 0x48]",
-    "mov r10, [rdi + 0x50]",
-    "mov r11, [rdi + 0x58]",
-    "mov r12, [rdi + 0x60]",
-    "mov r13, [rdi + 0x68]",
-    "mov r14, [rdi + 0x70]",
-    "mov r15, [rdi + 0x78]",
-    "mov rdi, [rdi + 0x38]",
+    load_general!(),
     "jnz 1f",
     "vmlaunch",
     "jmp 2f",
@@ -62,20 +47,7 @@ global_asm!(
     "sluice_vmx_exit:",
     "push rax",
     "mov rax, [rsp + 8]",
-    "mov [rax + 0x08], rcx",
-    "mov [rax + 0x10], rdx",
-    "mov [rax + 0x18], rbx",
-    "mov [rax + 0x28], rbp",
-    "mov [rax + 0x30], rsi",
-    "mov [rax + 0x38], rdi",
-    "mov [rax + 0x40], r8",
-    "mov [rax + 0x48], r9",
-    "mov [rax + 0x50], r10",
-    "mov [rax + 0x58], r11",
-    "mov [rax + 0x60], r12",
-    "mov [rax + 0x68], r13",
-    "mov [rax + 0x70], r14",
-    "mov [rax + 0x78], r15",
+    store_general!(),
     "pop rcx",
     "mov [rax], rcx",
     "xor eax, eax",
@@ -120,10 +92,6 @@ pub fn features() -> Result<Features, Unsupported> {
     Features::new(&words)
 }
 
-#[repr(C, align(4096))]
-#[derive(Debug)]
-struct Page([u8; 4096]);
-
 /// The CPU that a vCPU runs on, and the memory that it needs for that.
 #[derive(Debug)]
 pub struct Cpu {
@@ -137,19 +105,14 @@ pub struct Cpu {
 
 impl Default for Cpu {
     fn default() -> Self {
-        let page = || Box::new(Page([0; 4096]));
         Self {
-            vmxon: page(),
-            vmcs: page(),
-            apic: page(),
+            vmxon: Page::new(),
+            vmcs: Page::new(),
+            apic: Page::new(),
             on: false,
             launched: false,
         }
     }
-}
-
-fn address(page: &Page) -> u64 {
-    (&raw const *page).expose_provenance() as u64
 }
 
 /// One of the instructions that take a physical address in memory; `true` where it failed (CF or ZF).
@@ -176,7 +139,7 @@ impl Cpu {
         }
         self.vmxon.0[..4].copy_from_slice(&revision.to_le_bytes());
         self.vmcs.0[..4].copy_from_slice(&revision.to_le_bytes());
-        let region = address(&self.vmxon);
+        let region = self.vmxon.address();
         // SAFETY: 1. `features` found VMX, on or free to be turned on, and `mmu::CR0` has what CR0_FIXED0 asks for.
         //         2. The region is a page of the CPU's from here on, for as long as the vCPU is there, which is for good.
         let failed = unsafe {
@@ -264,7 +227,7 @@ const KEPT_MSRS: [u32; 5] = [
 impl Processor for Cpu {
     fn prepare(&mut self, features: &Features) {
         self.turn_on(features.revision);
-        let vmcs = address(&self.vmcs);
+        let vmcs = self.vmcs.address();
         // SAFETY: the page is the CPU's while the VMCS is current, and cleared when it becomes so, from whatever life there was.
         let failed = unsafe { with_address!("vmclear", vmcs) || with_address!("vmptrld", vmcs) };
         assert!(!failed, "VMCLEAR or VMPTRLD");
@@ -330,7 +293,7 @@ impl Processor for Cpu {
     }
 
     fn virtual_apic(&self) -> u64 {
-        address(&self.apic)
+        self.apic.address()
     }
 
     fn apic(&self, register: usize) -> u32 {
