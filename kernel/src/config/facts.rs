@@ -22,6 +22,13 @@ pub enum Platform {
 }
 
 impl Platform {
+    /// The one that this image is for, so that nothing of the other's rules is in it; a host's program is for both.
+    pub const IMAGE: Option<Self> = match (cfg!(target_os = "none"), cfg!(target_arch = "x86_64")) {
+        (true, true) => Some(Self::X86_64),
+        (true, false) => Some(Self::Aarch64),
+        (false, _) => None,
+    };
+
     /// Where a guest has `memory` bytes of RAM, lowest first. The second part may be empty.
     pub fn ram(self, memory: u64) -> [Span<Gpa>; 2] {
         let (low, low_max, high) = match self {
@@ -268,13 +275,9 @@ impl fmt::Display for Part {
 }
 
 impl MachineFacts {
-    /// What its guests find. An image knows, so that nothing of the other machine's rules is in it.
+    /// What its guests find.
     pub fn platform(&self) -> Platform {
-        match (cfg!(target_os = "none"), cfg!(target_arch = "x86_64")) {
-            (true, true) => Platform::X86_64,
-            (true, false) => Platform::Aarch64,
-            (false, _) => self.platform,
-        }
+        Platform::IMAGE.unwrap_or(self.platform)
     }
 
     /// The function at `address`.

@@ -7,6 +7,7 @@
 
 mod discovered;
 mod facts;
+mod node_rule;
 mod path;
 mod placement;
 mod problem;
@@ -18,6 +19,7 @@ pub use discovered::discovered;
 pub use facts::{
     Content, File, Function, ImageError, ImageHeader, MachineFacts, Node, Part, Platform, Stream,
 };
+pub use node_rule::NodeRule;
 pub use path::{Key, Name, Path, Step};
 pub use placement::{
     DTB_LEN, Mapping, NoRoom, NoWindow, Placement, guest_addresses, place, place_memory,

@@ -175,27 +175,22 @@ fn is_free(base: Gpa, len: u64, memory: u64) -> bool {
 /// `Err`: the largest free range, for a partition that finds none, or whose fixed base is not free.
 pub fn place_memory(machine: &Machine, facts: &MachineFacts) -> Vec<Result<Span<Hpa>, u64>> {
     let mut free = free_ranges(facts);
-    let mut placed: Vec<Option<Result<Span<Hpa>, u64>>> = machine
-        .partitions
-        .iter()
-        .map(|partition| {
-            let base = Hpa(partition.base?.get());
-            let wanted = Span::<Hpa>::new(base, partition.memory.get());
-            let wanted = wanted.filter(|span| take(&mut free, span));
-            Some(wanted.ok_or_else(|| largest(&free)))
-        })
-        .gather();
-    for (partition, place) in machine.partitions.iter().zip(&mut placed) {
-        if place.is_none() {
+    let mut places = machine.partitions.iter().map(|_| Err(0)).gather();
+    for is_fixed in [true, false] {
+        for (partition, place) in machine.partitions.iter().zip(&mut places) {
+            if partition.base.is_some() != is_fixed {
+                continue;
+            }
             let len = partition.memory.get();
-            let found = free.iter().find_map(|range| first_fit(range, len));
-            *place = Some(match found {
-                Some(span) if take(&mut free, &span) => Ok(span),
-                _ => Err(largest(&free)),
-            });
+            let wanted = match partition.base {
+                Some(base) => Span::<Hpa>::new(Hpa(base.get()), len),
+                None => free.iter().find_map(|range| first_fit(range, len)),
+            };
+            let wanted = wanted.filter(|span| take(&mut free, span));
+            *place = wanted.ok_or_else(|| largest(&free));
         }
     }
-    placed.into_iter().flatten().gather()
+    places
 }
 
 /// RAM that partitions can have, in bytes.

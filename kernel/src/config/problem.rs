@@ -1,8 +1,7 @@
 //! What is wrong with a configuration, and where.
 
 use super::{Bytes, ImageError, MAX_CMDLINE, MAX_DMA_WINDOWS, MAX_NAME, MAX_PARTITIONS, MAX_VCPUS};
-use super::{DTB_LEN, Name, Part, Path, PciAddress, Stream};
-use crate::guest_map;
+use super::{DTB_LEN, NodeRule, Path, PciAddress, Platform, Stream};
 use core::fmt::{self, Write};
 use iommu::addr::{Gpa, Hpa, Span};
 
@@ -103,26 +102,10 @@ pub enum Rule {
     DeviceWithoutAddresses,
     /// A device behind no SMMU.
     DeviceBehindNoSmmu,
-    /// A node behind no SMMU that might do DMA.
-    NodeBehindNoSmmu,
     /// A device that does DMA, though the configuration says that it does none.
     DeviceDoesDma,
-    /// A node that firmware has turned off or keeps.
-    NodeDisabled,
-    /// A node of which a property has no meaning.
-    NodeUnreadable { property: &'static str },
-    /// A node without registers that the CPU could reach.
-    NodeWithoutRegisters,
-    /// A node whose registers are what the hypervisor itself uses.
-    NodeOfHypervisor { part: Part },
-    /// A node in whose pages there are registers of another one.
-    NodeSharesPage { page: Hpa, with: Name },
-    /// An interrupt that is not one of the machine's devices.
-    NodeInterrupt { intid: u32 },
-    /// An interrupt that the hypervisor itself takes.
-    NodeInterruptTaken { intid: u32 },
-    /// An interrupt that another partition's device has too.
-    NodeSharesInterrupt { intid: u32 },
+    /// One on nodes of the device tree.
+    Node(NodeRule),
     /// A device whose StreamID another partition's device has too.
     DeviceSharesStream { stream: Stream },
     /// A device that cannot be isolated from another partition's.
@@ -163,13 +146,6 @@ pub enum Rule {
     GuestBusFull,
     /// A PCI address for a node.
     GuestAddressOfNode,
-    /// Registers that find no place in the guest's address space.
-    GuestWindowFull { base: Hpa, len: Bytes },
-    /// A node for a guest that gets ACPI tables.
-    NodeWithoutAcpi,
-    /// More interrupts of nodes than a guest can have.
-    GuestInterrupts { count: usize },
-
     /// More than [`MAX_DMA_WINDOWS`].
     TooManyWindows { count: usize },
     /// A window of no bytes.
@@ -283,34 +259,10 @@ impl fmt::Display for Rule {
                 f.write_str("the device's registers have no place in the machine's address space")
             }
             Self::DeviceBehindNoSmmu => f.write_str("the device stands behind no SMMU"),
-            Self::NodeBehindNoSmmu => f.write_str(
-                "the device stands behind no SMMU, and nothing says that it does no DMA (`dma = false`)",
-            ),
             Self::DeviceDoesDma => f.write_str("`dma = false`, but the device does DMA"),
-            Self::NodeDisabled => {
-                f.write_str("the device tree says that the device is not to be used (`status`)")
-            }
-            Self::NodeUnreadable { property } => {
-                write!(f, "the device's `{property}` in the device tree has no meaning here")
-            }
-            Self::NodeWithoutRegisters => {
-                f.write_str("the device has no registers that could be given away")
-            }
-            Self::NodeOfHypervisor { part } => {
-                write!(f, "the device is the hypervisor's own ({part})")
-            }
-            Self::NodeSharesPage { page, with } => {
-                write!(f, "the device shares the page of registers at {page} with {with}")
-            }
-            Self::NodeInterrupt { intid } => {
-                write!(f, "the device's interrupt {intid} is a CPU's own")
-            }
-            Self::NodeInterruptTaken { intid } => {
-                write!(f, "the device's interrupt {intid} is the hypervisor's own")
-            }
-            Self::NodeSharesInterrupt { intid } => {
-                write!(f, "the device shares interrupt {intid} with another partition's")
-            }
+            // No image for x86_64 has to say it.
+            Self::Node(_) if Platform::IMAGE == Some(Platform::X86_64) => Ok(()),
+            Self::Node(rule) => rule.fmt(f),
             Self::DeviceSharesStream { stream } => write!(
                 f,
                 "the device shares StreamID {} of SMMU {} with another partition's",
@@ -323,7 +275,9 @@ impl fmt::Display for Rule {
             Self::DeviceCannotReset => f.write_str("the device cannot be reset"),
             Self::SriovTwice => f.write_str("the function's virtual functions are given twice"),
             Self::SriovNone => f.write_str("no virtual functions"),
-            Self::SriovUnknown => f.write_str("the function can have no virtual functions (SR-IOV)"),
+            Self::SriovUnknown => {
+                f.write_str("the function can have no virtual functions (SR-IOV)")
+            }
             Self::SriovTooMany { vfs, total } => {
                 write!(f, "{vfs} virtual functions, the function can have {total}")
             }
@@ -355,17 +309,6 @@ impl fmt::Display for Rule {
             Self::GuestAddressOfNode => {
                 f.write_str("a node of the device tree has no PCI address in the guest")
             }
-            Self::GuestWindowFull { base, len } => {
-                write!(f, "the guest's address space has no room for {len} of registers at {base}")
-            }
-            Self::NodeWithoutAcpi => {
-                f.write_str("a device of the memory bus has no ACPI description")
-            }
-            Self::GuestInterrupts { count } => write!(
-                f,
-                "the devices have {count} interrupts, at most {} are possible",
-                guest_map::PLATFORM_INTIDS.len()
-            ),
             Self::TooManyWindows { count } => {
                 write!(
                     f,

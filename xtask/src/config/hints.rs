@@ -5,7 +5,7 @@ use super::parse::nearest;
 use super::report::Finding;
 use super::{files, parse::Parsed};
 use kernel::config::{
-    DeviceAddress, ImageError, Machine, MachineFacts, Platform, Problem, Rule, Step,
+    DeviceAddress, ImageError, Machine, MachineFacts, NodeRule, Platform, Problem, Rule, Step,
     guest_addresses,
 };
 
@@ -55,13 +55,13 @@ fn labels(rule: &Rule) -> (&'static str, &'static str) {
         Rule::NameTwice => ("and here", "used here first"),
         Rule::BaseOverlap { .. } | Rule::WindowOverlap => ("overlaps", "this one"),
         Rule::DeviceSharesStream { .. } => ("the same StreamID", "is another partition's"),
-        Rule::NodeSharesPage { .. } | Rule::NodeSharesInterrupt { .. } => {
+        Rule::Node(NodeRule::SharesPage { .. }) | Rule::Node(NodeRule::SharesInterrupt { .. }) => {
             ("shares with", "this one")
         }
         Rule::SriovTwice => ("given again here", "given here first"),
         Rule::SriovManaged { .. } => ("a virtual function of", "this one"),
         Rule::DeviceSharesGroup { .. } => ("cannot be isolated from", "this one"),
-        Rule::NodeWithoutAcpi => ("is in device trees only", "asks for ACPI"),
+        Rule::Node(NodeRule::WithoutAcpi) => ("is in device trees only", "asks for ACPI"),
         Rule::AcpiForPayload => ("asks for ACPI", "is started with a device tree"),
         Rule::TwoGuests => ("and this", "either this"),
         Rule::RestartForbidden => ("would restart it", "forbids it"),
@@ -127,30 +127,36 @@ fn help(problem: &Problem, machine: &Machine, facts: &MachineFacts) -> Option<St
         Rule::DeviceUnknown => return Some(known_devices(problem, machine, facts)),
         Rule::DeviceIsBridge => "give the functions behind it",
         Rule::DeviceWithoutAddresses => "its host bridge needs larger windows",
-        Rule::NodeBehindNoSmmu => {
+        Rule::Node(NodeRule::BehindNoSmmu) => {
             "if it does no DMA at all (a UART, a clock, GPIOs), say `dma = false`: where that is wrong, nothing stops it"
         }
         Rule::DeviceDoesDma => "leave `dma` out; only what stands behind an SMMU can be given",
-        Rule::NodeDisabled => {
+        Rule::Node(NodeRule::Disabled) => {
             "firmware or a driver of its own keeps it; set `status` in the device tree if not"
         }
-        Rule::NodeUnreadable { .. } => {
+        Rule::Node(NodeRule::Unreadable { .. }) => {
             "it is on a bus with addresses of its own, or the device tree is wrong"
         }
-        Rule::NodeWithoutRegisters => "give the node that has `reg`",
-        Rule::NodeOfHypervisor { .. } => "partitions get one of their own from the hypervisor",
-        Rule::NodeSharesPage { .. } => {
+        Rule::Node(NodeRule::WithoutRegisters) => "give the node that has `reg`",
+        Rule::Node(NodeRule::OfHypervisor { .. }) => {
+            "partitions get one of their own from the hypervisor"
+        }
+        Rule::Node(NodeRule::SharesPage { .. }) => {
             "who has the page has both: give both to one partition, or neither"
         }
-        Rule::NodeInterrupt { .. } => "only shared peripheral interrupts (SPIs) can be given",
-        Rule::NodeInterruptTaken { .. } => "it cannot be shared with a guest",
-        Rule::NodeSharesInterrupt { .. } => "give both to one partition",
+        Rule::Node(NodeRule::Interrupt { .. }) => {
+            "only shared peripheral interrupts (SPIs) can be given"
+        }
+        Rule::Node(NodeRule::InterruptTaken { .. }) => "it cannot be shared with a guest",
+        Rule::Node(NodeRule::SharesInterrupt { .. }) => "give both to one partition",
         Rule::GuestAddressOfNode => {
             "leave `guest` out: registers keep their address where they can"
         }
-        Rule::GuestWindowFull { .. } => "leave out a device with so many registers",
-        Rule::NodeWithoutAcpi => "leave `tables` out: the guest's device tree has the device",
-        Rule::GuestInterrupts { .. } => "spread the devices over more partitions",
+        Rule::Node(NodeRule::WindowFull { .. }) => "leave out a device with so many registers",
+        Rule::Node(NodeRule::WithoutAcpi) => {
+            "leave `tables` out: the guest's device tree has the device"
+        }
+        Rule::Node(NodeRule::TooManyInterrupts { .. }) => "spread the devices over more partitions",
         Rule::DeviceBehindNoSmmu
             if matches!(device(problem, machine), Some(DeviceAddress::Path(_))) =>
         {

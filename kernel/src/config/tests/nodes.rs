@@ -132,7 +132,10 @@ fn a_node_without_dma_is_given_when_the_configuration_says_so() {
         []
     );
     let found = only(&[loud("/uart@9040000")], &[]);
-    assert_eq!(found, (at(0, 0, "address"), Rule::NodeBehindNoSmmu));
+    assert_eq!(
+        found,
+        (at(0, 0, "address"), Rule::Node(NodeRule::BehindNoSmmu))
+    );
     assert!(found.1.to_string().contains("`dma = false`"));
 }
 
@@ -173,7 +176,10 @@ fn a_node_is_in_device_trees_only() {
         m.partitions[0].devices = vec![device("00:01.0"), quiet("/uart@9040000")];
         m.partitions[1].devices = vec![quiet("/rtc@9010000")];
     });
-    assert_eq!(found, [(at(0, 1, "address"), Rule::NodeWithoutAcpi)]);
+    assert_eq!(
+        found,
+        [(at(0, 1, "address"), Rule::Node(NodeRule::WithoutAcpi))]
+    );
 }
 
 #[test]
@@ -200,17 +206,20 @@ fn what_the_hypervisor_uses_is_nobodys() {
     for (path, part) in cases {
         assert_eq!(
             only(&[quiet(path)], &[]),
-            (at(0, 0, "address"), Rule::NodeOfHypervisor { part }),
+            (
+                at(0, 0, "address"),
+                Rule::Node(NodeRule::OfHypervisor { part })
+            ),
             "{path}"
         );
     }
     assert_eq!(
         only(&[quiet("/wire@9090000")], &[]).1,
-        Rule::NodeInterruptTaken { intid: 33 }
+        Rule::Node(NodeRule::InterruptTaken { intid: 33 })
     );
     assert_eq!(
         only(&[quiet("/private@9091000")], &[]).1,
-        Rule::NodeInterrupt { intid: 27 }
+        Rule::Node(NodeRule::Interrupt { intid: 27 })
     );
 }
 
@@ -229,9 +238,11 @@ fn a_node_is_given_once() {
 #[test]
 fn a_page_belongs_to_one_partition_with_all_that_is_in_it() {
     let (a, b) = ("/bus/gpio@9060000", "/bus/gpio@9060200");
-    let shares = |with| Rule::NodeSharesPage {
-        page: Hpa(0x906_0000),
-        with: Name::new(with),
+    let shares = |with| {
+        Rule::Node(NodeRule::SharesPage {
+            page: Hpa(0x906_0000),
+            with: Name::new(with),
+        })
     };
     // Nobody owns the other one; what lies below the first belongs to it.
     let found = only(&[quiet(a)], &[]);
@@ -254,7 +265,10 @@ fn an_interrupt_belongs_to_one_partition() {
     let (a, b) = (quiet("/uart@9040000"), quiet("/second@9070000"));
     assert_eq!(
         only(from_ref(&a), from_ref(&b)),
-        (at(1, 0, "address"), Rule::NodeSharesInterrupt { intid: 40 })
+        (
+            at(1, 0, "address"),
+            Rule::Node(NodeRule::SharesInterrupt { intid: 40 })
+        )
     );
     assert_eq!(given(&[a, b], &[]), []);
 }
@@ -286,13 +300,16 @@ fn what_cannot_be_used_or_read_is_refused() {
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].1
     };
-    assert_eq!(case(|d| d.enabled = false), Rule::NodeDisabled);
-    assert_eq!(case(|d| d.registers.clear()), Rule::NodeWithoutRegisters);
+    assert_eq!(case(|d| d.enabled = false), Rule::Node(NodeRule::Disabled));
+    assert_eq!(
+        case(|d| d.registers.clear()),
+        Rule::Node(NodeRule::WithoutRegisters)
+    );
     let property = "reg";
-    let unreadable = Rule::NodeUnreadable { property };
+    let unreadable = Rule::Node(NodeRule::Unreadable { property });
     assert_eq!(case(|d| d.unreadable = Some("reg")), unreadable);
     let many = case(|d| d.irqs = (64..93).map(|intid| Some(level(intid))).collect());
-    assert_eq!(many, Rule::GuestInterrupts { count: 29 });
+    assert_eq!(many, Rule::Node(NodeRule::TooManyInterrupts { count: 29 }));
 }
 
 #[test]
@@ -361,7 +378,10 @@ fn registers_that_find_no_room_are_refused() {
     let end = ram(u64::MAX - 0xfff, 0xfff);
     assert_eq!(place_registers(64 << 20, &[end]), Err(NoWindow(end)));
     let found = only(&[quiet("/large@100000000")], &[]);
-    assert!(matches!(found.1, Rule::GuestWindowFull { .. }), "{found:?}");
+    assert!(
+        matches!(found.1, Rule::Node(NodeRule::WindowFull { .. })),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -2,71 +2,50 @@
 
 use super::super::placement::guest_addresses;
 use super::super::{
-    Device, DeviceAddress, Function, Key, Machine, MachineFacts, Partition, Path, PciAddress,
-    Platform, ResetPolicy, Rule, Stream,
+    DeviceAddress, Function, Key, MachineFacts, Partition, Path, PciAddress, Platform, ResetPolicy,
+    Rule,
 };
+use super::given::Given;
 use super::{Problems, nodes};
 use alloc::vec::Vec;
 
-/// A device that is known and could be assigned, with what must not be shared.
-struct Owned<'f> {
-    partition: usize,
-    at: Path,
-    streams: &'f [Stream],
-    /// Of a function: what cannot be isolated from each other.
-    group: Option<u32>,
-}
-
-pub fn machine_side(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
-    let mut seen: Vec<(&Device, Path)> = Vec::new();
-    let mut owned: Vec<Owned<'_>> = Vec::new();
-    for (partition, p) in machine.partitions.iter().enumerate() {
-        for (i, device) in p.devices.iter().enumerate() {
-            let place = Path::partition(partition).key(Key::Device).index(i);
-            let at = place.key(Key::Address);
-            if let Some((_, first)) = seen.iter().find(|(d, _)| d.address == device.address) {
-                out.add_two(Rule::DeviceTwice, at, Some(*first));
-                continue;
+pub fn machine_side(given: &[Given<'_>], facts: &MachineFacts, out: &mut Problems) {
+    // Known, and could be assigned.
+    let mut owned: Vec<&Given<'_>> = Vec::new();
+    for (i, one) in given.iter().enumerate() {
+        let at = one.address();
+        let mut earlier = given[..i].iter();
+        if let Some(first) = earlier.find(|it| it.device.address == one.device.address) {
+            out.add_two(Rule::DeviceTwice, at, Some(first.address()));
+            continue;
+        }
+        let fine = match (one.function, one.node) {
+            (Some(function), _) => assignable(one, function, out),
+            (None, _) if one.is_node() && facts.platform() == Platform::X86_64 => {
+                let what = "a device of a device tree";
+                out.add(Rule::NotOnX86 { what }, at);
+                false
             }
-            seen.push((device, at));
-            let found = match &device.address {
-                DeviceAddress::Pci(address) => facts.function(address).map(|function| {
-                    let fine = assignable(device, function, place, out);
-                    (fine, &function.streams, Some(function.group))
-                }),
-                DeviceAddress::Path(_) if facts.platform() == Platform::X86_64 => {
-                    let what = "a device of a device tree";
-                    out.add(Rule::NotOnX86 { what }, at);
-                    continue;
-                }
-                DeviceAddress::Path(path) => facts.node(path).map(|node| {
-                    let fine = nodes::assignable(device, node, facts, place, out);
-                    (fine, &node.streams, None)
-                }),
-            };
-            match found {
-                None => out.add(Rule::DeviceUnknown, at),
-                Some((false, ..)) => {}
-                Some((true, streams, group)) => {
-                    let device = Owned {
-                        partition,
-                        at,
-                        streams,
-                        group,
-                    };
-                    shared(&device, &owned, out);
-                    owned.push(device);
-                }
+            (None, Some(node)) if facts.platform() == Platform::Aarch64 => {
+                nodes::assignable(one, node, facts, out)
             }
+            (None, _) => {
+                out.add(Rule::DeviceUnknown, at);
+                false
+            }
+        };
+        if fine {
+            shared(one, &owned, out);
+            owned.push(one);
         }
     }
 }
 
 /// Whether a function could be given to a partition, as far as it alone decides.
-fn assignable(device: &Device, function: &Function, place: Path, out: &mut Problems) -> bool {
-    let at = place.key(Key::Address);
+fn assignable(one: &Given<'_>, function: &Function, out: &mut Problems) -> bool {
+    let (device, at) = (one.device, one.address());
     if !device.dma {
-        out.add(Rule::DeviceDoesDma, place.key(Key::Dma));
+        out.add(Rule::DeviceDoesDma, one.at.key(Key::Dma));
     }
     if function.bridge {
         out.add(Rule::DeviceIsBridge, at);
@@ -85,21 +64,21 @@ fn assignable(device: &Device, function: &Function, place: Path, out: &mut Probl
 }
 
 /// A StreamID or isolation group belongs to one partition. One message a device: a shared stream says more.
-fn shared(device: &Owned<'_>, owned: &[Owned<'_>], out: &mut Problems) {
-    let others = || owned.iter().filter(|o| o.partition != device.partition);
-    let common = |other: &Owned<'_>| {
-        let mut streams = device.streams.iter();
-        streams.find(|s| other.streams.contains(s)).copied()
-    };
-    let group = device.group;
-    if let Some((stream, other)) = others().find_map(|o| Some((common(o)?, o))) {
-        let rule = Rule::DeviceSharesStream { stream };
-        out.add_two(rule, device.at, Some(other.at));
-    } else if let Some(group) = group
-        && let Some(other) = others().find(|o| o.group == Some(group))
-    {
+fn shared(one: &Given<'_>, owned: &[&Given<'_>], out: &mut Problems) {
+    let group = |it: &Given<'_>| it.function.map(|function| function.group);
+    let mut neighbour = None;
+    for other in owned.iter().filter(|it| it.partition != one.partition) {
+        if let Some(stream) = one.common(other) {
+            let rule = Rule::DeviceSharesStream { stream };
+            return out.add_two(rule, one.address(), Some(other.address()));
+        }
+        neighbour = neighbour.or(group(one)
+            .filter(|_| group(one) == group(other))
+            .map(|group| (group, other.address())));
+    }
+    if let Some((group, other)) = neighbour {
         let rule = Rule::DeviceSharesGroup { group };
-        out.add_two(rule, device.at, Some(other.at));
+        out.add_two(rule, one.address(), Some(other));
     }
 }
 

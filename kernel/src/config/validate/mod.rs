@@ -2,6 +2,7 @@
 
 mod ats;
 mod devices;
+mod given;
 mod guest;
 mod nodes;
 mod resources;
@@ -30,7 +31,6 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
             }
             Platform::X86_64 => x86_64::not_there(partition, at, out),
         }
-        x86_64::reserved_memory(partition, facts.platform(), at, out);
         guest::dma_windows(partition, facts.platform(), at, out);
         devices::guest_side(partition, at, out);
         if partition.on_fault.threshold == 0 {
@@ -48,13 +48,15 @@ pub fn validate(machine: &Machine, facts: &MachineFacts) -> Vec<Problem> {
             );
         }
     }
-    devices::machine_side(machine, facts, out);
+    let given = &given::all(machine, facts);
+    devices::machine_side(given, facts, out);
     if facts.platform() == Platform::Aarch64 {
-        nodes::shared(machine, facts, out);
+        nodes::shared(given, facts, out);
     }
-    ats::trusted(machine, facts, out);
+    x86_64::reserved_memory(given, facts.platform(), out);
+    ats::trusted(given, out);
     sriov::functions(machine, facts, out);
-    sriov::managers(machine, facts, out);
+    sriov::managers(given, machine, out);
     problems.0
 }
 

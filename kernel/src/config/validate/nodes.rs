@@ -2,45 +2,40 @@
 
 use super::super::placement::{NoWindow, pages_of, place_registers};
 use super::super::{
-    Bytes, Device, DeviceAddress, Key, Machine, MachineFacts, Name, Node, Part, Partition, Path,
+    Bytes, DeviceAddress, Key, MachineFacts, Name, Node, NodeRule, Part, Partition, Path,
     ResetPolicy, Rule, Tables,
 };
 use super::Problems;
+use super::given::Given;
 use crate::gather::Gather;
 use crate::guest_map;
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, PAGE_SIZE, Span};
 
 /// Whether a node could be given to a partition, as far as it alone decides.
-pub fn assignable(
-    device: &Device,
-    node: &Node,
-    facts: &MachineFacts,
-    place: Path,
-    out: &mut Problems,
-) -> bool {
-    let at = place.key(Key::Address);
+pub fn assignable(one: &Given<'_>, node: &Node, facts: &MachineFacts, out: &mut Problems) -> bool {
+    let (device, at) = (one.device, one.address());
     if let Some(part) = own(node, facts) {
-        out.add(Rule::NodeOfHypervisor { part }, at);
+        out.add(Rule::Node(NodeRule::OfHypervisor { part }), at);
         return false;
     }
     if !node.enabled {
-        out.add(Rule::NodeDisabled, at);
+        out.add(Rule::Node(NodeRule::Disabled), at);
         return false;
     }
     if let Some(property) = node.unreadable {
-        out.add(Rule::NodeUnreadable { property }, at);
+        out.add(Rule::Node(NodeRule::Unreadable { property }), at);
         return false;
     }
     if node.registers.is_empty() {
-        out.add(Rule::NodeWithoutRegisters, at);
+        out.add(Rule::Node(NodeRule::WithoutRegisters), at);
         return false;
     }
     for &intid in &node.irqs {
         if intid < 32 {
-            out.add(Rule::NodeInterrupt { intid }, at);
+            out.add(Rule::Node(NodeRule::Interrupt { intid }), at);
         } else if facts.own_irqs.contains(&intid) {
-            out.add(Rule::NodeInterruptTaken { intid }, at);
+            out.add(Rule::Node(NodeRule::InterruptTaken { intid }), at);
         }
     }
     // No standard says how a device on the memory bus is reset.
@@ -48,9 +43,9 @@ pub fn assignable(
         out.add(Rule::DeviceCannotReset, at);
     }
     match (device.dma, node.does_dma) {
-        (false, true) => out.add(Rule::DeviceDoesDma, place.key(Key::Dma)),
+        (false, true) => out.add(Rule::DeviceDoesDma, one.at.key(Key::Dma)),
         (true, true) if node.streams.is_empty() => out.add(Rule::DeviceBehindNoSmmu, at),
-        (true, false) => out.add(Rule::NodeBehindNoSmmu, at),
+        (true, false) => out.add(Rule::Node(NodeRule::BehindNoSmmu), at),
         _ => {}
     }
     true
@@ -81,23 +76,18 @@ struct Owned<'f> {
 
 /// Pages and interrupts belong to one partition. Pages are compared with those of nodes that nobody owns as well: who is
 /// given a page is given all that is in it.
-pub fn shared(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
+pub fn shared(given: &[Given<'_>], facts: &MachineFacts, out: &mut Problems) {
     let mut owned: Vec<Owned<'_>> = Vec::new();
-    for (partition, p) in machine.partitions.iter().enumerate() {
-        for (i, device) in p.devices.iter().enumerate() {
-            let at = Path::partition(partition).key(Key::Device).index(i);
-            let at = at.key(Key::Address);
-            if let DeviceAddress::Path(path) = &device.address
-                && let Some(node) = facts.node(path).filter(|node| own(node, facts).is_none())
-                // One that is given twice has been said.
-                && !owned.iter().any(|owned| owned.node.path == node.path)
-            {
-                owned.push(Owned {
-                    partition,
-                    at,
-                    node,
-                });
-            }
+    for one in given {
+        if let Some(node) = one.node.filter(|node| own(node, facts).is_none())
+            // One that is given twice has been said.
+            && !owned.iter().any(|owned| owned.node.path == node.path)
+        {
+            owned.push(Owned {
+                partition: one.partition,
+                at: one.address(),
+                node,
+            });
         }
     }
     for (index, device) in owned.iter().enumerate() {
@@ -113,7 +103,11 @@ pub fn shared(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
         if let Some((page, node)) = common.next() {
             let with = Name::new(&node.path);
             let other = of(node).map(|owner| owner.at);
-            out.add_two(Rule::NodeSharesPage { page, with }, device.at, other);
+            out.add_two(
+                Rule::Node(NodeRule::SharesPage { page, with }),
+                device.at,
+                other,
+            );
         }
         let mut earlier = owned[..index].iter();
         let irqs = &device.node.irqs;
@@ -123,7 +117,11 @@ pub fn shared(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
             (other.partition != device.partition).then_some((*intid, other.at))
         });
         if let Some((intid, other)) = shares {
-            out.add_two(Rule::NodeSharesInterrupt { intid }, device.at, Some(other));
+            out.add_two(
+                Rule::Node(NodeRule::SharesInterrupt { intid }),
+                device.at,
+                Some(other),
+            );
         }
     }
 }
@@ -156,19 +154,23 @@ pub fn guest_side(partition: &Partition, facts: &MachineFacts, at: Path, out: &m
     for (i, node) in nodes {
         let place = at.key(Key::Device).index(i).key(Key::Address);
         if partition.tables == Tables::Acpi {
-            out.add_two(Rule::NodeWithoutAcpi, place, Some(at.key(Key::Tables)));
+            out.add_two(
+                Rule::Node(NodeRule::WithoutAcpi),
+                place,
+                Some(at.key(Key::Tables)),
+            );
         }
         let at = place;
         registers.extend(&node.registers);
         let placed = place_registers(partition.memory.get(), &registers);
         if let Err(NoWindow(span)) = placed {
             let (base, len) = (span.base, Bytes(span.len));
-            out.add(Rule::GuestWindowFull { base, len }, at);
+            out.add(Rule::Node(NodeRule::WindowFull { base, len }), at);
             return;
         }
         irqs += node.irqs.len();
         if irqs > guest_map::PLATFORM_INTIDS.len() {
-            out.add(Rule::GuestInterrupts { count: irqs }, at);
+            out.add(Rule::Node(NodeRule::TooManyInterrupts { count: irqs }), at);
             return;
         }
     }

@@ -1,7 +1,8 @@
 //! Rules on virtual functions (VFs) and the physical ones that have them.
 
-use super::super::{Device, DeviceAddress, Key, Machine, MachineFacts, Path, PciAddress, Rule};
+use super::super::{DeviceAddress, Key, Machine, MachineFacts, Path, Rule};
 use super::Problems;
+use super::given::Given;
 
 /// What each function can have. Which VFs there are then is a fact like that of any other function.
 pub fn functions(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
@@ -30,48 +31,23 @@ pub fn functions(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
 
 /// Whoever has a physical function has power over its VFs: where another partition has one of them, it says that it
 /// serves it.
-pub fn managers(machine: &Machine, facts: &MachineFacts, out: &mut Problems) {
-    for (partition, place, device) in devices(machine) {
-        let Some(address) = function(device) else {
-            if device.manages_vfs {
-                out.add(Rule::SriovManagesNone, place.key(Key::ManagesVfs));
-            }
-            continue;
-        };
-        let has_vfs = machine
-            .machine
-            .sriov
-            .iter()
-            .any(|it| it.address == *address);
-        if device.manages_vfs && !has_vfs {
-            out.add(Rule::SriovManagesNone, place.key(Key::ManagesVfs));
+pub fn managers(given: &[Given<'_>], machine: &Machine, out: &mut Problems) {
+    for one in given {
+        let address = &one.device.address;
+        let mut all = machine.machine.sriov.iter();
+        if one.device.manages_vfs && !all.any(|it| DeviceAddress::Pci(it.address) == *address) {
+            out.add(Rule::SriovManagesNone, one.at.key(Key::ManagesVfs));
         }
-        let Some(physical) = facts.function(address).and_then(|it| it.physical) else {
+        let Some(physical) = one.function.and_then(|it| it.physical) else {
             continue;
         };
-        let owner = devices(machine).find(|(_, _, other)| function(other) == Some(&physical));
-        if let Some((owner, other, owned)) = owner
-            && owner != partition
-            && !owned.manages_vfs
+        let has = |it: &&Given<'_>| it.function.is_some_and(|it| it.address == physical);
+        if let Some(owner) = given.iter().find(has)
+            && owner.partition != one.partition
+            && !owner.device.manages_vfs
         {
             let rule = Rule::SriovManaged { physical };
-            out.add_two(rule, place.key(Key::Address), Some(other.key(Key::Address)));
+            out.add_two(rule, one.address(), Some(owner.address()));
         }
-    }
-}
-
-fn devices(machine: &Machine) -> impl Iterator<Item = (usize, Path, &Device)> {
-    let partitions = machine.partitions.iter().enumerate();
-    partitions.flat_map(|(partition, it)| {
-        let devices = it.devices.iter().enumerate();
-        let list = Path::partition(partition).key(Key::Device);
-        devices.map(move |(i, device)| (partition, list.index(i), device))
-    })
-}
-
-fn function(device: &Device) -> Option<&PciAddress> {
-    match &device.address {
-        DeviceAddress::Pci(address) => Some(address),
-        DeviceAddress::Path(_) => None,
     }
 }

@@ -1,7 +1,8 @@
 //! Rules of x86_64 alone: what the hypervisor does not have there.
 
-use super::super::{DeviceAddress, Key, Partition, Path, Platform, Rule, Tables};
+use super::super::{Key, Partition, Path, Platform, Rule, Tables};
 use super::Problems;
+use super::given::Given;
 
 /// What `partition` asks for that only guests on AArch64 can have. That a device is none of PCI is said with the others.
 pub fn not_there(partition: &Partition, at: Path, out: &mut Problems) {
@@ -15,13 +16,10 @@ pub fn not_there(partition: &Partition, at: Path, out: &mut Problems) {
 }
 
 /// Where functions can have what firmware uses by them.
-pub fn reserved_memory(partition: &Partition, platform: Platform, at: Path, out: &mut Problems) {
-    for (j, device) in partition.devices.iter().enumerate() {
-        let function = matches!(device.address, DeviceAddress::Pci(_));
-        let fine = function && platform == Platform::X86_64 && !partition.viommu;
-        if device.reserved_memory && !fine {
-            let at = at.key(Key::Device).index(j).key(Key::ReservedMemory);
-            out.add(Rule::ReservedMemory, at);
+pub fn reserved_memory(given: &[Given<'_>], platform: Platform, out: &mut Problems) {
+    for one in given.iter().filter(|it| it.device.reserved_memory) {
+        if one.is_node() || platform != Platform::X86_64 || one.owner.viommu {
+            out.add(Rule::ReservedMemory, one.at.key(Key::ReservedMemory));
         }
     }
 }
