@@ -5,9 +5,11 @@ use crate::devices::Owned;
 use crate::dma::Master;
 use crate::gate::{Gate, Stream};
 use crate::gather::{Gather, Grow};
+use crate::messages;
 use crate::monitor::Sender;
-use crate::pci::{Bdf, Function, Topology};
+use crate::pci::{Bdf, Function, Identity, Topology};
 use alloc::vec::Vec;
+use core::fmt;
 use iommu::addr::{Gpa, Span};
 use iommu::id::VirtDeviceId;
 
@@ -37,6 +39,31 @@ pub fn owned(config: &config::Partition, gate: &Gate) -> Option<Vec<(Owned, Bdf)
         all.push((owned, guest));
     }
     Some(all)
+}
+
+/// A device that is behind an IOMMU which was not started, or behind which devices can send the messages of others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unusable(pub Sender);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is behind an IOMMU that cannot be used", self.0)
+    }
+}
+
+/// The first such function of a partition.
+pub fn unusable(config: &config::Partition, gate: &Gate) -> Option<Unusable> {
+    let is_unusable = |identity: &Identity| {
+        let unit = gate.iommu(identity.target);
+        !unit.is_some_and(|unit| messages::are_isolated(gate, unit))
+    };
+    for device in &config.devices {
+        let info = find(&gate.topology, device).map(|info| &gate.topology.functions[info]);
+        if let Some(info) = info.filter(|info| info.streams.iter().any(is_unusable)) {
+            return Some(Unusable(Sender::Function(info.address)));
+        }
+    }
+    None
 }
 
 /// What of a partition's RAM, which has these `spans` one behind the other, its devices reach, and where in it each part
@@ -110,9 +137,11 @@ pub fn streams(gate: &Gate, owner: impl Fn(usize) -> Option<usize>) -> (Vec<Stre
 
 #[cfg(test)]
 mod tests {
-    use super::dma_windows;
-    use crate::composition::machine::partition;
+    use super::{Unusable, dma_windows, unusable};
+    use crate::composition::machine::{Hardware, configuration, partition, two_smmus};
     use crate::config::{Bytes, DmaWindow, Platform};
+    use crate::monitor::Sender;
+    use crate::pci::fixtures::address;
     use iommu::addr::{Gpa, Span};
 
     const MIB: u64 = 1 << 20;
@@ -147,5 +176,26 @@ mod tests {
         config.dma_windows = vec![window(ram.base.0 + 2 * MIB, MIB)];
         let reached = [(span(ram.base.0 + 2 * MIB, MIB), 2 * MIB)];
         assert_eq!(dma_windows(&config, &[ram]), reached);
+    }
+
+    #[test]
+    fn behind_a_unit_that_was_not_started_nobody_has_a_function() {
+        let (_hardware, mut system) = Hardware::build(&two_smmus());
+        let configs = configuration().partitions;
+        for config in &configs {
+            assert_eq!(unusable(config, &system.gate), None);
+        }
+        // Of the first one's functions the second is behind it.
+        system.gate.units.pop();
+        let first = unusable(&configs[0], &system.gate);
+        let function = address("00:02.0");
+        assert_eq!(first, Some(Unusable(Sender::Function(function))));
+        let second = unusable(&configs[1], &system.gate).map(|why| why.to_string());
+        let line = "0000:00:03.0 is behind an IOMMU that cannot be used";
+        assert_eq!(second.as_deref(), Some(line));
+        assert_eq!(
+            unusable(&partition("none", [0, 1], &[]), &system.gate),
+            None
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Policy: what a partition is, what it sees, and what happens when it, or its devices, step outside.
 //!
 //! A walk through it, in the order of a start: [`boot_info`] is all that firmware told us, [`bundle`] and [`config`]
-//! what the integrator wants, [`pci`] what is on the buses; [`setup`] makes a [`system`] of them (see [`start()`]). From there on each CPU
+//! what the integrator wants, [`pci`] what is on the buses, [`checked`] whether these fit; [`setup`] makes a [`system`] of them (see [`start()`]). From there on each CPU
 //! is in [`vcpu`]: [`irq`] and [`mmio`] bring interrupts and accesses to what a partition sees ([`guest_map`],
 //! [`guest_tree`] or [`guest_acpi`], [`vdev`]); [`devices`], [`dma`], [`messages`] and [`intx`] are the functions it owns, [`platform`] its
 //! devices of other buses; [`life`] and [`partition`] start and stop it, [`policy`] when its devices fault. [`gate`] and [`monitor`] say whose a fault is;
@@ -21,6 +21,7 @@ extern crate alloc;
 pub mod boot_info;
 pub mod budget;
 pub mod bundle;
+pub mod checked;
 #[cfg(test)]
 mod composition;
 pub mod config;

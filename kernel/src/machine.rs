@@ -1,11 +1,13 @@
 //! The only glue between `arch` and `iommu`: each of the traits in [`iommu::hal`], on the real machine.
 
+use crate::boot_info::BootInfo;
 pub use crate::host::{Buffer, Host};
 use crate::irq;
-use crate::pci::{self, ConfigSpace, Function};
+use crate::pci::{self, ConfigSpace, Function, Topology, Wanted};
+use crate::say;
 use alloc::vec::Vec;
 use arch::memory::Frames;
-use arch::mmio::MmioRegion;
+use arch::mmio::{MmioError, MmioPool, MmioRegion};
 use iommu::addr::{Hpa, Span};
 use iommu::hal::Mmio;
 use iommu::object::driver::Memory;
@@ -100,7 +102,7 @@ struct EcamWindow {
 
 impl Ecam {
     /// Adds the window of a host bridge.
-    pub fn add(&mut self, segment: u16, first_bus: u8, registers: MmioRegion) {
+    fn add(&mut self, segment: u16, first_bus: u8, registers: MmioRegion) {
         self.windows.push(EcamWindow {
             segment,
             first_bus,
@@ -142,6 +144,28 @@ impl ConfigSpace for &Ecam {
     config_access!(read8, write8, u8);
     config_access!(read16, write16, u16);
     config_access!(read32, write32, u32);
+}
+
+/// All PCI functions, silent; and the virtual ones that are `wanted`. What is wrong with them is said.
+///
+/// # Errors
+/// Somebody has the registers of a host bridge.
+#[inline(never)]
+pub fn buses(
+    info: &BootInfo,
+    mmio: &mut MmioPool,
+    wanted: &[Wanted],
+) -> Result<(Ecam, Topology), MmioError> {
+    let mut ecam = Ecam::default();
+    for host in &info.pcie {
+        let window = mmio.take(host.ecam.base.0, host.ecam.len)?;
+        ecam.add(host.segment, host.buses.0, window);
+    }
+    let topology = Topology::enumerate(&mut &ecam, &mut Clock, &info.pcie, wanted);
+    for problem in &topology.problems {
+        say!("pci: {problem}");
+    }
+    Ok((ecam, topology))
 }
 
 /// RAM to be mapped for DMA.

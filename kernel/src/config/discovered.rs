@@ -1,10 +1,11 @@
 //! The facts of the machine that we really run on: from firmware, the PCI topology and the bundle.
 
-use super::{Content, File, Function as Fact, ImageHeader, MachineFacts, PciAddress, Stream};
-use crate::boot_info::{BootInfo, PlatformDevice, Smmu};
-use crate::bundle::{Bundle, Kind};
+use super::{Content, File, Function as Fact, ImageError, ImageHeader, MachineFacts, PciAddress};
+use super::{Platform, Stream};
+use crate::boot_info::{BootInfo, PlatformDevice};
+use crate::bundle::{Bundle, Entry, Kind};
 use crate::gather::Gather;
-use crate::pci::{Function, FunctionInfo, Header, Identity, Topology, reset_kind};
+use crate::pci::{Function, FunctionInfo, Header, Topology, reset_kind};
 use alloc::vec::Vec;
 use iommu::addr::{Hpa, Span};
 use iommu::id::IommuIndex;
@@ -18,6 +19,14 @@ pub fn discovered(
     devices: &[PlatformDevice],
     bundle: &Bundle<'_>,
 ) -> MachineFacts {
+    let mut facts = MachineFacts {
+        platform: match boot.io_apics.is_empty() {
+            true => Platform::Aarch64,
+            false => Platform::X86_64,
+        },
+        ..MachineFacts::default()
+    };
+    let platform = facts.platform();
     let files = bundle.entries().filter(|entry| entry.kind == Kind::File);
     let address = |info: &FunctionInfo| {
         let Function { segment, bdf } = info.address;
@@ -29,7 +38,7 @@ pub fn discovered(
             .physical
             .map(|index| address(&topology.functions[index])),
         vfs: info.sriov.as_ref().map_or(0, |sriov| sriov.total),
-        streams: streams(&boot.smmus, info),
+        streams: streams(boot, platform, info),
         // Endpoints and nothing else: an unknown header layout is kept silent like a bridge.
         bridge: info.header != Header::Endpoint || info.is_host_bridge(),
         usable: info.is_assignable(),
@@ -37,46 +46,56 @@ pub fn discovered(
         resettable: Some(reset_kind(topology, info).is_some()),
         ats: Some(info.capabilities.ats.is_some()),
     };
-    let mut facts = MachineFacts {
-        memory: boot.memory.clone(),
-        reserved: boot.reserved.iter().chain(kept).copied().gather(),
-        cpus: boot.cpus.len(),
-        functions: topology.functions.iter().map(function).gather(),
-        files: files
-            .map(|entry| File {
-                name: entry.name.into(),
-                content: Content::Bytes {
-                    len: entry.data.len() as u64,
-                    image: ImageHeader::parse(entry.data),
-                },
-            })
-            .gather(),
-        ..MachineFacts::default()
+    let file = |entry: Entry<'_>| File {
+        name: entry.name.into(),
+        content: Content::Bytes {
+            len: entry.data.len() as u64,
+            image: match platform {
+                Platform::Aarch64 => ImageHeader::parse(entry.data),
+                // Nobody asks.
+                Platform::X86_64 => Err(ImageError::Magic),
+            },
+        },
     };
-    facts.describe(boot, devices);
+    facts.memory = boot.memory.clone();
+    facts.reserved = boot.reserved.iter().chain(kept).copied().gather();
+    facts.cpus = boot.cpus.len();
+    facts.functions = topology.functions.iter().map(function).gather();
+    facts.files = files.map(file).gather();
+    if platform == Platform::Aarch64 {
+        facts.describe(boot, devices);
+    }
     facts
 }
 
-/// Its identities at the machine's SMMUs; none if any of its requests could pass without one.
-fn streams(smmus: &[Smmu], info: &FunctionInfo) -> Vec<Stream> {
-    let stream = |identity: &Identity| {
-        let index = smmus.iter().position(|s| s.phandle == identity.target)?;
-        Some(Stream {
-            smmu: IommuIndex(u8::try_from(index).ok()?),
+/// Its identities at the machine's IOMMUs; none if any of its requests could pass without one.
+fn streams(boot: &BootInfo, platform: Platform, info: &FunctionInfo) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    for identity in &info.streams {
+        let target = identity.target;
+        let unit = match platform {
+            Platform::Aarch64 => boot.smmus.iter().position(|smmu| smmu.phandle == target),
+            // By its place, of which there is one.
+            Platform::X86_64 => Some(target as usize),
+        };
+        let Some(Ok(index)) = unit.map(u8::try_from) else {
+            return Vec::new();
+        };
+        streams.push(Stream {
+            smmu: IommuIndex(index),
             id: identity.id,
-        })
-    };
-    if !info.is_behind_smmu() {
-        return Vec::new();
+        });
     }
-    let all: Option<Vec<Stream>> = info.streams.iter().map(stream).gather_all();
-    all.unwrap_or_default()
+    match info.is_behind_smmu() {
+        true => streams,
+        false => Vec::new(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::boot_info::Cpu;
+    use crate::boot_info::{Cpu, Smmu};
     use crate::bundle::Builder;
     use crate::pci::fake::FakeBus;
     use crate::pci::fixtures::{SMMU, edu, enumerate, host_bridge, nvme, root_port, virt_host};

@@ -7,7 +7,7 @@ use crate::bundle::Bundle;
 use crate::config::{self, Machine, Name};
 use crate::devices::{Devices, Owned};
 use crate::dma::{Dma, Master};
-use crate::functions;
+use crate::functions::{self, Unusable};
 use crate::gate::{Gate, Stream};
 use crate::gather::{Gather, Grow};
 use crate::guest_map;
@@ -80,11 +80,8 @@ pub fn leave_out(
     let mut index = 0;
     while let Some(config) = machine.partitions.get(index) {
         match unusable(config, gate, devices) {
-            Some(device) => {
-                say!(
-                    "{}: cannot start: {device} is behind an smmu that cannot be used",
-                    config.name
-                );
+            Some(why) => {
+                say!("{}: cannot start: {why}", config.name);
                 machine.partitions.remove(index);
                 ram.remove(index);
             }
@@ -94,22 +91,19 @@ pub fn leave_out(
 }
 
 /// The first device of a partition that is behind an IOMMU that cannot be used.
-fn unusable(config: &config::Partition, gate: &Gate, devices: &[PlatformDevice]) -> Option<Sender> {
-    let functions = config.devices.iter();
-    let functions = functions.filter_map(|device| functions::find(&gate.topology, device));
-    for info in functions.map(|info| &gate.topology.functions[info]) {
-        let mut streams = info.streams.iter();
-        if streams.any(|identity| gate.iommu(identity.target).is_none()) {
-            return Some(Sender::Function(info.address));
-        }
-    }
-    for device in platform::named(config, devices) {
-        let mut streams = device.streams.iter();
-        if streams.any(|stream| gate.iommu(stream.iommu).is_none()) {
-            return Some(Sender::Node(Name::new(&device.path)));
-        }
-    }
-    None
+fn unusable(
+    config: &config::Partition,
+    gate: &Gate,
+    devices: &[PlatformDevice],
+) -> Option<Unusable> {
+    functions::unusable(config, gate).or_else(|| {
+        let mut nodes = platform::named(config, devices);
+        let node = nodes.find(|device| {
+            let mut streams = device.streams.iter();
+            streams.any(|stream| gate.iommu(stream.iommu).is_none())
+        })?;
+        Some(Unusable(Sender::Node(Name::new(&node.path))))
+    })
 }
 
 /// One partition, with everything in it; nothing runs yet. What a failure has left is undone.

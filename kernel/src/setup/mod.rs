@@ -7,13 +7,13 @@ pub mod takeover;
 
 use crate::boot_info::{BootInfo, Devices};
 use crate::bundle::{Bundle, BundleError};
-use crate::config;
+use crate::checked;
 use crate::gather::Gather;
 use crate::life;
-use crate::machine::Host;
+use crate::machine::{self, Host};
 use crate::system::System;
+use crate::terminal;
 use crate::trace::Trace;
-use crate::{say, terminal};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{GicError, Intid};
@@ -50,10 +50,8 @@ pub enum SetupError {
     Objects(usize, object::Error),
     /// What was packed behind the image.
     Bundle(BundleError),
-    /// The configuration breaks this many rules; each was said.
-    Configuration(usize),
-    /// No memory for a partition's RAM; how much was asked for.
-    Memory(u64),
+    /// The configuration cannot be carried out here.
+    Configuration(checked::Error),
     /// A partition that validation should have refused, by index.
     Partition(usize),
 }
@@ -71,35 +69,20 @@ pub fn build(
     let gic = takeover::gic(info, boot_cpu, mmio)?;
     let bundle = Bundle::parse(bundle).map_err(SetupError::Bundle)?;
     let mut machine = bundle.config().map_err(SetupError::Bundle)?;
-    let (buses, topology) = takeover::buses(info, mmio, &machine.vfs())?;
-    for problem in &topology.problems {
-        say!("pci: {problem}");
-    }
+    let buses = machine::buses(info, mmio, &machine.vfs());
+    let (buses, topology) = buses.map_err(SetupError::Registers)?;
     report::virtual_functions(&topology);
     let devices = match machine.names_nodes() {
         true => devices.list(),
         false => Vec::new(),
     };
-    let facts = takeover::facts(info, frames, &topology, &devices, &bundle);
-    let problems = config::validate(&machine, &facts);
-    for problem in &problems {
-        say!("configuration: {problem}");
-    }
-    if !problems.is_empty() {
-        return Err(SetupError::Configuration(problems.len()));
-    }
+    let ram = checked::check(&machine, info, frames, &topology, &devices, &bundle);
+    let mut ram = ram.map_err(SetupError::Configuration)?;
 
-    let mut ram = takeover::memory(&machine, &facts, frames)?;
     let host = Arc::new(Host(frames));
     let timer = info.timer.ok_or(SetupError::NoTimer)?;
     let its = takeover::its(info, mmio, frames, &gic)?;
-    let mut gate = takeover::gate(
-        &host,
-        denied,
-        (buses, topology),
-        its,
-        machine.partitions.len(),
-    );
+    let mut gate = takeover::gate(&host, denied, (buses, topology), its, ram.len());
     assemble::leave_out(&mut machine, &mut ram, &gate, &devices);
     terminal::name_partitions(machine.partitions.iter().map(|partition| &*partition.name));
     let materials = assemble::Materials {
@@ -152,10 +135,9 @@ impl fmt::Display for SetupError {
             Self::Its(error) => write!(f, "ITS: {error}"),
             Self::Smmu(index, error) => write!(f, "smmu{}: {error}", index.0),
             Self::Bundle(error) => write!(f, "what follows the image: {error}"),
-            Self::Configuration(count) => write!(f, "the configuration breaks {count} rules"),
+            Self::Configuration(error) => error.fmt(f),
             Self::Table(error) => write!(f, "stage 2: {error}"),
             Self::Objects(index, error) => write!(f, "partition {index}: dma: {error}"),
-            Self::Memory(len) => write!(f, "no {} MiB of contiguous memory", len >> 20),
             Self::Partition(index) => write!(f, "partition {index} does not fit this machine"),
         }
     }

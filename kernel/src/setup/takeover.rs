@@ -2,23 +2,21 @@
 //! Each step is a call: in one function, the stack would hold what all of them need.
 
 use super::{SetupError, report};
-use crate::boot_info::{self, BootInfo, PlatformDevice};
-use crate::bundle::Bundle;
-use crate::config::{self, Machine, MachineFacts};
+use crate::boot_info::{self, BootInfo};
 use crate::gate::{Gate, Unit};
 use crate::gather::Gather;
 use crate::guest_map;
 use crate::lock::Mutex;
-use crate::machine::{Clock, Ecam, Host, Iommu, Registers};
+use crate::machine::{Ecam, Host, Iommu, Registers};
 use crate::messages;
 use crate::monitor::Monitor;
-use crate::pci::{Topology, Wanted};
+use crate::pci::Topology;
 use crate::say;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::gic::{Gic, Intid, Trigger};
 use arch::its::Its;
-use arch::memory::{FramePool, Frames};
+use arch::memory::FramePool;
 use arch::mmio::{MmioPool, MmioRegion};
 use core::sync::atomic::{AtomicBool, AtomicU64};
 use iommu::addr::{Hpa, Span};
@@ -62,72 +60,6 @@ pub fn gic(info: &BootInfo, boot_cpu: usize, mmio: &mut MmioPool) -> Result<Gic,
     let gic = Gic::new(distributor, redistributors, None, &cpus).map_err(SetupError::Gic)?;
     gic.init_cpu(boot_cpu).map_err(SetupError::Gic)?;
     Ok(gic)
-}
-
-/// All PCI functions, silent; and the virtual ones that are `wanted`.
-#[inline(never)]
-pub fn buses(
-    info: &BootInfo,
-    mmio: &mut MmioPool,
-    wanted: &[Wanted],
-) -> Result<(Ecam, Topology), SetupError> {
-    let mut ecam = Ecam::default();
-    for host in &info.pcie {
-        ecam.add(host.segment, host.buses.0, take(mmio, &host.ecam)?);
-    }
-    let topology = Topology::enumerate(&mut &ecam, &mut Clock, &info.pcie, wanted);
-    Ok((ecam, topology))
-}
-
-/// What the rules have to know: RAM is only what is still free.
-#[inline(never)]
-pub fn facts(
-    info: &BootInfo,
-    frames: &'static FramePool,
-    topology: &Topology,
-    devices: &[PlatformDevice],
-    bundle: &Bundle<'_>,
-) -> MachineFacts {
-    let free = frames.free_ranges();
-    let mut kept = Vec::new();
-    for memory in &info.memory {
-        let mut at = memory.base.0;
-        for range in free
-            .iter()
-            .filter(|range| memory.contains(Hpa(range.start)))
-        {
-            kept.push(Span {
-                base: Hpa(at),
-                len: range.start - at,
-            });
-            at = range.end;
-        }
-        kept.push(Span {
-            base: Hpa(at),
-            len: memory.end().0.saturating_sub(at),
-        });
-    }
-    kept.retain(|span| span.len != 0);
-    config::discovered(info, &kept, topology, devices, bundle)
-}
-
-/// RAM of every partition, taken before anything else is allocated.
-#[inline(never)]
-pub fn memory(
-    machine: &Machine,
-    facts: &MachineFacts,
-    frames: &'static FramePool,
-) -> Result<Vec<Frames>, SetupError> {
-    let take = |place: Result<Span<Hpa>, u64>| {
-        let span = place.map_err(SetupError::Memory)?;
-        frames
-            .reserve_exact(span.base.0, span.len)
-            .ok_or(SetupError::Memory(span.len))
-    };
-    config::place_memory(machine, facts)
-        .into_iter()
-        .map(take)
-        .try_gather()
 }
 
 /// The gate: every IOMMU that can be used on, with every stream refused; the ITS that messages go to. Of the other IOMMUs,

@@ -4,16 +4,15 @@ use super::irq::{self, KICK};
 use super::messages::{self, Source};
 use super::partition::{Materials, Partition};
 use super::system::System;
-use crate::config::{self, ResetPolicy};
-use crate::devices::{Devices, Owned};
+use crate::config;
+use crate::devices::Devices;
 use crate::dma::Dma;
-use crate::functions;
+use crate::functions::{self, Unusable};
 use crate::gather::Gather;
 use crate::guest_map::x86_64::{ECAM, PCI_WINDOW};
 use crate::guest_ram::GuestRam;
 use crate::host::Host;
 use crate::lock::Mutex;
-use crate::pci::{self, Function, Topology};
 use crate::reserved_memory::{self, Region};
 use crate::say;
 use crate::vdev::vpci::ports::{ConfigPorts, Target};
@@ -25,7 +24,6 @@ use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 use iommu::addr::{Gpa, Span};
-use iommu::id::IommuIndex;
 use iommu::object;
 use iommu::object::driver::Memory;
 use iommu::table::Attributes;
@@ -41,21 +39,10 @@ pub struct Functions {
 /// Why a partition cannot have its functions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// One of them is not there, its guest has no place for it, or its unit could not be started.
-    Absent,
-    /// No unit translates its DMA.
-    NoUnit(Function),
-    /// Its unit does not remap interrupts, so that it could send any of them to any CPU.
-    NotRemapped(Function),
-    /// A bridge, or a function with a BAR that has no address.
-    Unfit(Function),
-    /// It cannot be reset, which its configuration requires.
-    NoReset(Function),
-    /// The partition of this number has it, or has what cannot be isolated from it.
-    Shared(Function, usize),
-    /// It is a virtual function of one of the partition with this number, or the other way round, and whoever has the physical
-    /// one does not say that it serves others.
-    Unserved(Function, usize),
+    /// One of them is out of reach.
+    Unusable(Unusable),
+    /// The rules should have refused one of them.
+    Unfit,
     /// Firmware goes on to use memory by one of them.
     ReservedMemory(reserved_memory::Error),
     /// They make no bus.
@@ -69,24 +56,8 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent => f.write_str(
-                "a function is not there, has no place in the guest, or is behind a unit that is not used",
-            ),
-            Self::NoUnit(function) => write!(f, "{function}: no VT-d unit translates its DMA"),
-            Self::NotRemapped(function) => {
-                write!(f, "{function}: its VT-d unit does not remap interrupts")
-            }
-            Self::Unfit(function) => write!(f, "{function} is no endpoint with all its addresses"),
-            Self::NoReset(function) => write!(f, "{function} cannot be reset"),
-            Self::Shared(function, other) => {
-                write!(f, "{function} cannot be isolated from partition {other}'s")
-            }
-            Self::Unserved(function, other) => {
-                write!(
-                    f,
-                    "{function} and partition {other}'s are of one device, without `manages_vfs`"
-                )
-            }
+            Self::Unusable(function) => function.fmt(f),
+            Self::Unfit => f.write_str("its functions do not fit this machine"),
             Self::ReservedMemory(error) => error.fmt(f),
             Self::Bus(error) => error.fmt(f),
             Self::Messages(error) => error.fmt(f),
@@ -96,44 +67,24 @@ impl fmt::Display for Error {
 }
 
 impl Functions {
-    /// Those that `config` names, whose DMA is to reach `ram`, and which none of `others` has. All are silent, and refused DMA.
+    /// Those that `config`, partition `index`, names, whose DMA is to reach `ram`. All are silent, and refused DMA.
     ///
     /// # Errors
     /// See [`Error`]. What a failure has left is undone.
     pub fn new(
-        others: &[Partition],
+        index: usize,
         config: &config::Partition,
         materials: &Materials<'_>,
         ram: &GuestRam,
     ) -> Result<Self, Error> {
         let gate = materials.gate;
-        let functions = functions::owned(config, gate).ok_or(Error::Absent)?;
+        if let Some(function) = functions::unusable(config, gate) {
+            return Err(Error::Unusable(function));
+        }
         let mut placements = Vec::new();
         let mut owned = Vec::new();
-        for (function, guest) in functions {
+        for (function, guest) in functions::owned(config, gate).ok_or(Error::Unfit)? {
             let info = &gate.topology.functions[function.info];
-            if !info.is_behind_smmu() {
-                return Err(Error::NoUnit(info.address));
-            }
-            let remapped = |&(unit, _): &(IommuIndex, _)| messages::are_isolated(gate, unit);
-            if !function.streams.iter().all(remapped) {
-                return Err(Error::NotRemapped(info.address));
-            }
-            if !info.is_assignable() {
-                return Err(Error::Unfit(info.address));
-            }
-            let resets = pci::reset_kind(&gate.topology, info).is_some();
-            if !resets && function.reset == ResetPolicy::Required {
-                return Err(Error::NoReset(info.address));
-            }
-            let shares = |other: &Partition| other.shares(&gate.topology, &function);
-            if let Some(other) = others.iter().position(shares) {
-                return Err(Error::Shared(info.address, other));
-            }
-            let unserved = |other: &Partition| other.does_not_serve(&gate.topology, &function);
-            if let Some(other) = others.iter().position(unserved) {
-                return Err(Error::Unserved(info.address, other));
-            }
             placements.push(Placement {
                 guest,
                 info,
@@ -146,7 +97,7 @@ impl Functions {
         let (mut sources, mut mapped) = (Vec::new(), Vec::new());
         for (slot, function) in owned.iter().enumerate() {
             let info = &gate.topology.functions[function.info];
-            let place = (others.len(), slot);
+            let place = (index, slot);
             let source = Source::new(place, &config.cpus, function, info, materials);
             if let Some((source, entries)) = source.map_err(Error::Messages)? {
                 source.tell(&mut bus);
@@ -213,26 +164,6 @@ impl Partition {
     /// Whether it has the function with this record.
     pub fn owns(&self, info: usize) -> bool {
         self.assigned().owned.iter().any(|owned| owned.info == info)
-    }
-
-    /// Whether it has `function`, another one with an identity of that, or one that cannot be isolated from it.
-    fn shares(&self, topology: &Topology, function: &Owned) -> bool {
-        let group = |owned: &Owned| topology.functions[owned.info].group;
-        self.assigned().owned.iter().any(|own| {
-            let common = own.streams.iter().any(|it| function.streams.contains(it));
-            common || group(own) == group(function)
-        })
-    }
-
-    /// Whether it has a physical function of which `function` is a virtual one, or the other way round, and whoever has the
-    /// physical one does not say that it serves others.
-    fn does_not_serve(&self, topology: &Topology, function: &Owned) -> bool {
-        let is_unserved = |virt: &Owned, physical: &Owned| {
-            let of = topology.functions[virt.info].physical;
-            of == Some(physical.info) && !physical.manages_vfs
-        };
-        let mut owned = self.assigned().owned.iter();
-        owned.any(|own| is_unserved(own, function) || is_unserved(function, own))
     }
 
     /// Accesses so far that mean nothing.

@@ -14,13 +14,14 @@ mod units;
 
 use crate::boot_info::BootInfo;
 use crate::bundle::Bundle;
+use crate::checked;
 use crate::config::Machine;
 use crate::functions::streams;
 use crate::gate::Gate;
 use crate::gather::{Gather, Grow};
 use crate::host::Host;
 use crate::lock::Mutex;
-use crate::machine::{Clock, Ecam};
+use crate::machine::{self, Ecam};
 use crate::monitor::Monitor;
 use crate::pci::{Topology, chipset};
 use crate::trace::Trace;
@@ -29,7 +30,7 @@ use crate::{life, say, terminal, tick, trace};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::memory::FramePool;
+use arch::memory::{FramePool, Frames};
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::{apic, timer};
@@ -94,10 +95,19 @@ pub fn start(start: Start) -> ! {
     start_cpus(&boot_info, boot_cpu);
     let technology = Technology::detect().unwrap_or_else(|error| cannot_start(&error));
     let configured = configuration(bundle);
-    let machine = configured.as_ref().map(|(_, machine)| machine);
-    let mut gate = gate(&boot_info, boot_cpu, frames, &mut mmio, machine);
-    let partitions = match configured {
-        Some((bundle, machine)) => {
+    let wanted = configured.as_ref().map(|(_, machine)| machine.vfs());
+    let found = machine::buses(&boot_info, &mut mmio, &wanted.unwrap_or_default());
+    let (buses, mut topology) = found.unwrap_or_else(|error| cannot_start(&error));
+    topology.name_sources(&boot_info.dmar);
+    let ram = configured.as_ref().map(|(bundle, machine)| {
+        let ram = checked::check(machine, &boot_info, frames, &topology, &[], bundle);
+        ram.unwrap_or_else(|error| cannot_start(&error))
+    });
+    let devices = (buses, topology);
+    let count = ram.as_ref().map_or(0, Vec::len);
+    let mut gate = gate(&boot_info, boot_cpu, frames, &mut mmio, devices, count);
+    let partitions = match configured.zip(ram) {
+        Some(((bundle, machine), ram)) => {
             let materials = Materials {
                 info: &boot_info,
                 bundle: &bundle,
@@ -106,7 +116,7 @@ pub fn start(start: Start) -> ! {
                 gate: &gate,
                 mmio: Mutex::new(&mut mmio),
             };
-            partitions(&materials, machine)
+            partitions(&materials, machine, ram)
         }
         None => Vec::new(),
     };
@@ -154,28 +164,17 @@ fn configuration(bundle: &'static [u8]) -> Option<(Bundle<'static>, Machine)> {
     Some(parsed.unwrap_or_else(|error| cannot_start(&error)))
 }
 
-/// The gate: every IOMMU on, with every source refused; every function silent.
+/// The gate: every IOMMU on, with every source refused.
 fn gate(
     info: &BootInfo,
     boot_cpu: usize,
     frames: &'static FramePool,
     mmio: &mut MmioPool,
-    machine: Option<&Machine>,
+    (buses, topology): (Ecam, Topology),
+    partitions: usize,
 ) -> Gate {
     let cpus: Vec<u32> = info.cpus.iter().map(|cpu| cpu.id as u32).gather();
     let host = Arc::new(Host(frames));
-    let mut buses = Ecam::default();
-    for host in &info.pcie {
-        let window = mmio.take(host.ecam.base.0, host.ecam.len);
-        let window = window.unwrap_or_else(|error| cannot_start(&error));
-        buses.add(host.segment, host.buses.0, window);
-    }
-    let wanted = machine.map(Machine::vfs).unwrap_or_default();
-    let mut topology = Topology::enumerate(&mut &buses, &mut Clock, &info.pcie, &wanted);
-    topology.name_sources(&info.dmar);
-    for problem in &topology.problems {
-        say!("pci: {problem}");
-    }
     let errata = chipset::errata(&topology, &mut &buses);
     let units = units::start(info, mmio, &host, errata, cpus[boot_cpu]);
     Gate {
@@ -187,9 +186,7 @@ fn gate(
         topology,
         buses,
         streams: Vec::new(),
-        monitor: Mutex::new(Monitor::new(
-            machine.map_or(0, |machine| machine.partitions.len()),
-        )),
+        monitor: Mutex::new(Monitor::new(partitions)),
         next_watch_ns: AtomicU64::new(0),
     }
 }
@@ -199,12 +196,12 @@ fn cannot_start(why: &dyn Display) -> ! {
     off()
 }
 
-/// Those of the configuration that can be had. Of the others it is said why they cannot.
-fn partitions(materials: &Materials<'_>, machine: Machine) -> Vec<Partition> {
+/// Those whose units can be used, and for which there is enough of everything. Of the others it is said why not.
+fn partitions(materials: &Materials<'_>, machine: Machine, ram: Vec<Frames>) -> Vec<Partition> {
     let mut partitions: Vec<Partition> = Vec::new();
-    for config in machine.partitions {
+    for (config, ram) in machine.partitions.into_iter().zip(ram) {
         let name = config.name.clone();
-        match Partition::new(&partitions, config, materials) {
+        match Partition::new(partitions.len(), config, ram, materials) {
             Ok(partition) => {
                 say!(
                     "partition {name}: {} MiB, {} vCPUs",

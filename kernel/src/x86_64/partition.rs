@@ -7,8 +7,9 @@ use super::system::System;
 use crate::boot_info::BootInfo;
 use crate::budget::Budget;
 use crate::bundle::Bundle;
-use crate::config::{self, DeviceAddress, Platform};
+use crate::config::{self, Platform};
 use crate::gate::Gate;
+use crate::gather::Gather;
 use crate::guest_acpi::x86_64 as guest_acpi;
 use crate::guest_map::x86_64::{ADDRESS_BITS, VTD, VTD_STRIDE};
 use crate::guest_ram::GuestRam;
@@ -23,7 +24,7 @@ use crate::{say, terminal};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::memory::FramePool;
+use arch::memory::{FramePool, Frames};
 use arch::mmio::MmioPool;
 use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, Posted, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
@@ -33,9 +34,6 @@ use iommu::addr::{Gpa, Hpa, Span};
 use iommu::table::{
     Attributes, Ept, Format, Invalidated, MapError, Npt, PageTable, Replace, Shape,
 };
-
-/// RAM is mapped by leaves of this size where it can be.
-const BLOCK: u64 = 2 << 20;
 
 /// One VM.
 pub struct Partition {
@@ -163,18 +161,10 @@ fn unmap<F: Format<Attributes = Attributes>>(
 /// Why there is no such partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// The bundle lacks its kernel, payload or initrd.
-    File,
-    /// It wants so many vCPUs.
-    Vcpus(usize),
-    /// It wants a CPU that the machine does not have, or that another one has.
-    Cpu(u16),
-    /// It has devices that are no functions.
-    Devices,
+    /// The rules should have refused it.
+    Unfit,
     /// Its functions cannot be had.
     Functions(functions::Error),
-    /// There is no such piece of RAM.
-    Memory(u64),
     /// Its nested tables cannot be made.
     Tables(MapError),
 }
@@ -182,59 +172,41 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File => f.write_str("a file is missing"),
-            Self::Vcpus(vcpus) => write!(f, "{vcpus} vCPUs: from 1 to 64 can be had"),
-            Self::Cpu(cpu) => write!(f, "CPU {cpu} is not there, or another partition's"),
-            Self::Devices => f.write_str("devices without a PCI address are not there on x86_64"),
+            Self::Unfit => f.write_str("it does not fit this machine"),
             Self::Functions(error) => error.fmt(f),
-            Self::Memory(len) => write!(f, "no {} MiB of RAM in one piece", len >> 20),
             Self::Tables(error) => write!(f, "nested tables: {error}"),
         }
     }
 }
 
 impl Partition {
-    /// Everything that `config` asks for and that is none of `others`', with nothing in its memory yet.
+    /// Everything that `config` asks for, with nothing in its memory yet.
     pub fn new(
-        others: &[Self],
+        index: usize,
         config: config::Partition,
+        ram: Frames,
         materials: &Materials<'_>,
     ) -> Result<Self, Error> {
         let &Materials {
-            info,
             bundle,
             technology,
             frames,
             ..
         } = materials;
         let vcpus = config.cpus.len();
-        let mut devices = Devices::new(vcpus).ok_or(Error::Vcpus(vcpus))?;
-        let mut cpus: Vec<usize> = Vec::with_capacity(vcpus);
-        for &cpu in &config.cpus {
-            let number = usize::from(cpu);
-            let taken = others.iter().any(|other| other.cpus.contains(&number));
-            if number >= info.cpus.len() || taken || cpus.contains(&number) {
-                return Err(Error::Cpu(cpu));
-            }
-            cpus.push(number);
-        }
-        let is_function = |device: &config::Device| matches!(device.address, DeviceAddress::Pci(_));
-        if !config.devices.iter().all(is_function) {
-            return Err(Error::Devices);
-        }
+        let mut devices = Devices::new(vcpus).ok_or(Error::Unfit)?;
+        let cpus: Vec<usize> = config.cpus.iter().map(|&cpu| cpu.into()).gather();
         let file = |name: Option<&String>| match name {
-            Some(name) => bundle.file(name).ok_or(Error::File),
+            Some(name) => bundle.file(name).ok_or(Error::Unfit),
             None => Ok(&[][..]),
         };
         let kernel = file(config.kernel.as_ref().or(config.payload.as_ref()))?;
         let initrd = file(config.initrd.as_ref())?;
-        let len = config.memory.0;
-        let memory = frames.allocate(len, BLOCK).ok_or(Error::Memory(len))?;
-        let ram = GuestRam::new(memory, Platform::X86_64);
+        let ram = GuestRam::new(ram, Platform::X86_64);
         let nested = Nested::new(technology, frames, ram.spans(), ram.host());
         let mut nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, vcpus));
-        let functions = Functions::new(others, &config, materials, &ram);
+        let functions = Functions::new(index, &config, materials, &ram);
         let functions = functions.map_err(Error::Functions)?;
         let viommus = functions.devices.dma.viommus();
         if !viommus.is_empty() {
@@ -258,7 +230,7 @@ impl Partition {
             posted.push(Posted::new(materials.gate.messages.notification(cpu)));
         }
         Ok(Self {
-            index: others.len(),
+            index,
             cpus,
             life: Life::new(vcpus),
             config,

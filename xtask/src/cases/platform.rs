@@ -224,7 +224,7 @@ fn an_smmu_without_stage_2_is_nobodys(context: &Context) -> Result<()> {
     );
     let line = lines::hypervisor(&console, "clock: ")?;
     ensure!(
-        line == "cannot start: 0000:00:02.0 is behind an smmu that cannot be used",
+        line == "cannot start: 0000:00:02.0 is behind an IOMMU that cannot be used",
         "{line}"
     );
     ensure!(lines::of(&console, "clock").next().is_none());

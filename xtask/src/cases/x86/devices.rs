@@ -178,45 +178,6 @@ pub fn faults_stop_and_restart(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Functions that the machine cannot keep apart go to one partition, whatever the configuration says that was checked without
-/// it; likewise one that cannot be reset and has to be, and a bridge. The others run.
-pub fn what_is_not_isolated_is_refused(context: &Context) -> Result<()> {
-    let mut text = "[machine]\nname = 'shared'\n".to_owned();
-    for (cpu, name, address, reset) in [
-        (0, "first", "00:02.0", "best-effort"),
-        (1, "sibling", "00:02.1", "best-effort"),
-        (2, "fresh", "00:03.0", "required"),
-        (3, "bridge", "00:00.0", "best-effort"),
-    ] {
-        text += &format!(
-            "[[partition]]\nname = '{name}'\nmemory = '16M'\ncpus = [{cpu}]\npayload = 'hello'\n\
-            [[partition.device]]\naddress = '{address}'\nreset = '{reset}'\n"
-        );
-    }
-    let mut machine = packed(context, &text)?;
-    machine.cpus = 4;
-    machine.devices = [
-        "edu,addr=02.0,multifunction=on".to_owned(),
-        "edu,addr=02.1".to_owned(),
-        "edu,addr=03.0".to_owned(),
-    ]
-    .into();
-    let mut guest = context.start(&machine)?;
-    guest.wait_off(LIMIT)?;
-    let console = guest.console();
-    for line in [
-        "first: stopped",
-        "sibling: cannot start: 0000:00:02.1 cannot be isolated from partition 0's",
-        "fresh: cannot start: 0000:00:03.0 cannot be reset",
-        "bridge: cannot start: 0000:00:00.0 is no endpoint with all its addresses",
-    ] {
-        let mut all = lines::of(&console, "sluice");
-        ensure!(all.any(|it| it == line), "no `{line}` in: {console}");
-    }
-    ensure!(console.matches("result: passed").count() == 1, "{console}");
-    Ok(())
-}
-
 /// Every access outside its map, every abuse of interrupt controllers, PCI host and ports, and every register and instruction
 /// that is not a guest's ends in an exception or reads as nothing; the other partition does not notice. A guest without tables
 /// resets itself, and what it leaves in registers, its own next life does not find.

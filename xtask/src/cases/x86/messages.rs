@@ -62,7 +62,7 @@ pub fn without_remapping_no_function_is_given(context: &Context) -> Result<()> {
         200,
         &[
             "vtd0: firmware rules interrupt remapping out: nobody can have a function behind it",
-            "refused: cannot start: 0000:00:02.0: its VT-d unit does not remap interrupts",
+            "refused: cannot start: 0000:00:02.0 is behind an IOMMU that cannot be used",
         ],
     )
 }
@@ -76,7 +76,7 @@ pub fn without_a_unit_no_function_is_given(context: &Context) -> Result<()> {
         &[
             "vt-d unit at 0xfed90000: caching mode or write buffers: CAP ",
             "the console has no input: its VT-d unit is not used",
-            "refused: cannot start: a function is not there, has no place in the guest, or is behind a unit that is not used",
+            "refused: cannot start: 0000:00:02.0 is behind an IOMMU that cannot be used",
         ],
     )
 }

@@ -4,6 +4,7 @@ mod devices;
 mod firmware;
 mod linux;
 mod messages;
+mod rules;
 mod sriov;
 mod viommu;
 
@@ -30,7 +31,11 @@ pub const CASES: &[Case] = &[
     case("x86::runs_the_demo", runs_the_demo),
     case(
         "x86::what_is_not_isolated_is_refused",
-        devices::what_is_not_isolated_is_refused,
+        rules::what_is_not_isolated_is_refused,
+    ),
+    case(
+        "x86::what_is_not_there_is_refused",
+        rules::what_is_not_there_is_refused,
     ),
     case("x86::runs_a_multiboot_program", runs_a_multiboot_program),
     case(
