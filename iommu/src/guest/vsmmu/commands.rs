@@ -1,17 +1,17 @@
 //! The consumer of a guest's command queue (IHI 0070, §3.5, §4.7.3, §7.1).
 
-use super::command::{Command, Decoder, Plain, Signal};
+use super::command::{Command, Signal};
 use super::effect::{Effect, Interrupts};
 use super::registers::Queue;
 use super::spec::CMDQ_ERR;
 use super::{CONTEXT_COST, DECODE_COST, DEVICE_COST, FLUSH_COST, STREAM_COST, Slice, VirtSmmu};
 use crate::hal::{GuestMemory, Platform};
+use crate::object::Error;
 use crate::object::driver::Entry;
-use crate::object::{BATCH, Error};
 use crate::physical::IommuError;
 use crate::smmuv3::ring::Position;
 use crate::smmuv3::spec::command::CMD0::OPCODE::Value as Opcode;
-use crate::smmuv3::spec::command::{COMMAND_BYTES, cerror};
+use crate::smmuv3::spec::command::cerror;
 use crate::smmuv3::spec::registers::CMDQ_CONS;
 
 /// A CMD_CFGI_STE, CMD_CFGI_STE_RANGE or CMD_CFGI_ALL that was begun: the rest of its streams, as places in the order of
@@ -20,116 +20,6 @@ use crate::smmuv3::spec::registers::CMDQ_CONS;
 pub(super) struct HalfDone {
     next: usize,
     end: usize,
-}
-
-/// Entries for the slice, with the commands that they come from.
-pub(super) struct Batch {
-    entries: [Entry; BATCH],
-    at: [Position; BATCH],
-    /// CMD_SYNCs before each since the last submission.
-    syncs_before: [u8; BATCH],
-    len: usize,
-    /// CMD_SYNCs since the last submission. They are complete with it.
-    syncs: u8,
-}
-
-/// Commands that are read from a guest's memory at a time.
-const AHEAD: usize = 16;
-
-/// Commands that are read and not yet taken: the last ones. What is left at the end is read again, and counts as it is
-/// then.
-pub(super) struct Ahead {
-    words: [[u64; 2]; AHEAD],
-    left: usize,
-}
-
-impl Ahead {
-    pub fn new() -> Self {
-        Self {
-            words: [[0; 2]; AHEAD],
-            left: 0,
-        }
-    }
-
-    fn forget(&mut self) {
-        self.left = 0;
-    }
-
-    #[inline(always)]
-    fn left(&self) -> &[[u64; 2]] {
-        &self.words[AHEAD - self.left.min(AHEAD)..]
-    }
-
-    /// Reads up to `most` commands from `at` on, as far as they are one after the other; at least one.
-    fn read(
-        &mut self,
-        memory: &dyn GuestMemory,
-        queue: &Queue,
-        at: Position,
-        most: u32,
-    ) -> Result<(), Stopped> {
-        let there = queue.prod.since(at).min(at.before_wrap()).min(most);
-        let mut count = (there as usize).clamp(1, AHEAD);
-        let from = queue.slot(at, COMMAND_BYTES);
-        let mut read = |count| {
-            let words = self.words[AHEAD - count..].as_flattened_mut();
-            memory.read_words(from, words)
-        };
-        // Where one of them is nowhere, the others are not.
-        if read(count).is_err() {
-            count = 1;
-            read(count).map_err(|_| Stopped {
-                at,
-                code: cerror::ABT,
-            })?;
-        }
-        self.left = count;
-        Ok(())
-    }
-}
-
-impl Batch {
-    pub fn new() -> Self {
-        Self {
-            entries: [[0; 4]; BATCH],
-            at: [Position::start(0); BATCH],
-            syncs_before: [0; BATCH],
-            len: 0,
-            syncs: 0,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.len == BATCH || self.syncs > u8::MAX / 2
-    }
-
-    /// Takes plain commands, of which the first is at `at`, up to another or until it is full. How many.
-    ///
-    /// All of a guest's time for many invalidations goes by here.
-    #[inline(never)]
-    fn take(&mut self, decoder: &Decoder, commands: &[[u64; 2]], mut at: Position) -> usize {
-        let (mut len, mut syncs) = (self.len, self.syncs);
-        let mut taken = 0;
-        for command in commands {
-            match decoder.plain(*command) {
-                Some(Plain::Forget([first, second])) => {
-                    if len >= BATCH {
-                        break;
-                    }
-                    self.entries[len] = [first, second, 0, 0];
-                    self.at[len] = at;
-                    self.syncs_before[len] = syncs;
-                    len += 1;
-                }
-                Some(Plain::Sync) => syncs = syncs.wrapping_add(1),
-                None => break,
-            }
-            at = at.next();
-            taken += 1;
-        }
-        (self.len, self.syncs) = (len, syncs);
-        taken
-    }
 }
 
 /// What a command that is not plain takes at least, by its first word.
@@ -231,13 +121,17 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         effect: &mut Effect,
     ) -> Result<bool, Stopped> {
         if self.ahead.left().is_empty() {
-            self.ahead.read(memory, queue, *at, *budget)?;
+            let read = self.ahead.read(memory, queue, *at, *budget);
+            read.map_err(|_| Stopped {
+                at: *at,
+                code: cerror::ABT,
+            })?;
         }
         if self.batch.is_full() {
             self.flush(effect)?;
         }
         let taken = self.batch.take(&self.decoder, self.ahead.left(), *at);
-        self.ahead.left -= taken;
+        self.ahead.taken(taken);
         *at = at.after(taken as u32);
         *budget = budget.saturating_sub(taken as u32);
         if taken != 0 {
@@ -251,7 +145,7 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
         if begun && *budget < cost(words[0]).min(self.budget) {
             return Ok(false);
         }
-        self.ahead.left -= 1;
+        self.ahead.taken(1);
         *budget -= 1;
         let done = self.step_slowly(memory, words, *at, budget, effect)?;
         if done {
@@ -387,15 +281,10 @@ impl<P: Platform, S: Slice> VirtSmmu<P, S> {
 
     /// Collects an entry for the slice.
     fn push(&mut self, entry: Entry, at: Position, effect: &mut Effect) -> Result<(), Stopped> {
-        let batch = &mut self.batch;
-        batch.entries[batch.len] = entry;
-        batch.at[batch.len] = at;
-        batch.syncs_before[batch.len] = batch.syncs;
-        batch.len += 1;
-        if batch.len == BATCH {
-            self.flush(effect)?;
+        match self.batch.add(entry, at) {
+            true => Ok(()),
+            false => self.flush(effect),
         }
-        Ok(())
     }
 
     /// Has the slice do what was collected, before something else.

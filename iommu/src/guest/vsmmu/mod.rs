@@ -37,8 +37,9 @@ use crate::hal::{DmaBuffer, GuestMemory, Platform};
 use crate::object::MAX_SEQUENCE;
 use crate::object::driver::StageOne;
 use crate::smmuv3::spec::registers::CMDQ_PROD;
+use batch::{Ahead, Batch};
 use command::Decoder;
-use commands::{Ahead, Batch, HalfDone};
+use commands::HalfDone;
 use contexts::Contexts;
 use effect::Outbox;
 use registers::{QueueSizes, RegisterFile};
@@ -47,6 +48,7 @@ use setup::identity;
 use streams::{Missing, Rules};
 
 mod access;
+mod batch;
 mod command;
 mod commands;
 mod configure;
