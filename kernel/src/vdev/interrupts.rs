@@ -133,6 +133,7 @@ impl Interrupts {
             kick: super::CpuSet::NONE,
             init: super::CpuSet::NONE,
             start: super::CpuSet::NONE,
+            switched: super::CpuSet::NONE,
             page: 0,
             end: None,
         });
@@ -145,7 +146,7 @@ impl Interrupts {
             (Outcome::GeneralProtection, _) => MsrOutcome::GeneralProtection,
             (Outcome::ApicBase, Access::Read) => MsrOutcome::Value(self.local.base(cpu)),
             (Outcome::ApicBase, Access::Write(value)) => match self.local.set_base(cpu, value) {
-                Ok(()) => DONE,
+                Ok(effects) => MsrOutcome::Written(effects),
                 Err(_) => MsrOutcome::GeneralProtection,
             },
             (Outcome::Deadline, Access::Read) => MsrOutcome::Value(self.local.deadline(cpu, now)),
@@ -225,7 +226,11 @@ mod tests {
             program(&mut all, 16, 1 << 56 | 0x8041);
             if x2apic {
                 let written = all.msr(1, 0x1b, Access::Write(0xfee0_0c00), 0);
-                assert_eq!(written, MsrOutcome::Written(Effects::default()));
+                let switched = Effects {
+                    switched: CpuSet::one(1),
+                    ..Effects::default()
+                };
+                assert_eq!(written, MsrOutcome::Written(switched));
                 assert_eq!(
                     all.msr(1, 0x1b, Access::Read, 0),
                     MsrOutcome::Value(0xfee0_0c00)

@@ -425,7 +425,7 @@ impl Partition {
         }
     }
 
-    /// What the guest wants of its functions' messages, or where its local APICs are, may have changed.
+    /// What the guest wants of its functions' messages, or which of its local APICs listen, may have changed.
     pub fn stop_posting(&self, system: &System) {
         for source in &self.assigned().sources {
             source.stop_posting(&system.gate);

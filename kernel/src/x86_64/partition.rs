@@ -387,6 +387,9 @@ impl Partition {
 
     /// Carries out what a change of its local APICs means.
     pub(crate) fn apply(&self, system: &System, effects: &Effects) {
+        if effects.switched != CpuSet::NONE {
+            self.stop_posting(system);
+        }
         for vcpu in effects.init.iter() {
             if vcpu == 0 {
                 // A PC's firmware would start from its reset vector.

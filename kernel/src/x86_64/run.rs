@@ -16,9 +16,6 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use iommu::hal::GuestMemory;
 
-/// IA32_APIC_BASE: the mode of a local APIC, and with it who is meant by a destination.
-const APIC_BASE: u32 = 0x1b;
-
 /// Runs the vCPU that the configuration puts on CPU `cpu`; a CPU without one serves interrupts.
 pub fn run(system: &'static System, cpu: usize) -> ! {
     let Some(owner) = system.owner(cpu) else {
@@ -310,9 +307,6 @@ impl Stay<'_> {
             false => Access::Read,
         };
         let effect = partition.with_devices(system, |devices| devices.msr(index, number, access));
-        if write && number == APIC_BASE {
-            partition.stop_posting(system);
-        }
         match (effect, access) {
             (MsrEffect::Value(value), _) => self.vcpu.complete_rdmsr(value),
             (MsrEffect::Written, _) => self.vcpu.skip_instruction(),

@@ -133,6 +133,11 @@ impl Lapic {
         }
     }
 
+    /// Whether it takes interrupts: it is on, by hardware and by software, and does not wait for its start.
+    pub const fn listens(&self) -> bool {
+        !matches!(self.state, State::Off) && self.svr & svr::ENABLE != 0 && !self.waits
+    }
+
     /// Takes a message that is for it.
     pub fn accept(&mut self, message: &Message) -> Accepted {
         if self.state == State::Off {
@@ -140,12 +145,11 @@ impl Lapic {
         }
         match message.mode {
             Mode::Fixed | Mode::Lowest => {
-                if self.svr & svr::ENABLE == 0 || self.waits {
-                    Accepted::Nothing
-                } else {
-                    self.request(message.vector, message.level);
-                    Accepted::Interrupt
+                if !self.listens() {
+                    return Accepted::Nothing;
                 }
+                self.request(message.vector, message.level);
+                Accepted::Interrupt
             }
             Mode::Nmi if self.waits => Accepted::Nothing,
             Mode::Nmi => {

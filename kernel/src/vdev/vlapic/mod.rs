@@ -88,6 +88,8 @@ pub struct Effects {
     pub start: CpuSet,
     /// See `start`.
     pub page: u8,
+    /// vCPUs whose APIC is on, off, or in a mode, that it was not in before: what is posted to them has to be looked at again.
+    pub switched: CpuSet,
     /// A level-triggered interrupt of this vector has ended: the I/O APIC wants to know.
     pub end: Option<u8>,
 }
@@ -99,6 +101,7 @@ impl Effects {
         Self {
             kick: self.kick.union(other.kick),
             init: self.init.union(other.init),
+            switched: self.switched.union(other.switched),
             start: self.start.union(other.start),
             page: if other.start.0 != 0 {
                 other.page
@@ -115,6 +118,10 @@ impl Effects {
 
     fn kick(&mut self, cpu: usize) {
         self.kick = self.kick.union(CpuSet::one(cpu));
+    }
+
+    fn switch(&mut self, cpu: usize) {
+        self.switched = self.switched.union(CpuSet::one(cpu));
     }
 }
 
@@ -196,17 +203,17 @@ impl Vlapics {
         match self.cpus[cpu].accept(message) {
             Accepted::Nothing => {}
             Accepted::Interrupt => effects.kick(cpu),
-            Accepted::Init => effects.init = effects.init.union(one),
+            Accepted::Init => {
+                effects.init = effects.init.union(one);
+                effects.switch(cpu);
+            }
             Accepted::Startup => effects.start = effects.start.union(one),
         }
     }
 
     /// "Lowest Priority Delivery Mode": by processor priority, of those that can take it.
     fn least_urgent(&self, destination: Destination) -> Option<usize> {
-        let can = |lapic: &Lapic| {
-            let on = lapic.state != State::Off && lapic.svr & spec::svr::ENABLE != 0;
-            on && !lapic.waits && lapic.is_addressed(destination)
-        };
+        let can = |lapic: &Lapic| lapic.listens() && lapic.is_addressed(destination);
         let (cpu, _) = (0..)
             .zip(&self.cpus)
             .filter(|(_, lapic)| can(lapic))
@@ -244,7 +251,7 @@ impl Vlapics {
     pub fn take_posted(&mut self, cpu: usize, posted: [u64; 4]) {
         let lapic = &mut self.cpus[cpu];
         // As for a message: nobody hears it.
-        if lapic.state == State::Off || lapic.svr & spec::svr::ENABLE == 0 || lapic.waits {
+        if !lapic.listens() {
             return;
         }
         let words = posted.map(|word| [word as u32, (word >> 32) as u32]);
@@ -253,8 +260,8 @@ impl Vlapics {
         lapic.tmr = lapic.tmr.without(posted);
     }
 
-    /// To whom `message` can be posted, and as which vector, for as long as no APIC changes its mode: an edge for one vCPU
-    /// that its ID names. What xAPIC mode calls logical a guest writes as it likes.
+    /// To whom `message` can be posted, and as which vector, for as long as no APIC is [switched](Effects::switched): an edge
+    /// for one vCPU that its ID names and that listens. What xAPIC mode calls logical a guest writes as it likes.
     pub fn posts_to(&self, message: &Message) -> Option<(usize, u8)> {
         let edge = matches!(message.mode, Mode::Fixed | Mode::Lowest) && !message.level;
         let named = |lapic: &Lapic| match message.destination {
@@ -263,8 +270,8 @@ impl Vlapics {
             to @ Destination::Logical(_) => lapic.state == State::X2Apic && lapic.is_addressed(to),
         };
         let mut all = (0..).zip(&self.cpus).filter(|(_, lapic)| named(lapic));
-        let (cpu, _) = all.next()?;
-        let one = all.next().is_none() && edge && message.vector >= 16;
+        let (cpu, lapic) = all.next()?;
+        let one = all.next().is_none() && lapic.listens() && edge && message.vector >= 16;
         one.then_some((cpu, message.vector))
     }
 

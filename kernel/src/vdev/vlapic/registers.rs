@@ -142,7 +142,7 @@ impl Vlapics {
     }
 
     /// WRMSR by `cpu` to `IA32_APIC_BASE` ("x2APIC State Transitions"). The page cannot be moved.
-    pub fn set_base(&mut self, cpu: usize, value: u64) -> Result<(), GeneralProtection> {
+    pub fn set_base(&mut self, cpu: usize, value: u64) -> Result<Effects, GeneralProtection> {
         const X2APIC: u64 = base::ENABLE | base::EXTD;
         let lapic = &mut self.cpus[cpu];
         let mode = value & X2APIC;
@@ -155,13 +155,17 @@ impl Vlapics {
             (State::XApic | State::X2Apic, X2APIC) => State::X2Apic,
             _ => return self.general_protection(),
         };
-        if to == State::Off && lapic.state != State::Off {
-            let waits = lapic.waits;
-            lapic.init();
-            lapic.waits = waits;
+        let mut effects = Effects::default();
+        if to != lapic.state {
+            effects.switch(cpu);
+            if to == State::Off {
+                let waits = lapic.waits;
+                lapic.init();
+                lapic.waits = waits;
+            }
         }
         lapic.state = to;
-        Ok(())
+        Ok(effects)
     }
 
     /// RDMSR by `cpu` of `IA32_TSC_DEADLINE`.
@@ -214,7 +218,13 @@ impl Vlapics {
         match number {
             register::TPR => lapic.tpr = value as u8,
             register::EOI => effects.end = lapic.end(),
-            register::SVR => lapic.set_svr(value),
+            register::SVR => {
+                let before = lapic.svr;
+                lapic.set_svr(value);
+                if (before ^ lapic.svr) & svr::ENABLE != 0 {
+                    effects.switch(cpu);
+                }
+            }
             register::ESR => lapic.esr = core::mem::take(&mut lapic.errors),
             register::LVT..=register::LVT_LAST => {
                 lapic.set_lvt((number - register::LVT) as usize, value);

@@ -2,7 +2,7 @@
 
 use super::{load, store, x2apic, xapic};
 use crate::vdev::CpuSet;
-use crate::vdev::vlapic::{Destination, Message, Mode};
+use crate::vdev::vlapic::{Destination, Effects, Message, Mode};
 
 fn fixed(vector: u8, level: bool) -> Message {
     Message {
@@ -139,6 +139,51 @@ fn an_edge_for_one_that_its_id_names_can_be_posted() {
     for (apics, set) in [(&wide, 3), (&narrow, 1 << 1)] {
         assert_eq!(apics.posts_to(&to(Destination::Logical(set))), None);
     }
+}
+
+#[test]
+fn nothing_is_posted_to_who_does_not_listen_and_it_is_said_when_that_changes() {
+    let to = Message {
+        destination: Destination::Physical(1),
+        ..fixed(0x41, false)
+    };
+    let said = |effects: Effects| effects.switched;
+    let (one, none) = (CpuSet::one(1), CpuSet::NONE);
+    // By software, in both modes; what else SVR has is nobody's matter.
+    let mut apics = xapic(2);
+    for (value, switched) in [(0xff, one), (0x1ff, one), (0x1fe, none)] {
+        assert_eq!(said(store(&mut apics, 1, 0xf0, value)), switched);
+        let listens = value & 0x100 != 0;
+        assert_eq!(apics.posts_to(&to), listens.then_some((1, 0x41)));
+    }
+    let mut apics = x2apic(2);
+    for (value, switched) in [(0xff, one), (0xfe, none), (0x1ff, one)] {
+        let written = apics.write_msr(1, 0x80f, value, 0).expect("SVR");
+        assert_eq!(said(written), switched);
+        let listens = value & 0x100 != 0;
+        assert_eq!(apics.posts_to(&to), listens.then_some((1, 0x41)));
+    }
+    // Off, on again, and into the other mode.
+    for (value, switched) in [(0xc00, none), (0, one), (0x800, one), (0xc00, one)] {
+        let written = apics.set_base(1, 0xfee0_0000 | value).expect("a mode");
+        assert_eq!(said(written), switched, "{value:x}");
+        let listens = (value == 0xc00).then_some((1, 0x41));
+        assert_eq!(apics.posts_to(&to), listens.filter(|_| switched == none));
+    }
+    // INIT, and from there to where it listens again.
+    apics.write_msr(1, 0x80f, 0x1ff, 0).expect("SVR");
+    let message = |mode| Message { mode, ..to };
+    assert_eq!(said(apics.deliver(&message(Mode::Init))), one);
+    assert_eq!(apics.posts_to(&to), None);
+    assert_eq!(said(apics.deliver(&message(Mode::Startup))), none);
+    assert_eq!(apics.posts_to(&to), None);
+    let written = apics.write_msr(1, 0x80f, 0x1ff, 0).expect("SVR");
+    assert_eq!(said(written), one);
+    assert_eq!(apics.posts_to(&to), Some((1, 0x41)));
+    // Nor for any other access.
+    assert_eq!(said(apics.deliver(&to)), none);
+    let written = apics.write_msr(1, 0x808, 0, 0).expect("TPR");
+    assert_eq!(said(written), none);
 }
 
 #[test]
