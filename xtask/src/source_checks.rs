@@ -50,8 +50,6 @@ const CHECKS: &[Check] = &[
                 "--workspace",
                 "--exclude",
                 "payloads",
-                "--exclude",
-                "linux-payloads",
                 "--no-deps",
                 "--document-private-items",
             ]);

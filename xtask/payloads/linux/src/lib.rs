@@ -1,4 +1,4 @@
-//! What programs for Linux guests share: [`system`] (start, system calls, files, memory) and [`vfio`] (devices that a
+//! What programs for Linux guests share: `system` (start, system calls, files, memory) and `vfio` (devices that a
 //! program drives, Linux `Documentation/driver-api/vfio.rst`).
 //!
 //! Each file in `bin/` is one scenario. They are built like the small guests, for the bare machine, and talk to the kernel
