@@ -55,6 +55,10 @@ pub mod messages;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod mmio;
 pub mod monitor;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod msix_table;
+#[cfg(any(target_arch = "x86_64", test))]
+pub mod nested;
 pub mod output;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 pub mod partition;

@@ -191,18 +191,13 @@ fn stage_two(
         };
         table.map(pages, mapping.host.base, Attributes::DEVICE)?;
     }
-    // Registers to the guest whatever it thinks, so that its reads find what was cleaned to memory; stores trap.
-    let registers = Attributes {
-        write: false,
-        ..Attributes::DEVICE
-    };
     for (index, viommu) in devices.dma.viommus().iter().enumerate() {
         for (page, image) in viommu::READABLE {
             let pages = Span {
                 base: guest_map::SMMU.base + (index as u64 * guest_map::SMMU_STRIDE + page),
                 len: PAGE_SIZE,
             };
-            table.map(pages, viommu.image() + image, registers)?;
+            table.map(pages, viommu.image() + image, viommu::REGISTERS)?;
         }
     }
     Ok(table)

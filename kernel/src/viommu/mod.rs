@@ -27,11 +27,18 @@ use iommu::addr::Hpa;
 use iommu::hal::DmaBuffer;
 use iommu::id::{IommuIndex, VirtDeviceId};
 use iommu::object::{Context, Device, Error, HwptPaging, Ioas};
+use iommu::table::Attributes;
 #[cfg(any(target_arch = "aarch64", not(target_os = "none")))]
 use smmu::{self as machine, Counters, Effect};
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 use vtd::{self as machine, Counters, Effect};
 
+/// How the guest's CPUs reach the registers of one: by loads, whatever the guest thinks of caches, so that they find what was
+/// cleaned to memory. Stores trap.
+pub const REGISTERS: Attributes = Attributes {
+    write: false,
+    ..Attributes::DEVICE
+};
 /// Events that wait for a guest's IOMMU at most, in its slice.
 const EVENTS: u32 = 256;
 

@@ -231,7 +231,7 @@ impl Partition {
     /// A load of the guest; `None` if nothing of its functions is there.
     pub fn read_function(&self, system: &System, at: Gpa, size: u8) -> Option<u64> {
         if let Some((source, offset)) = self.find_trapped(at) {
-            return Some(source.read(offset, size));
+            return Some(source.table.as_ref()?.read(offset, size));
         }
         let offset = at.0.checked_sub(ECAM.base.0).filter(|at| *at < ECAM.len)?;
         Some(self.assigned().read(&system.gate, offset, size))
@@ -247,7 +247,7 @@ impl Partition {
         let (slot, bar, offset) = devices.bus.lock().find_bar(at)?;
         let mut sources = devices.sources.iter();
         let source = sources.find(|source| source.slot == slot)?;
-        let pages = source.trapped(bar)?;
+        let pages = source.table.as_ref()?.trapped(bar)?;
         pages.contains(&offset).then_some((source, offset))
     }
 
@@ -303,7 +303,8 @@ impl Partition {
     fn mapped_parts(&self, bar: &MapBar) -> impl Iterator<Item = Range<u64>> {
         let mut sources = self.assigned().sources.iter();
         let source = sources.find(|source| source.slot == bar.slot);
-        let hole = source.and_then(|source| source.trapped(bar.bar));
+        let table = source.and_then(|source| source.table.as_ref());
+        let hole = table.and_then(|table| table.trapped(bar.bar));
         let len = bar.host.len;
         let hole = hole.unwrap_or(len..len);
         [0..hole.start, hole.end.min(len)..len]

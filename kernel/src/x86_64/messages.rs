@@ -16,18 +16,17 @@ use crate::devices::Owned;
 use crate::gate::Gate;
 use crate::lock::Mutex;
 use crate::machine::Iommu;
+use crate::msix_table::MsixTable;
 use crate::pci::FunctionInfo;
 use crate::say;
 use crate::vdev::msi::{Interrupt, Msi};
 use crate::vdev::vpci::VirtualPci;
-use crate::vdev::vpci::msix::{ENTRY, MessageTable};
 use crate::vectors::{Owner, Vectors};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::mmio::{MmioError, MmioRegion};
+use arch::mmio::MmioError;
 use core::fmt;
-use core::ops::Range;
-use iommu::addr::{Hpa, PAGE_SIZE};
+use iommu::addr::Hpa;
 use iommu::id::IommuIndex;
 use iommu::object::driver::{ReservedKind, ReservedRegion};
 use iommu::object::{Error as ObjectError, Ioas};
@@ -85,7 +84,8 @@ pub struct Source {
     routes: Vec<Route>,
     /// Those that are posted. Whoever changes what the guest wants looks here after that.
     posted: Mutex<Vec<u16>>,
-    table: Option<Table>,
+    /// Its MSI-X table, if it has one.
+    pub table: Option<MsixTable>,
 }
 
 /// A function's entries in the table of its unit. They go with this.
@@ -103,18 +103,6 @@ impl Drop for Mapped {
             say!("entries {:#x} and up stay: {error}", self.first);
         }
     }
-}
-
-/// An MSI-X table, and the pages that it is in, which guests have no mapping of.
-struct Table {
-    bar: u8,
-    /// The pages, as offsets in the BAR.
-    pages: Range<u64>,
-    /// The table, as offsets in the BAR.
-    entries: Range<u64>,
-    /// What the guest has written.
-    wanted: Mutex<MessageTable>,
-    registers: MmioRegion,
 }
 
 /// Writes to these are messages, whatever a table says (VT-d, 3.15).
@@ -195,7 +183,7 @@ impl Source {
             first,
             count,
         };
-        let table = Table::new(info, materials).map_err(Error::Registers)?;
+        let table = MsixTable::new(info, &mut materials.mmio.lock()).map_err(Error::Registers)?;
         let source = Self {
             slot,
             iommu: index,
@@ -277,101 +265,27 @@ impl Source {
         }
     }
 
-    /// The pages of BAR `bar` that guests have no mapping of, as offsets in it.
-    pub fn trapped(&self, bar: u8) -> Option<Range<u64>> {
-        let table = self.table.as_ref().filter(|table| table.bar == bar)?;
-        Some(table.pages.clone())
-    }
-
-    /// A load from there.
-    pub fn read(&self, offset: u64, size: u8) -> u64 {
-        let Some(table) = &self.table else { return !0 };
-        if table.entries.contains(&offset) {
-            return table.wanted.lock().read(offset - table.entries.start, size);
-        }
-        let at = (offset - table.pages.start) as usize;
-        match size {
-            1 => table.registers.read8(at).into(),
-            2 if at.is_multiple_of(2) => table.registers.read16(at).into(),
-            4 if at.is_multiple_of(4) => table.registers.read32(at).into(),
-            8 if at.is_multiple_of(8) => table.registers.read64(at),
-            _ => !0,
-        }
-    }
-
-    /// A store to there.
+    /// A store to the pages of its table.
     pub fn write(&self, offset: u64, size: u8, value: u64) {
-        let Some(table) = &self.table else { return };
-        if table.entries.contains(&offset) {
-            let mut wanted = table.wanted.lock();
-            let at = offset - table.entries.start;
-            if let Some(entry) = wanted.write(at, size, value)
-                && usize::from(entry) < self.routes.len()
-            {
-                // Under the lock, so that the last mask written is the one that the device has.
-                table.program(entry, self.first + entry, wanted.is_masked(entry));
-            }
-            return;
-        }
-        let at = (offset - table.pages.start) as usize;
-        match size {
-            1 => table.registers.write8(at, value as u8),
-            2 if at.is_multiple_of(2) => table.registers.write16(at, value as u16),
-            4 if at.is_multiple_of(4) => table.registers.write32(at, value as u32),
-            8 if at.is_multiple_of(8) => table.registers.write64(at, value),
-            _ => {}
+        if let Some(table) = &self.table {
+            table.write(offset, size, value, self.first, self.routes.len());
         }
     }
 
     /// The guest's table is as after reset.
     fn forget(&self) {
         if let Some(table) = &self.table {
-            table.wanted.lock().reset();
+            table.forget();
         }
     }
 
     /// What the guest wants of message `number`, as its function has it.
     fn wanted(&self, bus: &VirtualPci, number: u16) -> Option<Msi> {
         if bus.has_msix_on(self.slot) {
-            return self.table.as_ref()?.wanted.lock().message(number);
+            return self.table.as_ref()?.message(number);
         }
         let (address, data) = bus.message(self.slot, number)?;
         Some(Msi { address, data })
-    }
-}
-
-impl Table {
-    /// That of `info`, if it has one.
-    fn new(info: &FunctionInfo, materials: &Materials<'_>) -> Result<Option<Self>, MmioError> {
-        let place = info.capabilities.msix.and_then(|msix| {
-            let host = info.bars[usize::from(msix.table.bar)]?.host_span()?;
-            Some((msix, host))
-        });
-        let Some((msix, host)) = place else {
-            return Ok(None);
-        };
-        let start = u64::from(msix.table.offset);
-        let entries = start..start + u64::from(msix.vectors) * ENTRY;
-        let pages = start & !(PAGE_SIZE - 1)..entries.end.next_multiple_of(PAGE_SIZE);
-        let mut mmio = materials.mmio.lock();
-        let registers = mmio.take(host.base.0 + pages.start, pages.end - pages.start)?;
-        Ok(Some(Self {
-            bar: msix.table.bar,
-            pages,
-            entries,
-            wanted: Mutex::new(MessageTable::new(msix.vectors)),
-            registers,
-        }))
-    }
-
-    /// Has the device send the unit's `index` for its `entry`, or nothing. A device that was reset has lost both.
-    fn program(&self, entry: u16, index: u16, masked: bool) {
-        let Message { address, data } = Message::new(index);
-        let at = (self.entries.start - self.pages.start) + u64::from(entry) * ENTRY;
-        let words = [address, 0, data, u32::from(masked)];
-        for (offset, word) in (at as usize..).step_by(4).zip(words) {
-            self.registers.write32(offset, word);
-        }
     }
 }
 

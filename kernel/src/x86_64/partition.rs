@@ -11,15 +11,16 @@ use crate::config::{self, Platform};
 use crate::gate::Gate;
 use crate::gather::Gather;
 use crate::guest_acpi::x86_64 as guest_acpi;
-use crate::guest_map::x86_64::{ADDRESS_BITS, VTD, VTD_STRIDE};
+use crate::guest_map::x86_64::{VTD, VTD_STRIDE};
 use crate::guest_ram::GuestRam;
-use crate::host::Host;
 use crate::life::{Change, Entry, Life};
 use crate::lock::Mutex;
+use crate::nested::Nested;
 use crate::pc_boot::{self, Refused, Start};
 use crate::vdev::CpuSet;
 use crate::vdev::v16550::V16550;
 use crate::vdev::vlapic::Effects;
+use crate::viommu;
 use crate::{say, terminal};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -30,10 +31,8 @@ use arch::x86_64::technology::Technology;
 use arch::x86_64::vcpu::{DescriptorTable, Posted, RAX, RBX, RSI, Registers, State, Tables, Vcpu};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
-use iommu::addr::{Gpa, Hpa, Span};
-use iommu::table::{
-    Attributes, Ept, Format, Invalidated, MapError, Npt, PageTable, Replace, Shape,
-};
+use iommu::addr::Span;
+use iommu::table::MapError;
 
 /// One VM.
 pub struct Partition {
@@ -87,77 +86,6 @@ pub struct Materials<'a> {
     pub mmio: Mutex<&'a mut MmioPool>,
 }
 
-/// Nested tables, as the CPU walks them.
-pub(super) enum Nested {
-    Npt(PageTable<Host, Npt>),
-    Ept(PageTable<Host, Ept>),
-}
-
-impl Nested {
-    /// With `spans`, one after the other, from `host` on.
-    fn new(
-        technology: &Technology,
-        frames: &'static FramePool,
-        spans: &[Span<Gpa>],
-        host: Hpa,
-    ) -> Result<Self, MapError> {
-        Ok(match technology {
-            Technology::Svm { .. } => Self::Npt(nested(frames, spans, host)?),
-            Technology::Vmx { .. } => Self::Ept(nested(frames, spans, host)?),
-        })
-    }
-
-    fn root(&self) -> u64 {
-        match self {
-            Self::Npt(table) => table.root().0,
-            Self::Ept(table) => table.root().0,
-        }
-    }
-
-    /// Maps what is no RAM.
-    pub fn map(&mut self, span: Span<Gpa>, to: Hpa, how: Attributes) -> Result<(), MapError> {
-        match self {
-            Self::Npt(table) => table.map(span, to, how),
-            Self::Ept(table) => table.map(span, to, how),
-        }
-    }
-
-    /// Takes `span` away. `forgotten` returns once no CPU has anything of it.
-    pub fn unmap(&mut self, span: Span<Gpa>, forgotten: impl FnOnce()) {
-        match self {
-            Self::Npt(table) => unmap(table, span, forgotten),
-            Self::Ept(table) => unmap(table, span, forgotten),
-        }
-    }
-}
-
-fn nested<F: Format<Attributes = Attributes>>(
-    frames: &'static FramePool,
-    spans: &[Span<Gpa>],
-    mut host: Hpa,
-) -> Result<PageTable<Host, F>, MapError> {
-    let shape = Shape {
-        replace: Replace::InPlace,
-        ..Shape::new(ADDRESS_BITS)
-    };
-    let mut table = PageTable::with_shape(Arc::new(Host(frames)), shape)?;
-    for span in spans {
-        table.map(*span, host, Attributes::RAM)?;
-        host.0 += span.len;
-    }
-    Ok(table)
-}
-
-fn unmap<F: Format<Attributes = Attributes>>(
-    table: &mut PageTable<Host, F>,
-    span: Span<Gpa>,
-    forgotten: impl FnOnce(),
-) {
-    let cut = table.unmap(span);
-    forgotten();
-    table.release(cut, Invalidated::complete());
-}
-
 /// Why there is no such partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
@@ -203,7 +131,11 @@ impl Partition {
         let kernel = file(config.kernel.as_ref().or(config.payload.as_ref()))?;
         let initrd = file(config.initrd.as_ref())?;
         let ram = GuestRam::new(ram, Platform::X86_64);
-        let nested = Nested::new(technology, frames, ram.spans(), ram.host());
+        let nested = match technology {
+            Technology::Svm { .. } => Nested::npt,
+            Technology::Vmx { .. } => Nested::ept,
+        };
+        let nested = nested(frames, ram.spans(), ram.host());
         let mut nested = nested.map_err(Error::Tables)?;
         let tables = Arc::new(Tables::new(nested.root(), 4, vcpus));
         let functions = Functions::new(index, &config, materials, &ram);
@@ -217,12 +149,7 @@ impl Partition {
                 base: VTD.base + number * VTD_STRIDE,
                 len: VTD_STRIDE,
             };
-            // Registers to the guest whatever it thinks, so that its reads find what was cleaned to memory; stores trap.
-            let registers = Attributes {
-                write: false,
-                ..Attributes::DEVICE
-            };
-            let mapped = nested.map(page, viommu.image(), registers);
+            let mapped = nested.map(page, viommu.image(), viommu::REGISTERS);
             mapped.map_err(Error::Tables)?;
         }
         let mut posted = Vec::with_capacity(vcpus);
