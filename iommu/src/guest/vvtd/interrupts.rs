@@ -84,6 +84,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         data: u32,
     ) -> (Option<GuestInterrupt>, Effect) {
         let mut effect = Effect::default();
+        effect.more = self.has_work();
         let compatible = GuestInterrupt::of_message(address, data);
         if !self.registers.is_on(GCMD_FIELDS::IRE::SET) {
             return (Some(compatible), effect);
@@ -115,7 +116,6 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             };
             self.record(&fault, &mut effect);
         });
-        effect.more = self.has_work();
         (found.ok(), effect)
     }
 
