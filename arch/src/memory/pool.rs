@@ -16,6 +16,10 @@ pub struct FramePool {
     window: Window,
 }
 
+/// Free ranges that there is room for from the start. As long as there are no more, the heap holds the same whatever was given
+/// back in which order, and giving back needs none of it.
+const ROOM: usize = 64;
+
 /// Single frames that are free and zero already.
 struct Zeroed {
     bases: [u64; 16],
@@ -43,6 +47,8 @@ impl FramePool {
         let start = range.start.next_multiple_of(FRAME);
         let end = range.end & !(FRAME - 1);
         let mut free = self.free.lock();
+        let missing = ROOM.saturating_sub(free.len());
+        free.reserve(missing);
         let mut at = start;
         while at < end {
             // The first free range that ends after `at`: either `at` is inside of it, or there is a hole before it.
@@ -117,6 +123,12 @@ impl FramePool {
         self.settle();
         let free = self.free.lock();
         free.iter().map(|r| r.end - r.start).max().unwrap_or(0)
+    }
+
+    /// Free ranges that its list has room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.free.lock().capacity()
     }
 
     /// Takes back what an owner had.

@@ -134,6 +134,24 @@ fn a_frame_that_is_zero_comes_back_first_and_counts_as_free() {
 }
 
 #[test]
+fn frames_that_come_back_in_any_order_take_no_heap() {
+    let pool = pool(0x4000_0000, MIB);
+    let room = pool.room();
+    let frames: Vec<_> = (0..100)
+        .map(|_| pool.allocate(0x1000, 0x1000).unwrap())
+        .collect();
+    // Every other one, in part as zeroed.
+    let (kept, given): (Vec<_>, Vec<_>) = frames
+        .into_iter()
+        .partition(|frame| frame.base() & 0x1000 == 0);
+    given.into_iter().for_each(super::Frames::give_back_zeroed);
+    assert_eq!(ranges(pool).len(), 50);
+    drop(kept);
+    assert_eq!(ranges(pool), [(0x4000_0000, 0x4010_0000)]);
+    assert_eq!(pool.room(), room);
+}
+
+#[test]
 fn words_are_exchanged_and_stored_in_runs() {
     let pool = pool(0x4000_0000, MIB);
     let frame = pool.allocate(0x1000, 0x1000).unwrap();
