@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::driver::{Driver, Format, HwptFlags, PageTable, Root, Stale, UserData};
+use super::driver::{Driver, Flush, Format, HwptFlags, PageTable, Root, Stale, UserData};
 use super::ids::{Object, Owner};
 use super::inner::Inner;
 use super::{Error, room};
@@ -59,22 +59,27 @@ impl Paging {
 
     /// Removes a range from the table and from all caches of it; whether any cache may have had some of it.
     pub(super) fn unmap(&mut self, range: Span<Iova>) -> Result<bool, IommuError> {
+        self.remove(|table, flush| table.unmap(range, flush))
+    }
+
+    /// Removes everything from the table and from all caches of it. What that leaves is for [`PageTable::free`].
+    pub(super) fn clear(&mut self) -> Result<(), IommuError> {
+        self.remove(|table, flush| table.clear(flush)).map(drop)
+    }
+
+    fn remove(
+        &mut self,
+        what: impl FnOnce(&mut dyn PageTable, &mut Flush<'_>) -> Result<(), IommuError>,
+    ) -> Result<bool, IommuError> {
         let tags = &self.tags;
         let format = self.format;
         let mut told = false;
-        let result = self.table.unmap(range, &mut |stale| {
+        let result = what(&mut *self.table, &mut |stale| {
             told = !tags.is_empty();
             flush(tags, format, stale)
         });
         self.lost |= result.is_err();
         result.map(|()| told)
-    }
-
-    /// Removes everything from the table and from all caches of it.
-    pub(super) fn unmap_all(&mut self) -> Result<(), IommuError> {
-        let len = 1u64 << self.root().input_bits.min(63);
-        let base = Iova(0);
-        self.unmap(Span { base, len }).map(drop)
     }
 
     /// Makes all IOMMUs forget `stale`.

@@ -9,7 +9,7 @@ use crate::hal::Platform;
 use crate::physical::{Invalidated, IommuError};
 use crate::table::{
     self, Attributes, Granule4K, MapError, Memory, Npt, PageTable, SecondStage,
-    SecondStageAttributes, StageOne, StageOneAttributes, StageTwo,
+    SecondStageAttributes, StageOne, StageOneAttributes, StageTwo, Unmapped,
 };
 
 /// A first stage of ours.
@@ -95,6 +95,16 @@ pub(super) fn refused(error: MapError) -> Error {
     }
 }
 
+/// Tables that are freed at once at most.
+const FREED: usize = 8;
+
+fn stale<B>(cut: &Unmapped<B>) -> Stale {
+    Stale {
+        range: cut.stale(),
+        leaf: cut.leaf_only(),
+    }
+}
+
 /// A table of ours. Lost unless it is retired.
 pub(super) struct Table<P: Platform, F: Kind> {
     table: Option<PageTable<P, F>>,
@@ -170,12 +180,24 @@ impl<P: Platform, F: Kind> Mirror for Table<P, F> {
         if cut.is_empty() {
             return Ok(());
         }
-        flush(Stale {
-            range: cut.stale(),
-            leaf: cut.leaf_only(),
-        })?;
+        flush(stale(&cut))?;
         table.release(cut, Invalidated::complete());
         Ok(())
+    }
+
+    fn clear(&mut self, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        let table = self.get_mut();
+        let cut = table.clear::<Iova>();
+        if cut.is_empty() {
+            return Ok(());
+        }
+        flush(stale(&cut))?;
+        table.release_later(cut, Invalidated::complete());
+        Ok(())
+    }
+
+    fn free(&mut self) -> bool {
+        self.get_mut().free(FREED) > 0
     }
 
     fn walk(&self, iova: Iova) -> Option<Hpa> {

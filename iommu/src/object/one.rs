@@ -28,6 +28,12 @@ impl<T: PageTable> PageTable for [T; 1] {
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError> {
         self[0].unmap(range, flush)
     }
+    fn clear(&mut self, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        self[0].clear(flush)
+    }
+    fn free(&mut self) -> bool {
+        self[0].free()
+    }
     fn walk(&self, iova: Iova) -> Option<Hpa> {
         self[0].walk(iova)
     }

@@ -61,6 +61,22 @@ impl Inner {
         to: Option<(Gpa, Access)>,
     ) -> Result<Set, Error> {
         let paging = self.shadow(id)?;
+        // What was cleared before does not pile up.
+        let freed = paging.table_mut().free();
+        let set = self.shadow_put(id, range, to)?;
+        Ok(Set {
+            freed: freed || set.freed,
+            ..set
+        })
+    }
+
+    fn shadow_put(
+        &mut self,
+        id: u32,
+        range: Span<Iova>,
+        to: Option<(Gpa, Access)>,
+    ) -> Result<Set, Error> {
+        let paging = self.shadow(id)?;
         let (ioas, largest) = (paging.ioas, paging.root().largest);
         let Some((to, access)) = to else {
             return clear(self.shadow(id)?, range);
@@ -88,7 +104,14 @@ impl Inner {
         Ok(self.shadow(id)?.table_mut().next(from))
     }
 
-    /// Empties the shadows of an address space: what they were made of has changed.
+    /// Empties a shadow, at once, and frees a few of the tables that held what was there. Whether there were any.
+    pub(super) fn shadow_clear(&mut self, id: u32) -> Result<bool, Error> {
+        let paging = self.shadow(id)?;
+        paging.clear()?;
+        Ok(paging.table_mut().free())
+    }
+
+    /// Empties the shadows of an address space, each at once: what they were made of has changed. Their tables are freed later.
     pub(super) fn empty_shadows(&mut self, ioas: u32) -> Result<(), Error> {
         let mut result = Ok(());
         for id in 1..=self.ids.highest() {
@@ -96,7 +119,7 @@ impl Inner {
                 continue;
             };
             if paging.ioas == ioas && paging.shadow.is_some() {
-                result = result.and(paging.unmap_all());
+                result = result.and(paging.clear());
             }
         }
         Ok(result?)
@@ -106,7 +129,7 @@ impl Inner {
 /// What a call has done of what was asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Set {
-    /// Bytes from the start, more than none.
+    /// Bytes from the start. None where so much had to go first that what takes its place is for the next call.
     pub bytes: u64,
     /// Whether there was anything to do but to look.
     pub changed: bool,
@@ -114,10 +137,15 @@ pub struct Set {
     pub new_tables: u64,
     /// Whether caches had to forget something: that is waited for.
     pub forgot: bool,
+    /// Whether a few tables were freed.
+    pub freed: bool,
 }
 
 /// What is emptied at once at most: the pages that a few tables map.
 const WINDOW: u64 = 16 << 20;
+
+/// What goes takes long from this on: pages that a block takes the place of.
+const LONG: u64 = 1 << 20;
 
 /// Empties the start of a range.
 fn clear(paging: &mut Paging, range: Span<Iova>) -> Result<Set, Error> {
@@ -131,10 +159,12 @@ fn clear(paging: &mut Paging, range: Span<Iova>) -> Result<Set, Error> {
     };
     let upto = end.min(base.align_down(WINDOW) + WINDOW);
     let len = upto.0 - base.0;
+    let before = paging.table.bytes();
     Ok(Set {
         bytes: upto.0 - range.base.0,
         changed: true,
         forgot: paging.unmap(Span { base, len })?,
+        freed: paging.table.bytes() < before,
         ..Set::default()
     })
 }
@@ -164,6 +194,13 @@ fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result
         Some((false, other)) => {
             len = other.min(end).0 - base.0;
             forgot = paging.unmap(Span { base, len })?;
+            if len >= LONG {
+                return Ok(Set {
+                    changed: true,
+                    forgot,
+                    ..Set::default()
+                });
+            }
         }
         None => {}
     }
@@ -181,6 +218,7 @@ fn put(paging: &mut Paging, span: Span<Iova>, to: Hpa, access: Access) -> Result
         changed: true,
         new_tables: table.bytes().saturating_sub(before),
         forgot,
+        freed: false,
     })
 }
 

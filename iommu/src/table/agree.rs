@@ -47,15 +47,21 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         // None agrees where the first cannot.
         let mut index = if possible { first + 1 } else { last };
         let mut words = [0; CHUNK];
-        'run: while index < last {
+        while index < last {
             let words = &mut words[..CHUNK.min(last - index)];
             node.entries(index, words);
-            for word in words {
+            let mut goes_on = |word: &u64| {
                 wanted = wanted.wrapping_add(size);
-                if (*word == wanted) != agrees {
-                    break 'run;
-                }
-                index += 1;
+                *word == wanted
+            };
+            // Two loops, each of as little as there can be.
+            let end = match agrees {
+                true => words.iter().position(|word| !goes_on(word)),
+                false => words.iter().position(goes_on),
+            };
+            index += end.unwrap_or(words.len());
+            if end.is_some() {
+                break;
             }
         }
         let reached = start + (index - first) as u64 * size;

@@ -192,6 +192,8 @@ pub struct PageTable<P: Platform, F: Format> {
     layout: Layout,
     published: AtomicBool,
     hot: Hot<P::Buffer>,
+    /// Cut off, in no cache, and not freed yet.
+    loose: Option<Table<P::Buffer>>,
     format: PhantomData<fn() -> F>,
 }
 
@@ -249,6 +251,7 @@ impl<P: Platform, F: Format> PageTable<P, F> {
             layout,
             published: AtomicBool::new(false),
             hot: Hot::default(),
+            loose: None,
             format: PhantomData,
         })
     }
@@ -385,6 +388,10 @@ impl<P: Platform, F: Format> Drop for PageTable<P, F> {
         if *self.published.get_mut() {
             core::mem::forget(self.root.take());
             core::mem::forget(self.hot.take());
+        }
+        // One by one: a list drops itself in as many nested calls as it is long.
+        while let Some(mut table) = self.loose.take() {
+            self.loose = table.next.take();
         }
     }
 }

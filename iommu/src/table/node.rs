@@ -168,6 +168,17 @@ impl<B: DmaBuffer> Node<B> {
         self.children.as_mut()?.get_mut(index)?.take()
     }
 
+    /// Takes the last table below out of the record.
+    pub(super) fn pop_child(&mut self) -> Option<Table<B>> {
+        let children = self.children.as_mut()?;
+        while let Some(last) = children.pop() {
+            if last.is_some() {
+                return last;
+            }
+        }
+        None
+    }
+
     /// Writes descriptors `first`, `first + step`, .. to the free entries of `range`.
     #[inline]
     pub(super) fn fill(&mut self, range: Range<usize>, first: u64, step: u64, coherent: bool) {

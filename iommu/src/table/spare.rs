@@ -109,7 +109,7 @@ impl<B: DmaBuffer> Spare<B> {
     }
 }
 
-/// Frees `table` and all below it, which no walker can reach any more.
+/// Frees up to `most` tables of `list` and below it, which no walker can reach any more. How many.
 ///
 /// A table with few entries left is cleared by its record and given back as zeroed, if the platform cares to know;
 /// of a fuller one clearing all bytes at once, as its owner will, is the shorter way.
@@ -117,31 +117,37 @@ pub(super) fn dismantle<P: Platform>(
     platform: &P,
     spare: &mut Spare<P::Buffer>,
     reserve: usize,
-    mut table: Table<P::Buffer>,
-) -> u64 {
+    list: &mut Option<Table<P::Buffer>>,
+    most: usize,
+) -> usize {
     let entries = spare.table_bytes / 8;
-    let mut bytes = spare.table_bytes as u64;
-    if table.children.is_some() {
-        let mut at = 0;
-        while let Some(index) = table.first_used(at..entries) {
-            if let Some(child) = table.take_child(index) {
-                bytes += dismantle(platform, spare, reserve, child);
-            }
-            at = index + 1;
+    for freed in 0..most {
+        let Some(mut table) = list.take() else {
+            return freed;
+        };
+        // What is below goes first.
+        while let Some(mut child) = table.pop_child() {
+            child.next = Some(table);
+            table = child;
         }
+        *list = table.next.take();
         let kept = &mut spare.children;
         if let Some(children) = table.children.take()
             && kept.len() < (reserve + RECORDS).min(kept.capacity())
         {
             kept.push(children);
         }
-    }
-    if P::KEEPS_ZEROED && table.live() <= entries / 2 {
-        while let Some(start) = table.first_used(0..entries) {
-            let end = table.run_end(start, entries);
-            table.clear(start..end, spare.coherent);
+        if P::KEEPS_ZEROED && table.live() <= entries / 2 {
+            let mut at = 0;
+            while table.live() > 0 {
+                let Some(start) = table.first_used(at..entries) else {
+                    unreachable!("so many are in use");
+                };
+                at = table.run_end(start, entries);
+                table.clear(start..at, spare.coherent);
+            }
+            platform.release_zeroed(table.into_buffer());
         }
-        platform.release_zeroed(table.into_buffer());
     }
-    bytes
+    most
 }

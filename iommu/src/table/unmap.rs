@@ -336,11 +336,47 @@ impl<P: Platform, F: Format> PageTable<P, F> {
         for remake in mem::take(&mut unmapped.remake).into_iter().flatten() {
             self.remake(remake);
         }
+        let mut tables = unmapped.tables.take();
+        self.dismantle(&mut tables, usize::MAX);
+    }
+
+    /// Removes everything, by the entries of the first table. What it cuts off is given to [`release_later`](Self::release_later).
+    pub fn clear<A: Input>(&mut self) -> Unmapped<P::Buffer> {
+        self.unmap(A::span(0, 1 << self.shape.input_bits))
+    }
+
+    /// As [`release`](Self::release) of what [`clear`](Self::clear) cut off, but the tables are freed by [`free`](Self::free).
+    pub fn release_later(&mut self, mut unmapped: Unmapped<P::Buffer>, _proof: Invalidated) {
         while let Some(mut table) = unmapped.tables.take() {
             unmapped.tables = table.next.take();
-            let freed = dismantle(&*self.platform, &mut self.spare, Self::RESERVE, table);
-            self.counters.table_bytes -= freed;
+            table.next = self.loose.take();
+            self.loose = Some(table);
         }
+    }
+
+    /// Frees up to `most` tables that wait for it; how many.
+    #[inline]
+    pub fn free(&mut self, most: usize) -> usize {
+        let mut loose = self.loose.take();
+        if loose.is_none() {
+            return 0;
+        }
+        let freed = self.dismantle(&mut loose, most);
+        self.loose = loose;
+        freed
+    }
+
+    #[inline(never)]
+    fn dismantle(&mut self, tables: &mut Option<Table<P::Buffer>>, most: usize) -> usize {
+        let freed = dismantle(
+            &*self.platform,
+            &mut self.spare,
+            Self::RESERVE,
+            tables,
+            most,
+        );
+        self.counters.table_bytes -= (freed * F::TABLE_BYTES) as u64;
+        freed
     }
 
     /// Makes the table that replaced a block reachable, if it is still there.

@@ -1,5 +1,6 @@
 //! The VT-d unit that a guest sees, on the objects, the real driver and the strict model.
 
+mod bounds;
 mod guest;
 mod modes;
 mod nested;

@@ -105,13 +105,14 @@ impl Viommu {
         self.unit.lock().image().hpa()
     }
 
-    /// Puts all that is behind it in abort and its registers to what they are out of reset.
+    /// Puts all that is behind it in abort and its registers to what they are out of reset. What its guest had may be left to be
+    /// given back, as work.
     pub fn stop(&self) {
         let mut unit = self.unit.lock();
         if let Err(error) = unit.stop() {
             panic!("cannot stop the DMA of a device: {error}");
         }
-        self.busy.store(false, Ordering::Release);
+        self.busy.store(unit.has_work(), Ordering::Release);
     }
 
     /// Lets what is behind it do what an IOMMU out of reset lets it do.

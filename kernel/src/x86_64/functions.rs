@@ -189,6 +189,11 @@ impl Partition {
         self.close_messages(system);
         self.settle_faults(system);
         self.remap_bars(system);
+        // Tables of the shadows that its guest had, as many as that was.
+        while self.has_busy_viommus() {
+            self.serve_viommus(system);
+            irq::serve_meanwhile();
+        }
     }
 
     /// Takes the faults that IOMMUs have recorded of its functions so far.

@@ -7,8 +7,9 @@ use crate::hal::{GuestMemory, Platform};
 use crate::object::Error;
 
 impl<P: Platform, S: Slice> VirtVtd<P, S> {
-    /// The guest stops: all sources are put in abort, events are dropped, shadows are gone, and the registers are as out of
-    /// reset. Not bounded by a budget.
+    /// The guest stops: all sources are put in abort, events are dropped, and the registers are as out of reset. What that takes
+    /// grows with sources, PASIDs and queues, and not with what the guest has mapped: shadows that nothing goes through any
+    /// more are emptied by [`run`](Self::run), as long as it [has work](Self::has_work).
     ///
     /// # Errors
     /// That of the first source that could not be put in abort; the others are.
@@ -38,8 +39,6 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             self.put((device, 0), Through::Abort, None, &mut effect);
             result = result.and(effect.failed.take().map_or(Ok(()), Err));
         }
-        let mut all = u32::MAX;
-        while self.empty(&mut all) {}
         self.translation_asked = false;
         self.contexts_asked = false;
         self.translations_asked = false;
@@ -61,6 +60,7 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
         let mut budget = u32::MAX;
         let mut job = Job::devices(Which::All, Then::Nothing);
         let _ = self.work(memory, &mut job, &mut budget, &mut effect);
+        effect.more = self.has_work();
         effect
     }
 }

@@ -42,7 +42,8 @@ pub struct Setup {
     pub records: u8,
     /// What one call does at most, at least 1, in units of 32 entries of a guest's tables that are alike, or of a descriptor. The
     /// entry of a source counts as 16, a fault as 4; a run that a shadow has to hold as 2, as 8 more where caches have to
-    /// forget what was there, and as 2 more for each table that is new. What is more than the whole is done by itself.
+    /// forget what was there, as 8 more where tables are freed, and as 2 more for each table that is new. What is more than the
+    /// whole is done by itself.
     pub budget: u32,
 }
 

@@ -66,6 +66,11 @@ pub trait Slice: Requests {
         range: Span<Iova>,
         to: Option<(Gpa, Access)>,
     ) -> Result<Set, Error>;
+    /// Empties a shadow at once, and frees a few of the tables that held what was there. Whether there were any.
+    ///
+    /// # Errors
+    /// [`Error::Hardware`].
+    fn clear(&mut self, shadow: usize) -> Result<bool, Error>;
     /// The page or block of a shadow that `at` is in.
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>>;
     /// Bytes of all shadows' tables.
@@ -251,6 +256,10 @@ impl Slice for ObjectSlice {
     ) -> Result<Set, Error> {
         let shadow = self.shadow(shadow).ok_or(Error::NoSpace)?;
         shadow.set(range, to)
+    }
+
+    fn clear(&mut self, shadow: usize) -> Result<bool, Error> {
+        self.shadow(shadow).ok_or(Error::NoSpace)?.clear()
     }
 
     fn leaf(&self, shadow: usize, at: Iova) -> Option<Span<Iova>> {

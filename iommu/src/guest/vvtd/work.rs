@@ -16,8 +16,8 @@ const SHADOW_COST: u32 = 1;
 const RUN_COST: u32 = 2;
 const FORGET_COST: u32 = 8;
 const TABLE_COST: u32 = 2;
-/// What it takes to empty a part of a shadow that nothing goes through.
-const EMPTY_COST: u32 = 6;
+/// What it takes to free a few tables.
+const FREE_COST: u32 = 8;
 /// What the entry of a PASID takes.
 const PASID_COST: u32 = 4;
 /// A block that shadows may have: what covers less may have been a part of one.
@@ -190,9 +190,13 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
                     let set = slice.set(number, range, to)?;
                     runs += u64::from(to.is_some() || set.changed);
                     let forgetting = if set.forgot { FORGET_COST } else { 0 };
-                    *budget = budget.saturating_sub(RUN_COST + forgetting);
+                    let freeing = if set.freed { FREE_COST } else { 0 };
+                    *budget = budget.saturating_sub(RUN_COST + forgetting + freeing);
                     new_tables += set.new_tables;
                     done += set.bytes;
+                    if set.bytes == 0 {
+                        *budget = 0;
+                    }
                 }
                 Ok::<u64, Error>(piece.range.base.0 + done)
             })?;
@@ -222,14 +226,9 @@ impl<P: Platform, S: Slice> VirtVtd<P, S> {
             self.leaving = false;
             return false;
         };
-        *budget = budget.saturating_sub(EMPTY_COST);
+        *budget = budget.saturating_sub(FREE_COST);
         if let Some(Shadow { number, .. }) = self.shadows[index] {
-            let all = Span {
-                base: Iova(0),
-                len: 1 << self.input_bits,
-            };
-            let set = self.slice.set(number, all, None);
-            if set.is_ok_and(|set| set.bytes < all.len) {
+            if self.slice.clear(number) == Ok(true) {
                 return true;
             }
             self.slice.close(number);

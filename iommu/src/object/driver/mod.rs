@@ -127,6 +127,14 @@ pub trait PageTable: Send + Debug {
     /// # Errors
     /// That of `flush`. The range is not mapped then, and its tables are lost.
     fn unmap(&mut self, range: Span<Iova>, flush: &mut Flush<'_>) -> Result<(), IommuError>;
+    /// Removes all that is mapped, by the entries of its first table, calls `flush` if caches may hold any of it, and leaves the
+    /// tables that it cut off to [`free`](Self::free).
+    ///
+    /// # Errors
+    /// As with [`unmap`](Self::unmap).
+    fn clear(&mut self, flush: &mut Flush<'_>) -> Result<(), IommuError>;
+    /// Frees a few of the tables that [`clear`](Self::clear) cut off. Whether there were any.
+    fn free(&mut self) -> bool;
     /// Where `iova` goes.
     fn walk(&self, iova: Iova) -> Option<Hpa>;
     /// The page or block that `iova` is in.

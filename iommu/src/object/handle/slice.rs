@@ -138,15 +138,24 @@ impl Viommu {
 
 impl HwptShadow {
     /// Makes the start of `range` lead to what the partition has from the address on, with the rights that both allow, or nowhere,
-    /// and says how much of it: as much as a few tables hold, so that a call takes no longer than that. What is so already is
-    /// not stored again; what was otherwise is in no cache when this returns. Where the partition has nothing, nothing is
-    /// mapped.
+    /// and says how much of it: as much as a few tables hold, so that a call takes no longer than that, and nothing yet where a lot
+    /// had to go first. What is so already is not stored again; what was otherwise is in no cache when this returns. Where the
+    /// partition has nothing, nothing is mapped.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Invalid`], [`Error::Misaligned`]: the range is mapped in part. [`Error::Hardware`]:
     /// what was there may still be cached, and its tables are lost.
     pub fn set(&self, range: Span<Iova>, to: Option<(Gpa, Access)>) -> Result<Set, Error> {
         self.0.with(|inner, id| inner.shadow_set(id, range, to))
+    }
+
+    /// Empties it at once: nothing of it is in a cache when this returns. The tables that held what was there are freed in parts, a
+    /// few by each call, of this and of [`set`](Self::set). Whether there were any.
+    ///
+    /// # Errors
+    /// [`Error::Hardware`]: as with [`set`](Self::set).
+    pub fn clear(&self) -> Result<bool, Error> {
+        self.0.with(|inner, id| inner.shadow_clear(id))
     }
 
     /// The first address from `from` on for which there is a mapping.

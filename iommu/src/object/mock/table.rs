@@ -97,6 +97,15 @@ impl PageTable for MockTable {
         Ok(())
     }
 
+    fn clear(&mut self, flush: &mut Flush<'_>) -> Result<(), IommuError> {
+        let len = 1 << self.input_bits;
+        self.unmap(Span { base: Iova(0), len }, flush)
+    }
+
+    fn free(&mut self) -> bool {
+        false
+    }
+
     fn walk(&self, iova: Iova) -> Option<Hpa> {
         let (at, (len, to, _)) = self.pages.range(..=iova.0).next_back()?;
         (iova.0 - at < *len).then(|| *to + (iova.0 - at))
