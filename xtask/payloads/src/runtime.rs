@@ -251,12 +251,6 @@ pub fn ticks() -> u64 {
     ticks
 }
 
-/// Has the virtual timer end when the counter is at `ticks`, without an interrupt.
-pub fn set_timer(ticks: u64) {
-    // SAFETY: nobody else uses this timer; masked (CNTV_CTL_EL0.IMASK), nothing follows from its end.
-    unsafe { asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", in(reg) ticks, in(reg) 3_u64) };
-}
-
 /// Ticks of the counter a second.
 pub fn frequency() -> u64 {
     let hz;

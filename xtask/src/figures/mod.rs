@@ -88,6 +88,7 @@ pub const SOURCES: &[Source] = &[
     machine_x86_64::MACHINE_X86_64,
     viommu::VIOMMU,
     viommu_x86_64::VIOMMU_X86_64,
+    viommu_x86_64::FLOOD_X86_64,
     viommu::STORM,
     viommu::FLOOD,
     viommu::EVENTS,

@@ -8,6 +8,7 @@
 use super::{Figure, Source};
 use crate::cases::{Context, lines};
 use crate::project;
+use crate::qemu::Machine;
 use anyhow::{Context as _, Result, ensure};
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ fn viommu() -> Result<Vec<Figure>> {
     ])
 }
 
-fn figure(
+pub fn figure(
     id: &'static str,
     what: &'static str,
     value: f64,
@@ -123,8 +124,8 @@ fn figure(
     }
 }
 
-/// A partition that has an SMMU of its own before an `edu` device.
-fn partition(name: &str, cpu: u32, slot: u32, payload: &str, cmdline: &str) -> String {
+/// A partition that has an IOMMU of its own before an `edu` device.
+pub fn partition(name: &str, cpu: u32, slot: u32, payload: &str, cmdline: &str) -> String {
     format!(
         "[[partition]]\nname = '{name}'\nmemory = '64M'\ncpus = [{cpu}]\npayload = '{payload}'\n\
          cmdline = '{cmdline}'\nviommu = true\n\
@@ -191,46 +192,52 @@ fn storm() -> Result<Vec<Figure>> {
     ])
 }
 
-/// An unmap of one guest beside the half a million invalidations that another has rung for, in ticks that the machine's CPUs
-/// all count together: no less than instructions of one. They take turns of a hundred, by `metronome`.
+/// An unmap of one guest beside the half a million invalidations that another has rung for.
 fn flood() -> Result<Vec<Figure>> {
     let folder = project::target().join("bench");
     let _alone = project::lock(&folder)?;
     let context = Context::new(folder.join("smmu-flood"));
-    let mut machine = context.pack(&format!(
+    let machine = context.pack(&format!(
         "[machine]\nname = 'smmu-flood'\n\
-         [machine.qemu]\nmemory = '768M'\ncpus = 3\ndevices = ['edu,addr=02.0', 'edu,addr=03.0']\n{}{}\
-         [[partition]]\nname = 'metronome'\nmemory = '64M'\ncpus = [2]\npayload = 'metronome'\n\
-         cmdline = 'ms=160 turn=100 cpus=3'\n",
+         [machine.qemu]\nmemory = '768M'\ncpus = 2\ndevices = ['edu,addr=02.0', 'edu,addr=03.0']\n{}{}",
         partition("storm", 0, 2, "smmu_storm", "storm=full"),
-        partition("victim", 1, 3, "smmu_victim", "after=15 ms=110"),
+        partition("victim", 1, 3, "iommu_victim", "after=15 ms=110"),
     ))?;
+    let (console, [longest, alone]) = victim(&context, machine)?;
+    let commands = lines::number(lines::answer(&console, "storm", "commands")?)?;
+    ensure!(commands == 1 << 19, "no flood");
+    Ok(vec![Figure {
+        peers: vec![("alone", alone)],
+        ..figure(
+            "B21.unmap",
+            "how much longer an unmap of a guest takes at most where another has rung for 2^19 invalidations",
+            longest - alone,
+            "ticks of all CPUs",
+            STAY,
+        )
+    }])
+}
+
+/// Runs a machine whose guest `storm` floods its IOMMU while `victim` unmaps. What it said, and the longest unmap of all and of
+/// those before the flood, in ticks that the machine's CPUs all count together: no less than instructions of one.
+pub fn victim(context: &Context, mut machine: Machine) -> Result<(String, [f64; 2])> {
     machine.icount = true;
+    machine.turns = true;
     let mut guest = context.start(&machine)?;
     guest.wait_off(LIMIT)?;
     let console = guest.console();
-    for name in ["storm", "victim", "metronome"] {
+    for name in ["storm", "victim"] {
         lines::passed(&console, name)?;
     }
     let of = |name, key| lines::number(lines::answer(&console, name, key)?);
-    ensure!(of("storm", "commands")? == 1 << 19, "no flood");
     let (rang, done) = (of("storm", "rang")?, of("storm", "over")?);
     let (first, last) = (of("victim", "first_over")?, of("victim", "over")?);
     ensure!(
         first < rang && rang < last && last < done,
         "the flood is from {rang} to {done}, the unmaps to {first} and {last}"
     );
-    let alone = of("victim", "first")? as f64;
-    Ok(vec![Figure {
-        peers: vec![("alone", alone)],
-        ..figure(
-            "B21.unmap",
-            "how much longer an unmap of a guest takes at most where another has rung for 2^19 invalidations",
-            of("victim", "longest")? as f64 - alone,
-            "ticks of all CPUs",
-            STAY,
-        )
-    }])
+    let (longest, alone) = (of("victim", "longest")?, of("victim", "first")?);
+    Ok((console, [longest as f64, alone as f64]))
 }
 
 /// A guest's device is refused by the guest's own stage 1: one time after another, and in a burst of more events than its

@@ -48,6 +48,8 @@ pub struct Machine {
     pub boot: Boot,
     /// One instruction takes one nanosecond of the machine's time, always.
     pub icount: bool,
+    /// With that, its CPUs take turns of less than a microsecond each.
+    pub turns: bool,
     /// The same, but for what waits, which takes as long as it does; [`Monitor::instructions`] counts them. What comes from
     /// outside is recorded in this file.
     pub counted: Option<PathBuf>,
@@ -103,6 +105,7 @@ impl Machine {
             dtb: None,
             boot,
             icount: false,
+            turns: false,
             counted: None,
             trace: Vec::new(),
             halted: false,
@@ -175,6 +178,12 @@ impl Machine {
         args.pair("-display", "none");
         if self.icount {
             args.pair("-icount", "shift=0,sleep=off");
+        }
+        if self.turns {
+            // Its CPUs are carried out one after the other, each for its part of what is left until the next timer ends. One that
+            // ends each microsecond is that of a filter, of a network that nobody is at.
+            args.pair("-netdev", "hubport,id=nobody,hubid=0");
+            args.pair("-object", "filter-buffer,id=turns,netdev=nobody,interval=1");
         }
         if let Some(record) = &self.counted {
             let mut options = OsString::from("shift=0,rr=record,rrfile=");

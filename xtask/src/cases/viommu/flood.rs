@@ -5,13 +5,13 @@ use super::{Context, Layout, Result, Small, ensure};
 use std::time::Duration;
 
 const STORM: &str = "smmu_storm";
-const VICTIM: &str = "smmu_victim";
+const VICTIM: &str = "iommu_victim";
 const LIMIT: Duration = Duration::from_secs(120);
 const UNMAPS: u64 = 256;
-/// Registers that `smmu_victim` writes before: 13 to turn its SMMU on, and a doorbell for CMD_CFGI_ALL.
-const FIRST: u64 = 14;
-/// Its CMD_CFGI_ALL, and two commands each unmap.
-const COMMANDS: u64 = 1 + 2 * UNMAPS;
+/// Registers that `iommu_victim` writes before: CR0 to turn its SMMU off, 13 to turn it on, and a doorbell.
+const FIRST: u64 = 15;
+/// Its CMD_CFGI_ALL, CMD_TLBI_NSNH_ALL and CMD_SYNC for that, and two commands each unmap.
+const COMMANDS: u64 = 3 + 2 * UNMAPS;
 
 /// One guest has half a million invalidations done by each doorbell; its neighbour's unmaps are complete meanwhile, each by
 /// one exit. What was done is what both asked for.

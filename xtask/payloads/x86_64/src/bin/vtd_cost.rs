@@ -3,7 +3,8 @@
 //! largest queue there is, full of invalidations of pages), `tables` (512 pages at a time, which come and go), `blocks` (one that
 //! 512 pages take the place of), `scattered` (512 pages, none behind the one before it, which become 512 others), `large` (tables of
 //! pages, all of which go at once), `domains`, `contexts`, `changes` (the source's entry, back and forth), `wrong` (a descriptor that
-//! there is not). Where one instruction takes one tick (QEMU's `-icount shift=0`) the ticks are numbers of instructions.
+//! there is not); all of them over and over for `ms=N`, once where there is no number, from `after=N` ms on. It says when that
+//! began, and when it was over. Where one instruction takes one tick (QEMU's `-icount shift=0`) the ticks are numbers of instructions.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -149,11 +150,28 @@ mod scenario {
             unmap = unmap.max(ring(&mut vtd, &mut good));
         }
         let kinds = guest.tree.argument("storm").unwrap_or_default();
-        for kind in kinds.split(',').filter(|kind| !kind.is_empty()) {
-            let done = storm(&mut vtd, &stage, kind);
-            checks.check(done, format_args!("{kind} comes to its end"));
+        let ms = |key| runtime::frequency() / 1000 * argument(key);
+        let begin = ticks() + ms("after");
+        // Takes its turns as it will later: PAUSE would give them away.
+        while ticks() < begin {}
+        let rang = ticks();
+        let end = rang + ms("ms");
+        loop {
+            for kind in kinds.split(',').filter(|kind| !kind.is_empty()) {
+                let done = storm(&mut vtd, &stage, kind);
+                checks.check(done, format_args!("{kind} comes to its end"));
+            }
+            if ticks() >= end {
+                break;
+            }
         }
-        for (name, ticks) in [("look", look), ("map", map), ("unmap", unmap)] {
+        for (name, ticks) in [
+            ("look", look),
+            ("map", map),
+            ("unmap", unmap),
+            ("rang", rang),
+            ("over", ticks()),
+        ] {
             // As many characters whatever it is: each is an exit.
             checks.say(format_args!("{name}={ticks:012};"));
         }
