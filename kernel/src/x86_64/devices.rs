@@ -27,8 +27,8 @@ const TSC_AUX: u32 = 0xc000_0103;
 pub struct Devices {
     /// Its interrupt controllers.
     pub interrupts: Interrupts,
-    /// What accesses since the last [`Devices::take_effects`] mean to vCPUs.
-    effects: Effects,
+    /// What accesses since the last [`Devices::take_effects`] mean to vCPUs: mostly nothing.
+    effects: Option<Effects>,
     uart: V16550,
     /// Of each vCPU.
     tsc_aux: Vec<u64>,
@@ -71,7 +71,7 @@ impl Devices {
     pub fn new(vcpus: usize) -> Option<Self> {
         Some(Self {
             interrupts: Interrupts::new(vcpus, rates())?,
-            effects: Effects::default(),
+            effects: None,
             uart: V16550::new(),
             tsc_aux: alloc::vec![0; vcpus],
             start: clock::now(),
@@ -82,19 +82,22 @@ impl Devices {
     /// The partition starts now: all is as after reset.
     pub fn start(&mut self) {
         self.interrupts.reset();
-        self.effects = Effects::default();
+        self.effects = None;
         self.with_uart(|uart| *uart = V16550::new());
         self.tsc_aux.fill(0);
         self.start = clock::now();
     }
 
     /// What is to be carried out, once the lock is free.
-    pub fn take_effects(&mut self) -> Effects {
-        core::mem::take(&mut self.effects)
+    pub fn take_effects(&mut self) -> Option<Effects> {
+        self.effects.take()
     }
 
     fn add(&mut self, effects: Effects) {
-        self.effects = self.effects.and(effects);
+        if effects != Effects::default() {
+            let before = self.effects.unwrap_or_default();
+            self.effects = Some(before.and(effects));
+        }
     }
 
     /// What is added to the machine's counter for it.

@@ -304,7 +304,9 @@ impl Partition {
         let effects = devices.take_effects();
         let mut sent = devices.interrupts.next_sent();
         drop(devices);
-        self.apply(system, &effects);
+        if let Some(effects) = effects {
+            self.apply(system, &effects);
+        }
         while let Some(msi) = sent {
             self.send_message(system, None, msi);
             sent = self.devices.lock().interrupts.next_sent();

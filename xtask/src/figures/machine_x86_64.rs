@@ -80,13 +80,13 @@ fn machine() -> Result<Vec<Figure>> {
             "B12.x86_64.msr_read",
             "RDMSR of IA32_APIC_BASE, from a guest and back to it",
             "rdmsr",
-            1020.0,
+            930.0,
         )?,
         exit(
             "B12.x86_64.uart_read",
             "IN of the UART's line status, from a guest and back to it",
             "uart_read",
-            930.0,
+            900.0,
         )?,
         exit(
             "B12.x86_64.ioapic_read",
