@@ -105,11 +105,6 @@ impl<P: Processor> Guest<P> {
         }
         self
     }
-
-    #[cfg(test)]
-    pub(super) fn cpu(&mut self) -> &mut P {
-        &mut self.cpu
-    }
 }
 
 fn context_of(state: &State) -> Context {

@@ -44,7 +44,7 @@ fn events_have_one_layout_in_both_directions() {
 fn a_window_waits_for_cr8_and_then_for_the_guest() {
     let mut guest = guest();
     guest.set_task_priority(5);
-    assert_eq!((guest.task_priority(), guest.cpu().apic(0x80)), (5, 0x50));
+    assert_eq!((guest.task_priority(), guest.cpu.apic(0x80)), (5, 0x50));
     for (window, interrupt_window, threshold) in [
         (Some(4), 0, 4),
         (Some(5), 0, 5),
@@ -69,7 +69,7 @@ fn a_window_waits_for_cr8_and_then_for_the_guest() {
 #[test]
 fn an_interrupt_comes_before_a_guest_that_masks_them() {
     let mut guest = guest();
-    guest.cpu().interrupted = true;
+    guest.cpu.interrupted = true;
     let entry = Entry {
         event: Some(Event::Nmi),
         flush: true,
@@ -85,7 +85,7 @@ fn an_interrupt_comes_before_a_guest_that_masks_them() {
     assert_eq!((left.exit, left.next), (Exit::Interrupt, 0x1000));
     assert_eq!((left.interrupted, left.reflected), (entry.event, None));
     // It was not entered, but everything is forgotten as it should be.
-    assert_eq!((guest.cpu().seen.len(), guest.cpu().flushes), (0, 1));
+    assert_eq!((guest.cpu.seen.len(), guest.cpu.flushes), (0, 1));
     assert_eq!(registers, before);
     assert!(!guest.is_nmi_masked(&registers));
     // The CPU sees to it where the guest takes interrupts.
@@ -93,7 +93,7 @@ fn an_interrupt_comes_before_a_guest_that_masks_them() {
     let (left, vmcs) = run_with(&mut guest, &mut registers, &entry, &[(0x4402, 12)]);
     assert_eq!((left.exit, vmcs[&0x4016]), (Exit::Halt, 0x8000_0202));
     registers.rflags = 2;
-    guest.cpu().interrupted = false;
+    guest.cpu.interrupted = false;
     let (left, _) = run_with(&mut guest, &mut registers, &entry, &[(0x4402, 12)]);
     assert_eq!(left.exit, Exit::Halt);
 }
@@ -102,7 +102,7 @@ fn an_interrupt_comes_before_a_guest_that_masks_them() {
 fn cr2_goes_to_the_cpu() {
     let mut guest = guest();
     guest.set_cr2(0x1234);
-    assert_eq!(guest.cpu().cr2, 0x1234);
+    assert_eq!(guest.cpu.cr2, 0x1234);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn an_nmi_blocks_the_next_until_its_iret() {
 
 /// Registers of the virtual-APIC page from `first` on.
 fn vectors(guest: &mut super::Guest<super::Fake>, first: usize) -> [u32; 8] {
-    core::array::from_fn(|index| guest.cpu().apic(first + 0x10 * index))
+    core::array::from_fn(|index| guest.cpu.apic(first + 0x10 * index))
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
     assert_eq!(vectors(&mut guest, 0x100), held.in_service);
     // The CPU has delivered one, and got another.
     for (register, value) in [(0x260, 0), (0x160, 2), (0x210, 1 << 0x12)] {
-        guest.cpu().set_apic(register, value);
+        guest.cpu.set_apic(register, value);
     }
     let left = Held {
         requested: [0, 1 << 0x12, 0, 0, 0, 0, 0, 0],
@@ -192,7 +192,7 @@ fn a_cpu_that_delivers_has_the_interrupts_while_it_runs() {
         let fields = [(0x4402, 1), (0x4404, event)];
         let (left, _) = run(&mut guest, &Entry::default(), &fields);
         assert_eq!(left.exit, Exit::Interrupt);
-        assert_eq!(guest.cpu().interrupts, taken);
+        assert_eq!(guest.cpu.interrupts, taken);
     }
     // All three, or none.
     for lacking in 0..3 {

@@ -51,7 +51,7 @@ fn an_exit_brings_back_what_the_guest_is() {
         (vmcs[&0x2806], vmcs[&0x2010], vmcs[&0x4012] >> 9 & 1),
         (0xd01, u64::MAX, 1)
     );
-    assert_eq!(guest.cpu().prepared, 1);
+    assert_eq!(guest.cpu.prepared, 1);
 }
 
 /// Reasons of appendix C.
@@ -112,7 +112,7 @@ fn exceptions_that_are_intercepted_are_told_apart() {
         &Entry::default(),
         &[(0x4402, 0), (0x4404, 0x8000_0202)],
     );
-    assert_eq!((left.exit, guest.cpu().nmis), (Exit::Nmi, 1));
+    assert_eq!((left.exit, guest.cpu.nmis), (Exit::Nmi, 1));
 }
 
 #[test]

@@ -148,9 +148,9 @@ fn run_with(
     entry: &Entry,
     exit: &[(u32, u64)],
 ) -> (Left, BTreeMap<u32, u64>) {
-    guest.cpu().exits.push_back(exit.to_vec());
+    guest.cpu.exits.push_back(exit.to_vec());
     let left = guest.run(registers, entry);
-    (left, guest.cpu().seen.last().expect("entered").0.clone())
+    (left, guest.cpu.seen.last().expect("entered").0.clone())
 }
 
 fn run(guest: &mut Guest<Fake>, entry: &Entry, exit: &[(u32, u64)]) -> (Left, BTreeMap<u32, u64>) {
@@ -242,7 +242,7 @@ fn a_vmcs_says_all_that_an_entry_needs() {
         (0x5000, 31, 0xffff)
     );
     assert_eq!(registers.general[3], 0x1004, "what the entry code keeps");
-    assert_eq!((guest.cpu().prepared, guest.cpu().seen[0].1), (1, 1));
+    assert_eq!((guest.cpu.prepared, guest.cpu.seen[0].1), (1, 1));
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn xsetbv_is_carried_out_where_it_is_allowed() {
         let (left, _) = run_with(&mut guest, &mut registers, &Entry::default(), &fields);
         assert_eq!(left.exit, Exit::Retry);
         let shadowed = guest.is_shadowed();
-        (left.reflected, registers.rip, guest.cpu().xcr0, shadowed)
+        (left.reflected, registers.rip, guest.cpu.xcr0, shadowed)
     };
     assert_eq!(xsetbv(0, 7 | 5 << 32, 1 << 32), (None, 0x1003, 7, false));
     let refused = (Some(Exception::GENERAL_PROTECTION), 0x1000, 0, true);
@@ -298,22 +298,22 @@ fn what_is_cached_goes_when_it_has_to() {
             flush,
             ..Entry::default()
         };
-        let before = guest.cpu().flushes;
+        let before = guest.cpu.flushes;
         run(guest, &entry, &[(0x4402, 12)]);
-        guest.cpu().seen.last().expect("entered").1 - before
+        guest.cpu.seen.last().expect("entered").1 - before
     };
     assert_eq!(flushes(&mut guest, false), 1, "a new life");
     assert_eq!(flushes(&mut guest, false), 0);
     assert_eq!(flushes(&mut guest, true), 1);
     guest.reset(&State::RESET);
     assert_eq!(flushes(&mut guest, false), 1, "a new life");
-    assert_eq!(guest.cpu().prepared, 2);
+    assert_eq!(guest.cpu.prepared, 2);
 }
 
 #[test]
 fn an_entry_that_is_refused_is_no_exit() {
     let mut guest = guest();
-    guest.cpu().refuses = true;
+    guest.cpu.refuses = true;
     let left = guest.run(&mut Registers::default(), &Entry::default());
     assert_eq!((left.exit, left.interrupted), (Exit::Invalid, None));
 }
